@@ -1,0 +1,103 @@
+"""Find a face again in a photo collection: MTCNN, FaceNet and FAISS.
+
+>>> from face2vec import Face2Vec
+>>> engine = Face2Vec("indexes/family")
+>>> engine.add("photos")
+>>> engine.search("someone.jpg", k=5)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from face2vec.errors import (
+    DownloadError,
+    Face2VecError,
+    GalleryDamagedError,
+    GalleryError,
+    GalleryLockedError,
+    GalleryMismatchError,
+    GalleryNotFoundError,
+    GalleryVersionError,
+    MissingExtraError,
+    ModelError,
+    NoFaceError,
+    PhotoError,
+    RuntimeUnavailableError,
+    SettingsError,
+    UnknownModelError,
+)
+
+if TYPE_CHECKING:
+    from face2vec.cascade import DetectorSettings
+    from face2vec.engine import BuildSummary, Face2Vec
+    from face2vec.gallery import Removed
+    from face2vec.models import DEFAULT_MODEL, ModelDescription
+    from face2vec.photos import find_photos, open_photo
+    from face2vec.records import Face, Match, Photo
+    from face2vec.results import Found, Matches, save_grid, save_html
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "BuildSummary",
+    "DetectorSettings",
+    "DownloadError",
+    "Face",
+    "Face2Vec",
+    "Face2VecError",
+    "Found",
+    "GalleryDamagedError",
+    "GalleryError",
+    "GalleryLockedError",
+    "GalleryMismatchError",
+    "GalleryNotFoundError",
+    "GalleryVersionError",
+    "Match",
+    "Matches",
+    "MissingExtraError",
+    "ModelDescription",
+    "ModelError",
+    "NoFaceError",
+    "Photo",
+    "PhotoError",
+    "Removed",
+    "RuntimeUnavailableError",
+    "SettingsError",
+    "UnknownModelError",
+    "find_photos",
+    "open_photo",
+    "save_grid",
+    "save_html",
+]
+
+# Importing face2vec loads none of the packages that it stands on; the first use of a name does.
+_HOME = {
+    "BuildSummary": "engine",
+    "DEFAULT_MODEL": "models",
+    "DetectorSettings": "cascade",
+    "Face": "records",
+    "Face2Vec": "engine",
+    "Found": "results",
+    "Match": "records",
+    "Matches": "results",
+    "ModelDescription": "models",
+    "Photo": "records",
+    "Removed": "gallery",
+    "find_photos": "photos",
+    "open_photo": "photos",
+    "save_grid": "results",
+    "save_html": "results",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'face2vec' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"face2vec.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

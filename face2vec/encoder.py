@@ -1,0 +1,257 @@
+"""Photos to faces with embeddings: decode, detect, align and embed, overlapped, in order.
+
+Worker threads each take a few photos the whole way; inside a worker every
+network runs on that one thread. Photos come out in the order in which they
+went in, and no more of them are in memory than the workers have in hand.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.alignment import crop_detail, cut_crops
+from face2vec.cascade import Detector, DetectorSettings
+from face2vec.errors import ModelError, PhotoError
+from face2vec.models import LoadedModel, standardize
+from face2vec.photos import MAX_PIXELS, PhotoLike, open_photo
+from face2vec.records import Face, Photo
+from face2vec.runtime import Runtime, detector_runtime
+
+log = logging.getLogger("face2vec")
+
+Item = TypeVar("Item")
+
+CHUNK = 8  # photos that one worker takes at a time
+CHUNK_PIXELS = 4_000_000  # decoded pixels whose faces are searched together
+BATCH = 32  # crops in one run of the embedding network
+
+
+@dataclass(frozen=True)
+class Encoded(Generic[Item]):
+    """What became of one photo.
+
+    Attributes:
+        item: what was given.
+        faces: the faces with their embeddings, most confident first.
+        width: width in pixels of the upright photo, 0 if it could not be read.
+        height: height in pixels of the upright photo, 0 if it could not be read.
+        error: why it could not be read, or None.
+    """
+
+    item: Item
+    faces: tuple[Face, ...] = ()
+    width: int = 0
+    height: int = 0
+    error: PhotoError | None = None
+
+
+@dataclass(eq=False)
+class _Cut(Generic[Item]):
+    """A photo whose faces are cut out and not yet embedded."""
+
+    item: Item
+    width: int = 0
+    height: int = 0
+    faces: list[Face] = field(default_factory=list)
+    crops: NDArray[np.uint8] | None = None
+    error: PhotoError | None = None
+
+
+class Encoder:
+    """Finds and embeds faces. Safe to use from several threads at once.
+
+    Args:
+        model: the embedding network and how it wants its crops.
+        settings: what counts as a face.
+        runtime: where the embedding network runs.
+        max_pixels: photos with more pixels are not decoded.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        settings: DetectorSettings,
+        runtime: Runtime,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.runtime = runtime
+        self.max_pixels = max_pixels
+        self._detector = Detector(settings, detector_runtime(runtime))
+        self._network = runtime.load(model.path)
+        self._pool = ThreadPoolExecutor(runtime.threads, thread_name_prefix="face2vec")
+
+    def close(self) -> None:
+        """Let the worker threads end."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def read(self, photo: PhotoLike, name: str | None = None) -> Photo:
+        """Decode a photo at the size at which its faces are searched.
+
+        Raises:
+            PhotoError: it cannot be read.
+        """
+        return open_photo(
+            photo, name=name, max_side=self.settings.searched_side(), max_pixels=self.max_pixels
+        )
+
+    def encode(self, photo: Photo) -> list[Face]:
+        """Faces of one photo with their embeddings, most confident first."""
+        cut = self._cut([_Cut(photo)], [photo])[0]
+        assert cut.crops is not None
+        return _embedded(cut.faces, self.embed(cut.crops))
+
+    def stream(
+        self, items: Iterable[Item], read: Callable[[Item], Photo]
+    ) -> Iterator[Encoded[Item]]:
+        """Encode many photos, one `Encoded` an item, in order.
+
+        Args:
+            items: anything; taken as workers become free.
+            read: opens an item; called in a worker. Its `PhotoError` becomes
+                that item's error, any other exception is raised here.
+        """
+        items = iter(items)
+        waiting: deque[Future[list[Encoded[Item]]]] = deque()
+        try:
+            while True:
+                # One chunk a worker in hand, and one each behind it.
+                while len(waiting) < 2 * self.runtime.threads and (
+                    chunk := list(islice(items, CHUNK))
+                ):
+                    waiting.append(self._pool.submit(self._encode_chunk, chunk, read))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embeddings of crops, spread over the worker threads.
+
+        Args:
+            crops: RGB uint8 (n, side, side, 3), cut as the model wants them.
+
+        Returns:
+            float32 (n, d), each of unit length.
+
+        Raises:
+            ModelError: the network does not give what its description says.
+        """
+        step = min(BATCH, max(1, -(-len(crops) // self.runtime.threads)))
+        parts = [crops[start : start + step] for start in range(0, len(crops), step)]
+        if len(parts) < 2:
+            return self._embed(crops)
+        return np.concatenate(list(self._pool.map(self._embed, parts)))
+
+    def _encode_chunk(
+        self, items: list[Item], read: Callable[[Item], Photo]
+    ) -> list[Encoded[Item]]:
+        cuts: list[_Cut[Item]] = []
+        together: list[tuple[_Cut[Item], Photo]] = []
+        for item in items:
+            cut = _Cut(item)
+            cuts.append(cut)
+            try:
+                together.append((cut, read(item)))
+            except PhotoError as error:
+                cut.error = error
+            if sum(photo.image.size for _, photo in together) >= 3 * CHUNK_PIXELS:
+                self._cut_all(together)
+                together = []
+        self._cut_all(together)
+        crops = [cut.crops for cut in cuts if cut.crops is not None]
+        embeddings = iter(self._embed(np.concatenate(crops)) if crops else ())
+        return [
+            Encoded(
+                cut.item,
+                tuple(_embedded(cut.faces, embeddings)),
+                cut.width,
+                cut.height,
+                cut.error,
+            )
+            for cut in cuts
+        ]
+
+    def _cut_all(self, together: list[tuple[_Cut[Any], Photo]]) -> None:
+        if together:
+            self._cut([cut for cut, _ in together], [photo for _, photo in together])
+
+    def _cut(self, cuts: list[_Cut[Any]], photos: list[Photo]) -> list[_Cut[Any]]:
+        """Fill in size, faces and crops of photos that are searched together."""
+        model = self.model.description
+        found = self._detector.detect([photo.image for photo in photos])
+        for cut, photo, faces in zip(cuts, photos, found, strict=True):
+            cut.width, cut.height = photo.width, photo.height
+            try:
+                cut.faces = [
+                    replace(face, quality=min(1.0, crop_detail(face, model)))
+                    for face in (_full_size(face, photo) for face in faces)
+                ]
+                cut.crops = cut_crops(photo, cut.faces, model)
+            except PhotoError as error:  # it was read once, but not a second time at full size
+                cut.faces, cut.crops, cut.error = [], None, error
+        return cuts
+
+    def _embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        model = self.model.description
+        embeddings = np.empty((len(crops), model.dimension), np.float32)
+        for start in range(0, len(crops), BATCH):
+            part = crops[start : start + BATCH]
+            total = self._run(part)
+            if model.mirror:
+                total = total + self._run(part[:, :, ::-1])
+            embeddings[start : start + BATCH] = total
+        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        if not np.isfinite(lengths).all() or (lengths == 0).any():
+            raise ModelError(
+                f"model {model.key!r} gave an embedding of no or infinite length; its weights "
+                "or its description (mean, std) are wrong"
+            )
+        embeddings /= lengths
+        return embeddings
+
+    def _run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        model = self.model.description
+        outputs = self._network.run({self._network.input_name: standardize(crops, model)})
+        embeddings = outputs[0].reshape(len(outputs[0]), -1)
+        if embeddings.shape != (len(crops), model.dimension):
+            raise ModelError(
+                f"model {model.key!r} gave embeddings of shape {embeddings.shape}, its "
+                f"description says ({len(crops)}, {model.dimension})"
+            )
+        return embeddings
+
+
+def _full_size(face: Face, photo: Photo) -> Face:
+    """A face found in the photo's image, in pixels of the full photo."""
+    if photo.scale == 1:
+        return face
+    across = photo.width / photo.image.shape[1]
+    down = photo.height / photo.image.shape[0]
+    left, top, right, bottom = face.box
+    points = [((x + 0.5) * across - 0.5, (y + 0.5) * down - 0.5) for x, y in face.landmarks]
+    return replace(
+        face,
+        box=(left * across, top * down, right * across, bottom * down),
+        landmarks=(points[0], points[1], points[2], points[3], points[4]),
+    )
+
+
+def _embedded(faces: list[Face], embeddings: Iterable[NDArray[np.float32]]) -> list[Face]:
+    """Faces with the next embeddings; takes as many as there are faces."""
+    return [
+        face.with_embedding(embedding)
+        for face, embedding in zip(faces, islice(embeddings, len(faces)), strict=True)
+    ]

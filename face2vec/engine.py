@@ -1,0 +1,766 @@
+"""The three-line API: a gallery, what fills it and what searches it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.cascade import CASCADE_VERSION, DetectorSettings
+from face2vec.errors import (
+    GalleryError,
+    GalleryMismatchError,
+    GalleryNotFoundError,
+    NoFaceError,
+    PhotoError,
+    SettingsError,
+)
+from face2vec.gallery import INDEXED, NO_FACE, UNREADABLE, Entry, Gallery, Removed
+from face2vec.models import DEFAULT_MODEL, LoadedModel, load_model
+from face2vec.photos import MAX_PIXELS, FoundPhoto, PhotoLike, find_photos, read_photo_bytes
+from face2vec.records import Face, Match, Photo
+from face2vec.results import Found, Matches
+from face2vec.runtime import choose_runtime, detector_runtime
+
+if TYPE_CHECKING:
+    from face2vec.encoder import Encoded, Encoder
+    from face2vec.index import FaceIndex
+
+log = logging.getLogger("face2vec")
+
+Source = str | os.PathLike[str]
+Query = PhotoLike | Photo | Face | NDArray[np.float32] | Sequence[PhotoLike | Photo]
+
+INDEX_FILE = "index.faiss"
+BATCH_PHOTOS = 64  # photos in one transaction of a build
+BATCH_SECONDS = 5.0  # or as many as come in this time
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What `Face2Vec.add` did.
+
+    Attributes:
+        photos: photos looked at.
+        added: photos that were read and recorded.
+        unchanged: photos that the gallery had, by path, size and time of change.
+        copies: photos whose very bytes the gallery had under another name.
+        faces: faces added.
+        no_face: photos read in which no face was found.
+        unreadable: (path, reason) of photos that could not be read.
+        seconds: how long it took.
+        interrupted: whether Ctrl-C ended it early; what is counted here is kept.
+    """
+
+    photos: int = 0
+    added: int = 0
+    unchanged: int = 0
+    copies: int = 0
+    faces: int = 0
+    no_face: int = 0
+    unreadable: tuple[tuple[str, str], ...] = ()
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def rate(self) -> float:
+        """Photos a second."""
+        return self.photos / self.seconds if self.seconds else 0.0
+
+
+@dataclass
+class _Tally:
+    """The summary while it is being counted."""
+
+    photos: int = 0
+    added: int = 0
+    unchanged: int = 0
+    copies: int = 0
+    faces: int = 0
+    no_face: int = 0
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _Task:
+    """A file on its way into the gallery."""
+
+    found: FoundPhoto
+    size: int
+    mtime_ns: int
+    sha256: bytes | None = None
+    known: bool = False
+
+
+class Face2Vec:
+    """Face retrieval over a photo collection.
+
+    Without a gallery it encodes photos. With one it also adds photos to it and
+    searches it; a gallery that does not exist yet is made by the first `add`.
+    Use it as a context manager, or call `close`.
+
+    Args:
+        gallery: folder of the gallery.
+        model: a key of the catalogue or the path of a model file; by default
+            the model that the gallery was made with, and for a new gallery
+            ``face2vec.DEFAULT_MODEL``.
+        detector: what counts as a face; by default as the gallery was made.
+        runtime: "auto", "onnxruntime", "openvino" or "cuda".
+        threads: processor threads to use; None for all cores.
+        index: kind of index: "auto", "exact", "hnsw", "ivf" or "ivfpq".
+        max_pixels: photos with more pixels are not decoded.
+
+    Raises:
+        GalleryMismatchError: the gallery was made with another model or detector.
+        GalleryError: the gallery cannot be opened.
+        SettingsError: a setting out of its range.
+    """
+
+    def __init__(
+        self,
+        gallery: Source | None = None,
+        *,
+        model: Source | None = None,
+        detector: DetectorSettings | None = None,
+        runtime: str = "auto",
+        threads: int | None = None,
+        index: str = "auto",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self._folder = None if gallery is None else Path(gallery).absolute()
+        self._wanted_model = model
+        self._wanted_detector = detector
+        self._wanted_index = index
+        self._runtime_wish = runtime
+        self._threads = threads
+        self._max_pixels = max_pixels
+        self._lock = threading.RLock()
+        self._gallery: Gallery | None = None
+        self._model: LoadedModel | None = None
+        self._encoder: Encoder | None = None
+        self._index: FaceIndex | None = None
+        if self._folder is not None:
+            try:
+                self._gallery = Gallery.open(self._folder)
+            except GalleryNotFoundError:
+                log.info("no gallery at %s yet", self._folder)
+            else:
+                self._check_detector(self._gallery)
+                if model is not None:
+                    self._check_model(self._gallery, self._load_model())
+
+    def __enter__(self) -> Face2Vec:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Face2Vec({str(self._folder) if self._folder else ''!r})"
+
+    def close(self) -> None:
+        """Close the gallery and let the worker threads end."""
+        if self._encoder is not None:
+            self._encoder.close()
+            self._encoder = None
+        if self._gallery is not None:
+            self._gallery.close()
+            self._gallery = None
+
+    # Encoding
+
+    @property
+    def detector(self) -> DetectorSettings:
+        """What counts as a face."""
+        if self._gallery is not None:
+            return DetectorSettings(**self._gallery.fingerprint["detector"])
+        return self._wanted_detector or DetectorSettings()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The networks, loaded at first use."""
+        with self._lock:
+            if self._encoder is None:
+                from face2vec.encoder import Encoder
+
+                runtime = choose_runtime(self._runtime_wish, self._threads)
+                self._encoder = Encoder(
+                    self._load_model(), self.detector, runtime, self._max_pixels
+                )
+            return self._encoder
+
+    def encode(self, photo: PhotoLike | Photo) -> list[Face]:
+        """Faces of one photo with their embeddings, most confident first; [] if there are none.
+
+        Args:
+            photo: a path, bytes, a PIL image, an RGB uint8 array or an opened `Photo`.
+
+        Raises:
+            PhotoError: the photo cannot be read.
+            ModelError: the model cannot be had or loaded.
+        """
+        return self.encoder.encode(self._open(photo))
+
+    def bulk_encode(
+        self,
+        photos: Iterable[PhotoLike | Photo],
+        *,
+        on_error: Callable[[PhotoError], None] | None = None,
+    ) -> Iterator[list[Face]]:
+        """Faces of many photos, one list a photo, in order, while the next are being worked on.
+
+        Args:
+            photos: anything that `encode` takes; read only as fast as needed.
+            on_error: called with each photo that cannot be read, which then
+                gives an empty list; without it the error is raised in its place.
+        """
+        for encoded in self.encoder.stream(photos, self._open):
+            if encoded.error is not None:
+                if on_error is None:
+                    raise encoded.error
+                on_error(encoded.error)
+            yield list(encoded.faces)
+
+    def _open(self, photo: PhotoLike | Photo) -> Photo:
+        return photo if isinstance(photo, Photo) else self.encoder.read(photo)
+
+    # Building
+
+    def add(
+        self,
+        *sources: Source,
+        progress: bool = False,
+        report: Callable[[PhotoError], None] | None = None,
+    ) -> BuildSummary:
+        """Add every face of every new or changed photo.
+
+        A photo that has not changed costs a look at its size and time. What is
+        done is kept whatever happens: run it again to go on. Ctrl-C ends it
+        with ``interrupted`` set.
+
+        Args:
+            sources: folders, files, glob patterns, ``@list.txt``, or ``-`` for
+                paths on standard input.
+            progress: show a bar on standard error.
+            report: called with each photo that cannot be read.
+
+        Raises:
+            SettingsError: a source does not exist.
+            GalleryLockedError: another process is adding to this gallery.
+            GalleryError: the gallery cannot be written.
+            ModelError: the model cannot be had or loaded.
+        """
+        started = time.monotonic()
+        tally = _Tally()
+        found = find_photos(sources)
+        gallery = self._writable()
+        interrupted = False
+        with gallery.writing():
+            try:
+                total = None
+                if progress and "-" not in sources:
+                    total = sum(1 for _ in find_photos(sources))
+                self._build(gallery, found, tally, report, _bar(progress, total))
+            except KeyboardInterrupt:
+                interrupted = True
+            if tally.added or tally.copies or not (gallery.folder / INDEX_FILE).exists():
+                self._save_index(gallery)
+        return BuildSummary(
+            **{**vars(tally), "unreadable": tuple(tally.unreadable)},
+            seconds=time.monotonic() - started,
+            interrupted=interrupted,
+        )
+
+    def _build(
+        self,
+        gallery: Gallery,
+        found: Iterable[FoundPhoto],
+        tally: _Tally,
+        report: Callable[[PhotoError], None] | None,
+        bar: Any,
+    ) -> None:
+        batch: list[Entry] = []
+        last_commit = time.monotonic()
+
+        def commit() -> None:
+            nonlocal last_commit
+            lost = gallery.record(batch)
+            if lost:  # the bytes they link to went while they were on their way
+                again = [FoundPhoto(Path(entry.root), Path(entry.path)) for entry in lost]
+                tally.copies -= len(lost)
+                batch.clear()
+                for encoded in self._read_all(gallery, self._changed(gallery, again, tally, bar)):
+                    self._enter(gallery, encoded, batch, tally, report)
+                gallery.record(batch)
+            batch.clear()
+            last_commit = time.monotonic()
+
+        with bar:
+            changed = self._changed(gallery, found, tally, bar)
+            try:
+                for encoded in self._read_all(gallery, changed):
+                    self._enter(gallery, encoded, batch, tally, report)
+                    tally.photos += 1
+                    bar.update()
+                    late = time.monotonic() - last_commit > BATCH_SECONDS
+                    if len(batch) >= BATCH_PHOTOS or (batch and late):
+                        commit()
+            finally:
+                if batch:
+                    commit()
+
+    def _changed(
+        self, gallery: Gallery, found: Iterable[FoundPhoto], tally: _Tally, bar: Any
+    ) -> Iterator[_Task]:
+        """The photos that are not in the gallery as they are on disk."""
+        for photo in found:
+            try:
+                stat = os.stat(photo.full)  # noqa: PTH116 - this is all that an unchanged photo costs
+            except OSError:
+                yield _Task(photo, -1, -1)  # reading it says what is wrong
+                continue
+            if gallery.stat_of(str(photo.root), str(photo.path)) == (
+                stat.st_size,
+                stat.st_mtime_ns,
+            ):
+                tally.photos += 1
+                tally.unchanged += 1
+                bar.update()
+            else:
+                yield _Task(photo, stat.st_size, stat.st_mtime_ns)
+
+    def _read_all(self, gallery: Gallery, tasks: Iterable[_Task]) -> Iterator[Encoded[_Task]]:
+        def read(task: _Task) -> Photo:
+            data = read_photo_bytes(task.found.full)
+            task.sha256 = hashlib.sha256(data).digest()
+            if gallery.content_of(task.sha256) is not None:
+                task.known = True
+                raise PhotoError(str(task.found.full), "known")
+            return self.encoder.read(data, str(task.found.full))
+
+        return self.encoder.stream(tasks, read)
+
+    def _enter(
+        self,
+        gallery: Gallery,
+        encoded: Encoded[_Task],
+        batch: list[Entry],
+        tally: _Tally,
+        report: Callable[[PhotoError], None] | None,
+    ) -> None:
+        """Turn what became of a photo into a row for the gallery."""
+        task, error = encoded.item, encoded.error
+        if task.sha256 is not None and not task.known:
+            # A copy that was on its way at the same time.
+            task.known = any(entry.sha256 == task.sha256 for entry in batch) or (
+                gallery.content_of(task.sha256) is not None
+            )
+        place = (str(task.found.root), str(task.found.path), task.size, task.mtime_ns)
+        if task.known and task.sha256 is not None:
+            tally.copies += 1
+            batch.append(Entry.link(*place, task.sha256))
+            return
+        if error is not None:
+            log.info("%s", error)
+            tally.unreadable.append((str(task.found.full), error.reason))
+            if report is not None:
+                report(error)
+            if task.sha256 is None:
+                return  # its bytes were never seen: it is tried again next time
+            status = UNREADABLE
+        else:
+            status = INDEXED if encoded.faces else NO_FACE
+            tally.no_face += not encoded.faces
+        tally.added += 1
+        tally.faces += len(encoded.faces)
+        assert task.sha256 is not None
+        batch.append(
+            Entry(
+                *place,
+                sha256=task.sha256,
+                width=encoded.width,
+                height=encoded.height,
+                status=status,
+                reason=error.reason if error else "",
+                faces=encoded.faces,
+            )
+        )
+
+    # Searching
+
+    def search(
+        self, query: Query, k: int = 10, *, min_similarity: float | None = None
+    ) -> list[Found]:
+        """The k most similar gallery faces, for each face of the query.
+
+        Args:
+            query: a photo (path, bytes, PIL image, RGB uint8 array, `Photo`):
+                one entry for each face in it; a list of photos of one person:
+                one entry, for the largest face of each photo taken together; a
+                `Face` (one that is in the gallery is not returned itself); an
+                embedding (d,), one entry; or embeddings (n, d), n entries.
+            k: most matches an entry, at least 1.
+            min_similarity: leave out matches below it, −1…1.
+
+        Returns:
+            One `Found` an entry, matches most similar first; [] for a photo without a face.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery.
+            PhotoError: the photo cannot be read.
+            NoFaceError: none of several photos has a face.
+            SettingsError: k below 1, or an embedding of another dimension.
+        """
+        gallery = self._readable()
+        if k < 1:
+            raise SettingsError(f"k must be at least 1, not {k}")
+        name, faces, embeddings = self._query(query, gallery)
+        if not len(embeddings):
+            return []
+        index = self._current_index(gallery)
+        itself = [face.id for face in faces if face is not None and face.id is not None]
+        similarities, ids = index.search(embeddings, k + len(itself), gallery.embeddings)
+        found = []
+        for face, row, row_ids in zip(faces, similarities, ids, strict=True):
+            keep = np.ones(len(row), bool) if not itself else ~np.isin(row_ids, itself)
+            if min_similarity is not None:
+                keep &= row >= min_similarity
+            row, row_ids = row[keep][:k], row_ids[keep][:k]
+            found.append(Found(name, face, self._matches(gallery, row, row_ids)))
+        return found
+
+    def _matches(
+        self, gallery: Gallery, similarities: NDArray[np.float32], ids: NDArray[np.int64]
+    ) -> Matches:
+        by_id = dict(zip(ids.tolist(), similarities.tolist(), strict=True))
+        stored = gallery.faces(by_id, with_embeddings=False)
+        return Matches(
+            Match(rank, by_id[one.face.id], one.face, one.photo, one.copies)
+            for rank, one in enumerate(stored, 1)
+            if one.face.id is not None
+        )
+
+    def _query(
+        self, query: Query, gallery: Gallery
+    ) -> tuple[str, Sequence[Face | None], NDArray[np.float32]]:
+        """(name, faces, embeddings) of whatever was asked about."""
+        if isinstance(query, Face):
+            return "<face>", [query], self._embedding_of(query, gallery)[None]
+        if isinstance(query, np.ndarray) and query.dtype.kind == "f":
+            embeddings = _unit_rows(query, gallery.dimension)
+            return "<embedding>", [None] * len(embeddings), embeddings
+        self._check_model(gallery, self._load_model())
+        if isinstance(query, list | tuple):
+            return self._one_person(query)
+        photo = self._open(cast("PhotoLike | Photo", query))
+        faces = self.encoder.encode(photo)
+        rows = [face.embedding for face in faces if face.embedding is not None]
+        return photo.name, faces, np.stack(rows) if rows else np.empty((0, 0), np.float32)
+
+    def _embedding_of(self, face: Face, gallery: Gallery) -> NDArray[np.float32]:
+        if face.embedding is not None:
+            return face.embedding
+        stored = gallery.faces([] if face.id is None else [face.id])
+        if not stored or stored[0].face.embedding is None:
+            raise SettingsError(
+                f"{face!r} has no embedding and is not in the gallery; search with a face from "
+                "encode() or from a match"
+            )
+        return stored[0].face.embedding
+
+    def _one_person(
+        self, photos: Sequence[PhotoLike | Photo]
+    ) -> tuple[str, list[Face], NDArray[np.float32]]:
+        """The largest face of each photo, and the mean of their embeddings."""
+        opened = [self._open(photo) for photo in photos]
+        name = ", ".join(photo.name for photo in opened)
+        largest = [
+            max(faces, key=lambda face: face.area) for faces in self.bulk_encode(opened) if faces
+        ]
+        if not largest:
+            raise NoFaceError(f"no face found in any of: {name}. Give photos that show the person")
+        if len(largest) < len(opened):
+            log.warning("no face in %d of %d photos", len(opened) - len(largest), len(opened))
+        total = np.sum([face.embedding for face in largest if face.embedding is not None], axis=0)
+        mean = (total / np.linalg.norm(total)).astype(np.float32)
+        return name, [max(largest, key=lambda face: face.area).with_embedding(mean)], mean[None]
+
+    # Keeping
+
+    def remove(self, *photos: Source) -> Removed:
+        """Take photos out of the gallery, with their faces where no copy is left.
+
+        Args:
+            photos: paths of photos, or of folders for all photos under them.
+
+        Raises:
+            GalleryError: none of them is in the gallery, or it cannot be written.
+        """
+        return self._drop(lambda gallery: gallery.remove(photos))
+
+    def prune(self, force: bool = False) -> Removed:
+        """Drop the photos whose files no longer exist.
+
+        Args:
+            force: also where a whole folder that photos came from is missing.
+
+        Raises:
+            GalleryError: a whole folder is missing, or the gallery cannot be written.
+        """
+        return self._drop(lambda gallery: gallery.prune(force))
+
+    def _drop(self, drop: Callable[[Gallery], Removed]) -> Removed:
+        gallery = self._readable()
+        with gallery.writing():
+            removed = drop(gallery)
+            if removed.faces:
+                self._save_index(gallery)
+        return removed
+
+    def rebuild(self) -> None:
+        """Build the index again from the gallery's embeddings."""
+        gallery = self._readable()
+        with gallery.writing(), self._lock:
+            self._index = None
+            (gallery.folder / INDEX_FILE).unlink(missing_ok=True)
+            self._save_index(gallery)
+
+    def check(self) -> list[str]:
+        """Read the whole gallery and say in words what is wrong; [] when it is sound."""
+        from face2vec.index import FaceIndex
+
+        gallery = self._readable()
+        problems = gallery.check()
+        path = gallery.folder / INDEX_FILE
+        try:
+            index = FaceIndex.load(path)
+        except FileNotFoundError:
+            if gallery.counts().faces:
+                problems.append(f"{path} is missing; it is built again at the next search")
+            return problems
+        except GalleryError as error:
+            return [*problems, str(error)]
+        if index.gallery_uuid != gallery.uuid:
+            problems.append(f"{path} belongs to another gallery; run rebuild")
+        elif index.position == gallery.journal_position() and len(index) != gallery.counts().faces:
+            problems.append(
+                f"{path} holds {len(index)} faces, not {gallery.counts().faces}; run rebuild"
+            )
+        return problems
+
+    def info(self) -> dict[str, Any]:
+        """What there is, as JSON-able values: counts, model, detector, runtime, index, sizes."""
+        gallery = self._readable()
+        path = gallery.folder / INDEX_FILE
+        runtime = choose_runtime(self._runtime_wish, self._threads)
+        return {
+            "gallery": str(gallery.folder),
+            **gallery.counts()._asdict(),
+            "made_with": gallery.fingerprint,
+            "dimension": gallery.dimension,
+            "index": self._current_index(gallery).kind,
+            "bytes": sum(file.stat().st_size for file in gallery.folder.iterdir()),
+            "index_bytes": path.stat().st_size if path.exists() else 0,
+            "runtime": runtime.describe(),
+            "detector_runtime": detector_runtime(runtime).describe(),
+        }
+
+    # The index
+
+    def _current_index(self, gallery: Gallery) -> FaceIndex:
+        """The index as the gallery is now: as it was, caught up, or built anew."""
+        from face2vec.index import available_memory, choose_kind
+
+        with self._lock:
+            position = gallery.journal_position()
+            index = self._index
+            if index is None or index.position != position:
+                index = self._caught_up(gallery, index, position) or self._built(gallery)
+            elif self._wanted_index not in ("auto", index.kind):
+                wanted = choose_kind(
+                    len(index), gallery.dimension, available_memory(), self._wanted_index
+                )
+                if wanted != index.kind:
+                    index = self._built(gallery)
+            self._index = index
+            return index
+
+    def _caught_up(
+        self, gallery: Gallery, index: FaceIndex | None, position: int
+    ) -> FaceIndex | None:
+        """The index with what the journal says since; None where there is nothing to go on from."""
+        from face2vec.index import FaceIndex, IndexDamagedError
+
+        path = gallery.folder / INDEX_FILE
+        try:
+            if index is None:
+                # Mapped, a large index opens at once, and many processes share its memory.
+                index = FaceIndex.load(path, mmap=True)
+            if index.gallery_uuid != gallery.uuid:
+                log.warning("%s belongs to another gallery; it is built again", path)
+                return None
+            if index.position == position:
+                return index
+            changes = gallery.changes_since(index.position)
+            if index.mapped:
+                index = FaceIndex.load(path)
+                changes = gallery.changes_since(index.position)
+        except FileNotFoundError:
+            return None
+        except (IndexDamagedError, GalleryError) as error:
+            log.warning("%s It is built again from the gallery.", error)
+            return None
+        index.remove(changes.removed)
+        embeddings = gallery.embeddings(changes.added)
+        there = ~np.isnan(embeddings[:, 0])
+        index.add(changes.added[there], embeddings[there])
+        index.position = changes.position
+        return index
+
+    def _built(self, gallery: Gallery) -> FaceIndex:
+        from face2vec.index import FaceIndex, available_memory, choose_kind
+
+        with gallery.snapshot() as faces:
+            kind = choose_kind(
+                faces.count, gallery.dimension, available_memory(), self._wanted_index
+            )
+            log.info("building a %s index of %d faces", kind, faces.count)
+            index = FaceIndex.build(faces, faces.count, gallery.dimension, kind)
+            index.position, index.gallery_uuid = faces.position, gallery.uuid
+        return index
+
+    def _save_index(self, gallery: Gallery) -> None:
+        """Write the index of the gallery as it is now, of the kind that its size asks for."""
+        from face2vec.index import available_memory, choose_kind
+
+        with self._lock:
+            index = self._current_index(gallery)
+            kind = choose_kind(
+                len(index), gallery.dimension, available_memory(), self._wanted_index
+            )
+            if kind != index.kind:
+                index = self._index = self._built(gallery)
+            if not index.mapped:  # a mapped one is the file itself
+                index.save(gallery.folder / INDEX_FILE, index.position, gallery.uuid)
+
+    # Opening
+
+    def _load_model(self) -> LoadedModel:
+        with self._lock:
+            if self._model is None:
+                wanted = self._wanted_model
+                if wanted is None and self._gallery is not None:
+                    wanted = self._gallery.fingerprint["model"]["origin"]
+                self._model = load_model(DEFAULT_MODEL if wanted is None else wanted)
+            return self._model
+
+    def _readable(self) -> Gallery:
+        if self._folder is None:
+            raise SettingsError(
+                "this Face2Vec has no gallery; name a folder: Face2Vec('indexes/family')"
+            )
+        if self._gallery is None:
+            try:
+                self._gallery = Gallery.open(self._folder)
+            except GalleryNotFoundError as error:
+                raise GalleryNotFoundError(
+                    f"there is no gallery at {self._folder} yet; add photos to it first"
+                ) from error
+        return self._gallery
+
+    def _writable(self) -> Gallery:
+        """The gallery, made if it is not there, of this very model."""
+        model = self.encoder.model  # a network that cannot be loaded leaves no empty gallery behind
+        if self._folder is not None and self._gallery is None:
+            try:
+                self._gallery = Gallery.open(self._folder)
+            except GalleryNotFoundError:
+                fingerprint = _fingerprint(model, self.detector)
+                self._gallery = Gallery.create(
+                    self._folder, fingerprint, model.description.dimension
+                )
+        gallery = self._readable()
+        self._check_detector(gallery)
+        self._check_model(gallery, model)
+        return gallery
+
+    def _check_model(self, gallery: Gallery, model: LoadedModel) -> None:
+        made = {k: v for k, v in gallery.fingerprint["model"].items() if k != "origin"}
+        mine = {k: v for k, v in _model_fingerprint(model).items() if k != "origin"}
+        if made != mine:
+            raise GalleryMismatchError(
+                f"the gallery {gallery.folder} was made with model {_words(made, mine)}; "
+                f"this is model {_words(mine, made)}. Embeddings of different models cannot be "
+                "compared: use the gallery's model, or make a new gallery"
+            )
+
+    def _check_detector(self, gallery: Gallery) -> None:
+        made, wanted = gallery.fingerprint["detector"], self._wanted_detector
+        if wanted is not None and wanted.to_dict() != made:
+            mine = wanted.to_dict()
+            differ = ", ".join(f"{k} {made[k]} not {mine[k]}" for k in mine if made[k] != mine[k])
+            raise GalleryMismatchError(
+                f"the gallery {gallery.folder} was made with other detector settings: {differ}. "
+                "Leave them out to use the gallery's, or make a new gallery"
+            )
+
+
+def _unit_rows(query: NDArray[Any], dimension: int) -> NDArray[np.float32]:
+    """Embeddings of a query, (d,) or (n, d), as unit rows (n, d)."""
+    rows = np.atleast_2d(query).astype(np.float32)
+    if rows.ndim != 2 or rows.shape[1] != dimension:
+        raise SettingsError(
+            f"the query has shape {query.shape}; embeddings of this gallery are ({dimension},), "
+            f"several of them (n, {dimension})"
+        )
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise SettingsError("an embedding of the query has no or infinite length")
+    unit: NDArray[np.float32] = rows / lengths
+    return unit
+
+
+def _fingerprint(model: LoadedModel, detector: DetectorSettings) -> dict[str, Any]:
+    """All that the embeddings of a gallery depend on, and where the model was found."""
+    return {
+        "cascade": CASCADE_VERSION,
+        "detector": detector.to_dict(),
+        "model": _model_fingerprint(model),
+    }
+
+
+def _model_fingerprint(model: LoadedModel) -> dict[str, Any]:
+    description = model.description
+    return {
+        "origin": model.origin,
+        "key": description.key,
+        "weights": model.fingerprint,
+        "dimension": description.dimension,
+        "input_size": description.input_size,
+        "alignment": description.alignment,
+        "template": None if description.template is None else [*map(list, description.template)],
+        "margin": [description.margin, description.margin_size],
+        "standardization": [description.standardization, description.mean, description.std],
+        "channels": description.channels,
+        "mirror": description.mirror,
+    }
+
+
+def _words(mine: dict[str, Any], other: dict[str, Any]) -> str:
+    differ = ", ".join(f"{k}: {v}" for k, v in mine.items() if other.get(k) != v and k != "key")
+    return f"{mine.get('key')} ({differ})"
+
+
+def _bar(progress: bool, total: int | None) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="photo", disable=not progress, dynamic_ncols=True, smoothing=0.1)

@@ -1,0 +1,462 @@
+"""The index: FAISS behind five verbs, derived from the gallery and never the truth.
+
+Similarities that leave this module are cosines, −1…1. What FAISS says with an id
+of −1 ("nothing more") never leaves it: a query gets fewer answers instead.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import faiss as _faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.errors import GalleryError, SettingsError
+
+faiss: Any = _faiss  # its own type hints lack half of what it has
+Ids = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+Batches = Iterable[tuple[Ids, Vectors]]
+
+KINDS = ("exact", "hnsw", "ivf", "ivfpq")
+
+# The largest gallery whose scan is quick: 100,000 faces of 512 numbers, read from memory
+# in about 20 ms on two cores for one query, 1 ms a query in batches.
+EXACT_BYTES = 100_000 * 512 * 4
+# Recall of the ten nearest among 100,000 faces of 512 numbers, of which those of one person
+# have a cosine of 0.6, measured with 10 / 20 faces a person. hnsw by breadth of the search:
+# 64: 0.989 / 0.998, 128: 0.994 / 0.998, 256: 0.996 / 0.999.
+HNSW_LINKS = 32
+HNSW_BREADTH = 128
+HNSW_BYTES = 8 * HNSW_LINKS + 32  # a face beside its vector: links, level and id
+# A deleted node stays as a stepping stone and is never returned; too many make it slow.
+HNSW_DEAD_SHARE = 0.2
+# ivf, and ivfpq with the exact similarities of 4 k faces or more, by how many of 1,024 lists
+# are searched: 32: 0.965 / 0.999, 64: 0.980 / 1.000, 128: 0.991 / 1.000.
+IVF_LISTS_SEARCHED = 64
+IVF_LISTS_MOST = 16_384
+# FAISS asks for 39 examples a centroid, and there are 256 of them in each part of a code.
+EXAMPLES_A_CENTROID = 40
+IVF_FACES_LEAST = 256 * EXAMPLES_A_CENTROID
+PQ_NUMBERS_A_BYTE = 8
+# Compressed similarities only propose: of this many times k the exact ones choose.
+PQ_PROPOSED = 10
+
+_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container on Linux
+_FORMAT = 1
+_FOOTER = struct.Struct("<II8s")  # length and CRC-32 of the JSON before it, mark
+_MARK = b"F2VINDEX"
+_END_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 22
+_ANY_FACE = (0, 2**63 - 1)
+
+
+class IndexDamagedError(GalleryError):
+    """The index file is cut off, damaged or something else; build it from the gallery."""
+
+
+def choose_kind(count: int, dimension: int, memory_bytes: int, wanted: str = "auto") -> str:
+    """The one rule by which the kind of an index is chosen.
+
+    ``exact`` while the vectors take up to ``EXACT_BYTES``; above that ``hnsw`` while it
+    takes up to half of the memory; above that ``ivfpq``. Another kind can be asked
+    for, but ``ivf`` and ``ivfpq`` learn from the faces and are ``exact`` while there
+    are fewer than ``IVF_FACES_LEAST``.
+
+    Args:
+        count: number of faces.
+        dimension: length of an embedding.
+        memory_bytes: memory of the machine, see ``available_memory``.
+        wanted: ``"auto"``, or the kind asked for.
+    """
+    if wanted not in ("auto", *KINDS):
+        raise SettingsError(f"No index is called {wanted!r}. Choose auto, {', '.join(KINDS)}.")
+    if wanted != "auto":
+        return "exact" if wanted.startswith("ivf") and count < IVF_FACES_LEAST else wanted
+    if count * dimension * 4 <= EXACT_BYTES:
+        return "exact"
+    if count * (dimension * 4 + HNSW_BYTES) <= memory_bytes // 2:
+        return "hnsw"
+    return "ivfpq" if count >= IVF_FACES_LEAST else "exact"
+
+
+def available_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or its container's if less."""
+    memory = 4 << 30  # where the system does not say
+    if hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(memory, int(_MEMORY_LIMIT.read_text(encoding="ascii")))
+    except (OSError, ValueError):  # no container, or "max"
+        return memory
+
+
+class FaceIndex:
+    """Faces by id, searched by similarity of their embeddings.
+
+    Any number of threads may search at once; nothing else may run beside ``add``
+    or ``remove``.
+
+    Attributes:
+        kind: ``"exact"``, ``"hnsw"``, ``"ivf"`` (exact similarities, not all faces are
+            looked at) or ``"ivfpq"`` (compressed).
+        dimension: length of an embedding.
+        mapped: whether the vectors are left in the file, which then cannot be changed.
+        position: position of the gallery's journal that a loaded index covers.
+        gallery_uuid: the gallery that a loaded index belongs to.
+    """
+
+    def __init__(self, index: Any, kind: str) -> None:
+        self._index = index
+        self._dead = 0
+        self.mapped = False
+        self.kind = kind
+        self.dimension: int = index.d
+        self.position = 0
+        self.gallery_uuid = ""
+
+    @classmethod
+    def empty(cls, dimension: int, kind: str = "exact") -> FaceIndex:
+        """An index without faces; ``ivf`` and ``ivfpq`` need ``build``."""
+        if kind not in ("exact", "hnsw"):
+            raise SettingsError(
+                f"An index of kind {kind!r} cannot begin empty; choose exact or hnsw."
+            )
+        return cls(_untrained(kind, dimension, 0), kind)
+
+    @classmethod
+    def build(cls, batches: Batches, count: int, dimension: int, kind: str) -> FaceIndex:
+        """An index of all the faces in the batches.
+
+        Args:
+            batches: (ids int64 (n,), embeddings float32 (n, d)), again and again. ``ivf``
+                and ``ivfpq`` go through them twice; an iterator, which can be
+                gone through once, is kept in memory for that.
+            count: how many faces there are.
+            dimension: length of an embedding.
+            kind: one of ``KINDS``.
+
+        Raises:
+            SettingsError: too few faces for that kind, see ``choose_kind``.
+        """
+        if kind in ("exact", "hnsw"):
+            self = cls.empty(dimension, kind)
+        elif kind not in KINDS or count < IVF_FACES_LEAST:
+            raise SettingsError(
+                f"An index of kind {kind!r} cannot be built of {count} faces; "
+                f"ivf and ivfpq need {IVF_FACES_LEAST}, exact and hnsw any number."
+            )
+        else:
+            if iter(batches) is batches:
+                batches = list(batches)
+            self = cls(_untrained(kind, dimension, count), kind)
+            self._index.train(_examples(batches, count, EXAMPLES_A_CENTROID * self._index.nlist))
+        for ids, embeddings in batches:
+            self.add(ids, embeddings)
+        return self
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal) - self._dead
+
+    def __repr__(self) -> str:
+        return f"FaceIndex({self.kind}, {len(self)} faces, dimension={self.dimension})"
+
+    def add(self, ids: Ids, embeddings: Vectors) -> None:
+        """Add faces that are not in the index: ids int64 (n,), embeddings float32 (n, d)."""
+        self._refuse_if_mapped()
+        if len(ids):
+            self._index.add_with_ids(self._checked(embeddings), np.asarray(ids, dtype=np.int64))
+
+    def remove(self, ids: Ids) -> None:
+        """Remove faces; ids that are not in the index are passed over."""
+        self._refuse_if_mapped()
+        ids = np.asarray(ids, dtype=np.int64)
+        if not len(ids):
+            return
+        if self.kind != "hnsw":
+            self._index.remove_ids(ids)
+            return
+        # HNSW cannot lose a node. Here it loses its id, which no search returns.
+        labels = _labels(self._index)
+        gone = np.isin(labels, ids)
+        labels[gone] = -1
+        self._dead += int(gone.sum())
+        if self._dead > HNSW_DEAD_SHARE * self._index.ntotal:
+            self._index = _without_dead(self._index)
+            self._dead = 0
+
+    def search(
+        self, queries: Vectors, k: int, rerank: Callable[[Ids], Vectors] | None = None
+    ) -> tuple[list[Vectors], list[Ids]]:
+        """The most similar faces of each query, most similar first.
+
+        Args:
+            queries: float32 (n, d) of unit length.
+            k: how many at most; a query gets fewer where the index has fewer, or where
+                an index that is not exact does not come upon more.
+            rerank: for ``ivfpq``, gives the embeddings float32 (m, d) of ids int64 (m,),
+                NaN for one that has gone. With it similarities are exact, without it those
+                of the compressed embeddings. The other kinds do not call it.
+
+        Returns:
+            Similarities float32 (m,) and ids int64 (m,), m ≤ k, for each of the n queries.
+        """
+        queries = self._checked(queries)
+        if k < 1:
+            raise SettingsError(f"k must be 1 or more, not {k}.")
+        exactly = rerank if self.kind == "ivfpq" else None
+        wanted = min(len(self), k if exactly is None else PQ_PROPOSED * k)
+        if wanted == 0 or len(queries) == 0:
+            nothing = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
+            return [nothing[0] for _ in queries], [nothing[1] for _ in queries]
+        similarities, ids = self._index.search(queries, wanted, params=self._breadth(wanted))
+        if exactly is not None:
+            similarities, ids = _reranked(queries, ids, exactly, k)
+        np.clip(similarities, -1, 1, out=similarities)
+        if ids.min() >= 0:
+            return list(similarities), list(ids)
+        found = ids >= 0
+        return (
+            [row[known] for row, known in zip(similarities, found, strict=True)],
+            [row[known] for row, known in zip(ids, found, strict=True)],
+        )
+
+    def save(self, path: str | Path, position: int, gallery_uuid: str) -> None:
+        """Write the index to a file, whole or not at all; one process at a time.
+
+        Args:
+            path: the file, replaced where it is there.
+            position: position of the gallery's journal that the index covers.
+            gallery_uuid: the gallery that it belongs to.
+
+        Raises:
+            GalleryError: it cannot be written; an older file stays as it was.
+        """
+        path = Path(path)
+        new = path.with_name(path.name + ".new")
+        try:
+            try:
+                with new.open("w+b") as stream:
+                    faiss.write_index(self._index, faiss.PyCallbackIOWriter(stream.write))
+                    size = stream.tell()
+                    trailer = {
+                        "format": _FORMAT,
+                        "position": position,
+                        "uuid": gallery_uuid,
+                        "kind": self.kind,
+                        "dimension": self.dimension,
+                        "count": len(self),
+                        "bytes": size,
+                        "crc32": _crc32(stream, 0, size),
+                        "ends_crc32": _ends_crc32(stream, size),
+                    }
+                    words = json.dumps(trailer, sort_keys=True).encode("ascii")
+                    stream.seek(size)
+                    stream.write(words + _FOOTER.pack(len(words), zlib.crc32(words), _MARK))
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                new.replace(path)
+            finally:
+                new.unlink(missing_ok=True)
+        except (OSError, RuntimeError) as error:  # RuntimeError: FAISS could not write
+            raise GalleryError(
+                f"Cannot write the index {path}: {error}. The gallery itself is kept; free some "
+                "space or get the right to write there, and build the index again."
+            ) from error
+        self.position, self.gallery_uuid = position, gallery_uuid
+
+    @classmethod
+    def load(cls, path: str | Path, mmap: bool = False) -> FaceIndex:
+        """The index in a file.
+
+        Args:
+            path: the file.
+            mmap: leave the vectors in the file, to be read when they are searched: it
+                opens at once and several processes share the memory, but cannot be
+                added to or removed from. Only the size of the file and its two ends
+                are then checked, for to check all of it would be to read all of it.
+                A file whose name is not text is read instead.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            IndexDamagedError: it is not whole, or not an index of face2vec.
+        """
+        path = Path(path)
+        mmap = mmap and _is_text(path)  # FAISS opens it by name
+        with path.open("rb") as stream:
+            about = _trailer(stream, path)
+            # FAISS can end the whole process over bytes that it did not write, so
+            # these are known to be right before it sees them.
+            size = about["bytes"]
+            if mmap:
+                whole = _ends_crc32(stream, size) == about["ends_crc32"]
+            else:
+                whole = _crc32(stream, 0, size) == about["crc32"]
+            if not whole:
+                raise _damaged(path, "its check sum is wrong")
+            try:
+                if mmap:
+                    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+                else:
+                    stream.seek(0)
+                    index = faiss.read_index(faiss.PyCallbackIOReader(stream.read))
+            except (RuntimeError, TypeError, MemoryError) as error:
+                raise _damaged(path, f"FAISS cannot read it ({error})") from error
+        self = cls(index, about["kind"])
+        self.mapped = mmap
+        if self.kind == "hnsw":
+            self._dead = int((_labels(index) < 0).sum())
+        if (len(self), self.dimension) != (about["count"], about["dimension"]):
+            raise _damaged(path, f"it says {about['count']} faces and has {len(self)}")
+        self.position, self.gallery_uuid = about["position"], about["uuid"]
+        return self
+
+    def _breadth(self, wanted: int) -> Any:
+        """How much of the index a search for that many faces looks at."""
+        if self.kind == "exact":
+            return None
+        if self.kind == "hnsw":
+            breadth = max(HNSW_BREADTH, 2 * wanted)
+            if self._dead:
+                alive = faiss.IDSelectorRange(*_ANY_FACE)
+                return faiss.SearchParametersHNSW(efSearch=breadth, sel=alive)
+            return faiss.SearchParametersHNSW(efSearch=breadth)
+        lists = self._index.nlist
+        enough = math.ceil(4 * wanted * lists / self._index.ntotal)
+        return faiss.SearchParametersIVF(nprobe=min(lists, max(IVF_LISTS_SEARCHED, enough)))
+
+    def _checked(self, vectors: Vectors) -> Vectors:
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
+            raise SettingsError(
+                f"Embeddings of the shape {vectors.shape} do not fit an index of "
+                f"(n, {self.dimension})."
+            )
+        return vectors
+
+    def _refuse_if_mapped(self) -> None:
+        if self.mapped:  # FAISS would end the process
+            raise SettingsError("This index is read from its file; load it without mmap first.")
+
+
+def _untrained(kind: str, dimension: int, count: int) -> Any:
+    product = faiss.METRIC_INNER_PRODUCT
+    if kind == "exact":
+        return faiss.IndexIDMap(faiss.IndexFlatIP(dimension))
+    if kind == "hnsw":
+        return faiss.IndexIDMap(faiss.IndexHNSWFlat(dimension, HNSW_LINKS, product))
+    lists = min(int(4 * math.sqrt(count)), count // EXAMPLES_A_CENTROID, IVF_LISTS_MOST)
+    quantizer = faiss.IndexFlatIP(dimension)
+    if kind == "ivf":
+        return faiss.IndexIVFFlat(quantizer, dimension, lists, product)
+    parts = max(n for n in range(1, dimension // PQ_NUMBERS_A_BYTE + 1) if dimension % n == 0)
+    index = faiss.IndexIVFPQ(quantizer, dimension, lists, parts, 8, product)
+    # Codes learned from more examples are no better and take minutes longer.
+    index.pq.cp.max_points_per_centroid = 64
+    index.pq.cp.niter = 15
+    return index
+
+
+def _examples(batches: Batches, count: int, most: int) -> Vectors:
+    """Embeddings drawn at random, but the same ones each time."""
+    chosen = np.random.default_rng(0).permutation(count)[:most]
+    chosen.sort()
+    examples, start = [], 0
+    for ids, embeddings in batches:
+        first, last = np.searchsorted(chosen, (start, start + len(ids)))
+        examples.append(embeddings[chosen[first:last] - start])
+        start += len(ids)
+    return np.concatenate(examples)
+
+
+def _labels(index: Any) -> Ids:
+    """The ids inside an index of FAISS, to be read and written in place."""
+    labels: Ids = faiss.rev_swig_ptr(index.id_map.data(), index.ntotal)
+    return labels
+
+
+def _without_dead(index: Any) -> Any:
+    labels = _labels(index)
+    storage = faiss.downcast_index(faiss.downcast_index(index.index).storage)
+    vectors = faiss.rev_swig_ptr(storage.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+    alive = labels >= 0
+    rebuilt = _untrained("hnsw", index.d, 0)
+    if alive.any():
+        rebuilt.add_with_ids(vectors[alive], labels[alive])
+    return rebuilt
+
+
+def _reranked(
+    queries: Vectors, proposed: Ids, embeddings_of: Callable[[Ids], Vectors], k: int
+) -> tuple[Vectors, Ids]:
+    """The k best of what was proposed, by exact similarity; −1 where there are fewer."""
+    known = np.unique(proposed[proposed >= 0])
+    embeddings = np.asarray(embeddings_of(known), dtype=np.float32)
+    similarities = np.full((len(queries), k), -1, dtype=np.float32)
+    ids = np.full((len(queries), k), -1, dtype=np.int64)
+    for row, query in enumerate(queries):
+        candidates = np.flatnonzero(np.isin(known, proposed[row]))
+        exact = embeddings[candidates] @ query
+        order = np.argsort(-exact, kind="stable")
+        best = order[~np.isnan(exact[order])][:k]
+        similarities[row, : len(best)] = exact[best]
+        ids[row, : len(best)] = known[candidates[best]]
+    return similarities, ids
+
+
+def _trailer(stream: BinaryIO, path: Path) -> dict[str, Any]:
+    """What stands after FAISS's bytes, when all of it is there and fits the file."""
+    size = stream.seek(0, os.SEEK_END)
+    if size < _FOOTER.size:
+        raise _damaged(path, f"it has only {size} bytes")
+    stream.seek(size - _FOOTER.size)
+    length, crc, mark = _FOOTER.unpack(stream.read(_FOOTER.size))
+    end = size - _FOOTER.size - length
+    if mark != _MARK or end < 0:
+        raise _damaged(path, "it does not end as an index of face2vec does")
+    stream.seek(end)
+    words = stream.read(length)
+    if zlib.crc32(words) != crc:
+        raise _damaged(path, "its check sum is wrong")
+    about: dict[str, Any] = json.loads(words)
+    if about["format"] != _FORMAT or about["kind"] not in KINDS or about["bytes"] != end:
+        raise _damaged(path, f"it has format {about['format']}, {about['kind']}, {end} bytes")
+    return about
+
+
+def _crc32(stream: BinaryIO, start: int, end: int, crc: int = 0) -> int:
+    """Check sum of a part of a file, going on from one before it."""
+    stream.seek(start)
+    while start < end:
+        block = stream.read(min(end - start, _BLOCK_BYTES))
+        crc = zlib.crc32(block, crc)
+        start += len(block) or end
+    return crc
+
+
+def _ends_crc32(stream: BinaryIO, size: int) -> int:
+    """Check sum of the first and the last of so many bytes, where FAISS keeps what it relies on."""
+    head = _crc32(stream, 0, min(size, _END_BYTES))
+    return _crc32(stream, max(0, size - _END_BYTES), size, head)
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _damaged(path: Path, what: str) -> IndexDamagedError:
+    return IndexDamagedError(
+        f"The index {path} is damaged: {what}. Nothing is lost: build it again from the gallery."
+    )

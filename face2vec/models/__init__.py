@@ -1,0 +1,19 @@
+"""Models: what is known of them, where they come from, and the file to run."""
+
+from __future__ import annotations
+
+from face2vec.models.catalogue import CATALOGUE, DEFAULT_MODEL, find_model
+from face2vec.models.description import FIVE_POINTS, ModelDescription, standardize
+from face2vec.models.store import LoadedModel, cache_dir, load_model
+
+__all__ = [
+    "CATALOGUE",
+    "DEFAULT_MODEL",
+    "FIVE_POINTS",
+    "LoadedModel",
+    "ModelDescription",
+    "cache_dir",
+    "find_model",
+    "load_model",
+    "standardize",
+]

@@ -1,0 +1,106 @@
+"""The published FaceNet models that face2vec knows by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from face2vec.errors import UnknownModelError
+from face2vec.models.description import ModelDescription
+
+DEFAULT_MODEL = "20180402-114759"
+
+_RELEASE = "https://github.com/faustomorales/keras-facenet/releases/download/v0.3.1"
+_LFW_SOURCE = "published with the weights in the README of davidsandberg/facenet"
+_CASIA = (
+    "The training set CASIA-WebFace was given out for non-commercial research only; "
+    "ask a lawyer before using weights trained on it commercially."
+)
+_VGGFACE2 = (
+    "The training set VGGFace2 is photos gathered from the web and given out for research; "
+    "ask a lawyer before using weights trained on it commercially."
+)
+_MS_CELEB = (
+    "The training set MS-Celeb-1M was given out for non-commercial research and withdrawn by "
+    "its maker, Microsoft, in 2019; ask a lawyer before using weights trained on it commercially."
+)
+
+# What the four were trained with: MTCNN's box enlarged to 182 px with a margin of 44, the
+# middle 160 px of it. The two of 2017 saw each crop standardised by itself.
+_COMMON: dict[str, Any] = {
+    "input_size": 160,
+    "alignment": "margin",
+    "margin": 44,
+    "margin_size": 182,
+    "licence": "MIT (keras-facenet)",
+}
+
+
+def _facenet(key: str, sha256: str, lfw: str, **facts: Any) -> ModelDescription:
+    return ModelDescription(
+        key=key,
+        sha256=sha256,
+        url=f"{_RELEASE}/{key}-weights.h5",
+        lfw=f"{lfw}, {_LFW_SOURCE}",
+        **_COMMON,
+        **facts,
+    )
+
+
+_MODELS = (
+    _facenet(
+        "20180402-114759",
+        "8b71e7045497e841c00ee568f031d1a4d30908fceadf6884aef2dec4d545202b",
+        "0.9965",
+        dimension=512,
+        trained_on="VGGFace2",
+        commercial_use=_VGGFACE2,
+    ),
+    _facenet(
+        "20180408-102900",
+        "af526097bd89ff84dda94dc071ff39c4cf39922cf0a9d9dea652853cda9616be",
+        "0.9905",
+        dimension=512,
+        trained_on="CASIA-WebFace",
+        commercial_use=_CASIA,
+    ),
+    _facenet(
+        "20170511-185253",
+        "28db99aaafce0e62b2cdb1db5ac733ffa9e52a365e1a3ca0a13c5159bd4363c4",
+        "0.987",
+        dimension=128,
+        standardization="per-image",
+        trained_on="CASIA-WebFace",
+        commercial_use=_CASIA,
+    ),
+    _facenet(
+        "20170512-110547",
+        "668e950140ad76f1e21e3a2bc1d3ad9c673734ea8ea1abbf4ecc44d1dbdd400b",
+        "0.992",
+        dimension=128,
+        standardization="per-image",
+        trained_on="MS-Celeb-1M",
+        commercial_use=_MS_CELEB,
+    ),
+)
+
+CATALOGUE: Mapping[str, ModelDescription] = MappingProxyType({m.key: m for m in _MODELS})
+"""The four models of keras-facenet by key."""
+
+
+def find_model(key: str) -> ModelDescription:
+    """The description of a catalogue model.
+
+    Raises:
+        UnknownModelError: no model has that key; the message lists those there are.
+    """
+    if key in CATALOGUE:
+        return CATALOGUE[key]
+    close = difflib.get_close_matches(key, CATALOGUE, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise UnknownModelError(
+        f"there is no model {key!r}.{hint} The catalogue has: {', '.join(CATALOGUE)}; "
+        "or give the path of an .onnx, .xml, .h5 or .json file"
+    )

@@ -1,0 +1,228 @@
+"""Fetch one file from the web: resumed, verified, and by one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import ssl
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import BinaryIO
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from filelock import FileLock, Timeout
+
+from face2vec.errors import DownloadError
+
+ATTEMPTS = 5
+FIRST_PAUSE = 0.2
+"""Seconds before the second attempt; doubled before every further one."""
+
+_CHUNK = 1 << 16
+_DROPS = (HTTPException, ConnectionResetError, ConnectionAbortedError, ssl.SSLEOFError)
+
+
+class _DroppedError(Exception):
+    """Another attempt may bring the rest; ``start_again`` if what is there is of no use."""
+
+    def __init__(self, reason: str, *, start_again: bool = False) -> None:
+        super().__init__(reason)
+        self.start_again = start_again
+
+
+class _FailedError(Exception):
+    """The download cannot be done; the text says why."""
+
+
+def download(
+    url: str,
+    destination: Path,
+    *,
+    sha256: str,
+    size: int | None = None,
+    timeout: float = 30.0,
+    progress: bool = True,
+) -> Path:
+    """Fetch ``url`` to ``destination`` unless the right file is there already.
+
+    The bytes go to ``<destination>.part`` first. What an interrupted download
+    left there is kept, and the next one goes on behind it. A second process
+    that asks for the same file waits for the first.
+
+    Args:
+        url: http or https address.
+        destination: where the file goes; missing folders are made.
+        sha256: what the file must hash to, in lower-case hexadecimal.
+        size: bytes of the file, where known.
+        timeout: seconds to wait for the server, for each answer and not in all.
+        progress: whether to show a bar on the standard error stream.
+
+    Returns:
+        ``destination``.
+
+    Raises:
+        DownloadError: the file could not be fetched, written or verified; the
+            message says what to fetch by hand and where to put it.
+    """
+    if _is_right(destination, sha256):
+        return destination
+    part = destination.with_name(destination.name + ".part")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with _only_process(destination, progress):
+            if not _is_right(destination, sha256):
+                _fetch(url, part, sha256, size, timeout, progress)
+                part.replace(destination)
+    except (_FailedError, OSError) as error:
+        there = ", where now is a file with another hash" if destination.is_file() else ""
+        raise DownloadError(
+            f"{destination.name} could not be downloaded from {url}: {error}. To place it by hand, "
+            f"fetch {url.rsplit('/', 1)[-1]} from that address with any machine and put it at "
+            f"{destination.absolute()}{there} (SHA-256 {sha256})"
+        ) from error
+    return destination
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_right(path: Path, sha256: str) -> bool:
+    return path.is_file() and _sha256_of(path) == sha256
+
+
+@contextmanager
+def _only_process(destination: Path, progress: bool) -> Iterator[None]:
+    """Hold the lock of ``destination``; says so when it has to wait for it."""
+    from tqdm import tqdm
+
+    lock = FileLock(f"{destination}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if progress:
+            tqdm.write(f"waiting for another process that fetches {destination}", sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(
+    url: str, part: Path, sha256: str, size: int | None, timeout: float, progress: bool
+) -> None:
+    """Bring ``part`` to the whole, verified file."""
+    if _is_right(part, sha256):
+        return
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _receive(url, part, size, timeout, progress)
+            break
+        except _DroppedError as dropped:
+            if attempt == ATTEMPTS:
+                raise _FailedError(f"{dropped} (tried {ATTEMPTS} times)") from dropped
+            if dropped.start_again:
+                part.unlink()
+            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
+    got = _sha256_of(part)
+    if got != sha256:
+        part.unlink()
+        raise _FailedError(f"expected SHA-256 {sha256}, got {got}; what arrived was deleted")
+
+
+def _receive(url: str, part: Path, size: int | None, timeout: float, progress: bool) -> None:
+    """Add to ``part`` what the server gives in one connection."""
+    from tqdm import tqdm
+
+    have = part.stat().st_size if part.is_file() else 0
+    with _open(url, have, timeout) as response:
+        start, total = _span(response)
+        if start not in (0, have):
+            raise _DroppedError(
+                f"the server answered from byte {start} when asked from {have}", start_again=True
+            )
+        total = total or size
+        with (
+            _writing(part, append=start > 0) as file,
+            tqdm(
+                desc=part.stem,
+                total=total,
+                initial=start,
+                unit="B",
+                unit_scale=True,
+                disable=not progress,
+                file=sys.stderr,
+            ) as bar,
+        ):
+            while chunk := _read(response, timeout):
+                file.write(chunk)
+                bar.update(len(chunk))
+    arrived = part.stat().st_size
+    if total is not None and arrived < total:
+        raise _DroppedError(f"the connection ended after {arrived} of {total} bytes")
+
+
+def _open(url: str, have: int, timeout: float) -> HTTPResponse:
+    """Ask for the file from byte ``have`` on."""
+    headers = {"User-Agent": "face2vec"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    try:
+        response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=timeout)
+    except HTTPError as error:
+        error.close()
+        reason = f"the server answered {error.code} {error.reason}"
+        if error.code == 416 and have:
+            raise _DroppedError(f"{reason} from byte {have} on", start_again=True) from error
+        if error.code >= 500:
+            raise _DroppedError(reason) from error
+        raise _FailedError(reason) from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise _explained(error, timeout) from error
+    return response
+
+
+def _read(response: HTTPResponse, timeout: float) -> bytes:
+    """What has arrived, up to a chunk; empty at the end."""
+    try:
+        return response.read1(_CHUNK)
+    except (OSError, HTTPException) as error:
+        raise _explained(error, timeout) from error
+
+
+def _explained(error: Exception, timeout: float) -> _DroppedError | _FailedError:
+    """What a network error means: worth another attempt, or not."""
+    cause = error.reason if isinstance(error, URLError) else error
+    if isinstance(cause, TimeoutError):
+        return _FailedError(f"the server was silent for {timeout:g} s")
+    if isinstance(cause, _DROPS):
+        return _DroppedError(f"the connection was dropped ({cause})")
+    return _FailedError(f"no connection ({cause})")
+
+
+def _span(response: HTTPResponse) -> tuple[int, int | None]:
+    """First byte of an answer, and the length of the whole file where it is told."""
+    if response.status != 206:
+        return 0, response.length
+    told = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", told)
+    if match is None:
+        raise _DroppedError(f"the server answered with Content-Range {told!r}", start_again=True)
+    return int(match[1]), None if match[2] == "*" else int(match[2])
+
+
+@contextmanager
+def _writing(part: Path, *, append: bool) -> Iterator[BinaryIO]:
+    """The open file; the network's errors are no OSErrors in here, so any is the disk's."""
+    try:
+        with part.open("ab" if append else "wb") as file:
+            yield file
+    except OSError as error:
+        raise _FailedError(f"{part} could not be written ({error.strerror})") from error

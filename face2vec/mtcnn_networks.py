@@ -1,0 +1,257 @@
+"""MTCNN's three networks as ONNX graphs, with the weights inside the ``mtcnn`` package.
+
+Zhang, Zhang, Li, Qiao: Joint Face Detection and Alignment using Multi-task
+Cascaded Convolutional Networks, 2016, figure 2. Each graph takes RGB uint8
+pixels as they are and gives the probability of a face first.
+
+====== ============================ =======================================
+graph  input ``pixels``             outputs
+====== ============================ =======================================
+P-Net  (1, height, width, 3) float scores (1, h, w), offsets (1, h, w, 4)
+R-Net  (n, 3, 24, 24) float32       scores (n,), offsets (n, 4)
+O-Net  (n, 3, 48, 48) float32       scores (n,), offsets (n, 4), landmarks (n, 10)
+====== ============================ =======================================
+
+R-Net and O-Net read the patches of `crop_graph`, which has subtracted 127.5.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+Weights = list[NDArray[np.float32]]
+
+OPSET = 17
+PIXEL_MEAN = 127.5
+PIXEL_SCALE = 128.0
+
+_SHAPES: dict[str, list[tuple[int, ...]]] = {
+    "pnet": [
+        (3, 3, 3, 10), (10,), (1, 1, 10), (3, 3, 10, 16), (16,), (1, 1, 16),
+        (3, 3, 16, 32), (32,), (1, 1, 32), (1, 1, 32, 4), (4,), (1, 1, 32, 2), (2,),
+    ],
+    "rnet": [
+        (3, 3, 3, 28), (28,), (1, 1, 28), (3, 3, 28, 48), (48,), (1, 1, 48),
+        (2, 2, 48, 64), (64,), (1, 1, 64), (576, 128), (128,), (128,),
+        (128, 4), (4,), (128, 2), (2,),
+    ],
+    "onet": [
+        (3, 3, 3, 32), (32,), (1, 1, 32), (3, 3, 32, 64), (64,), (1, 1, 64),
+        (3, 3, 64, 64), (64,), (1, 1, 64), (2, 2, 64, 128), (128,), (1, 1, 128),
+        (1152, 256), (256,), (256,), (256, 4), (4,), (256, 10), (10,), (256, 2), (2,),
+    ],
+}  # fmt: skip
+
+
+def read_weights(name: str) -> Weights:
+    """Weights of "pnet", "rnet" or "onet", read without importing TensorFlow.
+
+    The files are pickles (joblib), read only from the installed ``mtcnn``
+    package, which is code of the same standing.
+
+    Raises:
+        ModelError: the package or the file is missing, or holds other shapes.
+    """
+    import joblib
+
+    spec = importlib.util.find_spec("mtcnn")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            "the package 'mtcnn' is not installed, and the detector's weights are inside it. "
+            "Install it with: pip install mtcnn"
+        )
+    path = Path(spec.submodule_search_locations[0]) / "assets" / "weights" / f"{name}.lz4"
+    if not path.is_file():
+        raise ModelError(f"{path} is missing. Install the package again: pip install -U mtcnn")
+    weights: Weights = [np.asarray(array, np.float32) for array in joblib.load(path)]
+    found = [array.shape for array in weights]
+    if found != _SHAPES[name]:
+        raise ModelError(f"{path} holds arrays of shapes {found}, expected {_SHAPES[name]}")
+    return weights
+
+
+class _Chain:
+    """Nodes of a graph, each reading the one before it unless told otherwise."""
+
+    def __init__(self, last: str) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.last = last
+
+    def constant(self, value: Any) -> str:
+        from onnx import numpy_helper
+
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
+        return name
+
+    def then(
+        self, kind: str, *constants: Any, after: str | None = None, out: str = "", **attributes: Any
+    ) -> str:
+        from onnx import helper
+
+        names = [self.constant(value) for value in constants]
+        out = out or f"n{len(self.nodes)}"
+        inputs = [after or self.last, *names]
+        self.nodes.append(helper.make_node(kind, inputs, [out], **attributes))
+        self.last = out
+        return out
+
+    def convolve(self, weights: Sequence[NDArray[np.float32]], after: str | None = None) -> str:
+        kernel, bias = weights
+        return self.then("Conv", kernel.transpose(3, 2, 0, 1), bias, after=after)
+
+    def prelu(self, slope: NDArray[np.float32]) -> str:
+        return self.then("PRelu", slope.reshape(-1, 1, 1) if slope.ndim == 3 else slope)
+
+    def pool(self, side: int, *, ceil: bool) -> str:
+        # Keras' "same" padding for these strides pads after the end only, which is ceil mode.
+        return self.then("MaxPool", kernel_shape=[side, side], strides=[2, 2], ceil_mode=int(ceil))
+
+    def dense(self, weights: Sequence[NDArray[np.float32]], after: str | None = None) -> str:
+        return self.then("Gemm", *weights, after=after)
+
+    def face_probability(self, logits: str, axis: int) -> None:
+        """Second of two classes after a softmax, as output ``scores``."""
+        self.then("Softmax", after=logits, axis=axis)
+        self.then("Gather", np.asarray(1, np.int64), axis=axis, out="scores")
+
+    def graph(self, element: int, shape: Sequence[Any], outputs: Sequence[str]) -> bytes:
+        return _serialise(
+            self, [_value("pixels", element, shape)], [_value(name, 1, None) for name in outputs]
+        )
+
+
+def _value(name: str, element: int, shape: Sequence[Any] | None) -> onnx.ValueInfoProto:
+    from onnx import helper
+
+    return helper.make_tensor_value_info(name, element, shape)
+
+
+def _serialise(
+    chain: _Chain, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]
+) -> bytes:
+    from onnx import helper
+
+    graph = helper.make_graph(chain.nodes, "mtcnn", inputs, outputs, chain.constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    model.ir_version = 8
+    return bytes(model.SerializeToString())
+
+
+def _takes_pixels(kernel: NDArray[np.float32], bias: NDArray[np.float32], mean: float) -> Weights:
+    """A first convolution that reads pixels minus (127.5 − mean) instead of standardised ones."""
+    scaled = kernel / np.float32(PIXEL_SCALE)
+    return [scaled, (bias - mean * scaled.sum((0, 1, 2))).astype(np.float32)]
+
+
+def pnet_graph() -> bytes:
+    """The proposal network: fully convolutional, a cell of 12 pixels at a stride of 2."""
+    w = read_weights("pnet")
+    chain = _Chain("pixels")
+    chain.then("Transpose", perm=[0, 3, 1, 2])
+    chain.convolve(_takes_pixels(w[0], w[1], PIXEL_MEAN))
+    chain.prelu(w[2])
+    chain.pool(2, ceil=True)
+    chain.convolve(w[3:5])
+    chain.prelu(w[5])
+    chain.convolve(w[6:8])
+    trunk = chain.prelu(w[8])
+    chain.convolve(w[9:11])
+    chain.then("Transpose", perm=[0, 2, 3, 1], out="offsets")
+    chain.face_probability(chain.convolve(w[11:13], after=trunk), axis=1)
+    return chain.graph(1, [1, "height", "width", 3], ["scores", "offsets"])
+
+
+def rnet_graph() -> bytes:
+    """The refinement network, on patches of 24 pixels."""
+    w = read_weights("rnet")
+    chain = _Chain("pixels")
+    chain.convolve(_takes_pixels(w[0], w[1], 0.0))
+    chain.prelu(w[2])
+    chain.pool(3, ceil=True)
+    chain.convolve(w[3:5])
+    chain.prelu(w[5])
+    chain.pool(3, ceil=False)
+    chain.convolve(w[6:8])
+    chain.prelu(w[8])
+    trunk = _flat_dense(chain, w[9:12], (3, 3, 64))
+    chain.then("Gemm", *w[12:14], after=trunk, out="offsets")
+    chain.face_probability(chain.dense(w[14:16], after=trunk), axis=1)
+    return chain.graph(1, ["n", 3, 24, 24], ["scores", "offsets"])
+
+
+def onet_graph() -> bytes:
+    """The output network, on patches of 48 pixels."""
+    w = read_weights("onet")
+    chain = _Chain("pixels")
+    chain.convolve(_takes_pixels(w[0], w[1], 0.0))
+    chain.prelu(w[2])
+    chain.pool(3, ceil=True)
+    chain.convolve(w[3:5])
+    chain.prelu(w[5])
+    chain.pool(3, ceil=False)
+    chain.convolve(w[6:8])
+    chain.prelu(w[8])
+    chain.pool(2, ceil=True)
+    chain.convolve(w[9:11])
+    chain.prelu(w[11])
+    trunk = _flat_dense(chain, w[12:15], (3, 3, 128))
+    chain.then("Gemm", *w[15:17], after=trunk, out="offsets")
+    chain.then("Gemm", *w[17:19], after=trunk, out="landmarks")
+    chain.face_probability(chain.dense(w[19:21], after=trunk), axis=1)
+    return chain.graph(1, ["n", 3, 48, 48], ["scores", "offsets", "landmarks"])
+
+
+def _flat_dense(chain: _Chain, weights: Weights, shape: tuple[int, int, int]) -> str:
+    """Dense layer on feature maps; Keras flattens (x, y, channel), ONNX (channel, y, x)."""
+    kernel, bias, slope = weights
+    kernel = kernel.reshape(*shape, -1).transpose(2, 1, 0, 3).reshape(kernel.shape)
+    chain.then("Flatten", axis=1)
+    chain.dense([kernel, bias])
+    return chain.prelu(slope)
+
+
+def crop_graph(side: int) -> bytes:
+    """Cuts square patches from one image by bilinear sampling; outside of it is mid-grey.
+
+    Inputs ``planes`` (1, 3, height, width) float32, pixel values minus 127.5,
+    and ``boxes`` (n, 4) float32, (left, top, right, bottom) of a grid of
+    side × side cells whose centres are sampled; output ``patches``
+    (n, 3, side, side) float32.
+    """
+    chain = _Chain("planes")
+    from onnx import helper
+
+    count = chain.then("Shape", after="boxes", start=0, end=1)
+    zeros = chain.then(
+        "ConstantOfShape", after=count, value=helper.make_tensor("zero", 7, [1], [0])
+    )
+    chain.nodes.append(
+        helper.make_node(
+            "RoiAlign",
+            ["planes", "boxes", zeros],
+            ["patches"],
+            output_height=side,
+            output_width=side,
+            sampling_ratio=1,
+            mode="avg",
+            coordinate_transformation_mode="output_half_pixel",
+        )
+    )
+    return _serialise(
+        chain,
+        [_value("planes", 1, [1, 3, "height", "width"]), _value("boxes", 1, ["n", 4])],
+        [_value("patches", 1, None)],
+    )

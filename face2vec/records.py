@@ -1,0 +1,107 @@
+"""What is handed from one step to the next: one frozen record a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Box = tuple[float, float, float, float]
+Point = tuple[float, float]
+Landmarks = tuple[Point, Point, Point, Point, Point]
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A decoded photo, turned upright.
+
+    Attributes:
+        name: what the user called it: a path, or ``"<bytes>"``, ``"<array>"``.
+        image: RGB uint8 (height, width, 3); may be smaller than the photo, see ``scale``.
+        width: width in pixels of the upright photo at full size.
+        height: height in pixels of the upright photo at full size.
+        scale: pixels of ``image`` for one pixel of the photo, 0 < scale ≤ 1.
+        source: what it was read from (path, bytes, PIL image or array), kept
+            so that a face can be cut from full resolution later.
+    """
+
+    name: str
+    image: NDArray[np.uint8] = field(repr=False)
+    width: int
+    height: int
+    scale: float = 1.0
+    source: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One detected face in one photo.
+
+    Attributes:
+        box: (left, top, right, bottom) in pixels of the upright photo.
+        landmarks: left eye, right eye, nose, left mouth corner, right mouth
+            corner as the viewer sees them; (x, y) in pixels of the upright photo.
+        confidence: MTCNN's probability that this is a face, 0…1.
+        embedding: float32 (d,) of unit length, or None before it is encoded.
+        id: the face's number in its gallery, or None outside a gallery.
+        quality: how fit the crop is for recognition, higher is better, or None
+            where it was not measured.
+    """
+
+    box: Box
+    landmarks: Landmarks
+    confidence: float
+    embedding: NDArray[np.float32] | None = field(default=None, repr=False)
+    id: int | None = None
+    quality: float | None = None
+
+    @property
+    def width(self) -> float:
+        """Width of the box in pixels of the photo."""
+        return self.box[2] - self.box[0]
+
+    @property
+    def height(self) -> float:
+        """Height of the box in pixels of the photo."""
+        return self.box[3] - self.box[1]
+
+    @property
+    def area(self) -> float:
+        """Area of the box in square pixels of the photo."""
+        return self.width * self.height
+
+    def with_embedding(self, embedding: NDArray[np.float32]) -> Face:
+        """The same face with its embedding."""
+        return replace(self, embedding=embedding)
+
+    def __repr__(self) -> str:
+        left, top, right, bottom = (round(v) for v in self.box)
+        known = "" if self.embedding is None else f", embedding=({len(self.embedding)},)"
+        return (
+            f"Face(box=({left}, {top}, {right}, {bottom}), confidence={self.confidence:.3f}{known})"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """A gallery face returned for a query.
+
+    Attributes:
+        rank: 1 for the most similar.
+        similarity: cosine of the two embeddings, −1…1, higher is more similar.
+        face: the matched face (its box and landmarks are in the matched photo).
+        photo: path of the photo that the face is in.
+        copies: other paths in the gallery that hold the very same bytes.
+    """
+
+    rank: int
+    similarity: float
+    face: Face
+    photo: str
+    copies: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Match(rank={self.rank}, similarity={self.similarity:.4f}, photo={self.photo!r})"

@@ -1,0 +1,218 @@
+"""Runs networks: load an ONNX graph, run a batch. Nothing else knows which runtime it is.
+
+ONNX Runtime is always there. OpenVINO is used for the embedding network where
+it is installed, CUDA where ONNX Runtime finds it. A runtime asked for by name
+that cannot be had is an error, never a silent fall back.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from face2vec.errors import MissingExtraError, ModelError, RuntimeUnavailableError, SettingsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+log = logging.getLogger("face2vec")
+
+RUNTIMES = ("auto", "onnxruntime", "openvino", "cuda")
+
+Graph = bytes | Path
+
+
+class Network(Protocol):
+    """A loaded graph. Many threads may run it at once; each run computes in its caller's thread.
+
+    Attributes:
+        input_name: name of the graph's first input.
+    """
+
+    input_name: str
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Run one batch: arrays by input name in, the graph's outputs in order out."""
+        ...
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where networks run.
+
+    Attributes:
+        name: "onnxruntime", "openvino" or "cuda".
+        precision: "f32", or "bf16" where OpenVINO has a processor that computes in it.
+        threads: how many threads will run a network at once.
+    """
+
+    name: str
+    precision: str = "f32"
+    threads: int = 1
+
+    def load(self, graph: Graph) -> Network:
+        """Load an ONNX graph (bytes or file) or, with OpenVINO, an IR ``.xml`` file.
+
+        Raises:
+            ModelError: the graph cannot be read.
+            RuntimeUnavailableError: an IR file without OpenVINO as the runtime.
+        """
+        if self.name == "openvino":
+            return _OpenVinoNetwork(graph, self.threads, self.precision)
+        if isinstance(graph, Path) and graph.suffix == ".xml":
+            raise RuntimeUnavailableError(
+                f"{graph} is an OpenVINO file and the runtime is {self.name}. "
+                "Choose runtime='openvino' (pip install 'face2vec[openvino]')."
+            )
+        return _OnnxNetwork(graph, cuda=self.name == "cuda")
+
+    def describe(self) -> dict[str, Any]:
+        """What ``info`` says of the runtime."""
+        return {"name": self.name, "precision": self.precision, "threads": self.threads}
+
+
+def choose_runtime(wish: str = "auto", threads: int | None = None) -> Runtime:
+    """The runtime for the embedding network.
+
+    ``"auto"`` takes CUDA where ONNX Runtime offers it, then OpenVINO where it
+    is installed, then ONNX Runtime on the processor.
+
+    Args:
+        wish: one of ``RUNTIMES``.
+        threads: threads a network may use; None for all cores.
+
+    Raises:
+        SettingsError: an unknown name, or fewer threads than one.
+        MissingExtraError: OpenVINO was asked for and is not installed.
+        RuntimeUnavailableError: CUDA was asked for and is not there.
+    """
+    if wish not in RUNTIMES:
+        raise SettingsError(f"unknown runtime {wish!r}; choose one of {', '.join(RUNTIMES)}")
+    if threads is not None and threads < 1:
+        raise SettingsError(f"threads must be at least 1, not {threads}")
+    count = threads or os.cpu_count() or 1
+    name = wish
+    if wish == "auto":
+        if _has_cuda():
+            name = "cuda"
+        else:
+            name = "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
+    elif wish == "cuda" and not _has_cuda():
+        raise RuntimeUnavailableError(
+            "runtime 'cuda' was asked for, but this ONNX Runtime offers no CUDA device. "
+            "Install onnxruntime-gpu instead of onnxruntime (see 'On a GPU' in the README), "
+            "or choose runtime='auto'."
+        )
+    elif wish == "openvino" and not importlib.util.find_spec("openvino"):
+        raise MissingExtraError("runtime 'openvino'", "openvino", "openvino")
+    precision = "bf16" if name == "openvino" and _has_bf16() else "f32"
+    runtime = Runtime(name, precision, count)
+    log.info("embedding network: %s, %s, %d threads", name, precision, count)
+    return runtime
+
+
+def detector_runtime(embedding_runtime: Runtime) -> Runtime:
+    """The runtime for the detection cascade.
+
+    Always ONNX Runtime in full precision: the cascade's input changes its size
+    with every photo, for which OpenVINO compiles anew, and bf16 would move
+    boxes and landmarks. CUDA is used where the embedding network uses it.
+    """
+    name = "cuda" if embedding_runtime.name == "cuda" else "onnxruntime"
+    return Runtime(name, "f32", embedding_runtime.threads)
+
+
+def _has_cuda() -> bool:
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def _has_bf16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class _OnnxNetwork:
+    def __init__(self, graph: Graph, *, cuda: bool) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # One thread a run and many runs at once: no core waits for another at each layer.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        # Photos differ in size; an arena that grows to the largest of each never gives it back.
+        options.enable_mem_pattern = False
+        providers = ["CUDAExecutionProvider"] if cuda else []
+        source = graph if isinstance(graph, bytes) else str(graph)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                source, options, providers=[*providers, "CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base but Exception
+            raise ModelError(
+                f"{_name(graph)} cannot be loaded by ONNX Runtime: {_line(error)}"
+            ) from error
+        if cuda and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise RuntimeUnavailableError(
+                "ONNX Runtime offers CUDA but could not start it (is the CUDA 12 runtime "
+                "installed?). Choose runtime='onnxruntime' to use the processor."
+            )
+
+        self.input_name = str(self._session.get_inputs()[0].name)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        outputs: list[NDArray[np.float32]] = self._session.run(None, dict(inputs))
+        return outputs
+
+
+class _OpenVinoNetwork:
+    def __init__(self, graph: Graph, streams: int, precision: str) -> None:
+        import openvino
+
+        # As many streams as callers, one thread each, as ONNX Runtime is used here.
+        config = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams,
+        }
+        core = openvino.Core()
+        try:
+            model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
+            for value in model.inputs:  # IR files often fix the batch to one
+                value.get_node().set_partial_shape(
+                    openvino.PartialShape([-1, *list(value.partial_shape)[1:]])
+                )
+            model.validate_nodes_and_infer_types()
+            self._compiled = core.compile_model(model, "CPU", config)
+        except Exception as error:  # openvino raises RuntimeError and pybind's own
+            raise ModelError(
+                f"{_name(graph)} cannot be loaded by OpenVINO: {_line(error)}"
+            ) from error
+        self.input_name = str(self._compiled.input(0).get_any_name())
+        self._mine = threading.local()
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        if not hasattr(self._mine, "request"):
+            self._mine.request = self._compiled.create_infer_request()
+        results = self._mine.request.infer(dict(inputs))
+        return [results[output] for output in self._compiled.outputs]
+
+
+def _name(graph: Graph) -> str:
+    return "the graph" if isinstance(graph, bytes) else str(graph)
+
+
+def _line(error: Exception) -> str:
+    """The last line with words of a runtime's message, which is where it says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

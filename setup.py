@@ -1,0 +1,53 @@
+"""Metadata of the package; the tools' settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+INSTALL = [
+    "numpy>=1.26",  # arrays everywhere
+    "Pillow>=11.3",  # decoding, resampling and warping; AVIF is inside from 11.3 on
+    "pillow-heif>=0.22",  # HEIC, what phones write
+    "onnx>=1.17",  # builds the networks' graphs
+    "onnxruntime>=1.20",  # runs them
+    "faiss-cpu>=1.10",  # the index
+    "mtcnn>=1.0",  # the weights of the three detection networks; its code is not run
+    "h5py>=3.11",  # reads FaceNet's published weights
+    "platformdirs>=4.2",  # where a model is kept between runs
+    "filelock>=3.15",  # one writer a gallery, one download a model
+    "click>=8.1",  # the command line
+    "tqdm>=4.66",  # its progress bars
+]
+
+EXTRAS = {
+    "openvino": ["openvino>=2025.0"],
+    "keras": ["tensorflow>=2.18", "keras-facenet>=0.3.2", "scipy>=1.13"],
+    "gpu": ["faiss-gpu>=1.15; sys_platform == 'linux'", "onnxruntime-gpu>=1.20"],
+    "plot": ["matplotlib>=3.9", "pandas>=2.2"],
+    "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
+}
+EXTRAS["test"] = [
+    "face2vec[openvino,notebook]",
+    "pytest>=8.2",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.11",
+]
+EXTRAS["all"] = ["face2vec[openvino,keras,plot,notebook]"]
+
+setup(
+    name="face2vec",
+    version="0.1.0",
+    description="Find a face again in a photo collection: MTCNN, FaceNet and FAISS",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["face2vec", "face2vec.*"]),
+    package_data={"face2vec": ["py.typed"]},
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["face2vec = face2vec.cli:main"]},
+)

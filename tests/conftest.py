@@ -1,0 +1,111 @@
+"""What tests share: a model without a download, and a folder of photos with faces.
+
+The faces are the public-domain photos that come inside scikit-image (Eileen
+Collins) and matplotlib (Grace Hopper).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+ASKED_FOR = ("network", "gpu")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs the internet or a GPU, unless -m names it; the count is reported."""
+    chosen = config.getoption("-m")
+    for name in ASKED_FOR:
+        if name not in chosen:
+            left_out = [item for item in items if item.get_closest_marker(name)]
+            items[:] = [item for item in items if not item.get_closest_marker(name)]
+            config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache of models."""
+    monkeypatch.setenv("FACE2VEC_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX file with its description: a fixed random projection of the small, grey-ish crop."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    side, dimension, cell = 112, 64, 7
+    rng = np.random.default_rng(7)
+    inputs = 3 * (side // cell) ** 2
+    weights = (rng.standard_normal((inputs, dimension)) / np.sqrt(inputs)).astype(np.float32)
+    nodes = [
+        helper.make_node(
+            "AveragePool", ["crops"], ["small"], kernel_shape=[cell] * 2, strides=[cell] * 2
+        ),
+        helper.make_node("Flatten", ["small"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["embeddings"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("crops", TensorProto.FLOAT, ["n", 3, side, side])],
+        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["n", dimension])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
+    save(model, path)
+    description = {
+        "dimension": dimension,
+        "input_size": side,
+        "alignment": "landmarks",
+        "template": "face2vec",
+        "standardization": "per-image",
+        "layout": "NCHW",
+    }
+    path.with_suffix(".json").write_text(json.dumps(description), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> Image.Image:
+    """Eileen Collins, 512×512, one face of about 70 pixels."""
+    from skimage import data
+
+    return Image.fromarray(data.astronaut())
+
+
+@pytest.fixture(scope="session")
+def hopper() -> Image.Image:
+    """Grace Hopper, 512×600, one face of about 170 pixels."""
+    from matplotlib import cbook
+
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        return Image.open(file).convert("RGB")
+
+
+@pytest.fixture(scope="session")
+def faces_folder(
+    tmp_path_factory: pytest.TempPathFactory, astronaut: Image.Image, hopper: Image.Image
+) -> Path:
+    """Photos of two people, one of both, one of nobody, a copy, and two that cannot be read."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more").mkdir()
+    astronaut.save(folder / "astronaut.jpg", quality=95)
+    hopper.save(folder / "hopper.jpg", quality=95)
+    ImageOps.mirror(astronaut).save(folder / "more" / "astronaut-mirrored.png")
+    ImageEnhance.Brightness(astronaut).enhance(0.6).save(folder / "more" / "astronaut-darker.jpg")
+    ImageEnhance.Brightness(hopper).enhance(1.3).save(folder / "more" / "hopper-brighter.webp")
+    both = Image.new("RGB", (1024, 600), "gray")
+    both.paste(astronaut, (0, 0))
+    both.paste(hopper, (512, 0))
+    both.save(folder / "both.jpg", quality=95)
+    Image.linear_gradient("L").convert("RGB").resize((300, 200)).save(folder / "nobody.jpg")
+    (folder / "copy of hopper.jpg").write_bytes((folder / "hopper.jpg").read_bytes())
+    (folder / "broken.jpg").write_bytes((folder / "hopper.jpg").read_bytes()[:20000])
+    (folder / "empty.jpg").write_bytes(b"")
+    return folder

@@ -1,0 +1,1045 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gallery_builder import DIMENSION, build, entry_of, fake_faces
+
+from face2vec.errors import (
+    GalleryDamagedError,
+    GalleryError,
+    GalleryLockedError,
+    GalleryNotFoundError,
+    GalleryVersionError,
+)
+from face2vec.gallery import INDEXED, NO_FACE, UNREADABLE, Counts, Entry, Gallery, Removed
+from face2vec.records import Face
+
+HERE = Path(__file__).parent
+BUILDER = HERE / "gallery_builder.py"
+ROOT = "/photos/family"
+
+
+def run_python(*arguments: object, code: str | None = None, **options: object) -> str:
+    command = [sys.executable, *(["-c", code] if code else []), *map(str, arguments)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)]),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def face(seed: int, dimension: int = DIMENSION) -> Face:
+    rng = np.random.default_rng(seed)
+    embedding = rng.standard_normal(dimension).astype(np.float32)
+    embedding /= np.linalg.norm(embedding)
+    points = tuple((float(x), float(y)) for x, y in 1000 * rng.random((5, 2)))
+    box = tuple(float(v) for v in 1000 * rng.random(4))
+    return Face(box, points, float(rng.random()), embedding, quality=float(rng.random()))
+
+
+def sha(name: object) -> bytes:
+    return hashlib.sha256(str(name).encode()).digest()
+
+
+def entry(
+    path: str, content: object, *faces: Face, root: str = ROOT, size: int = 7, mtime_ns: int = 9
+) -> Entry:
+    status = INDEXED if faces else NO_FACE
+    return Entry(root, path, size, mtime_ns, sha(content), 400, 300, status, "", faces)
+
+
+def link(path: str, content: object, root: str = ROOT) -> Entry:
+    return Entry.link(root, path, 7, 9, sha(content))
+
+
+def dump(folder: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table, without the name that each gallery has for itself."""
+    connection = sqlite3.connect(f"{(folder / 'gallery.sqlite').as_uri()}?mode=ro", uri=True)
+    try:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return {
+            name: [
+                row
+                for row in connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2")
+                if row[0] != "uuid"
+            ]
+            for (name,) in tables.fetchall()
+        }
+    finally:
+        connection.close()
+
+
+def change(folder: Path, statement: str) -> None:
+    connection = sqlite3.connect(folder / "gallery.sqlite")
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def raw(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in sorted(folder.iterdir()))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "gallery"
+
+
+@pytest.fixture
+def gallery(folder: Path) -> Iterator[Gallery]:
+    with Gallery.create(folder, {"model": "fake", "margin": 0.3}, DIMENSION) as gallery:
+        yield gallery
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Files of which some hold 0, 1 and 2 fake faces, one is broken and two are copies."""
+    root = tmp_path / "photos"
+    for i in range(22):
+        file = root / f"day{i % 3}" / f"{i:02}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"broken" if i == 5 else b"photo %d" % i)
+    shutil.copy2(root / "day0" / "03.jpg", root / "day1" / "copy.jpg")
+    shutil.copy2(root / "day2" / "08.jpg", root / "day0" / "other copy.jpg")
+    return root
+
+
+# Creating and opening
+
+
+def test_create_keeps_what_the_gallery_is_made_with(gallery: Gallery, folder: Path) -> None:
+    with Gallery.open(folder) as again:
+        assert again.fingerprint == {"model": "fake", "margin": 0.3}
+        assert again.dimension == DIMENSION
+        assert again.uuid == gallery.uuid
+        assert again.folder == folder
+        assert again.counts() == Counts(0, 0, 0, 0, 0)
+        assert again.journal_position() == 0
+        assert again.check() == []
+
+
+def test_create_gives_every_gallery_its_own_uuid(gallery: Gallery, tmp_path: Path) -> None:
+    with Gallery.create(tmp_path / "other", {}, DIMENSION) as other:
+        assert other.uuid != gallery.uuid
+
+
+def test_create_refuses_where_a_gallery_is(gallery: Gallery, folder: Path) -> None:
+    before = raw(folder)
+    with pytest.raises(GalleryError, match="already"):
+        Gallery.create(folder, {}, DIMENSION)
+    assert raw(folder) == before
+
+
+def test_create_says_that_the_folder_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(GalleryError, match="Cannot make the folder"):
+        Gallery.create(tmp_path / "file" / "gallery", {}, DIMENSION)
+
+
+def test_open_says_that_there_is_no_gallery(tmp_path: Path) -> None:
+    with pytest.raises(GalleryNotFoundError, match="face2vec index"):
+        Gallery.open(tmp_path)
+    with pytest.raises(GalleryNotFoundError):
+        Gallery.open(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_open_refuses_a_newer_format(gallery: Gallery, folder: Path) -> None:
+    change(folder, "UPDATE meta SET value = '2' WHERE key = 'format'")
+    with pytest.raises(GalleryVersionError, match=r"format 2; this face2vec knows format 1"):
+        Gallery.open(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database" * 99, b"SQLite format 3\0"])
+def test_open_refuses_a_file_that_is_no_database(folder: Path, content: bytes) -> None:
+    folder.mkdir()
+    (folder / "gallery.sqlite").write_bytes(content)
+    with pytest.raises(GalleryDamagedError, match="Nothing was overwritten"):
+        Gallery.open(folder)
+    assert [f.name for f in folder.iterdir()] == ["gallery.sqlite"]
+    assert (folder / "gallery.sqlite").read_bytes() == content
+
+
+def test_open_refuses_a_database_of_something_else(folder: Path) -> None:
+    folder.mkdir()
+    change(folder, "CREATE TABLE songs (title)")
+    before = raw(folder)
+    with pytest.raises(GalleryDamagedError, match="not a gallery"):
+        Gallery.open(folder)
+    assert raw(folder) == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM meta WHERE key = 'fingerprint'",
+        "UPDATE meta SET value = '{' WHERE key = 'fingerprint'",
+        "UPDATE meta SET value = 'x' WHERE key = 'format'",
+    ],
+)
+def test_open_refuses_a_gallery_that_does_not_say_what_it_holds(
+    gallery: Gallery, folder: Path, statement: str
+) -> None:
+    change(folder, statement)
+    with pytest.raises(GalleryDamagedError, match="does not say what it holds"):
+        Gallery.open(folder)
+
+
+def test_closed_gallery_says_so(gallery: Gallery) -> None:
+    gallery.close()
+    gallery.close()
+    with pytest.raises(GalleryError, match="is closed"):
+        gallery.counts()
+
+
+# Recording and reading
+
+
+def test_faces_come_back_as_they_were_recorded(gallery: Gallery) -> None:
+    one, two, three = face(1), face(2), face(3)
+    with gallery.writing():
+        assert gallery.record([entry("a.jpg", "a", one, two), entry("b.jpg", "b", three)]) == []
+    found = gallery.faces([3, 99, 1, 2])
+    assert [stored.face.id for stored in found] == [3, 1, 2]
+    assert [stored.photo for stored in found] == [f"{ROOT}/{n}.jpg" for n in "baa"]
+    for stored, original in zip(found, [three, one, two], strict=True):
+        assert stored.face.box == original.box
+        assert stored.face.landmarks == original.landmarks
+        assert stored.face.confidence == original.confidence
+        assert stored.face.quality == original.quality
+        assert stored.face.embedding.dtype == np.float32
+        np.testing.assert_array_equal(stored.face.embedding, original.embedding)
+        assert stored.copies == ()
+
+
+def test_faces_without_embeddings_are_the_same_but_for_those(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1))])
+    (light,) = gallery.faces([1], with_embeddings=False)
+    (whole,) = gallery.faces([1])
+    assert light.face.embedding is None
+    assert (light.photo, light.face.box, light.face.landmarks, light.face.confidence) == (
+        whole.photo, whole.face.box, whole.face.landmarks, whole.face.confidence
+    )  # fmt: skip
+
+
+def test_faces_takes_more_ids_than_one_query_may_have(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry(f"{i}.jpg", i, face(i)) for i in range(1200)])
+    ids = list(range(1200, 0, -1))
+    assert [stored.face.id for stored in gallery.faces(ids)] == ids
+    assert gallery.faces([]) == []
+
+
+def test_embeddings_come_in_the_order_asked_for_and_are_nan_when_gone(gallery: Gallery) -> None:
+    faces = [face(i) for i in range(3)]
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", *faces)])
+    found = gallery.embeddings(np.array([3, 7, 1]))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[0], faces[2].embedding)
+    np.testing.assert_array_equal(found[2], faces[0].embedding)
+    assert np.isnan(found[1]).all()
+    assert gallery.embeddings([]).shape == (0, DIMENSION)
+
+
+def test_iter_embeddings_gives_all_in_batches_in_order_of_id(gallery: Gallery) -> None:
+    faces = [face(i) for i in range(7)]
+    with gallery.writing():
+        gallery.record([entry(f"{i}.jpg", i, f) for i, f in enumerate(faces)])
+    batches = list(gallery.iter_embeddings(batch_size=3))
+    assert [list(ids) for ids, _ in batches] == [[1, 2, 3], [4, 5, 6], [7]]
+    assert batches[0][0].dtype == np.int64
+    np.testing.assert_array_equal(
+        np.concatenate([e for _, e in batches]), np.stack([f.embedding for f in faces])
+    )
+
+
+def test_snapshot_stays_one_state_and_can_be_read_twice(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1), face(2))])
+        with gallery.snapshot() as snapshot:
+            gallery.record([entry("b.jpg", "b", face(3))])
+            assert (snapshot.position, snapshot.count) == (2, 2)
+            for _ in range(2):
+                assert [list(ids) for ids, _ in snapshot] == [[1, 2]]
+        assert [list(ids) for ids, _ in gallery.iter_embeddings()] == [[1, 2, 3]]
+
+
+def test_counts_and_photos_tell_what_became_of_each_photo(gallery: Gallery) -> None:
+    broken = Entry(ROOT, "c.jpg", 1, 2, sha("c"), 0, 0, UNREADABLE, "truncated")
+    with gallery.writing():
+        gallery.record([entry("d/a.jpg", "a", face(1), face(2)), entry("b.jpg", "b"), broken])
+        gallery.record([link("copy.jpg", "a"), link("copy of b.jpg", "b")])
+    assert gallery.counts() == Counts(photos=5, contents=3, faces=2, no_face=2, unreadable=1)
+    assert list(gallery.photos()) == [
+        (f"{ROOT}/b.jpg", NO_FACE, ""),
+        (f"{ROOT}/c.jpg", UNREADABLE, "truncated"),
+        (f"{ROOT}/copy of b.jpg", NO_FACE, ""),
+        (f"{ROOT}/copy.jpg", INDEXED, ""),
+        (f"{ROOT}/d/a.jpg", INDEXED, ""),
+    ]
+
+
+def test_photos_goes_on_after_a_page(gallery: Gallery) -> None:
+    names = [f"{i:04}.jpg" for i in range(2500)]
+    with gallery.writing():
+        gallery.record([entry(name, name) for name in names])
+    assert [path for path, _, _ in gallery.photos()] == [f"{ROOT}/{name}" for name in names]
+
+
+def test_stat_of_is_what_was_recorded(gallery: Gallery) -> None:
+    with gallery.writing():
+        assert gallery.stat_of(ROOT, "a.jpg") is None
+        gallery.record([entry("a.jpg", "a", size=123, mtime_ns=1_600_000_000_123_456_789)])
+        assert gallery.stat_of(ROOT, "a.jpg") == (123, 1_600_000_000_123_456_789)
+        gallery.record([entry("a.jpg", "a", size=123, mtime_ns=5)])
+        assert gallery.stat_of(ROOT, "a.jpg") == (123, 5)
+    assert gallery.stat_of(ROOT, "a.jpg") == (123, 5)
+    assert gallery.stat_of(ROOT + "/", "a.jpg") == (123, 5)
+    assert gallery.stat_of(ROOT, "b.jpg") is None
+    assert gallery.stat_of("/elsewhere", "a.jpg") is None
+
+
+def test_record_keeps_a_time_that_does_not_fit(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", mtime_ns=2**70)])
+    assert gallery.stat_of(ROOT, "a.jpg") == (7, 2**63 - 1)
+
+
+def test_content_of_knows_the_hash(gallery: Gallery) -> None:
+    with gallery.writing():
+        assert gallery.content_of(sha("a")) is None
+        gallery.record([entry("a.jpg", "a")])
+        assert gallery.content_of(sha("a")) == 1
+    assert gallery.content_of(sha("a")) == 1
+    assert gallery.content_of(sha("b")) is None
+
+
+def test_record_stores_the_same_bytes_once_under_each_name(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("b.jpg", "same", face(1)), entry("a.jpg", "same", face(1))])
+        gallery.record([link("z/c.jpg", "same")])
+    assert gallery.counts() == Counts(3, 1, 1, 0, 0)
+    (stored,) = gallery.faces([1])
+    assert stored.photo == f"{ROOT}/a.jpg"
+    assert stored.copies == (f"{ROOT}/b.jpg", f"{ROOT}/z/c.jpg")
+    for name in ("a.jpg", "b.jpg", "z/c.jpg"):
+        assert [s.face.id for s in gallery.faces_of(f"{ROOT}/{name}")] == [1]
+
+
+def test_faces_of_a_photo_without_faces_or_unknown_is_empty(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a")])
+    assert gallery.faces_of(f"{ROOT}/a.jpg") == []
+    assert gallery.faces_of(f"{ROOT}/b.jpg") == []
+    assert gallery.faces_of("/elsewhere/b.jpg") == []
+
+
+def test_record_replaces_the_faces_of_a_changed_photo(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "before", face(1), face(2)), entry("b.jpg", "b", face(3))])
+        gallery.record([entry("a.jpg", "after", face(4), size=8)])
+    assert [s.face.id for s in gallery.faces_of(f"{ROOT}/a.jpg")] == [4]
+    assert gallery.stat_of(ROOT, "a.jpg") == (8, 9)
+    assert gallery.content_of(sha("before")) is None
+    assert [list(ids) for ids, _ in gallery.iter_embeddings()] == [[3, 4]]
+    assert gallery.check() == []
+
+
+def test_record_keeps_replaced_bytes_that_have_another_name(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "x", face(1)), link("copy.jpg", "x")])
+        gallery.record([entry("a.jpg", "y", face(2))])
+    (stored,) = gallery.faces([1])
+    assert (stored.photo, stored.copies) == (f"{ROOT}/copy.jpg", ())
+
+
+def test_record_gives_bytes_to_another_name_within_one_batch(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "x", face(1)), entry("b.jpg", "y", face(2))])
+        assert gallery.record([link("a.jpg", "y"), link("b.jpg", "x")]) == []
+    assert [s.photo for s in gallery.faces([1, 2])] == [f"{ROOT}/b.jpg", f"{ROOT}/a.jpg"]
+    assert gallery.journal_position() == 2
+
+
+def test_record_hands_back_links_to_bytes_that_have_left(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "x", face(1))])
+        gallery.record([entry("a.jpg", "y", face(2))])
+        late = link("b.jpg", "x")
+        assert gallery.record([late, link("c.jpg", "y")]) == [late]
+    assert gallery.stat_of(ROOT, "b.jpg") is None
+    assert gallery.stat_of(ROOT, "c.jpg") == (7, 9)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (entry("b.jpg", "b", face(1, dimension=8)), r"shape \(8,\); this gallery holds \(16,\)"),
+        (entry("b.jpg", "b", Face((0, 0, 1, 1), face(1).landmarks, 1.0)), r"shape \(\)"),
+        (
+            entry("b.jpg", "b", face(1).with_embedding(2 * face(1).embedding)),
+            r"length 2\.0\d*, not 1|length 1\.9\d*, not 1",
+        ),
+        (
+            entry("b.jpg", "b", face(1).with_embedding(np.full(DIMENSION, np.nan, np.float32))),
+            "length nan",
+        ),
+        (Entry(ROOT, "b.jpg", 1, 1, sha("b"), 1, 1, INDEXED), "with 0 faces"),
+        (Entry(ROOT, "b.jpg", 1, 1, sha("b"), 1, 1, NO_FACE, "", (face(1),)), "with 1 faces"),
+        (Entry(ROOT, "b.jpg", 1, 1, b"short", 1, 1, NO_FACE), "5 bytes of hash"),
+        (Entry(ROOT, "b.jpg", 1, 1, sha("b"), 1, 1, "lost"), "'lost'"),
+        (entry("b.jpg", "b", root="photos"), "absolute root"),
+        (entry("/photos/b.jpg", "b"), "relative to it"),
+    ],
+)
+def test_record_refuses_what_cannot_be_right_and_stores_nothing_of_it(
+    gallery: Gallery, wrong: Entry, words: str
+) -> None:
+    with gallery.writing():
+        with pytest.raises(GalleryError, match=words):
+            gallery.record([entry("a.jpg", "a", face(1)), wrong])
+        assert gallery.counts() == Counts(0, 0, 0, 0, 0)
+
+
+def test_paths_that_are_no_text_survive(gallery: Gallery) -> None:
+    name = os.fsdecode(b"caf\xe9/\xff\xfe.jpg")
+    root = os.fsdecode(b"/photos/\xe9t\xe9")
+    with gallery.writing():
+        gallery.record([entry(name, "a", face(1), root=root), entry("übung 写真.jpg", "b")])
+        assert gallery.stat_of(root, name) == (7, 9)
+    assert gallery.stat_of(root, name) == (7, 9)
+    assert gallery.faces([1])[0].photo == f"{root}/{name}"
+    assert [path for path, _, _ in gallery.photos()] == [f"{root}/{name}", f"{ROOT}/übung 写真.jpg"]
+    with gallery.writing():
+        assert gallery.remove([f"{root}/{name}"]) == Removed(1, 1)
+
+
+def test_a_photo_under_two_roots_is_listed_once(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("x.jpg", "x", face(1), root="/photos/family/trip")])
+        gallery.record([entry("trip/x.jpg", "x", face(1)), entry("y.jpg", "y", face(2))])
+        assert gallery.stat_of("/photos/family", "trip/x.jpg") == (7, 9)
+        assert gallery.stat_of("/photos/family/trip", "x.jpg") == (7, 9)
+    with gallery.writing():
+        gallery.record([entry("deep/z.jpg", "z", face(3), root="/photos")])
+        gallery.record([link("new.jpg", "y", root="/photos/family/trip/deeper")])
+    assert sorted(path for path, _, _ in gallery.photos()) == [
+        "/photos/deep/z.jpg",
+        "/photos/family/trip/deeper/new.jpg",
+        "/photos/family/trip/x.jpg",
+        "/photos/family/y.jpg",
+    ]
+    assert gallery.faces([1])[0].copies == ()
+
+
+def test_a_photo_in_the_root_of_the_file_system_has_a_whole_path(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1), root="/")])
+        assert gallery.stat_of("/", "a.jpg") == (7, 9)
+    assert gallery.faces([1])[0].photo == "/a.jpg"
+
+
+# Removing
+
+
+def test_remove_drops_a_photo_with_its_faces(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1), face(2)), entry("b.jpg", "b", face(3))])
+        assert gallery.remove([f"{ROOT}/a.jpg", f"{ROOT}/unknown.jpg"]) == Removed(1, 2)
+    assert gallery.faces([1, 2]) == []
+    assert [s.face.id for s in gallery.faces([3])] == [3]
+    assert gallery.content_of(sha("a")) is None
+    assert gallery.check() == []
+
+
+def test_remove_takes_one_name_from_a_photo_with_copies(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1)), link("copy.jpg", "a")])
+        assert gallery.remove(f"{ROOT}/a.jpg") == Removed(1, 0)
+        assert gallery.faces([1])[0].photo == f"{ROOT}/copy.jpg"
+        assert gallery.remove(Path(ROOT) / "copy.jpg") == Removed(1, 1)
+
+
+def test_remove_of_a_folder_drops_what_is_under_it_and_nothing_else(gallery: Gallery) -> None:
+    names = ["trip/a.jpg", "trip/deep/b.jpg", "trip.jpg", "trip2/c.jpg", "tri/d.jpg", "trip-e.jpg"]
+    with gallery.writing():
+        gallery.record([entry(name, name, face(i)) for i, name in enumerate(names)])
+        gallery.record([entry("f.jpg", "f", face(9), root="/other/trip")])
+        assert gallery.remove([f"{ROOT}/trip/"]) == Removed(2, 2)
+    left = {path for path, _, _ in gallery.photos()}
+    assert left == {f"{ROOT}/{name}" for name in names[2:]} | {"/other/trip/f.jpg"}
+    with gallery.writing():
+        assert gallery.remove(["/other"]) == Removed(1, 1)
+        assert gallery.remove([ROOT]) == Removed(4, 4)
+    assert list(gallery.photos()) == []
+
+
+def test_remove_never_gives_a_number_again(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1))])
+        gallery.remove([f"{ROOT}/a.jpg"])
+        gallery.record([entry("a.jpg", "a", face(1))])
+    assert [s.face.id for s in gallery.faces([1, 2])] == [2]
+
+
+def test_removed_bytes_are_gone_from_every_file(gallery: Gallery, folder: Path) -> None:
+    """In rounds over a gallery of many pages, in which SQLite moves rows about."""
+    rng = random.Random(4)
+    names = {i: f"day {rng.randrange(90)}/person-{i:06}-{rng.random()}.jpg" for i in range(3000)}
+    order = sorted(names, key=names.__getitem__)
+    rng.shuffle(order)
+    with gallery.writing():
+        for start in range(0, len(order), 100):
+            gallery.record([entry(names[i], i, face(i)) for i in order[start : start + 100]])
+    removed: set[int] = set()
+    for share in (0.01, 0.4, 0.01, 0.5):
+        left = sorted(set(order) - removed)
+        some = rng.sample(left, int(share * len(left)))
+        with gallery.writing():
+            gallery.remove(f"{ROOT}/{names[i]}" for i in some)
+        removed.update(some)
+        everything = raw(folder)
+        traces = [
+            (i, what)
+            for i in removed
+            for what, trace in (
+                ("path", names[i].encode()),
+                ("hash", sha(i)),
+                ("embedding", face(i).embedding.tobytes()[8:40]),
+            )
+            if trace in everything
+        ]
+        assert traces == []
+    kept = (set(order) - removed).pop()
+    assert names[kept].encode() in everything
+    assert face(kept).embedding.tobytes()[8:40] in everything
+    assert gallery.check() == []
+
+
+def test_removing_the_last_photo_of_a_root_forgets_the_folder(
+    gallery: Gallery, folder: Path
+) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1), root="/photos/of-alice")])
+        gallery.remove(["/photos/of-alice/a.jpg"])
+    assert b"of-alice" not in raw(folder)
+
+
+def test_what_a_reader_keeps_alive_is_purged_by_the_next_session(
+    gallery: Gallery,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("face2vec.gallery_file._BUSY_SECONDS", 0.05)
+    with gallery.writing():
+        gallery.record([entry("secret.jpg", "a", face(1)), entry("b.jpg", "b", face(2))])
+    with gallery.snapshot() as snapshot:
+        with gallery.writing():
+            gallery.remove([f"{ROOT}/secret.jpg"])
+        assert "stays in its -wal" in caplog.text
+        assert [list(ids) for ids, _ in snapshot] == [[1, 2]]
+    assert b"secret.jpg" in raw(folder)
+    assert [p for p in gallery.check() if "traces of removed photos" in p]
+    with gallery.writing():
+        pass
+    assert b"secret.jpg" not in raw(folder)
+    assert gallery.check() == []
+
+
+def test_prune_drops_the_photos_whose_files_are_gone(gallery: Gallery, photos: Path) -> None:
+    with gallery.writing():
+        files = sorted(photos.rglob("*.jpg"))
+        gallery.record([entry_of(photos, str(file.relative_to(photos))) for file in files])
+    assert list(gallery.gone()) == []
+    (photos / "day0" / "00.jpg").unlink()
+    shutil.rmtree(photos / "day1")
+    gone = [str(file) for file in files if not file.exists()]
+    assert len(gone) == 9
+    assert list(gallery.gone()) == gone
+    # day1 holds a copy of day0/03.jpg, whose faces stay.
+    contents = {file.read_bytes() for file in files if file.exists()}
+    before = gallery.counts().faces
+    with gallery.writing():
+        removed = gallery.prune()
+    assert removed.photos == 9
+    assert (
+        gallery.counts().faces
+        == before - removed.faces
+        == sum(len(fake_faces(c)) for c in contents if not c.startswith(b"broken"))
+    )
+    assert [path for path, _, _ in gallery.photos()] == [str(f) for f in files if f.exists()]
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_prune_refuses_when_a_whole_folder_is_missing_or_empty(
+    gallery: Gallery, tmp_path: Path, photos: Path, empty: bool
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "a.jpg").write_bytes(b"a")
+    with gallery.writing():
+        gallery.record([entry_of(disk, "a.jpg"), entry_of(photos, "day0/00.jpg")])
+    before = gallery.counts()
+    shutil.rmtree(disk)
+    if empty:
+        disk.mkdir()
+    with gallery.writing():
+        with pytest.raises(GalleryError, match=rf"{disk}.*not connected"):
+            gallery.prune()
+        assert gallery.counts() == before
+        assert gallery.prune(force=True).photos == 1
+    assert [path for path, _, _ in gallery.photos()] == [str(photos / "day0/00.jpg")]
+
+
+# The journal
+
+
+def test_changes_since_are_net_of_each_other(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1)), entry("b.jpg", "b", face(2))])
+        start = gallery.journal_position()
+        gallery.remove([f"{ROOT}/a.jpg"])
+        gallery.record([entry("c.jpg", "c", face(3), face(4))])
+        gallery.record([entry("d.jpg", "d", face(5))])
+        gallery.remove([f"{ROOT}/d.jpg"])
+    changes = gallery.changes_since(start)
+    assert (list(changes.added), list(changes.removed)) == ([3, 4], [1])
+    assert changes.added.dtype == changes.removed.dtype == np.int64
+    assert changes.position == gallery.journal_position() == 7
+    whole = gallery.changes_since(0)
+    assert (list(whole.added), list(whole.removed)) == ([2, 3, 4], [])
+    nothing = gallery.changes_since(7)
+    assert (nothing.position, list(nothing.added), list(nothing.removed)) == (7, [], [])
+
+
+@pytest.mark.parametrize("position", [-1, 3])
+def test_changes_since_refuses_a_position_that_is_not_there(
+    gallery: Gallery, position: int
+) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1), face(2))])
+    with pytest.raises(GalleryError, match=f"ends at 2; there is no position {position}"):
+        gallery.changes_since(position)
+
+
+# One writer, many readers
+
+
+def test_changing_needs_the_right_to_write(gallery: Gallery) -> None:
+    for attempt in (
+        lambda: gallery.record([entry("a.jpg", "a")]),
+        lambda: gallery.remove(["/a.jpg"]),
+        lambda: gallery.prune(),
+    ):
+        with pytest.raises(GalleryError, match=r"with gallery.writing\(\)"):
+            attempt()
+
+
+def test_a_second_process_is_told_who_writes(gallery: Gallery, folder: Path) -> None:
+    code = (
+        "import sys; from face2vec.gallery import Gallery\n"
+        "with Gallery.open(sys.argv[1]) as gallery, gallery.writing():\n"
+        "    print('writing', flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    ) as other:
+        assert other.stdout.readline() == b"writing\n"
+        who = rf"process {other.pid} on {platform.node()} since \d{{4}}-\d\d-\d\dT"
+        with pytest.raises(GalleryLockedError, match=who), gallery.writing():
+            raise AssertionError("two processes were writing")
+        with pytest.raises(GalleryLockedError, match=who):
+            Gallery.create(folder, {}, DIMENSION)
+        assert gallery.counts().photos == 0
+        other.kill()
+    assert json.loads((folder / "writer.json").read_text())["pid"] == other.pid
+    with gallery.writing():
+        assert json.loads((folder / "writer.json").read_text())["pid"] == os.getpid()
+        gallery.record([entry("a.jpg", "a", face(1))])
+    assert not (folder / "writer.json").exists()
+    assert gallery.counts().photos == 1
+
+
+def test_a_second_session_in_this_process_is_refused(gallery: Gallery, folder: Path) -> None:
+    with gallery.writing(), Gallery.open(folder) as other:
+        with pytest.raises(GalleryLockedError, match=f"this very process \\({os.getpid()}\\)"):
+            gallery.writing().__enter__()
+        with pytest.raises(GalleryLockedError, match=f"process {os.getpid()} on"):
+            other.writing().__enter__()
+    with Gallery.open(folder) as other, other.writing():
+        other.record([entry("a.jpg", "a")])
+
+
+def test_readers_see_whole_batches_only(gallery: Gallery, folder: Path) -> None:
+    batches = [
+        [entry(f"{b}-{i}.jpg", (b, i), face(10 * b + i)) for i in range(10)] for b in range(40)
+    ]
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            with Gallery.open(folder) as writer, writer.writing():
+                for batch in batches:
+                    writer.record(batch)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    seen = set()
+    while thread.is_alive():
+        counts = gallery.counts()
+        assert counts.photos == counts.contents == counts.faces
+        with gallery.snapshot() as snapshot:
+            assert snapshot.position == snapshot.count == sum(len(ids) for ids, _ in snapshot)
+        seen |= {counts.faces, snapshot.count}
+    thread.join()
+    assert failures == []
+    assert {count % 10 for count in seen} == {0}
+    assert gallery.counts().faces == 400
+
+
+def test_a_failed_batch_leaves_nothing(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1))])
+        with monkeypatch.context() as patch:
+            patch.setattr("face2vec.gallery._drop_nameless", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                gallery.record([entry("b.jpg", "b", face(2), root="/elsewhere")])
+        assert gallery.stat_of("/elsewhere", "b.jpg") is None
+        gallery.record([entry("c.jpg", "c", face(3))])
+    assert [path for path, _, _ in gallery.photos()] == [f"{ROOT}/a.jpg", f"{ROOT}/c.jpg"]
+    assert [s.face.id for s in gallery.faces([1, 2, 3])] == [1, 2]
+
+
+def test_one_gallery_serves_many_threads(gallery: Gallery) -> None:
+    faces = {i + 1: face(i) for i in range(200)}
+    with gallery.writing():
+        gallery.record([entry(f"{i}.jpg", i, f) for i, f in faces.items()])
+
+    def read(seed: int) -> bool:
+        ids = random.Random(seed).sample(sorted(faces), 10)
+        stored = gallery.faces(ids)
+        return (
+            [s.face.id for s in stored] == ids
+            and [s.photo for s in stored] == [f"{ROOT}/{i}.jpg" for i in ids]
+            and np.array_equal(gallery.embeddings(ids), [faces[i].embedding for i in ids])
+            and gallery.stat_of(ROOT, f"{ids[0]}.jpg") == (7, 9)
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(400)))
+
+
+# Kills, damage, full and read-only disks
+
+
+def changed(photos: Path) -> None:
+    """Replace, rename, copy, swap, add and delete some of the photos."""
+    (photos / "day0" / "06.jpg").write_bytes(b"replaced")
+    (photos / "day1" / "01.jpg").rename(photos / "day2" / "renamed.jpg")
+    shutil.copy2(photos / "day1" / "04.jpg", photos / "day1" / "04 again.jpg")
+    one, two = photos / "day0" / "09.jpg", photos / "day1" / "10.jpg"
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second)
+    two.write_bytes(first)
+    os.utime(one, (1, 1))
+    os.utime(two, (2, 2))
+    for i in range(30, 36):
+        (photos / "day2" / f"{i}.jpg").write_bytes(b"photo %d" % i)
+    (photos / "day2" / "14.jpg").unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fresh", [True, False], ids=["new", "changed"])
+def test_a_build_killed_anywhere_ends_equal_to_one_that_was_not(
+    tmp_path: Path, photos: Path, fresh: bool
+) -> None:
+    start = tmp_path / "start"
+    if not fresh:
+        build(photos, start)
+        before = dump(start)
+        changed(photos)
+    work = tmp_path / "work"
+    work.mkdir()
+    start_or_none = "-" if fresh else start
+    total = int(run_python(BUILDER, photos, start_or_none, work, "count"))
+    reference = dump(work / "reference")
+    if not fresh:
+        assert reference["journal"][: len(before["journal"])] == before["journal"]
+        assert {row[1] for row in reference["journal"]} == {"+", "-"}
+    points = sorted({1 + round(i * (total - 1) / 24) for i in range(25)})
+    report = json.loads(run_python(BUILDER, photos, start_or_none, work, "statements", *points))
+    pauses = [f"{i / 200}" for i in range(6)]
+    report += json.loads(run_python(BUILDER, photos, start_or_none, work, "pauses", *pauses))
+    assert [r["point"] for r in report] == [str(p) for p in points] + pauses
+    assert {r["killed"] for r in report[: len(points)]} == {signal.SIGKILL}
+    for outcome in report:
+        assert outcome["problems"] == [], outcome
+        assert outcome["again"] == 0, outcome
+        assert dump(work / outcome["point"]) == reference, outcome
+
+
+def test_a_second_run_changes_nothing(tmp_path: Path, photos: Path) -> None:
+    build(photos, tmp_path / "gallery")
+    before = dump(tmp_path / "gallery")
+    assert len(before["photos"]) == 24
+    assert len(before["contents"]) == 22
+    build(photos, tmp_path / "gallery")
+    assert dump(tmp_path / "gallery") == before
+
+
+def test_renamed_and_copied_photos_add_no_faces(tmp_path: Path, photos: Path) -> None:
+    folder = tmp_path / "gallery"
+    build(photos, folder)
+    before = dump(folder)
+    for file in list(photos.rglob("*.jpg")):
+        file.rename(file.with_name("renamed " + file.name))
+    shutil.copytree(photos / "day0", photos / "again")
+    build(photos, folder)
+    after = dump(folder)
+    for table in ("contents", "faces", "journal"):
+        assert after[table] == before[table]
+    with Gallery.open(folder) as gallery:
+        assert {path for path, _, _ in gallery.photos()} == set(map(str, photos.rglob("*.jpg")))
+
+
+def test_a_kill_while_it_is_created_leaves_what_can_be_created_again(folder: Path) -> None:
+    folder.mkdir()
+    for name in ("gallery.sqlite.new", "gallery.sqlite.new-wal", "gallery.sqlite.new-journal"):
+        (folder / name).write_bytes(b"half of it")
+    (folder / "writer.lock").touch()
+    (folder / "writer.json").write_text('{"pid": 1')
+    with pytest.raises(GalleryNotFoundError):
+        Gallery.open(folder)
+    with Gallery.create(folder, {}, DIMENSION) as gallery:
+        assert gallery.check() == []
+    assert not list(folder.glob("*.new*"))
+
+
+@pytest.fixture
+def filled(gallery: Gallery, folder: Path) -> Path:
+    with gallery.writing():
+        for start in range(0, 1000, 50):
+            gallery.record([entry(f"{i}.jpg", i, face(i)) for i in range(start, start + 50)])
+    gallery.close()
+    return folder
+
+
+@pytest.fixture
+def interrupted(filled: Path, tmp_path: Path) -> Path:
+    """A gallery as a kill leaves it, with five batches of 20 faces in its -wal."""
+    folder = tmp_path / "interrupted"
+    with Gallery.open(filled) as gallery, gallery.writing():
+        for start in range(1000, 1100, 20):
+            gallery.record([entry(f"{i}.jpg", i, face(i)) for i in range(start, start + 20)])
+        shutil.copytree(filled, folder)
+    (folder / "gallery.sqlite-shm").unlink()
+    return folder
+
+
+def test_a_truncated_file_is_said_so_and_left_alone(filled: Path) -> None:
+    file = filled / "gallery.sqlite"
+    whole = file.read_bytes()
+    assert len(whole) > 20 * 16384
+    for size in [len(whole) * i // 10 for i in range(10)] + [len(whole) - 1]:
+        file.write_bytes(whole[:size])
+        with pytest.raises(GalleryDamagedError, match="Nothing was overwritten"):
+            Gallery.open(filled)
+        assert file.read_bytes() == whole[:size]
+    file.write_bytes(whole)
+    with Gallery.open(filled) as gallery:
+        assert gallery.counts().faces == 1000
+
+
+def test_a_truncated_file_with_a_wal_is_said_so(interrupted: Path) -> None:
+    file = interrupted / "gallery.sqlite"
+    whole = file.read_bytes()
+    for share in range(5):
+        file.write_bytes(whole[: len(whole) * share // 10])
+        before = file.read_bytes()
+        with pytest.raises(GalleryDamagedError):
+            Gallery.open(interrupted)
+        assert file.read_bytes() == before
+
+
+def test_a_truncated_wal_gives_a_sound_older_state(interrupted: Path) -> None:
+    wal = interrupted / "gallery.sqlite-wal"
+    whole = wal.read_bytes()
+    seen = []
+    for tenth in range(11):
+        wal.write_bytes(whole[: len(whole) * tenth // 10])
+        with Gallery.open(interrupted) as gallery:
+            assert gallery.check() == []
+            seen.append(gallery.counts().faces)
+        (interrupted / "gallery.sqlite-shm").unlink()
+    assert seen == sorted(seen)
+    assert (seen[0], seen[-1]) == (1000, 1100)
+    assert {count % 20 for count in seen} == {0}
+
+
+def test_a_wal_without_its_file_is_not_thrown_away(interrupted: Path) -> None:
+    (interrupted / "gallery.sqlite").unlink()
+    wal = (interrupted / "gallery.sqlite-wal").read_bytes()
+    with pytest.raises(GalleryDamagedError, match=r"gallery\.sqlite-wal is there"):
+        Gallery.open(interrupted)
+    with pytest.raises(GalleryDamagedError, match=r"gallery\.sqlite-wal is there"):
+        Gallery.create(interrupted, {}, DIMENSION)
+    assert (interrupted / "gallery.sqlite-wal").read_bytes() == wal
+
+
+def test_damaged_bytes_are_found_or_said_but_never_raise_anything_else(filled: Path) -> None:
+    file = filled / "gallery.sqlite"
+    whole = file.read_bytes()
+    rng = random.Random(1)
+    found = 0
+    for _ in range(40):
+        at = rng.randrange(0, len(whole) - 64)
+        file.write_bytes(whole[:at] + rng.randbytes(64) + whole[at + 64 :])
+        try:
+            with Gallery.open(filled) as gallery:
+                found += bool(gallery.check())
+                list(gallery.photos())
+                gallery.faces(range(1, 1001))
+                list(gallery.iter_embeddings())
+        except GalleryError:
+            found += 1
+    assert found >= 20
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE faces SET embedding = zeroblob(64) WHERE id = 7", "face 7: .* unit length"),
+        ("UPDATE faces SET embedding = x'00' WHERE id = 7", "wrong size: 1"),
+        ("UPDATE faces SET landmarks = x'00' WHERE id = 7", "wrong size: 1"),
+        ("UPDATE faces SET content_id = 99999 WHERE id = 7", "faces, row 7"),
+        ("DELETE FROM photos WHERE content_id = 7", "contents without a photo: 1"),
+        ("UPDATE contents SET status = 'no face' WHERE id = 7", "does not agree .*: 1"),
+        ("DELETE FROM journal WHERE face_id = 7", "journal does not know.*: 1"),
+        ("INSERT INTO journal (change, face_id) VALUES ('+', 5000)", "gallery does not: 1"),
+    ],
+)
+def test_check_says_what_is_wrong(filled: Path, statement: str, words: str) -> None:
+    change(filled, statement)
+    with Gallery.open(filled) as gallery:
+        problems = gallery.check()
+    assert problems
+    assert any(re.search(words, problem) for problem in problems), problems
+
+
+def test_a_full_disk_is_said_so_and_the_build_goes_on_later(tmp_path: Path) -> None:
+    """A limit on the size of a file stands in for a disk that is full."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(400):
+        (photos / f"{i:03}.jpg").write_bytes(b"photo %d" % i)
+    build(photos, tmp_path / "reference")
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from gallery_builder import build; from face2vec.errors import GalleryError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)\n"
+        "try: build(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "except GalleryError as error: print(error)"
+    )
+    for size in (50_000, 150_000, 300_000):
+        folder = tmp_path / str(size)
+        words = run_python(photos, folder, size, code=code)
+        assert "full" in words or "No room" in words
+        assert "Everything up to the last batch is kept" in words
+        if (folder / "gallery.sqlite").exists():
+            with Gallery.open(folder) as gallery:
+                assert gallery.check() == []
+                assert 0 <= gallery.counts().photos < 400
+                assert gallery.counts().photos % 4 == 0
+        build(photos, folder)
+        assert dump(folder) == dump(tmp_path / "reference")
+
+
+READ_ONLY = """
+import os, sys
+from face2vec.errors import GalleryError
+from face2vec.gallery import Gallery
+if os.getuid() == 0:  # whom no permission binds
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    with Gallery.open(sys.argv[1]) as gallery:
+        print(gallery.counts().faces, gallery.check(), gallery.faces([3])[0].photo)
+        with gallery.writing():
+            print("wrote")
+except GalleryError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def readable() -> Iterator[Path]:
+    """A folder that another user can reach, as pytest's own cannot be."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        yield folder / "gallery"
+        (folder / "gallery").chmod(0o755)
+
+
+def forbid_writing(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.chmod(0o444)
+    folder.chmod(0o555)
+
+
+def test_a_read_only_folder_can_be_read_and_not_written(filled: Path, readable: Path) -> None:
+    shutil.copytree(filled, readable)
+    for leftover in readable.glob("*-*"):
+        leftover.unlink()
+    forbid_writing(readable)
+    before = raw(readable)
+    read, wrote = run_python(readable, code=READ_ONLY).splitlines()
+    assert read == f"1000 [] {ROOT}/2.jpg"
+    assert "cannot be written" in wrote
+    assert raw(readable) == before
+
+
+def test_a_read_only_folder_left_in_a_write_is_refused_in_words(
+    interrupted: Path, readable: Path
+) -> None:
+    shutil.copytree(interrupted, readable)
+    forbid_writing(readable)
+    (said,) = run_python(readable, code=READ_ONLY).splitlines()
+    assert "left in the middle of a write" in said
+
+
+def test_opening_for_reading_leaves_the_file_as_it_is(interrupted: Path) -> None:
+    files = [interrupted / "gallery.sqlite", interrupted / "gallery.sqlite-wal"]
+    before = [file.read_bytes() for file in files]
+    with Gallery.open(interrupted) as gallery:
+        assert gallery.counts().faces == 1100
+    assert [file.read_bytes() for file in files] == before

@@ -1,0 +1,493 @@
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from face2vec import index as index_module
+from face2vec.errors import GalleryError, SettingsError
+from face2vec.index import (
+    EXACT_BYTES,
+    IVF_FACES_LEAST,
+    KINDS,
+    FaceIndex,
+    IndexDamagedError,
+    available_memory,
+    choose_kind,
+)
+
+D = 32
+Vectors = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+
+def unit(vectors: NDArray[np.float64]) -> Vectors:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def people(count: int, seed: int, faces: int = 20, cosine: float = 0.6) -> tuple[Vectors, Vectors]:
+    """Embeddings of ``count`` faces, 20 a person, and one more of each of 50 people."""
+    rng = np.random.default_rng(seed)
+    centres = unit(rng.standard_normal((count // faces, D)))
+    spread = np.sqrt((1 - cosine) / cosine / D)
+
+    def near(of: Vectors) -> Vectors:
+        return unit(of + spread * rng.standard_normal(of.shape))
+
+    return near(np.repeat(centres, faces, axis=0)), near(centres[:50])
+
+
+def brute(queries: Vectors, ids: Ids, vectors: Vectors, k: int) -> tuple[Vectors, Ids]:
+    similarities = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarities, order, axis=1), ids[order]
+
+
+def recall(found: list[Ids], expected: Ids) -> float:
+    hits = [len(set(f) & set(e)) for f, e in zip(found, expected, strict=True)]
+    return sum(hits) / expected.size
+
+
+def in_batches(ids: Ids, vectors: Vectors) -> list[tuple[Ids, Vectors]]:
+    return [(ids[i : i + 3000], vectors[i : i + 3000]) for i in range(0, len(ids), 3000)]
+
+
+def fetching(ids: Ids, vectors: Vectors) -> Callable[[Ids], Vectors]:
+    rows = {int(i): row for row, i in enumerate(ids)}
+    return lambda wanted: vectors[[rows[int(i)] for i in wanted]]
+
+
+@pytest.fixture(scope="module")
+def faces() -> tuple[Ids, Vectors, Vectors]:
+    """Ids that are no row numbers, embeddings and queries."""
+    vectors, queries = people(IVF_FACES_LEAST + 760, seed=0)
+    ids = np.random.default_rng(1).permutation(10 * len(vectors))[: len(vectors)].astype(np.int64)
+    return ids, vectors, queries
+
+
+@pytest.fixture(scope="module")
+def built(faces: tuple[Ids, Vectors, Vectors], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a saved index of each kind."""
+    ids, vectors, _ = faces
+    folder = tmp_path_factory.mktemp("built")
+    for kind in KINDS:
+        index = FaceIndex.build(in_batches(ids, vectors), len(ids), D, kind)
+        index.save(folder / kind, position=len(ids), gallery_uuid="the gallery")
+    return folder
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def few() -> tuple[Ids, Vectors]:
+    vectors, _ = people(40, seed=3)
+    return np.arange(100, 140, dtype=np.int64), vectors
+
+
+# Searching
+
+
+def test_exact_equals_brute_force(built: Path, faces: tuple[Ids, Vectors, Vectors]) -> None:
+    ids, vectors, queries = faces
+    similarities, found = FaceIndex.load(built / "exact").search(queries, 10)
+    expected, expected_ids = brute(queries, ids, vectors, 10)
+    np.testing.assert_array_equal(np.stack(found), expected_ids)
+    np.testing.assert_allclose(np.stack(similarities), expected, atol=1e-6)
+    assert similarities[0].dtype == np.float32
+    assert found[0].dtype == np.int64
+
+
+def test_each_kind_finds_the_nearest_with_exact_similarities(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / kind)
+    similarities, found = index.search(queries, 10, rerank=fetching(ids, vectors))
+    assert recall(found, brute(queries, ids, vectors, 10)[1]) >= (0.9 if kind == "ivfpq" else 0.95)
+    of = fetching(ids, vectors)
+    for query, row, some in zip(queries, similarities, found, strict=True):
+        assert len(set(some)) == len(some) == 10
+        assert (np.diff(row) <= 0).all()
+        np.testing.assert_allclose(row, of(some) @ query, atol=1e-6)
+
+
+def test_ivfpq_without_reranking_gives_nearly_the_similarities(
+    built: Path, faces: tuple[Ids, Vectors, Vectors]
+) -> None:
+    ids, vectors, queries = faces
+    similarities, found = FaceIndex.load(built / "ivfpq").search(queries, 10)
+    of = fetching(ids, vectors)
+    errors = [row - of(some) @ q for q, row, some in zip(queries, similarities, found, strict=True)]
+    assert 0 < np.abs(errors).max() < 0.5
+
+
+def test_reranking_drops_a_face_that_has_gone(
+    built: Path, faces: tuple[Ids, Vectors, Vectors]
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / "ivfpq")
+    of = fetching(ids, vectors)
+    (first, *_), *_ = index.search(queries[:1], 10, rerank=of)[1]
+
+    def gone(wanted: Ids) -> Vectors:
+        found = of(wanted).copy()
+        found[wanted == first] = np.nan
+        return found
+
+    similarities, found = index.search(queries[:1], 10, rerank=gone)
+    assert first not in found[0]
+    assert len(found[0]) == 10
+    assert np.isfinite(similarities[0]).all()
+
+
+def test_other_kinds_do_not_ask_for_embeddings(few: tuple[Ids, Vectors]) -> None:
+    _, vectors = few
+    for kind in ("exact", "hnsw"):
+        index = FaceIndex.build([few], 40, D, kind)
+        found = index.search(vectors[:1], 1, rerank=lambda _: pytest.fail("asked"))
+        assert list(found[1][0]) == [100]
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_k_beyond_the_end_gives_every_face_once(few: tuple[Ids, Vectors], kind: str) -> None:
+    ids, vectors = few
+    index = FaceIndex.build([few], 40, D, kind)
+    for k in (40, 41, 5000, 10**12):
+        similarities, found = index.search(vectors[:3], k)
+        expected, expected_ids = brute(vectors[:3], ids, vectors, 40)
+        np.testing.assert_array_equal(np.stack(found), expected_ids)
+        np.testing.assert_allclose(np.stack(similarities), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
+def test_k_of_all_faces_looks_at_every_list(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str
+) -> None:
+    ids, _, queries = faces
+    _, found = FaceIndex.load(built / kind).search(queries[:2], len(ids) + 1)
+    for row in found:
+        np.testing.assert_array_equal(np.sort(row), np.sort(ids))
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_an_empty_index_finds_nothing(kind: str, tmp_path: Path) -> None:
+    index = FaceIndex.empty(D, kind)
+    index.save(tmp_path / "index", 0, "")
+    for empty in (index, FaceIndex.load(tmp_path / "index")):
+        assert len(empty) == 0
+        similarities, found = empty.search(np.eye(2, D, dtype=np.float32), 5)
+        assert [len(row) for row in similarities] == [len(row) for row in found] == [0, 0]
+        assert (similarities[0].dtype, found[0].dtype) == (np.float32, np.int64)
+
+
+def test_no_queries_give_no_answers(few: tuple[Ids, Vectors]) -> None:
+    index = FaceIndex.build([few], 40, D, "exact")
+    assert index.search(np.empty((0, D), np.float32), 5) == ([], [])
+
+
+def test_a_query_of_nan_finds_nothing(few: tuple[Ids, Vectors]) -> None:
+    index = FaceIndex.build([few], 40, D, "exact")
+    similarities, found = index.search(np.full((1, D), np.nan, np.float32), 5)
+    assert (len(similarities[0]), len(found[0])) == (0, 0)
+
+
+def test_similarities_stay_within_one(few: tuple[Ids, Vectors]) -> None:
+    ids, vectors = few
+    longer = (vectors * np.float32(1 + 1e-6)).astype(np.float32)
+    index = FaceIndex.build([(ids, longer)], 40, D, "exact")
+    similarities, _ = index.search(np.concatenate([longer, -longer]), 40)
+    assert max(row.max() for row in similarities) == 1
+    assert min(row.min() for row in similarities) == -1
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "words"),
+    [
+        (np.ones((1, D + 1), np.float32), 1, rf"\(1, {D + 1}\) do not fit .* \(n, {D}\)"),
+        (np.ones(D, np.float32), 1, rf"\({D},\) do not fit"),
+        (np.ones((1, D), np.float32), 0, "k must be 1 or more, not 0"),
+    ],
+)
+def test_search_refuses_what_does_not_fit(queries: Vectors, k: int, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        FaceIndex.empty(D).search(queries, k)
+
+
+# Adding and removing
+
+
+def test_minus_one_never_leaves(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / kind)
+    index.remove(ids[len(ids) // 10 :])
+    assert len(index) == len(ids) // 10
+    for rerank in (None, fetching(ids, vectors)):
+        for k in (1, 10, len(index) - 1, len(index), len(ids)):
+            for row, some in zip(*index.search(queries[:5], k, rerank=rerank), strict=True):
+                assert len(row) == len(some) <= min(k, len(index))
+                assert set(some) <= set(ids[: len(ids) // 10])
+
+
+def test_remove_and_add_give_what_building_anew_gives(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / kind)
+    gone = np.random.default_rng(2).permutation(len(ids))[: len(ids) // 8]
+    index.remove(np.concatenate([ids[gone], [10**15]]))
+    more, _ = people(500, seed=9)
+    more_ids = np.arange(10**9, 10**9 + 500)
+    index.add(more_ids, more)
+    kept = np.setdiff1d(np.arange(len(ids)), gone)
+    now, now_vectors = np.concatenate([ids[kept], more_ids]), np.concatenate([vectors[kept], more])
+    assert len(index) == len(now)
+    asked = np.concatenate([queries, more[:20]])
+    similarities, found = index.search(asked, 10, rerank=fetching(now, now_vectors))
+    expected, expected_ids = brute(asked, now, now_vectors, 10)
+    assert recall(found, expected_ids) >= {"exact": 1, "ivfpq": 0.9}.get(kind, 0.95)
+    assert not {int(i) for row in found for i in row} & set(ids[gone].tolist())
+    assert [row[0] for row in found[-20:]] == list(more_ids[:20])
+    if kind == "exact":
+        np.testing.assert_allclose(np.stack(similarities), expected, atol=1e-6)
+
+
+def test_removed_faces_stay_removed_in_a_file(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str, tmp_path: Path
+) -> None:
+    ids, _, queries = faces
+    index = FaceIndex.load(built / kind)
+    index.remove(ids[:1000])
+    index.save(tmp_path / "index", 7, "x")
+    again = FaceIndex.load(tmp_path / "index")
+    assert len(again) == len(index) == len(ids) - 1000
+    for before, after in zip(
+        index.search(queries, 10)[1], again.search(queries, 10)[1], strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+        assert not set(after) & set(ids[:1000])
+
+
+def test_hnsw_with_many_removed_is_built_again(few: tuple[Ids, Vectors]) -> None:
+    ids, vectors = few
+    index = FaceIndex.build([few], 40, D, "hnsw")
+    index.remove(ids[:8])
+    assert index._index.ntotal == 40
+    index.remove(ids[8:9])
+    assert index._index.ntotal == len(index) == 31
+    _, found = index.search(vectors[:3], 40)
+    np.testing.assert_array_equal(np.stack(found), brute(vectors[:3], ids[9:], vectors[9:], 31)[1])
+    index.remove(ids)
+    assert (len(index), index._index.ntotal) == (0, 0)
+    index.add(ids[:2], vectors[:2])
+    assert [list(row) for row in index.search(vectors[:1], 1)[1]] == [[100]]
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_adding_and_removing_nothing_changes_nothing(few: tuple[Ids, Vectors], kind: str) -> None:
+    index = FaceIndex.build([few], 40, D, kind)
+    index.add(np.empty(0, np.int64), np.empty((0, D), np.float32))
+    index.remove(np.empty(0, np.int64))
+    index.remove(np.array([1, 2, 3]))
+    assert len(index) == 40
+
+
+def test_build_reads_an_iterator_that_can_be_read_once(
+    faces: tuple[Ids, Vectors, Vectors], built: Path
+) -> None:
+    ids, vectors, queries = faces
+    once = FaceIndex.build(iter(in_batches(ids, vectors)), len(ids), D, "ivf")
+    expected = FaceIndex.load(built / "ivf").search(queries, 10)[1]
+    np.testing.assert_array_equal(np.stack(once.search(queries, 10)[1]), np.stack(expected))
+
+
+def test_build_refuses_too_few_faces_and_unknown_kinds(few: tuple[Ids, Vectors]) -> None:
+    for kind in ("ivf", "ivfpq"):
+        with pytest.raises(SettingsError, match=f"of 40 faces; .* need {IVF_FACES_LEAST}"):
+            FaceIndex.build([few], 40, D, kind)
+        with pytest.raises(SettingsError, match="cannot begin empty"):
+            FaceIndex.empty(D, kind)
+    with pytest.raises(SettingsError, match="'flat'"):
+        FaceIndex.build([few], 40, D, "flat")
+
+
+# Files
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_load_gives_what_was_saved(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str, mmap: bool
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / kind, mmap=mmap)
+    assert (index.kind, index.dimension, len(index)) == (kind, D, len(ids))
+    assert (index.position, index.gallery_uuid) == (len(ids), "the gallery")
+    similarities, found = index.search(queries, 10, rerank=fetching(ids, vectors))
+    expected, expected_ids = brute(queries, ids, vectors, 10)
+    assert recall(found, expected_ids) >= 0.9
+    np.testing.assert_allclose([s[0] for s in similarities], expected[:, 0], atol=1e-6)
+
+
+def test_a_mapped_index_cannot_be_changed(built: Path, few: tuple[Ids, Vectors], kind: str) -> None:
+    index = FaceIndex.load(built / kind, mmap=True)
+    with pytest.raises(SettingsError, match="load it without mmap"):
+        index.add(*few)
+    with pytest.raises(SettingsError, match="load it without mmap"):
+        index.remove(few[0])
+
+
+def test_save_replaces_the_file_while_it_is_mapped(
+    few: tuple[Ids, Vectors], tmp_path: Path
+) -> None:
+    ids, vectors = few
+    index = FaceIndex.build([few], 40, D, "exact")
+    index.save(tmp_path / "index", 40, "x")
+    mapped = FaceIndex.load(tmp_path / "index", mmap=True)
+    index.remove(ids[:39])
+    index.save(tmp_path / "index", 79, "x")
+    assert (index.position, index.gallery_uuid) == (79, "x")
+    assert [list(row) for row in mapped.search(vectors[:1], 1)[1]] == [[100]]
+    assert [list(row) for row in FaceIndex.load(tmp_path / "index").search(vectors[:1], 9)[1]] == [
+        [139]
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["index"]
+
+
+def test_a_path_that_is_no_text_can_be_saved_and_loaded(
+    few: tuple[Ids, Vectors], tmp_path: Path
+) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    FaceIndex.build([few], 40, D, "exact").save(path, 40, "x")
+    for mmap in (False, True):
+        assert list(FaceIndex.load(path, mmap=mmap).search(few[1][:1], 1)[1][0]) == [100]
+
+
+def test_load_of_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        FaceIndex.load(tmp_path / "index")
+
+
+def test_save_that_fails_leaves_the_older_file(few: tuple[Ids, Vectors], tmp_path: Path) -> None:
+    index = FaceIndex.build([few], 40, D, "exact")
+    path = tmp_path / "index"
+    index.save(path, 40, "x")
+    before = path.read_bytes()
+    (tmp_path / "index.new").symlink_to("/dev/full")
+    with pytest.raises(GalleryError, match=r"Cannot write the index .*gallery itself is kept"):
+        index.save(path, 41, "x")
+    assert path.read_bytes() == before
+    assert (index.position, [file.name for file in tmp_path.iterdir()]) == (40, ["index"])
+    with pytest.raises(GalleryError, match="Cannot write the index"):
+        index.save(tmp_path / "nowhere" / "index", 41, "x")
+
+
+def test_any_damaged_byte_is_found(built: Path, tmp_path: Path, kind: str) -> None:
+    whole = (built / kind).read_bytes()
+    path = tmp_path / "index"
+    rng = np.random.default_rng(0)
+    places = [*range(0, 160, 3), *rng.integers(0, len(whole), 40), *range(-400, 0, 3)]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        with pytest.raises(IndexDamagedError, match="build it again from the gallery"):
+            FaceIndex.load(path)
+
+
+def test_damage_at_either_end_is_found_in_a_mapped_file(
+    built: Path, tmp_path: Path, kind: str
+) -> None:
+    whole = (built / kind).read_bytes()
+    path = tmp_path / "index"
+    for place in [*range(0, 4000, 37), *range(-400, 0, 3)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(IndexDamagedError):
+            FaceIndex.load(path, mmap=True)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_short_or_foreign_file_is_found(built: Path, tmp_path: Path, mmap: bool) -> None:
+    whole = (built / "exact").read_bytes()
+    path = tmp_path / "index"
+    sizes = [len(whole) * tenth // 10 for tenth in range(10)] + [1, 15, 16, len(whole) - 1]
+    for content in [whole[:size] for size in sizes] + [b"x" * 5000, whole + b"x", whole[1:]]:
+        path.write_bytes(content)
+        with pytest.raises(IndexDamagedError):
+            FaceIndex.load(path, mmap=mmap)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_what_faiss_cannot_read_is_said_so(tmp_path: Path, mmap: bool) -> None:
+    """Even under check sums that are right."""
+    content = b"no index" * 100
+    about = {
+        "format": 1, "position": 0, "uuid": "", "kind": "exact", "dimension": D, "count": 0,
+        "bytes": len(content), "crc32": zlib.crc32(content), "ends_crc32": zlib.crc32(content * 2),
+    }  # fmt: skip
+    words = json.dumps(about).encode()
+    footer = struct.pack("<II8s", len(words), zlib.crc32(words), b"F2VINDEX")
+    (tmp_path / "index").write_bytes(content + words + footer)
+    with pytest.raises(IndexDamagedError, match="FAISS cannot read it"):
+        FaceIndex.load(tmp_path / "index", mmap=mmap)
+
+
+# The rule
+
+
+@pytest.mark.parametrize(
+    ("count", "dimension", "gib", "wanted", "expected"),
+    [
+        (0, 512, 8, "auto", "exact"),
+        (100_000, 512, 8, "auto", "exact"),
+        (100_001, 512, 8, "auto", "hnsw"),
+        (400_000, 128, 8, "auto", "exact"),
+        (1_000_000, 512, 8, "auto", "hnsw"),
+        (2_000_000, 512, 8, "auto", "ivfpq"),
+        (100_000_000, 512, 64, "auto", "ivfpq"),
+        (1_000_000, 512, 8, "exact", "exact"),
+        (10, 512, 8, "hnsw", "hnsw"),
+        (10, 512, 8, "ivf", "exact"),
+        (IVF_FACES_LEAST - 1, 512, 8, "ivfpq", "exact"),
+        (IVF_FACES_LEAST, 512, 8, "ivfpq", "ivfpq"),
+        (IVF_FACES_LEAST, 512, 8, "ivf", "ivf"),
+    ],
+)
+def test_choose_kind(count: int, dimension: int, gib: int, wanted: str, expected: str) -> None:
+    assert choose_kind(count, dimension, gib << 30, wanted) == expected
+
+
+def test_choose_kind_never_chooses_what_cannot_be_built() -> None:
+    dimension = EXACT_BYTES // 4 // 100
+    assert choose_kind(101, dimension, 1, "auto") == "exact"
+
+
+def test_choose_kind_refuses_an_unknown_kind() -> None:
+    with pytest.raises(SettingsError, match=r"'flat'\. Choose auto, exact, hnsw, ivf, ivfpq"):
+        choose_kind(1, 1, 1, "flat")
+
+
+def test_available_memory_is_no_more_than_the_machine_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < available_memory() <= machine
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(index_module, "_MEMORY_LIMIT", limit)
+    assert available_memory() == machine
+    limit.write_text("max\n")
+    assert available_memory() == machine
+    limit.write_text("1000000\n")
+    assert available_memory() == 1_000_000

@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import face2vec.errors
+from face2vec.errors import DownloadError
+from face2vec.models import CATALOGUE, DEFAULT_MODEL, download
+from face2vec.models.download import download as fetch
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+PACKAGE_PARENT = Path(face2vec.errors.__file__).parents[1]
+
+
+class Site:
+    """A web server with one file, and what it is to do wrong."""
+
+    def __init__(self) -> None:
+        self.content = CONTENT
+        self.ranges: list[str | None] = []  # of the requests that came
+        self.status: list[int] = []  # for the next requests, in place of the file
+        self.drop_after: list[int] = []  # bytes after which the next connections end
+        self.ignores_ranges = False
+        self.tells_length = True
+        self.content_range: str | None = None
+        self.silent = False
+        self.hold_after: int | None = None  # bytes after which it waits for ``release``
+        self.asked, self.release = threading.Event(), threading.Event()
+
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.answer(self)
+
+            def log_message(self, *args: Any) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/net-weights.h5"
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        asked = request.headers["Range"]
+        self.ranges.append(asked)
+        self.asked.set()
+        if self.silent:
+            self.release.wait(30)
+            return
+        if self.status:
+            request.send_error(self.status.pop(0))
+            return
+        start = 0 if asked is None or self.ignores_ranges else int(asked[6:-1])
+        if start >= len(self.content):
+            request.send_response(416)
+            request.send_header("Content-Range", f"bytes */{len(self.content)}")
+            request.end_headers()
+            return
+        body = self.content[start:]
+        request.send_response(206 if start else 200)
+        if start:
+            told = f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"
+            request.send_header("Content-Range", self.content_range or told)
+        if self.tells_length:
+            request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        if self.drop_after:
+            request.wfile.write(body[: self.drop_after.pop(0)])
+        elif self.hold_after is not None:
+            request.wfile.write(body[: self.hold_after])
+            request.wfile.flush()
+            self.release.wait(30)
+            with suppress(ConnectionError):  # the other end may be gone by now
+                request.wfile.write(body[self.hold_after :])
+        else:
+            request.wfile.write(body)
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "FIRST_PAUSE", 0)
+    site = Site()
+    thread = threading.Thread(target=site.server.serve_forever, args=(0.01,))
+    thread.start()
+    yield site
+    site.release.set()
+    site.server.shutdown()
+    site.server.server_close()
+    thread.join()
+
+
+def get(site: Site, place: Path, **options: Any) -> Path:
+    return fetch(site.url, place, **{"sha256": SHA256, "progress": False, **options})
+
+
+def part_of(place: Path) -> Path:
+    return place.with_name(place.name + ".part")
+
+
+def test_download_brings_the_file_to_a_new_folder(site: Site, tmp_path: Path) -> None:
+    place = tmp_path / "new" / "folder" / "w.h5"
+    assert get(site, place) == place
+    assert place.read_bytes() == CONTENT
+    assert not part_of(place).exists()
+    assert site.ranges == [None]
+
+
+def test_download_takes_the_file_that_is_there(site: Site, tmp_path: Path) -> None:
+    place = tmp_path / "w.h5"
+    place.write_bytes(CONTENT)
+    get(site, place)
+    assert site.ranges == []
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_download_replaces_a_file_with_another_hash(site: Site, tmp_path: Path) -> None:
+    place = tmp_path / "w.h5"
+    place.write_bytes(CONTENT[:-1] + b"?")
+    get(site, place)
+    assert place.read_bytes() == CONTENT
+
+
+def test_download_goes_on_behind_what_is_there(site: Site, tmp_path: Path) -> None:
+    place = tmp_path / "w.h5"
+    part_of(place).write_bytes(CONTENT[:123_456])
+    get(site, place)
+    assert place.read_bytes() == CONTENT
+    assert site.ranges == ["bytes=123456-"]
+
+
+def test_download_starts_again_where_the_server_knows_no_ranges(site: Site, tmp_path: Path) -> None:
+    site.ignores_ranges = True
+    place = tmp_path / "w.h5"
+    part_of(place).write_bytes(CONTENT[:123_456])
+    get(site, place)
+    assert place.read_bytes() == CONTENT
+    assert site.ranges == ["bytes=123456-"]
+
+
+def test_download_takes_a_part_that_is_whole_without_asking(site: Site, tmp_path: Path) -> None:
+    place = tmp_path / "w.h5"
+    part_of(place).write_bytes(CONTENT)
+    get(site, place)
+    assert place.read_bytes() == CONTENT
+    assert site.ranges == []
+
+
+def test_download_starts_again_when_the_part_is_longer_than_the_file(
+    site: Site, tmp_path: Path
+) -> None:
+    place = tmp_path / "w.h5"
+    part_of(place).write_bytes(CONTENT + b"more")
+    get(site, place)
+    assert place.read_bytes() == CONTENT
+    assert site.ranges == [f"bytes={len(CONTENT) + 4}-", None]
+
+
+@pytest.mark.parametrize("told", ["bytes 5-299999/300000", "pages 1-2/3"])
+def test_download_starts_again_on_a_wrong_content_range(
+    site: Site, tmp_path: Path, told: str
+) -> None:
+    site.content_range = told
+    place = tmp_path / "w.h5"
+    part_of(place).write_bytes(CONTENT[:1000])
+    get(site, place)
+    assert place.read_bytes() == CONTENT
+    assert site.ranges == ["bytes=1000-", None]
+
+
+@pytest.mark.parametrize("tells_length", [True, False])
+def test_download_resumes_a_dropped_connection(
+    site: Site, tmp_path: Path, tells_length: bool
+) -> None:
+    site.tells_length = tells_length
+    site.drop_after = [100_000, 50_000]
+    place = tmp_path / "w.h5"
+    get(site, place, size=len(CONTENT))
+    assert place.read_bytes() == CONTENT
+    assert site.ranges == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_download_tries_again_when_the_server_has_trouble(site: Site, tmp_path: Path) -> None:
+    site.status = [502, 503]
+    place = tmp_path / "w.h5"
+    get(site, place)
+    assert place.read_bytes() == CONTENT
+    assert len(site.ranges) == 3
+
+
+def test_download_gives_up_and_keeps_what_it_has(site: Site, tmp_path: Path) -> None:
+    site.drop_after = [1000] * download.ATTEMPTS
+    place = tmp_path / "w.h5"
+    with pytest.raises(DownloadError, match=r"ended after 5000 of 300000 bytes \(tried 5 times"):
+        get(site, place)
+    assert part_of(place).read_bytes() == CONTENT[:5000]
+    assert not place.exists()
+
+
+def test_download_deletes_what_has_another_hash(site: Site, tmp_path: Path) -> None:
+    site.content = b"<html>Please log in</html>"
+    place = tmp_path / "w.h5"
+    with pytest.raises(DownloadError) as error:
+        get(site, place)
+    got = hashlib.sha256(site.content).hexdigest()
+    assert f"expected SHA-256 {SHA256}, got {got}" in str(error.value)
+    assert not place.exists()
+    assert not part_of(place).exists()
+
+
+def test_download_does_not_ask_again_for_what_is_not_there(site: Site, tmp_path: Path) -> None:
+    site.status = [404]
+    with pytest.raises(DownloadError, match="the server answered 404"):
+        get(site, tmp_path / "w.h5")
+    assert len(site.ranges) == 1
+
+
+def test_download_obeys_its_timeout_before_the_answer(site: Site, tmp_path: Path) -> None:
+    site.silent = True
+    with pytest.raises(DownloadError, match=r"the server was silent for 0\.3 s"):
+        get(site, tmp_path / "w.h5", timeout=0.3)
+
+
+def test_download_obeys_its_timeout_in_the_middle(site: Site, tmp_path: Path) -> None:
+    site.hold_after = 70_000
+    place = tmp_path / "w.h5"
+    with pytest.raises(DownloadError, match=r"the server was silent for 0\.3 s"):
+        get(site, place, timeout=0.3)
+    assert part_of(place).read_bytes() == CONTENT[:70_000]
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_download_without_a_network_says_what_to_do_by_hand(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    url = f"http://{host}:{closed_port()}/v1/net-weights.h5"
+    place = tmp_path / "weights" / "w.h5"
+    with pytest.raises(DownloadError, match="no connection") as error:
+        fetch(url, place, sha256=SHA256, progress=False)
+    message = str(error.value)
+    assert url in message
+    assert "fetch net-weights.h5" in message
+    assert f"put it at {place} (SHA-256 {SHA256})" in message
+    assert "\n" not in message
+
+
+def test_download_without_a_network_says_that_a_wrong_file_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    place = tmp_path / "w.h5"
+    place.write_text("wrong")
+    with pytest.raises(DownloadError, match="where now is a file with another hash"):
+        fetch(f"http://127.0.0.1:{closed_port()}/w.h5", place, sha256=SHA256, progress=False)
+    assert place.read_text() == "wrong"
+
+
+def test_download_refuses_an_address_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="unknown url type"):
+        fetch("weights.h5", tmp_path / "w.h5", sha256=SHA256, progress=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is full")
+def test_download_says_that_the_disk_is_full(site: Site, tmp_path: Path) -> None:
+    place = tmp_path / "w.h5"
+    part_of(place).symlink_to("/dev/full")
+    with pytest.raises(DownloadError, match=r"w\.h5\.part could not be written .No space left"):
+        get(site, place)
+
+
+def test_download_says_that_the_place_cannot_be_made(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DownloadError, match="Not a directory"):
+        get(site, tmp_path / "file" / "deeper" / "w.h5")
+
+
+def test_download_shows_a_bar_on_stderr_when_asked(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    get(site, tmp_path / "quiet.h5")
+    assert capsys.readouterr() == ("", "")
+    get(site, tmp_path / "loud.h5", progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "loud.h5: 100%" in err
+    assert "300k/300k" in err
+
+
+def start_process(site: Site, place: Path) -> subprocess.Popen[str]:
+    code = (
+        "import sys; from pathlib import Path; from face2vec.models.download import download; "
+        "download(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_PARENT), "no_proxy": "*"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, site.url, str(place), SHA256],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_download_by_two_processes_at_once_is_one_download(site: Site, tmp_path: Path) -> None:
+    site.hold_after = 1000
+    place = tmp_path / "w.h5"
+    with start_process(site, place) as first:
+        assert site.asked.wait(30)
+        with start_process(site, place) as second:
+            assert second.stderr is not None
+            assert "waiting for another process" in second.stderr.readline()
+            site.release.set()
+            second.communicate(timeout=30)
+        first.communicate(timeout=30)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert place.read_bytes() == CONTENT
+    assert site.ranges == [None]
+
+
+def test_download_keeps_its_part_when_interrupted(site: Site, tmp_path: Path) -> None:
+    site.hold_after = 200_000
+    place = tmp_path / "w.h5"
+    with start_process(site, place) as process:
+        until(lambda: part_of(place).exists() and part_of(place).stat().st_size > 100_000)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode != 0
+    kept = part_of(place).read_bytes()
+    assert kept == CONTENT[: len(kept)]
+    assert len(kept) > 100_000
+
+    site.hold_after = None
+    get(site, place)
+    assert place.read_bytes() == CONTENT
+    assert site.ranges == [None, f"bytes={len(kept)}-"]
+
+
+def until(holds: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.network
+def test_download_fetches_the_published_weights(tmp_path: Path) -> None:
+    from face2vec.models.facenet import facenet_graph
+
+    model = CATALOGUE[DEFAULT_MODEL]
+    assert model.url is not None
+    assert model.sha256 is not None
+    place = fetch(model.url, tmp_path / "weights.h5", sha256=model.sha256)
+    assert facenet_graph(place, model.dimension).graph.output[0].name == "embeddings"
