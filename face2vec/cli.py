@@ -6,6 +6,7 @@ packages are imported inside the commands, so that ``--help`` is immediate.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -56,7 +57,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that ``ctx`` names."""
         for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader, such as `head`, has what it wanted
@@ -115,6 +117,7 @@ def runtime_options(command: Command) -> Command:
 
 
 @click.group(
+    "face2vec",
     cls=Commands,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -358,6 +361,7 @@ def check_command(ctx: click.Context, gallery: Path) -> None:
 
 @main.command("models")
 @json_option
+@verbose_option
 def models_command(as_json: bool) -> None:
     """List the embedding models that --model knows by name."""
     from face2vec.models import CATALOGUE, DEFAULT_MODEL, cache_dir

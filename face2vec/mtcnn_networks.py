@@ -1,18 +1,18 @@
 """MTCNN's three networks as ONNX graphs, with the weights inside the ``mtcnn`` package.
 
 Zhang, Zhang, Li, Qiao: Joint Face Detection and Alignment using Multi-task
-Cascaded Convolutional Networks, 2016, figure 2. Each graph takes RGB uint8
-pixels as they are and gives the probability of a face first.
+Cascaded Convolutional Networks, 2016, figure 2. Each graph takes float32 RGB
+planes, pixel values minus 127.5, and gives the probability of a face first.
 
 ====== ============================ =======================================
 graph  input ``pixels``             outputs
 ====== ============================ =======================================
-P-Net  (1, height, width, 3) float scores (1, h, w), offsets (1, h, w, 4)
-R-Net  (n, 3, 24, 24) float32       scores (n,), offsets (n, 4)
-O-Net  (n, 3, 48, 48) float32       scores (n,), offsets (n, 4), landmarks (n, 10)
+P-Net  (1, 3, height, width)        scores (1, 1, h, w), offsets (1, h, w, 4)
+R-Net  (n, 3, 24, 24)               scores (n, 1), offsets (n, 4)
+O-Net  (n, 3, 48, 48)               scores (n, 1), offsets (n, 4), landmarks (n, 10)
 ====== ============================ =======================================
 
-R-Net and O-Net read the patches of `crop_graph`, which has subtracted 127.5.
+R-Net and O-Net read the patches of `crop_graph`.
 """
 
 from __future__ import annotations
@@ -113,7 +113,20 @@ class _Chain:
         return self.then("Conv", kernel.transpose(3, 2, 0, 1), bias, after=after)
 
     def prelu(self, slope: NDArray[np.float32]) -> str:
-        return self.then("PRelu", slope.reshape(-1, 1, 1) if slope.ndim == 3 else slope)
+        # relu(y) + slope · (y − relu(y)): ONNX Runtime's own PRelu takes three times as long.
+        value = self.last
+        positive = self.then("Relu")
+        self.add("Sub", value, positive)
+        scaled = self.then("Mul", slope.reshape(-1, 1, 1) if slope.ndim == 3 else slope)
+        return self.add("Add", positive, scaled)
+
+    def add(self, kind: str, left: str, right: str) -> str:
+        """A node that reads two earlier ones."""
+        from onnx import helper
+
+        self.last = f"n{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, [left, right], [self.last]))
+        return self.last
 
     def pool(self, side: int, *, ceil: bool) -> str:
         # Keras' "same" padding for these strides pads after the end only, which is ceil mode.
@@ -122,10 +135,14 @@ class _Chain:
     def dense(self, weights: Sequence[NDArray[np.float32]], after: str | None = None) -> str:
         return self.then("Gemm", *weights, after=after)
 
-    def face_probability(self, logits: str, axis: int) -> None:
-        """Second of two classes after a softmax, as output ``scores``."""
-        self.then("Softmax", after=logits, axis=axis)
-        self.then("Gather", np.asarray(1, np.int64), axis=axis, out="scores")
+    def face_probability(self, logits: Sequence[NDArray[np.float32]], trunk: str) -> None:
+        """Output ``scores``: of a softmax over two classes, the second is this sigmoid."""
+        kernel, bias = (values[..., 1:] - values[..., :1] for values in logits)
+        if kernel.ndim == 4:
+            self.convolve([kernel, bias], after=trunk)
+        else:
+            self.dense([kernel, bias], after=trunk)
+        self.then("Sigmoid", out="scores")
 
     def graph(self, element: int, shape: Sequence[Any], outputs: Sequence[str]) -> bytes:
         return _serialise(
@@ -150,18 +167,17 @@ def _serialise(
     return bytes(model.SerializeToString())
 
 
-def _takes_pixels(kernel: NDArray[np.float32], bias: NDArray[np.float32], mean: float) -> Weights:
-    """A first convolution that reads pixels minus (127.5 − mean) instead of standardised ones."""
-    scaled = kernel / np.float32(PIXEL_SCALE)
-    return [scaled, (bias - mean * scaled.sum((0, 1, 2))).astype(np.float32)]
+def _takes_pixels(weights: Weights) -> Weights:
+    """A first convolution that reads pixels as they are, only shifted, not scaled."""
+    kernel, bias = weights
+    return [kernel / np.float32(PIXEL_SCALE), bias]
 
 
 def pnet_graph() -> bytes:
     """The proposal network: fully convolutional, a cell of 12 pixels at a stride of 2."""
     w = read_weights("pnet")
     chain = _Chain("pixels")
-    chain.then("Transpose", perm=[0, 3, 1, 2])
-    chain.convolve(_takes_pixels(w[0], w[1], PIXEL_MEAN))
+    chain.convolve(_takes_pixels(w[0:2]))
     chain.prelu(w[2])
     chain.pool(2, ceil=True)
     chain.convolve(w[3:5])
@@ -170,15 +186,15 @@ def pnet_graph() -> bytes:
     trunk = chain.prelu(w[8])
     chain.convolve(w[9:11])
     chain.then("Transpose", perm=[0, 2, 3, 1], out="offsets")
-    chain.face_probability(chain.convolve(w[11:13], after=trunk), axis=1)
-    return chain.graph(1, [1, "height", "width", 3], ["scores", "offsets"])
+    chain.face_probability(w[11:13], trunk)
+    return chain.graph(1, [1, 3, "height", "width"], ["scores", "offsets"])
 
 
 def rnet_graph() -> bytes:
     """The refinement network, on patches of 24 pixels."""
     w = read_weights("rnet")
     chain = _Chain("pixels")
-    chain.convolve(_takes_pixels(w[0], w[1], 0.0))
+    chain.convolve(_takes_pixels(w[0:2]))
     chain.prelu(w[2])
     chain.pool(3, ceil=True)
     chain.convolve(w[3:5])
@@ -188,7 +204,7 @@ def rnet_graph() -> bytes:
     chain.prelu(w[8])
     trunk = _flat_dense(chain, w[9:12], (3, 3, 64))
     chain.then("Gemm", *w[12:14], after=trunk, out="offsets")
-    chain.face_probability(chain.dense(w[14:16], after=trunk), axis=1)
+    chain.face_probability(w[14:16], trunk)
     return chain.graph(1, ["n", 3, 24, 24], ["scores", "offsets"])
 
 
@@ -196,7 +212,7 @@ def onet_graph() -> bytes:
     """The output network, on patches of 48 pixels."""
     w = read_weights("onet")
     chain = _Chain("pixels")
-    chain.convolve(_takes_pixels(w[0], w[1], 0.0))
+    chain.convolve(_takes_pixels(w[0:2]))
     chain.prelu(w[2])
     chain.pool(3, ceil=True)
     chain.convolve(w[3:5])
@@ -210,7 +226,7 @@ def onet_graph() -> bytes:
     trunk = _flat_dense(chain, w[12:15], (3, 3, 128))
     chain.then("Gemm", *w[15:17], after=trunk, out="offsets")
     chain.then("Gemm", *w[17:19], after=trunk, out="landmarks")
-    chain.face_probability(chain.dense(w[19:21], after=trunk), axis=1)
+    chain.face_probability(w[19:21], trunk)
     return chain.graph(1, ["n", 3, 48, 48], ["scores", "offsets", "landmarks"])
 
 

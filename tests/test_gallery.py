@@ -777,7 +777,6 @@ def changed(photos: Path) -> None:
     (photos / "day2" / "14.jpg").unlink()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fresh", [True, False], ids=["new", "changed"])
 def test_a_build_killed_anywhere_ends_equal_to_one_that_was_not(
     tmp_path: Path, photos: Path, fresh: bool
@@ -805,6 +804,23 @@ def test_a_build_killed_anywhere_ends_equal_to_one_that_was_not(
         assert outcome["problems"] == [], outcome
         assert outcome["again"] == 0, outcome
         assert dump(work / outcome["point"]) == reference, outcome
+
+
+def test_where_a_batch_ends_makes_no_difference(tmp_path: Path) -> None:
+    entries = [entry(f"{i}.jpg", i, face(i)) for i in range(12)]
+    entries += [entry(f"{i}.jpg", 100 + i, face(100 + i), face(200 + i)) for i in (11, 3, 5)]
+    entries += [link("copy.jpg", 103), entry("new.jpg", "new", face(300)), link("4.jpg", 103)]
+    dumps = []
+    for size in (1, 4, 5, len(entries)):
+        with Gallery.create(tmp_path / str(size), {}, DIMENSION) as gallery, gallery.writing():
+            for start in range(0, len(entries), size):
+                assert gallery.record(entries[start : start + size]) == []
+        dumps.append(dump(tmp_path / str(size)))
+    assert [row[1:] for row in dumps[0]["journal"][12:]] == [
+        ("+", 13), ("+", 14), ("-", 12), ("+", 15), ("+", 16), ("-", 4),
+        ("+", 17), ("+", 18), ("-", 6), ("+", 19), ("-", 5),
+    ]  # fmt: skip
+    assert dumps[1:] == dumps[:1] * 3
 
 
 def test_a_second_run_changes_nothing(tmp_path: Path, photos: Path) -> None:

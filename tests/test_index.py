@@ -147,6 +147,8 @@ def test_reranking_drops_a_face_that_has_gone(
     similarities, found = index.search(queries[:1], 10, rerank=gone)
     assert first not in found[0]
     assert len(found[0]) == 10
+    similarities, found = index.search(queries[:1], len(ids), rerank=gone)
+    np.testing.assert_array_equal(np.sort(found[0]), np.sort(ids[ids != first]))
     assert np.isfinite(similarities[0]).all()
 
 
