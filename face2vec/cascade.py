@@ -48,7 +48,8 @@ class DetectorSettings:
 
     Attributes:
         min_face_size: smallest face looked for: pixels of the photo as it is
-            searched if 1 or more, a fraction of its shorter side if less than 1.
+            searched if 1 or more, a fraction of its shorter side if less than
+            1. It sets where the search begins; some smaller faces are found too.
         thresholds: lowest probability to pass P-Net, R-Net and O-Net, 0…1.
         scale_factor: from one level of the pyramid to the next, 0…1.
         max_side: photos with a longer side than this many pixels are searched

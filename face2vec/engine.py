@@ -423,7 +423,7 @@ class Face2Vec:
         gallery = self._readable()
         if k < 1:
             raise SettingsError(f"k must be at least 1, not {k}")
-        name, faces, embeddings = self._query(query, gallery)
+        name, faces, embeddings, source = self._query(query, gallery)
         if not len(embeddings):
             return []
         index = self._current_index(gallery)
@@ -435,7 +435,7 @@ class Face2Vec:
             if min_similarity is not None:
                 keep &= row >= min_similarity
             row, row_ids = row[keep][:k], row_ids[keep][:k]
-            found.append(Found(name, face, self._matches(gallery, row, row_ids)))
+            found.append(Found(name, face, self._matches(gallery, row, row_ids), source))
         return found
 
     def _matches(
@@ -451,20 +451,21 @@ class Face2Vec:
 
     def _query(
         self, query: Query, gallery: Gallery
-    ) -> tuple[str, Sequence[Face | None], NDArray[np.float32]]:
-        """(name, faces, embeddings) of whatever was asked about."""
+    ) -> tuple[str, Sequence[Face | None], NDArray[np.float32], Any]:
+        """(name, faces, embeddings, what the faces can be cut from) of whatever was asked about."""
         if isinstance(query, Face):
-            return "<face>", [query], self._embedding_of(query, gallery)[None]
+            return "<face>", [query], self._embedding_of(query, gallery)[None], None
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
             embeddings = _unit_rows(query, gallery.dimension)
-            return "<embedding>", [None] * len(embeddings), embeddings
+            return "<embedding>", [None] * len(embeddings), embeddings, None
         self._check_model(gallery, self._load_model())
         if isinstance(query, list | tuple):
             return self._one_person(query)
         photo = self._open(cast("PhotoLike | Photo", query))
         faces = self.encoder.encode(photo)
         rows = [face.embedding for face in faces if face.embedding is not None]
-        return photo.name, faces, np.stack(rows) if rows else np.empty((0, 0), np.float32)
+        embeddings = np.stack(rows) if rows else np.empty((0, 0), np.float32)
+        return photo.name, faces, embeddings, photo.source
 
     def _embedding_of(self, face: Face, gallery: Gallery) -> NDArray[np.float32]:
         if face.embedding is not None:
@@ -479,20 +480,23 @@ class Face2Vec:
 
     def _one_person(
         self, photos: Sequence[PhotoLike | Photo]
-    ) -> tuple[str, list[Face], NDArray[np.float32]]:
+    ) -> tuple[str, list[Face], NDArray[np.float32], Any]:
         """The largest face of each photo, and the mean of their embeddings."""
         opened = [self._open(photo) for photo in photos]
         name = ", ".join(photo.name for photo in opened)
         largest = [
-            max(faces, key=lambda face: face.area) for faces in self.bulk_encode(opened) if faces
+            (max(faces, key=lambda face: face.area), photo)
+            for faces, photo in zip(self.bulk_encode(opened), opened, strict=True)
+            if faces
         ]
         if not largest:
             raise NoFaceError(f"no face found in any of: {name}. Give photos that show the person")
         if len(largest) < len(opened):
             log.warning("no face in %d of %d photos", len(opened) - len(largest), len(opened))
-        total = np.sum([face.embedding for face in largest if face.embedding is not None], axis=0)
+        total = np.sum([f.embedding for f, _ in largest if f.embedding is not None], axis=0)
         mean = (total / np.linalg.norm(total)).astype(np.float32)
-        return name, [max(largest, key=lambda face: face.area).with_embedding(mean)], mean[None]
+        face, photo = max(largest, key=lambda pair: pair[0].area)
+        return name, [face.with_embedding(mean)], mean[None], photo.source
 
     # Keeping
 
@@ -505,7 +509,13 @@ class Face2Vec:
         Raises:
             GalleryError: none of them is in the gallery, or it cannot be written.
         """
-        return self._drop(lambda gallery: gallery.remove(photos))
+        removed = self._drop(lambda gallery: gallery.remove(photos))
+        if not removed.photos:
+            raise GalleryError(
+                f"none of these is in the gallery {self._folder}: {', '.join(map(str, photos))}. "
+                "Name photos by the paths that a search shows"
+            )
+        return removed
 
     def prune(self, force: bool = False) -> Removed:
         """Drop the photos whose files no longer exist.

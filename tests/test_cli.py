@@ -1,0 +1,584 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import face2vec
+from face2vec import cli
+from face2vec.cli import main
+from face2vec.models import CATALOGUE, DEFAULT_MODEL
+
+HEAVY = ("numpy", "faiss", "onnx", "onnxruntime", "openvino", "PIL", "pandas", "matplotlib", "tqdm")
+
+
+def run(*arguments: str | Path, **options: Any) -> Result:
+    """The command run inside this process; stdout and stderr apart."""
+    return CliRunner().invoke(main, [str(a) for a in arguments], **options)
+
+
+def spawn(
+    *arguments: str | Path, stdin: str = "", encoding: str = "utf-8", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The command as a user of a terminal with that encoding runs it, a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "face2vec", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        encoding=encoding,
+        env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", **environment},
+        check=False,
+    )
+
+
+def lines(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def built(
+    faces_folder: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Result]:
+    """A gallery of the whole folder, built by the command, and what the command said."""
+    folder = tmp_path_factory.mktemp("cli") / "indexes" / "family"
+    unreadable = folder.parents[1] / "unreadable.tsv"
+    result = run(
+        *("index", faces_folder, "--gallery", folder, "--model", tiny_model),
+        *("--unreadable-to", unreadable, "--json"),
+    )
+    return folder, result
+
+
+@pytest.fixture
+def gallery(built: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A copy of that gallery, free to be changed."""
+    return Path(shutil.copytree(built[0], tmp_path / "gallery"))
+
+
+# --- the program ----------------------------------------------------------------------------
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from face2vec.cli import main\n"
+        "for command in [[], *([c] for c in main.commands)]:\n"
+        "    main([*command, '--help'], standalone_mode=False)\n"
+        f"print('loaded:', [name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+    assert done.stderr == ""
+
+
+def test_help_lists_commands_and_exit_codes() -> None:
+    done = spawn("--help")
+    assert done.returncode == 0
+    for name in main.commands:
+        assert f"\n  {name} " in done.stdout
+    for code, words in cli.EXIT_CODES.items():
+        assert f"{code:>3}  {words.splitlines()[0]}" in done.stdout
+
+
+def test_version_is_the_package_version() -> None:
+    done = spawn("--version")
+    assert (done.returncode, done.stdout) == (0, f"face2vec {face2vec.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("index", "photos"),
+        ("index", "--gallery", "g"),
+        ("search", "g"),
+        ("search", "g", "a.jpg", "-k", "0"),
+        ("search", "g", "a.jpg", "--min-similarity", "2"),
+        ("index", "photos", "--gallery", "g", "--index", "best"),
+        ("nothing",),
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_exit_2(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == cli.USAGE
+    assert result.stdout == ""
+    assert "Usage: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("info",), ("search", "x.jpg"), ("prune",), ("rebuild",), ("check",), ("remove", "x")],
+)
+def test_missing_gallery_is_one_line_and_exit_3(command: tuple[str, ...], tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    result = run(command[0], missing, *command[1:])
+    assert result.exit_code == cli.ERROR
+    assert result.stdout == ""
+    assert result.stderr.startswith("face2vec: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert str(missing) in result.stderr
+    assert not missing.exists()
+
+
+def test_error_of_the_process_shows_a_traceback_only_when_asked(tmp_path: Path) -> None:
+    plain = spawn("info", tmp_path / "nowhere")
+    assert plain.returncode == cli.ERROR
+    assert plain.stdout == ""
+    assert plain.stderr.startswith("face2vec: ")
+    assert "Traceback" not in plain.stderr
+    told = spawn("info", tmp_path / "nowhere", FACE2VEC_DEBUG="1")
+    assert told.returncode == cli.ERROR
+    assert told.stderr.startswith("Traceback")
+    assert told.stderr.splitlines()[-1] == plain.stderr.strip()
+
+
+def test_system_error_is_one_line_and_exit_3(tmp_path: Path, gallery: Path, face: Path) -> None:
+    result = run("search", gallery, face, "--html", tmp_path / "nowhere" / "out.html")
+    assert result.exit_code == cli.ERROR
+    assert result.stderr.startswith("face2vec: ")
+    assert "out.html" in result.stderr
+
+
+def test_closed_stdout_is_quiet() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "face2vec", "models", "--json"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.fixture
+def restored_logger() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("face2vec")
+    level, handlers = logger.level, list(logger.handlers)
+    yield logger
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
+
+
+def test_verbose_turns_on_the_logger(restored_logger: logging.Logger) -> None:
+    run("models")
+    assert restored_logger.handlers == []
+    run("models", "-v")
+    assert restored_logger.level == logging.INFO
+    assert len(restored_logger.handlers) == 1
+    run("-v", "models", "-v")
+    assert len(restored_logger.handlers) == 1
+
+
+@pytest.mark.parametrize("command", ["models", "index"])
+def test_help_of_a_command_says_what_it_does(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == cli.DONE
+    assert result.stdout.startswith(f"Usage: face2vec {command} ")
+
+
+# --- index ----------------------------------------------------------------------------------
+
+
+def test_index_gives_json_on_stdout_and_words_on_stderr(
+    built: tuple[Path, Result], faces_folder: Path
+) -> None:
+    folder, result = built
+    assert result.exit_code == cli.SOME
+    (summary,) = lines(result.stdout)
+    assert (summary["photos"], summary["faces"], summary["no_face"]) == (10, 7, 1)
+    assert (summary["added"], summary["copies"]) == (8, 1)  # the empty file has no bytes to add
+    assert summary["unchanged"] == 0
+    assert summary["interrupted"] is False
+    assert summary["rate"] == pytest.approx(10 / summary["seconds"])
+    unreadable = {(one["photo"], one["reason"]) for one in summary["unreadable"]}
+    broken, empty = str(faces_folder / "broken.jpg"), str(faces_folder / "empty.jpg")
+    assert unreadable == {(broken, "truncated"), (empty, "empty file")}
+    for words in (
+        "10 photos: ",
+        "7 new faces; 1 photo with no face",
+        "2 photos could not be read:",
+        f"  1 × truncated: {broken}\n",
+        f"  1 × empty file: {empty}\n",
+        " photos a second, ",
+        f"face2vec search {folder} PHOTO\n",
+    ):
+        assert words in result.stderr
+
+
+def test_index_writes_the_unreadable_to_a_file(
+    built: tuple[Path, Result], faces_folder: Path
+) -> None:
+    listed = (built[0].parents[1] / "unreadable.tsv").read_text(encoding="utf-8")
+    assert sorted(line.split("\t") for line in listed.splitlines()) == [
+        [str(faces_folder / "broken.jpg"), "truncated"],
+        [str(faces_folder / "empty.jpg"), "empty file"],
+    ]
+
+
+def test_index_again_finds_nothing_to_do(gallery: Path, faces_folder: Path) -> None:
+    result = run("index", faces_folder, "--gallery", gallery)
+    assert result.exit_code == cli.SOME
+    assert result.stdout == ""
+    assert "10 photos: 0 new, 9 unchanged\n" in result.stderr
+    assert "1 photo could not be read:\n  1 × empty file: " in result.stderr
+
+
+def test_index_quiet_says_nothing(faces_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    result = run(
+        *("index", faces_folder / "hopper.jpg", "--gallery", tmp_path / "g"),
+        *("--model", tiny_model, "--quiet"),
+    )
+    assert (result.exit_code, result.stdout, result.stderr) == (cli.DONE, "", "")
+    assert json.loads(run("info", tmp_path / "g", "--json").stdout)["faces"] == 1
+
+
+def test_index_takes_paths_from_stdin(faces_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    done = spawn(
+        *("index", "-", "--gallery", tmp_path / "g", "--model", tiny_model, "--json"),
+        stdin=f"{faces_folder / 'hopper.jpg'}\n{faces_folder / 'astronaut.jpg'}\n",
+    )
+    assert done.returncode == cli.DONE, done.stderr
+    assert lines(done.stdout)[0]["faces"] == 2
+    assert "2/? " in done.stderr or "2photo" in done.stderr  # the bar
+
+
+def test_index_hands_the_settings_to_the_engine(
+    faces_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    index = ("index", faces_folder / "both.jpg", "--gallery", tmp_path / "g", "--json")
+    result = run(
+        *(*index, "--model", tiny_model, "--min-face", "250", "--max-side", "0"),
+        *("--index", "hnsw", "--runtime", "onnxruntime", "--threads", "1"),
+    )
+    assert lines(result.stdout)[0]["faces"] == 1  # the smaller of the two is left out
+    facts = json.loads(run("info", tmp_path / "g", "--json").stdout)
+    assert facts["made_with"]["detector"]["min_face_size"] == 250
+    assert facts["made_with"]["detector"]["max_side"] is None
+    assert facts["made_with"]["detector"]["try_turned"] is False
+    assert facts["index"] == "hnsw"
+    other = run(*index, "--min-face", "40")
+    assert other.exit_code == cli.ERROR
+    assert other.stdout == ""
+    assert "min_face_size 250" in other.stderr
+
+
+def test_index_max_pixels_and_try_turned(
+    faces_folder: Path, tiny_model: Path, hopper: Image.Image, tmp_path: Path
+) -> None:
+    hopper.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png")
+    result = run(
+        *("index", tmp_path / "turned.png", faces_folder / "both.jpg", "--json"),
+        *("--gallery", tmp_path / "g", "--model", tiny_model),
+        *("--try-turned", "--max-pixels", 512 * 600),
+    )
+    (summary,) = lines(result.stdout)
+    assert summary["faces"] == 1
+    assert [one["reason"] for one in summary["unreadable"]] == ["too many pixels"]
+
+
+def test_index_of_a_missing_source_exits_3(tiny_model: Path, tmp_path: Path) -> None:
+    result = run("index", tmp_path / "none", "--gallery", tmp_path / "g", "--model", tiny_model)
+    assert result.exit_code == cli.ERROR
+    assert str(tmp_path / "none") in result.stderr
+
+
+def test_index_interrupted_keeps_what_is_done(
+    faces_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    code = f"""
+import os, signal
+import face2vec.engine as engine
+from face2vec.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+read, calls = engine.read_photo_bytes, []
+
+def read_and_press_ctrl_c(path):
+    calls.append(path)
+    if len(calls) == 9:
+        os.kill(os.getpid(), signal.SIGINT)
+    return read(path)
+
+engine.read_photo_bytes = read_and_press_ctrl_c
+main(["index", {str(faces_folder)!r}, "--gallery", {str(tmp_path / "g")!r},
+      "--model", {str(tiny_model)!r}, "--threads", "1", "--json"])
+"""
+    stopped = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False
+    )
+    assert stopped.returncode == cli.INTERRUPTED, stopped.stderr
+    assert "run the same command again to go on" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    (first,) = lines(stopped.stdout)
+    assert first["interrupted"] is True
+    assert first["photos"] < 10
+    again = run("index", faces_folder, "--gallery", tmp_path / "g", "--json")
+    (second,) = lines(again.stdout)
+    assert second["photos"] == 10
+    assert first["photos"] - len(first["unreadable"]) <= second["unchanged"] <= first["photos"]
+    assert json.loads(run("info", tmp_path / "g", "--json").stdout)["faces"] == 7
+
+
+def test_summary_names_the_first_of_many(capsys: pytest.CaptureFixture[str]) -> None:
+    from face2vec.engine import BuildSummary
+
+    unreadable = [(f"{n}.jpg", "truncated") for n in range(5)] + [("a\x1b.jpg", "missing")]
+    summary = BuildSummary(
+        photos=12_345, added=12_000, unchanged=340, copies=5, faces=1, no_face=2,
+        unreadable=tuple(unreadable), seconds=100.0,
+    )  # fmt: skip
+    cli._say_summary(summary, Path("in dexes/g"))
+    assert capsys.readouterr().err.splitlines() == [
+        "12,345 photos: 12,000 new, 340 unchanged, 5 copies",
+        "1 new face; 2 photos with no face",
+        "6 photos could not be read:",
+        "  5 × truncated: 0.jpg, 1.jpg, 2.jpg, …",
+        r"  1 × missing: a\x1b.jpg",
+        "123.5 photos a second, 100.0 s",
+        "Search it: face2vec search 'in dexes/g' PHOTO",
+    ]
+
+
+# --- search ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def face(faces_folder: Path) -> Path:
+    return faces_folder / "astronaut.jpg"
+
+
+def test_search_prints_a_table_for_people(gallery: Path, face: Path) -> None:
+    result = run("search", gallery, face, "-k", "3")
+    assert (result.exit_code, result.stderr) == (cli.DONE, "")
+    title, head, *rows = result.stdout.splitlines()
+    assert title.startswith(f"{face}, face at (")
+    assert head == "rank  similarity  photo"
+    assert rows[0] == f"   1      1.0000  {face}"
+    assert [row.split()[0] for row in rows[:-1]] == ["1", "2", "3"]
+    assert rows[-1] == ""
+
+
+def test_search_json_is_a_line_for_each_face(gallery: Path, faces_folder: Path) -> None:
+    both, nobody = faces_folder / "both.jpg", faces_folder / "nobody.jpg"
+    result = run("search", gallery, both, nobody, "-k", "2", "--json")
+    assert result.exit_code == cli.DONE
+    assert result.stderr == f"{nobody}: no face found\n"
+    found = lines(result.stdout)
+    assert [one["query"]["photo"] for one in found] == [str(both)] * 2
+    for one in found:
+        itself, other = one["matches"]
+        assert (itself["rank"], other["rank"]) == (1, 2)
+        assert itself["photo"] == str(both)
+        assert itself["box"] == pytest.approx(one["query"]["box"])
+        assert itself["similarity"] == pytest.approx(1, abs=1e-4)
+    middles = [(one["query"]["box"][0] + one["query"]["box"][2]) / 2 for one in found]
+    people = ["astronaut" if middle < 512 else "hopper" for middle in middles]
+    assert sorted(people) == ["astronaut", "hopper"]
+    for person, one in zip(people, found, strict=True):
+        assert person in Path(one["matches"][1]["photo"]).name
+
+
+def test_search_copies_are_named(gallery: Path, faces_folder: Path) -> None:
+    result = run("search", gallery, faces_folder / "hopper.jpg", "--json", "-k", "1")
+    match = lines(result.stdout)[0]["matches"][0]
+    names = {Path(name).name for name in (match["photo"], *match["copies"])}
+    assert names == {"hopper.jpg", "copy of hopper.jpg"}
+
+
+def test_search_without_a_face_exits_1(gallery: Path, faces_folder: Path) -> None:
+    nobody = faces_folder / "nobody.jpg"
+    result = run("search", gallery, nobody)
+    assert (result.exit_code, result.stdout) == (cli.SOME, "")
+    assert result.stderr == f"{nobody}: no face found\n"
+    together = run("search", gallery, nobody, nobody, "--one-person")
+    assert (together.exit_code, together.stdout) == (cli.SOME, "")
+    assert together.stderr == f"{nobody}, {nobody}: no face found\n"
+
+
+def test_search_without_a_match_exits_1(gallery: Path, hopper: Image.Image, tmp_path: Path) -> None:
+    hopper.resize((300, 352)).save(tmp_path / "small.png")
+    result = run("search", gallery, tmp_path / "small.png", "--min-similarity", "0.99999")
+    assert result.exit_code == cli.SOME
+    assert result.stdout.splitlines()[1:] == ["no match", ""]
+
+
+def test_search_goes_on_after_an_unreadable_photo(gallery: Path, faces_folder: Path) -> None:
+    broken = faces_folder / "broken.jpg"
+    result = run("search", gallery, broken, faces_folder / "astronaut.jpg", "--json")
+    assert result.exit_code == cli.ERROR
+    assert result.stderr.startswith(f"face2vec: {broken}: truncated")
+    assert len(result.stderr.splitlines()) == 1
+    assert len(lines(result.stdout)) == 1
+
+
+def test_search_one_person_is_one_query(gallery: Path, faces_folder: Path) -> None:
+    photos = [faces_folder / "astronaut.jpg", faces_folder / "more" / "astronaut-darker.jpg"]
+    apart = lines(run("search", gallery, *photos, "--json").stdout)
+    assert len(apart) == 2
+    (together,) = lines(run("search", gallery, *photos, "--one-person", "--json").stdout)
+    first_two = {match["photo"] for match in together["matches"][:2]}
+    assert first_two <= {str(p) for p in (*photos, faces_folder / "both.jpg")}
+    assert together["matches"][0]["similarity"] != apart[0]["matches"][0]["similarity"]
+
+
+def test_search_writes_a_page_and_a_picture(
+    gallery: Path, faces_folder: Path, tmp_path: Path
+) -> None:
+    result = run(
+        *("search", gallery, faces_folder / "both.jpg", faces_folder / "nobody.jpg", "-k", "3"),
+        *("--html", tmp_path / "out.html", "--save", tmp_path / "grid.png"),
+    )
+    assert result.exit_code == cli.DONE
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert page.count("<section") == 2
+    assert page.count("<img") == 8
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.size == (640, 420)
+
+
+def test_search_prints_names_on_any_terminal(gallery: Path, face: Path, tmp_path: Path) -> None:
+    named = shutil.copy(face, tmp_path / "猫 é.jpg")
+    done = spawn("search", gallery, named, "-k", "1", encoding="cp1252")
+    assert done.returncode == cli.DONE, done.stderr
+    assert r"\u732b é.jpg, face at (" in done.stdout
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux has file names that are not valid Unicode"
+)
+def test_search_prints_names_that_are_not_unicode(
+    gallery: Path, face: Path, tmp_path: Path
+) -> None:
+    named = tmp_path / os.fsdecode(b"\xff.jpg")
+    shutil.copy(face, named)
+    done = spawn("search", gallery, named, "-k", "1")
+    assert done.returncode == cli.DONE, done.stderr
+    assert r"\udcff.jpg, face at (" in done.stdout
+    found = lines(spawn("search", gallery, named, "--json").stdout)
+    assert found[0]["query"]["photo"] == str(named)
+
+
+def test_search_interrupted_exits_130(
+    gallery: Path, face: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press_ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("face2vec.engine.Face2Vec._query", press_ctrl_c)
+    result = run("search", gallery, face)
+    assert (result.exit_code, result.stdout) == (cli.INTERRUPTED, "")
+    assert result.stderr.strip() == "face2vec: interrupted"
+
+
+# --- keeping --------------------------------------------------------------------------------
+
+
+def facts_of(gallery: Path) -> dict[str, Any]:
+    (facts,) = lines(run("info", gallery, "--json").stdout)
+    return dict(facts)
+
+
+def test_info_for_people_has_the_facts_of_the_json(gallery: Path, tiny_model: Path) -> None:
+    facts = facts_of(gallery)
+    assert (facts["photos"], facts["faces"], facts["dimension"]) == (9, 7, 64)
+    assert facts["made_with"]["model"]["origin"] == str(tiny_model)
+    result = run("info", gallery)
+    assert result.exit_code == cli.DONE
+    shown = result.stdout.splitlines()
+    assert f"gallery: {gallery}" in shown
+    assert "faces: 7" in shown
+    assert f"    origin: {tiny_model}" in shown
+
+
+def test_remove_takes_photos_out_and_leaves_the_files(gallery: Path, faces_folder: Path) -> None:
+    result = run("remove", gallery, faces_folder / "astronaut.jpg", faces_folder / "more")
+    assert (result.exit_code, result.stdout) == (cli.DONE, "")
+    assert result.stderr == "4 photos and 4 faces removed\n"
+    assert (faces_folder / "astronaut.jpg").exists()
+    assert facts_of(gallery)["faces"] == 3
+
+
+def test_prune_drops_what_has_gone(faces_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(faces_folder, photos)
+    gallery = tmp_path / "g"
+    run("index", photos, "--gallery", gallery, "--model", tiny_model, "-q")
+    (photos / "both.jpg").unlink()
+    assert run("prune", gallery).stderr == "1 photo and 2 faces removed\n"
+    assert run("prune", gallery).stderr == "0 photos and 0 faces removed\n"
+    shutil.rmtree(photos)
+    refused = run("prune", gallery)
+    assert refused.exit_code == cli.ERROR
+    assert facts_of(gallery)["photos"] == 8
+    assert run("prune", gallery, "--force").stderr == "8 photos and 5 faces removed\n"
+    assert facts_of(gallery)["photos"] == 0
+
+
+def test_check_and_rebuild(gallery: Path) -> None:
+    sound = run("check", gallery)
+    assert (sound.exit_code, sound.stdout) == (cli.DONE, "")
+    assert sound.stderr == "no problems found\n"
+    index = gallery / "index.faiss"
+    index.write_bytes(index.read_bytes()[:100])
+    damaged = run("check", gallery)
+    assert damaged.exit_code == cli.SOME
+    assert len(damaged.stdout.splitlines()) == 1
+    assert damaged.stderr == "1 problem found\n"
+    assert run("rebuild", gallery).stderr == "index rebuilt\n"
+    assert run("check", gallery).exit_code == cli.DONE
+
+
+# --- models ---------------------------------------------------------------------------------
+
+
+def test_models_json_is_the_catalogue() -> None:
+    result = run("models", "--json")
+    assert (result.exit_code, result.stderr) == (cli.DONE, "")
+    models = lines(result.stdout)
+    assert [m["key"] for m in models] == list(CATALOGUE)
+    for facts in models:
+        known = CATALOGUE[facts["key"]]
+        for name in ("dimension", "lfw", "licence", "trained_on", "size_bytes", "url"):
+            assert facts[name] == getattr(known, name)
+        assert facts["default"] == (facts["key"] == DEFAULT_MODEL)
+
+
+def test_models_for_people_is_an_aligned_table() -> None:
+    result = run("models")
+    head, *rows = result.stdout.splitlines()
+    assert len(rows) == len(CATALOGUE)
+    for row, known in zip(rows, CATALOGUE.values(), strict=True):
+        assert row.startswith(known.key)
+        assert row[head.index("trained on") :].startswith(known.trained_on)
+        assert row[head.index("licence") :].startswith(known.licence)
+        assert f"{known.key}: {known.commercial_use}" in result.stderr
+
+
+def test_models_says_which_are_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = [m for m in CATALOGUE.values() if m.url is not None]
+    monkeypatch.setenv("FACE2VEC_CACHE", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / f"{published[0].key}-weights.h5").touch()
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / f"{published[1].key}-fp32-v1.onnx").touch()
+    here = {m["key"]: m["on_this_machine"] for m in lines(run("models", "--json").stdout)}
+    assert [here[m.key] for m in published] == [True, True, False, False]
