@@ -1,0 +1,111 @@
+"""Detection alone, against the ``mtcnn`` package one photo at a time.
+
+    python benchmarks/detect.py LFW_FOLDER
+
+Needs face2vec[keras]; LFW does not come with face2vec. Photos are decoded beforehand. The
+12-megapixel photos are 16 × 12 LFW photos side by side, each searched at full size with the
+same smallest face (20 pixels); the last row is the same with face2vec's own ``max_side``.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from build import chosen
+from common import arguments, in_turn, publish, ratio, seconds, table
+from PIL import Image
+
+from face2vec.cascade import Detector, DetectorSettings
+from face2vec.runtime import Runtime
+
+PACKAGES = ("face2vec", "tensorflow-cpu", "tensorflow", "mtcnn", "onnxruntime")
+CHUNK = 8
+
+
+def main() -> None:
+    parser = arguments(__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--baseline-photos", type=int, default=60)
+    given = parser.parse_args()
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    from mtcnn import MTCNN
+
+    small = [np.asarray(Image.open(p).convert("RGB")) for p in chosen(given.folder, given.photos)]
+    tiles = [np.asarray(Image.fromarray(image).resize((250, 250))) for image in small[:384]]
+    large = [
+        np.concatenate([np.concatenate(tiles[s + 16 * r : s + 16 * r + 16], 1) for r in range(12)])
+        for s in (0, 192)
+    ]
+    theirs = MTCNN()
+    threads = os.cpu_count() or 1
+    runtime = Runtime("onnxruntime", threads=threads)
+    ours = Detector(DetectorSettings(max_side=None), runtime)
+    pool = ThreadPoolExecutor(threads)
+    faces: dict[str, int] = {}
+
+    def their_rate(name: str, images: list[np.ndarray]) -> float:
+        found: list[int] = []
+        took = seconds(lambda: found.extend(len(theirs.detect_faces(image)) for image in images))
+        faces[name] = sum(found)
+        return len(images) / took
+
+    def our_rate(name: str, images: list[np.ndarray], chunk: int) -> float:
+        parts = [images[start : start + chunk] for start in range(0, len(images), chunk)]
+        found: list[int] = []
+
+        def all_of_them() -> None:
+            for part in pool.map(ours.detect, parts):
+                found.extend(len(faces) for faces in part)
+
+        took = seconds(all_of_them)
+        faces[name] = sum(found)
+        return len(images) / took
+
+    shrunk = [np.asarray(Image.fromarray(image).reduce(2)) for image in large]
+    theirs.detect_faces(small[0])
+    ours.detect(small[:8])
+    rates = in_turn(
+        {
+            "mtcnn, LFW": lambda: their_rate("mtcnn, LFW", small[: given.baseline_photos]),
+            "face2vec, LFW": lambda: our_rate("face2vec, LFW", small, CHUNK),
+            "mtcnn, 12 MP": lambda: their_rate("mtcnn, 12 MP", large),
+            "face2vec, 12 MP": lambda: our_rate("face2vec, 12 MP", large, 1),
+            "face2vec, 12 MP at 2000": lambda: our_rate("face2vec, 12 MP at 2000", shrunk, 1),
+        },
+        given.rounds,
+    )
+
+    def row(words: str, name: str, base: str, photos: int) -> list[str]:
+        times = "1" if name == base else f"{ratio(rates[name], rates[base]):.1f}"
+        return [
+            words,
+            f"{statistics.median(rates[name]):.3g}",
+            f"{faces[name] / photos:.2f}",
+            times,
+        ]
+
+    few, many = given.baseline_photos, len(small)
+    rows = [
+        row("LFW photos, `mtcnn` one at a time", "mtcnn, LFW", "mtcnn, LFW", few),
+        row("LFW photos, face2vec", "face2vec, LFW", "mtcnn, LFW", many),
+        row("12-megapixel photos, `mtcnn`", "mtcnn, 12 MP", "mtcnn, 12 MP", 2),
+        row("12-megapixel photos, face2vec at full size", "face2vec, 12 MP", "mtcnn, 12 MP", 2),
+        row("12-megapixel photos, face2vec at its default of 2000 pixels",
+            "face2vec, 12 MP at 2000", "mtcnn, 12 MP", 2),
+    ]  # fmt: skip
+    publish(
+        "detect",
+        "Detection alone",
+        table(["", "photos/s", "faces a photo", "times mtcnn"], rows),
+        "python benchmarks/detect.py LFW_FOLDER",
+        PACKAGES,
+    )
+
+
+if __name__ == "__main__":
+    main()
