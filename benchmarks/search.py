@@ -93,7 +93,7 @@ def measure(count: int, kinds: list[str], rounds: int) -> tuple[list[list[str]],
                     len({m.face.id for m in one.matches} & set(row.tolist()))
                     for one, row in zip(found, truth, strict=True)
                 ]
-                index = engine._current_index(engine._readable())
+                index = engine._index_of(engine._readable()).current()
                 if index.kind != kind:
                     continue
                 bare, wanted = index._index, 10

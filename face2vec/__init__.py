@@ -30,8 +30,9 @@ from face2vec.errors import (
 )
 
 if TYPE_CHECKING:
+    from face2vec.building import BuildSummary
     from face2vec.cascade import DetectorSettings
-    from face2vec.engine import BuildSummary, Face2Vec
+    from face2vec.engine import Face2Vec
     from face2vec.gallery import Removed
     from face2vec.models import DEFAULT_MODEL, ModelDescription
     from face2vec.photos import find_photos, open_photo
@@ -75,7 +76,7 @@ __all__ = [
 
 # Importing face2vec loads none of the packages that it stands on; the first use of a name does.
 _HOME = {
-    "BuildSummary": "engine",
+    "BuildSummary": "building",
     "DEFAULT_MODEL": "models",
     "DetectorSettings": "cascade",
     "Face": "records",

@@ -393,7 +393,8 @@ def suppress(
     order = np.argsort(boxes[:, 0], kind="stable")
     boxes, rank = boxes[order], rank[order]
     left, top, right, bottom = boxes.T
-    area = (right - left) * (bottom - top)
+    # A box turned inside out has no area: it beats none and is beaten by none.
+    area = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
     reach = np.maximum.accumulate(right)
     step = 256
     for start in range(0, count, step):

@@ -24,8 +24,9 @@ import click
 from face2vec.errors import Face2VecError, NoFaceError, PhotoError
 
 if TYPE_CHECKING:
+    from face2vec.building import BuildSummary
     from face2vec.cascade import DetectorSettings
-    from face2vec.engine import BuildSummary, Face2Vec
+    from face2vec.engine import Face2Vec
     from face2vec.models import ModelDescription
     from face2vec.results import Found
 
@@ -435,7 +436,7 @@ def _say_summary(summary: BuildSummary, gallery: Path) -> None:
 
     parts = [f"{summary.added:,} new", f"{summary.unchanged:,} unchanged"]
     if summary.copies:
-        parts.append(f"{summary.copies:,} copies")
+        parts.append(_count(summary.copies, "copy", "copies"))
     _say(f"{_count(summary.photos, 'photo')}: {', '.join(parts)}")
     _say(f"{_count(summary.faces, 'new face')}; {_count(summary.no_face, 'photo')} with no face")
     if summary.unreadable:
@@ -458,8 +459,8 @@ def _print_facts(facts: dict[str, Any], indent: str = "") -> None:
             _out(f"{indent}{key}: {value}")
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def _count(number: int, noun: str, nouns: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def _tsv(text: str) -> str:

@@ -112,14 +112,15 @@ class Encoder:
         return _embedded(cut.faces, self.embed(cut.crops))
 
     def stream(
-        self, items: Iterable[Item], read: Callable[[Item], Photo]
+        self, items: Iterable[Item], read: Callable[[Item], Photo | None]
     ) -> Iterator[Encoded[Item]]:
         """Encode many photos, one `Encoded` an item, in order.
 
         Args:
             items: anything; taken as workers become free.
-            read: opens an item; called in a worker. Its `PhotoError` becomes
-                that item's error, any other exception is raised here.
+            read: opens an item; called in a worker. None stands for one that
+                is not to be encoded and comes out without faces. A `PhotoError`
+                becomes that item's error, any other exception is raised here.
         """
         items = iter(items)
         waiting: deque[Future[list[Encoded[Item]]]] = deque()
@@ -156,7 +157,7 @@ class Encoder:
         return np.concatenate(list(self._pool.map(self._embed, parts)))
 
     def _encode_chunk(
-        self, items: list[Item], read: Callable[[Item], Photo]
+        self, items: list[Item], read: Callable[[Item], Photo | None]
     ) -> list[Encoded[Item]]:
         cuts: list[_Cut[Item]] = []
         together: list[tuple[_Cut[Item], Photo]] = []
@@ -164,7 +165,8 @@ class Encoder:
             cut = _Cut(item)
             cuts.append(cut)
             try:
-                together.append((cut, read(item)))
+                if (photo := read(item)) is not None:
+                    together.append((cut, photo))
             except PhotoError as error:
                 cut.error = error
             if sum(photo.image.size for _, photo in together) >= 3 * CHUNK_PIXELS:

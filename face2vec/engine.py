@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,81 +22,22 @@ from face2vec.errors import (
     PhotoError,
     SettingsError,
 )
-from face2vec.gallery import INDEXED, NO_FACE, UNREADABLE, Entry, Gallery, Removed
+from face2vec.gallery import Gallery, Removed
 from face2vec.models import DEFAULT_MODEL, LoadedModel, load_model
-from face2vec.photos import MAX_PIXELS, FoundPhoto, PhotoLike, find_photos, read_photo_bytes
+from face2vec.photos import MAX_PIXELS, PhotoLike, find_photos
 from face2vec.records import Face, Match, Photo
 from face2vec.results import Found, Matches
 from face2vec.runtime import choose_runtime, detector_runtime
 
 if TYPE_CHECKING:
-    from face2vec.encoder import Encoded, Encoder
-    from face2vec.index import FaceIndex
+    from face2vec.building import BuildSummary
+    from face2vec.encoder import Encoder
+    from face2vec.indexing import GalleryIndex
 
 log = logging.getLogger("face2vec")
 
 Source = str | os.PathLike[str]
 Query = PhotoLike | Photo | Face | NDArray[np.float32] | Sequence[PhotoLike | Photo]
-
-INDEX_FILE = "index.faiss"
-BATCH_PHOTOS = 64  # photos in one transaction of a build
-BATCH_SECONDS = 5.0  # or as many as come in this time
-
-
-@dataclass(frozen=True)
-class BuildSummary:
-    """What `Face2Vec.add` did.
-
-    Attributes:
-        photos: photos looked at.
-        added: photos that were read and recorded.
-        unchanged: photos that the gallery had, by path, size and time of change.
-        copies: photos whose very bytes the gallery had under another name.
-        faces: faces added.
-        no_face: photos read in which no face was found.
-        unreadable: (path, reason) of photos that could not be read.
-        seconds: how long it took.
-        interrupted: whether Ctrl-C ended it early; what is counted here is kept.
-    """
-
-    photos: int = 0
-    added: int = 0
-    unchanged: int = 0
-    copies: int = 0
-    faces: int = 0
-    no_face: int = 0
-    unreadable: tuple[tuple[str, str], ...] = ()
-    seconds: float = 0.0
-    interrupted: bool = False
-
-    @property
-    def rate(self) -> float:
-        """Photos a second."""
-        return self.photos / self.seconds if self.seconds else 0.0
-
-
-@dataclass
-class _Tally:
-    """The summary while it is being counted."""
-
-    photos: int = 0
-    added: int = 0
-    unchanged: int = 0
-    copies: int = 0
-    faces: int = 0
-    no_face: int = 0
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class _Task:
-    """A file on its way into the gallery."""
-
-    found: FoundPhoto
-    size: int
-    mtime_ns: int
-    sha256: bytes | None = None
-    known: bool = False
 
 
 class Face2Vec:
@@ -147,7 +86,7 @@ class Face2Vec:
         self._gallery: Gallery | None = None
         self._model: LoadedModel | None = None
         self._encoder: Encoder | None = None
-        self._index: FaceIndex | None = None
+        self._index: GalleryIndex | None = None
         if self._folder is not None:
             try:
                 self._gallery = Gallery.open(self._folder)
@@ -259,141 +198,27 @@ class Face2Vec:
             GalleryError: the gallery cannot be written.
             ModelError: the model cannot be had or loaded.
         """
+        from tqdm import tqdm
+
+        from face2vec.building import Build
+
         started = time.monotonic()
-        tally = _Tally()
         found = find_photos(sources)
         gallery = self._writable()
+        # Standard input can be read once only, so a bar over it has no end.
+        total = sum(1 for _ in find_photos(sources)) if progress and "-" not in sources else None
         interrupted = False
-        with gallery.writing():
+        with (
+            gallery.writing(),
+            tqdm(total=total, unit="photo", disable=not progress, dynamic_ncols=True) as bar,
+        ):
+            build = Build(gallery, lambda: self.encoder, report, bar)
             try:
-                total = None
-                if progress and "-" not in sources:
-                    total = sum(1 for _ in find_photos(sources))
-                self._build(gallery, found, tally, report, _bar(progress, total))
+                build.run(found)
             except KeyboardInterrupt:
                 interrupted = True
-            if tally.added or tally.copies or not (gallery.folder / INDEX_FILE).exists():
-                self._save_index(gallery)
-        return BuildSummary(
-            **{**vars(tally), "unreadable": tuple(tally.unreadable)},
-            seconds=time.monotonic() - started,
-            interrupted=interrupted,
-        )
-
-    def _build(
-        self,
-        gallery: Gallery,
-        found: Iterable[FoundPhoto],
-        tally: _Tally,
-        report: Callable[[PhotoError], None] | None,
-        bar: Any,
-    ) -> None:
-        batch: list[Entry] = []
-        last_commit = time.monotonic()
-
-        def commit() -> None:
-            nonlocal last_commit
-            lost = gallery.record(batch)
-            if lost:  # the bytes they link to went while they were on their way
-                again = [FoundPhoto(Path(entry.root), Path(entry.path)) for entry in lost]
-                tally.copies -= len(lost)
-                batch.clear()
-                for encoded in self._read_all(gallery, self._changed(gallery, again, tally, bar)):
-                    self._enter(gallery, encoded, batch, tally, report)
-                gallery.record(batch)
-            batch.clear()
-            last_commit = time.monotonic()
-
-        with bar:
-            changed = self._changed(gallery, found, tally, bar)
-            try:
-                for encoded in self._read_all(gallery, changed):
-                    self._enter(gallery, encoded, batch, tally, report)
-                    tally.photos += 1
-                    bar.update()
-                    late = time.monotonic() - last_commit > BATCH_SECONDS
-                    if len(batch) >= BATCH_PHOTOS or (batch and late):
-                        commit()
-            finally:
-                if batch:
-                    commit()
-
-    def _changed(
-        self, gallery: Gallery, found: Iterable[FoundPhoto], tally: _Tally, bar: Any
-    ) -> Iterator[_Task]:
-        """The photos that are not in the gallery as they are on disk."""
-        for photo in found:
-            try:
-                stat = os.stat(photo.full)  # noqa: PTH116 - this is all that an unchanged photo costs
-            except OSError:
-                yield _Task(photo, -1, -1)  # reading it says what is wrong
-                continue
-            if gallery.stat_of(str(photo.root), str(photo.path)) == (
-                stat.st_size,
-                stat.st_mtime_ns,
-            ):
-                tally.photos += 1
-                tally.unchanged += 1
-                bar.update()
-            else:
-                yield _Task(photo, stat.st_size, stat.st_mtime_ns)
-
-    def _read_all(self, gallery: Gallery, tasks: Iterable[_Task]) -> Iterator[Encoded[_Task]]:
-        def read(task: _Task) -> Photo:
-            data = read_photo_bytes(task.found.full)
-            task.sha256 = hashlib.sha256(data).digest()
-            if gallery.content_of(task.sha256) is not None:
-                task.known = True
-                raise PhotoError(str(task.found.full), "known")
-            return self.encoder.read(data, str(task.found.full))
-
-        return self.encoder.stream(tasks, read)
-
-    def _enter(
-        self,
-        gallery: Gallery,
-        encoded: Encoded[_Task],
-        batch: list[Entry],
-        tally: _Tally,
-        report: Callable[[PhotoError], None] | None,
-    ) -> None:
-        """Turn what became of a photo into a row for the gallery."""
-        task, error = encoded.item, encoded.error
-        if task.sha256 is not None and not task.known:
-            # A copy that was on its way at the same time.
-            task.known = any(entry.sha256 == task.sha256 for entry in batch) or (
-                gallery.content_of(task.sha256) is not None
-            )
-        place = (str(task.found.root), str(task.found.path), task.size, task.mtime_ns)
-        if task.known and task.sha256 is not None:
-            tally.copies += 1
-            batch.append(Entry.link(*place, task.sha256))
-            return
-        if error is not None:
-            log.info("%s", error)
-            tally.unreadable.append((str(task.found.full), error.reason))
-            if report is not None:
-                report(error)
-            if task.sha256 is None:
-                return  # its bytes were never seen: it is tried again next time
-            status = UNREADABLE
-        else:
-            status = INDEXED if encoded.faces else NO_FACE
-            tally.no_face += not encoded.faces
-        tally.added += 1
-        tally.faces += len(encoded.faces)
-        assert task.sha256 is not None
-        batch.append(
-            Entry(
-                *place,
-                sha256=task.sha256,
-                width=encoded.width,
-                height=encoded.height,
-                status=status,
-                reason=error.reason if error else "",
-                faces=encoded.faces,
-            )
-        )
+            self._index_of(gallery).save()
+        return build.summary(time.monotonic() - started, interrupted)
 
     # Searching
 
@@ -426,7 +251,7 @@ class Face2Vec:
         name, faces, embeddings, source = self._query(query, gallery)
         if not len(embeddings):
             return []
-        index = self._current_index(gallery)
+        index = self._index_of(gallery).current()
         itself = [face.id for face in faces if face is not None and face.id is not None]
         similarities, ids = index.search(embeddings, k + len(itself), gallery.embeddings)
         found = []
@@ -533,136 +358,46 @@ class Face2Vec:
         with gallery.writing():
             removed = drop(gallery)
             if removed.faces:
-                self._save_index(gallery)
+                self._index_of(gallery).save()
         return removed
 
     def rebuild(self) -> None:
         """Build the index again from the gallery's embeddings."""
         gallery = self._readable()
-        with gallery.writing(), self._lock:
-            self._index = None
-            (gallery.folder / INDEX_FILE).unlink(missing_ok=True)
-            self._save_index(gallery)
+        with gallery.writing():
+            self._index_of(gallery).rebuild()
 
     def check(self) -> list[str]:
         """Read the whole gallery and say in words what is wrong; [] when it is sound."""
-        from face2vec.index import FaceIndex
-
         gallery = self._readable()
-        problems = gallery.check()
-        path = gallery.folder / INDEX_FILE
-        try:
-            index = FaceIndex.load(path)
-        except FileNotFoundError:
-            if gallery.counts().faces:
-                problems.append(f"{path} is missing; it is built again at the next search")
-            return problems
-        except GalleryError as error:
-            return [*problems, str(error)]
-        if index.gallery_uuid != gallery.uuid:
-            problems.append(f"{path} belongs to another gallery; run rebuild")
-        elif index.position == gallery.journal_position() and len(index) != gallery.counts().faces:
-            problems.append(
-                f"{path} holds {len(index)} faces, not {gallery.counts().faces}; run rebuild"
-            )
-        return problems
+        return [*gallery.check(), *self._index_of(gallery).problems()]
 
     def info(self) -> dict[str, Any]:
         """What there is, as JSON-able values: counts, model, detector, runtime, index, sizes."""
         gallery = self._readable()
-        path = gallery.folder / INDEX_FILE
+        index = self._index_of(gallery)
         runtime = choose_runtime(self._runtime_wish, self._threads)
         return {
             "gallery": str(gallery.folder),
             **gallery.counts()._asdict(),
             "made_with": gallery.fingerprint,
             "dimension": gallery.dimension,
-            "index": self._current_index(gallery).kind,
+            "index": index.current().kind,
             "bytes": sum(file.stat().st_size for file in gallery.folder.iterdir()),
-            "index_bytes": path.stat().st_size if path.exists() else 0,
+            "index_bytes": index.path.stat().st_size if index.path.exists() else 0,
             "runtime": runtime.describe(),
             "detector_runtime": detector_runtime(runtime).describe(),
         }
 
-    # The index
-
-    def _current_index(self, gallery: Gallery) -> FaceIndex:
-        """The index as the gallery is now: as it was, caught up, or built anew."""
-        from face2vec.index import available_memory, choose_kind
-
-        with self._lock:
-            position = gallery.journal_position()
-            index = self._index
-            if index is None or index.position != position:
-                index = self._caught_up(gallery, index, position) or self._built(gallery)
-            elif self._wanted_index not in ("auto", index.kind):
-                wanted = choose_kind(
-                    len(index), gallery.dimension, available_memory(), self._wanted_index
-                )
-                if wanted != index.kind:
-                    index = self._built(gallery)
-            self._index = index
-            return index
-
-    def _caught_up(
-        self, gallery: Gallery, index: FaceIndex | None, position: int
-    ) -> FaceIndex | None:
-        """The index with what the journal says since; None where there is nothing to go on from."""
-        from face2vec.index import FaceIndex, IndexDamagedError
-
-        path = gallery.folder / INDEX_FILE
-        try:
-            if index is None:
-                # Mapped, a large index opens at once, and many processes share its memory.
-                index = FaceIndex.load(path, mmap=True)
-            if index.gallery_uuid != gallery.uuid:
-                log.warning("%s belongs to another gallery; it is built again", path)
-                return None
-            if index.position == position:
-                return index
-            changes = gallery.changes_since(index.position)
-            if index.mapped:
-                index = FaceIndex.load(path)
-                changes = gallery.changes_since(index.position)
-        except FileNotFoundError:
-            return None
-        except (IndexDamagedError, GalleryError) as error:
-            log.warning("%s It is built again from the gallery.", error)
-            return None
-        index.remove(changes.removed)
-        embeddings = gallery.embeddings(changes.added)
-        there = ~np.isnan(embeddings[:, 0])
-        index.add(changes.added[there], embeddings[there])
-        index.position = changes.position
-        return index
-
-    def _built(self, gallery: Gallery) -> FaceIndex:
-        from face2vec.index import FaceIndex, available_memory, choose_kind
-
-        with gallery.snapshot() as faces:
-            kind = choose_kind(
-                faces.count, gallery.dimension, available_memory(), self._wanted_index
-            )
-            log.info("building a %s index of %d faces", kind, faces.count)
-            index = FaceIndex.build(faces, faces.count, gallery.dimension, kind)
-            index.position, index.gallery_uuid = faces.position, gallery.uuid
-        return index
-
-    def _save_index(self, gallery: Gallery) -> None:
-        """Write the index of the gallery as it is now, of the kind that its size asks for."""
-        from face2vec.index import available_memory, choose_kind
-
-        with self._lock:
-            index = self._current_index(gallery)
-            kind = choose_kind(
-                len(index), gallery.dimension, available_memory(), self._wanted_index
-            )
-            if kind != index.kind:
-                index = self._index = self._built(gallery)
-            if not index.mapped:  # a mapped one is the file itself
-                index.save(gallery.folder / INDEX_FILE, index.position, gallery.uuid)
-
     # Opening
+
+    def _index_of(self, gallery: Gallery) -> GalleryIndex:
+        with self._lock:
+            if self._index is None:
+                from face2vec.indexing import GalleryIndex
+
+                self._index = GalleryIndex(gallery, self._wanted_index)
+            return self._index
 
     def _load_model(self) -> LoadedModel:
         with self._lock:
@@ -689,11 +424,12 @@ class Face2Vec:
 
     def _writable(self) -> Gallery:
         """The gallery, made if it is not there, of this very model."""
-        model = self.encoder.model  # a network that cannot be loaded leaves no empty gallery behind
+        model = self._load_model()
         if self._folder is not None and self._gallery is None:
             try:
                 self._gallery = Gallery.open(self._folder)
             except GalleryNotFoundError:
+                model = self.encoder.model  # one that cannot be loaded leaves no gallery behind
                 fingerprint = _fingerprint(model, self.detector)
                 self._gallery = Gallery.create(
                     self._folder, fingerprint, model.description.dimension
@@ -768,9 +504,3 @@ def _model_fingerprint(model: LoadedModel) -> dict[str, Any]:
 def _words(mine: dict[str, Any], other: dict[str, Any]) -> str:
     differ = ", ".join(f"{k}: {v}" for k, v in mine.items() if other.get(k) != v and k != "key")
     return f"{mine.get('key')} ({differ})"
-
-
-def _bar(progress: bool, total: int | None) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="photo", disable=not progress, dynamic_ncols=True, smoothing=0.1)

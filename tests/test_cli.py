@@ -304,11 +304,11 @@ def test_index_interrupted_keeps_what_is_done(
 ) -> None:
     code = f"""
 import os, signal
-import face2vec.engine as engine
+import face2vec.building as building
 from face2vec.cli import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-read, calls = engine.read_photo_bytes, []
+read, calls = building.read_photo_bytes, []
 
 def read_and_press_ctrl_c(path):
     calls.append(path)
@@ -316,7 +316,7 @@ def read_and_press_ctrl_c(path):
         os.kill(os.getpid(), signal.SIGINT)
     return read(path)
 
-engine.read_photo_bytes = read_and_press_ctrl_c
+building.read_photo_bytes = read_and_press_ctrl_c
 main(["index", {str(faces_folder)!r}, "--gallery", {str(tmp_path / "g")!r},
       "--model", {str(tiny_model)!r}, "--threads", "1", "--json"])
 """
@@ -337,7 +337,7 @@ main(["index", {str(faces_folder)!r}, "--gallery", {str(tmp_path / "g")!r},
 
 
 def test_summary_names_the_first_of_many(capsys: pytest.CaptureFixture[str]) -> None:
-    from face2vec.engine import BuildSummary
+    from face2vec.building import BuildSummary
 
     unreadable = [(f"{n}.jpg", "truncated") for n in range(5)] + [("a\x1b.jpg", "missing")]
     summary = BuildSummary(
