@@ -14,7 +14,6 @@ import gc
 import os
 import statistics
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
@@ -65,7 +64,9 @@ def median_ms(do, queries: np.ndarray, repeats: int) -> float:
     )
 
 
-def measure(count: int, kinds: list[str], rounds: int) -> tuple[list[list[str]], list[list[str]]]:
+def measure(
+    count: int, kinds: list[str], rounds: int, keep: Path | None, build_only: bool
+) -> tuple[list[list[str]], list[list[str]]]:
     import faiss
 
     from face2vec.engine import Face2Vec
@@ -74,19 +75,27 @@ def measure(count: int, kinds: list[str], rounds: int) -> tuple[list[list[str]],
     embeddings, queries = faces(count, 1, people), faces(1000, 2, people)[:100]
     quality, speed = [], []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "gallery"
-        enrol(folder, embeddings)
+        folder = (keep or Path(name)) / str(count)
+        if not folder.exists():
+            enrol(folder, embeddings)
         flat = faiss.IndexFlatIP(DIMENSION)
         flat.add(embeddings)
         truth = flat.search(queries, 10)[1] + 1  # a gallery numbers its faces from one
         del flat, embeddings
         gc.collect()
         for kind in kinds:
-            (folder / "index.faiss").unlink(missing_ok=True)
+            index_file, kept = folder / "index.faiss", folder / f"{kind}.faiss"
+            index_file.unlink(missing_ok=True)
+            if kept.exists():
+                os.link(kept, index_file)
             with Face2Vec(folder, index=kind) as engine:
-                started = time.perf_counter()
-                engine.rebuild()
-                built = time.perf_counter() - started
+                if not kept.exists():
+                    took = seconds(engine.rebuild)
+                    kept.with_suffix(".txt").write_text(f"{took:.1f}", encoding="ascii")
+                    os.link(index_file, kept)
+                built = float(kept.with_suffix(".txt").read_text(encoding="ascii"))
+                if build_only:
+                    continue
                 size = (folder / "index.faiss").stat().st_size
                 found = engine.search(queries, k=10)
                 hits = [
@@ -138,14 +147,18 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--kinds", nargs="+", default=["exact", "hnsw", "ivf", "ivfpq"])
     parser.add_argument("--name", default="search")
+    parser.add_argument("--keep", type=Path, help="keep galleries and indexes in this folder")
+    parser.add_argument("--build-only", action="store_true", help="build what --keep lacks")
     given = parser.parse_args()
     quality: list[list[str]] = []
     speed: list[list[str]] = []
     for count in given.sizes:
         kinds = [k for k in given.kinds if count >= 100_000 or not k.startswith("ivf")]
-        more_quality, more_speed = measure(count, kinds, given.rounds)
+        more_quality, more_speed = measure(count, kinds, given.rounds, given.keep, given.build_only)
         quality += more_quality
         speed += more_speed
+    if given.build_only:
+        return
     body = "\n\n".join(
         (
             table(["faces", "index", "recall@10", "index on disk and in memory", "build"], quality),

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -86,18 +87,15 @@ class Build:
         encoder: gives the networks; called only when a photo has to be read.
         report: called with each photo that cannot be read.
         bar: moved on by each photo.
+        counts: the numbers of a `BuildSummary` so far, by name.
+        unreadable: (path, reason) so far.
     """
 
     gallery: Gallery
     encoder: Callable[[], Encoder]
     report: Callable[[PhotoError], None] | None
     bar: Any
-    photos: int = 0
-    added: int = 0
-    unchanged: int = 0
-    copies: int = 0
-    faces: int = 0
-    no_face: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     _batch: list[Entry] = field(default_factory=list)
 
@@ -107,7 +105,7 @@ class Build:
         try:
             for encoded in self._encoded(found):
                 self._enter(encoded)
-                self.photos += 1
+                self.counts["photos"] += 1
                 self.bar.update()
                 late = time.monotonic() - last > BATCH_SECONDS
                 if len(self._batch) >= BATCH_PHOTOS or (self._batch and late):
@@ -119,15 +117,10 @@ class Build:
     def summary(self, seconds: float, interrupted: bool) -> BuildSummary:
         """The counts, frozen."""
         return BuildSummary(
-            self.photos,
-            self.added,
-            self.unchanged,
-            self.copies,
-            self.faces,
-            self.no_face,
-            tuple(self.unreadable),
-            seconds,
-            interrupted,
+            **self.counts,
+            unreadable=tuple(self.unreadable),
+            seconds=seconds,
+            interrupted=interrupted,
         )
 
     def _encoded(self, found: Iterable[FoundPhoto]) -> Iterator[Encoded[_Task]]:
@@ -145,8 +138,7 @@ class Build:
                 continue
             here = (stat.st_size, stat.st_mtime_ns)
             if self.gallery.stat_of(str(photo.root), str(photo.path)) == here:
-                self.photos += 1
-                self.unchanged += 1
+                self.counts.update(photos=1, unchanged=1)
                 self.bar.update()
             else:
                 yield _Task(photo, *here)
@@ -169,16 +161,15 @@ class Build:
                 return  # its bytes were never seen: it is tried again next time
         place = (str(task.found.root), str(task.found.path), task.size, task.mtime_ns, task.sha256)
         if task.known or self._came_meanwhile(task.sha256):
-            self.copies += 1
+            self.counts["copies"] += 1
             self._batch.append(Entry.link(*place))
             return
-        self.added += 1
-        self.faces += len(encoded.faces)
+        self.counts.update(added=1, faces=len(encoded.faces))
         if error is not None:
             self._batch.append(Entry(*place, 0, 0, UNREADABLE, error.reason))
             return
         status = INDEXED if encoded.faces else NO_FACE
-        self.no_face += status == NO_FACE
+        self.counts["no_face"] += status == NO_FACE
         self._batch.append(
             Entry(*place, encoded.width, encoded.height, status, faces=encoded.faces)
         )
@@ -195,7 +186,7 @@ class Build:
         self._batch = []
         if lost:
             # The bytes that these link to left the gallery while they were on their way.
-            self.copies -= len(lost)
+            self.counts["copies"] -= len(lost)
             again = (FoundPhoto(Path(entry.root), Path(entry.path)) for entry in lost)
             for encoded in self._encoded(again):
                 self._enter(encoded)

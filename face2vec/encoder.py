@@ -106,8 +106,14 @@ class Encoder:
         )
 
     def encode(self, photo: Photo) -> list[Face]:
-        """Faces of one photo with their embeddings, most confident first."""
+        """Faces of one photo with their embeddings, most confident first.
+
+        Raises:
+            PhotoError: it has to be read again in full for a small face, and cannot be.
+        """
         cut = self._cut([_Cut(photo)], [photo])[0]
+        if cut.error is not None:
+            raise cut.error
         assert cut.crops is not None
         return _embedded(cut.faces, self.embed(cut.crops))
 
@@ -226,14 +232,15 @@ class Encoder:
 
     def _run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         model = self.model.description
-        outputs = self._network.run({self._network.input_name: standardize(crops, model)})
-        embeddings = outputs[0].reshape(len(outputs[0]), -1)
-        if embeddings.shape != (len(crops), model.dimension):
+        pixels = standardize(crops, model)
+        outputs = self._network.run({self._network.input_name: pixels})
+        shape = outputs[0].shape
+        if shape[:1] != (len(crops),) or outputs[0].size != len(crops) * model.dimension:
             raise ModelError(
-                f"model {model.key!r} gave embeddings of shape {embeddings.shape}, its "
-                f"description says ({len(crops)}, {model.dimension})"
+                f"model {model.key!r} gave embeddings of shape {shape} for input of shape "
+                f"{pixels.shape}, its description says ({len(crops)}, {model.dimension})"
             )
-        return embeddings
+        return outputs[0].reshape(len(crops), model.dimension)
 
 
 def _full_size(face: Face, photo: Photo) -> Face:

@@ -190,9 +190,8 @@ def pnet_graph() -> bytes:
     return chain.graph(1, [1, 3, "height", "width"], ["scores", "offsets"])
 
 
-def rnet_graph() -> bytes:
-    """The refinement network, on patches of 24 pixels."""
-    w = read_weights("rnet")
+def _patch_convolutions(w: Weights) -> _Chain:
+    """The three convolutions with which R-Net and O-Net begin."""
     chain = _Chain("pixels")
     chain.convolve(_takes_pixels(w[0:2]))
     chain.prelu(w[2])
@@ -202,6 +201,13 @@ def rnet_graph() -> bytes:
     chain.pool(3, ceil=False)
     chain.convolve(w[6:8])
     chain.prelu(w[8])
+    return chain
+
+
+def rnet_graph() -> bytes:
+    """The refinement network, on patches of 24 pixels."""
+    w = read_weights("rnet")
+    chain = _patch_convolutions(w)
     trunk = _flat_dense(chain, w[9:12], (3, 3, 64))
     chain.then("Gemm", *w[12:14], after=trunk, out="offsets")
     chain.face_probability(w[14:16], trunk)
@@ -211,15 +217,7 @@ def rnet_graph() -> bytes:
 def onet_graph() -> bytes:
     """The output network, on patches of 48 pixels."""
     w = read_weights("onet")
-    chain = _Chain("pixels")
-    chain.convolve(_takes_pixels(w[0:2]))
-    chain.prelu(w[2])
-    chain.pool(3, ceil=True)
-    chain.convolve(w[3:5])
-    chain.prelu(w[5])
-    chain.pool(3, ceil=False)
-    chain.convolve(w[6:8])
-    chain.prelu(w[8])
+    chain = _patch_convolutions(w)
     chain.pool(2, ceil=True)
     chain.convolve(w[9:11])
     chain.prelu(w[11])

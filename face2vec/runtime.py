@@ -39,7 +39,11 @@ class Network(Protocol):
     input_name: str
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """Run one batch: arrays by input name in, the graph's outputs in order out."""
+        """Run one batch: arrays by input name in, the graph's outputs in order out.
+
+        Raises:
+            ModelError: the graph does not take such input.
+        """
         ...
 
 
@@ -171,7 +175,10 @@ class _OnnxNetwork:
         self.input_name = str(self._session.get_inputs()[0].name)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        outputs: list[NDArray[np.float32]] = self._session.run(None, dict(inputs))
+        try:
+            outputs: list[NDArray[np.float32]] = self._session.run(None, dict(inputs))
+        except Exception as error:  # onnxruntime's exceptions share no base but Exception
+            raise _cannot_take(inputs, error) from error
         return outputs
 
 
@@ -204,12 +211,21 @@ class _OpenVinoNetwork:
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         if not hasattr(self._mine, "request"):
             self._mine.request = self._compiled.create_infer_request()
-        results = self._mine.request.infer(dict(inputs))
+        try:
+            results = self._mine.request.infer(dict(inputs))
+        except RuntimeError as error:
+            raise _cannot_take(inputs, error) from error
         return [results[output] for output in self._compiled.outputs]
 
 
 def _name(graph: Graph) -> str:
     return "the graph" if isinstance(graph, bytes) else str(graph)
+
+
+def _cannot_take(inputs: Mapping[str, NDArray[Any]], error: Exception) -> ModelError:
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+    words = " ".join(str(error).split())[:300]
+    return ModelError(f"the network cannot be run on the input {shapes}: {words}")
 
 
 def _line(error: Exception) -> str:

@@ -258,8 +258,10 @@ def _standardize_each(rows: NDArray[np.float32]) -> None:
     """
     n = rows.shape[1]
     rows -= rows.mean(axis=1, dtype=np.float64, keepdims=True).astype(np.float32)
-    std = np.sqrt(np.einsum("ij,ij->i", rows, rows) / n)
-    rows /= np.maximum(std, 1 / math.sqrt(n))[:, np.newaxis]
+    # Not einsum: it adds up one row in another order than several, and a crop has to give the
+    # same bits whatever stands beside it.
+    std = np.linalg.norm(rows, axis=1, keepdims=True) / math.sqrt(n)
+    rows /= np.maximum(std, 1 / math.sqrt(n))
 
 
 def check_precision(precision: str) -> None:
