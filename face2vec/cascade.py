@@ -185,8 +185,8 @@ class Detector:
         smallest = self.settings.smallest_face(width, height)
         levels = []
         for scale in _scales((height, width), smallest, self.settings.scale_factor):
-            scores, offsets = self._pnet.run({"pixels": area_level(planes[0], scale)[None]})
-            boxes, scores = _cells(scores[0, 0], offsets[0], self.settings.thresholds[0])
+            odds, offsets = self._pnet.run({"pixels": area_level(planes[0], scale)[None]})
+            boxes, scores = _cells(odds[0, 0], offsets[0], self.settings.thresholds[0])
             keep = suppress(boxes, scores, LEVEL_OVERLAP)
             levels.append((boxes[keep] / np.float32(scale), scores[keep]))
         if not levels:
@@ -199,8 +199,8 @@ class Detector:
 
     def _refine(self, candidates: _Candidates, planes: list[Array]) -> _Candidates:
         patches = self._cut(candidates, planes, RNET_SIDE)
-        scores, offsets = _in_blocks(self._rnet, patches, self._rnet_block, 1, 4)
-        scores = scores[:, 0]
+        odds, offsets = _in_blocks(self._rnet, patches, self._rnet_block, 1, 4)
+        scores = _probability(odds[:, 0])
         refined = _Candidates(
             _regressed(candidates.boxes, offsets), scores, candidates.owners
         ).take(scores > self.settings.thresholds[1])
@@ -209,8 +209,8 @@ class Detector:
 
     def _decide(self, candidates: _Candidates, planes: list[Array]) -> _Candidates:
         patches = self._cut(candidates, planes, ONET_SIDE)
-        scores, offsets, points = _in_blocks(self._onet, patches, self._onet_block, 1, 4, 10)
-        scores = scores[:, 0]
+        odds, offsets, points = _in_blocks(self._onet, patches, self._onet_block, 1, 4, 10)
+        scores = _probability(odds[:, 0])
         boxes = candidates.boxes
         # The weights count a box's pixels inclusively and from one.
         size = boxes[:, 2:] - boxes[:, :2] + 1
@@ -317,13 +317,25 @@ def _planes(image: ImageArray) -> Array:
     return planes
 
 
-def _cells(scores: Array, offsets: Array, threshold: float) -> tuple[Array, Array]:
+def _probability(odds: Array) -> Array:
+    """Probability of a face from the logarithm of its odds: of two classes, the softmax."""
+    one = np.float32(1)
+    probability: Array = one / (one + np.exp(-np.maximum(odds, np.float32(-80))))
+    return probability
+
+
+def _cells(odds: Array, offsets: Array, threshold: float) -> tuple[Array, Array]:
     """Boxes (n, 4) and scores (n,) of P-Net's cells above the threshold."""
-    rows, columns = np.nonzero(scores > threshold)
+    # The bound is a little low, so that the probability decides.
+    bound = math.log(max(threshold, 1e-9) / max(1 - threshold, 1e-9)) - 1e-3
+    rows, columns = np.nonzero(odds > bound)
+    scores = _probability(odds[rows, columns])
+    kept = scores > threshold
+    rows, columns, scores = rows[kept], columns[kept], scores[kept]
     first = np.stack([columns, rows], axis=1).astype(np.float32) * STRIDE
     # The weights count a cell's pixels from one to twelve.
     boxes = np.concatenate([first + 1, first + CELL], axis=1)
-    return boxes + offsets[rows, columns] * (CELL - 1), scores[rows, columns]
+    return boxes + offsets[rows, columns] * (CELL - 1), scores
 
 
 def _regressed(boxes: Array, offsets: Array) -> Array:
@@ -376,7 +388,7 @@ def suppress(
 
     Args:
         boxes: (n, 4) left, top, right, bottom.
-        scores: (n,), higher is better; of equal ones the earlier is better.
+        scores: (n,), higher is better; of equal ones any, the same one every time.
         threshold: 0…1.
         measure: the intersection is compared with the union or with the smaller box.
 
@@ -388,7 +400,9 @@ def suppress(
     if count < 2:
         return keep
     rank = np.empty(count, np.intp)
-    rank[np.argsort(-scores, kind="stable")] = np.arange(count)
+    # Not a stable sort: many a score is 1 to the last bit, and this is how the weights' own
+    # package happens to choose among them.
+    rank[np.argsort(scores.astype(np.float64))[::-1]] = np.arange(count)
     # In order of their left edges, the boxes that a run of boxes can touch are a run too.
     order = np.argsort(boxes[:, 0], kind="stable")
     boxes, rank = boxes[order], rank[order]

@@ -114,6 +114,7 @@ class Face2Vec:
         if self._gallery is not None:
             self._gallery.close()
             self._gallery = None
+        self._index = None
 
     # Encoding
 
@@ -309,11 +310,12 @@ class Face2Vec:
         """The largest face of each photo, and the mean of their embeddings."""
         opened = [self._open(photo) for photo in photos]
         name = ", ".join(photo.name for photo in opened)
-        largest = [
-            (max(faces, key=lambda face: face.area), photo)
-            for faces, photo in zip(self.bulk_encode(opened), opened, strict=True)
-            if faces
-        ]
+        largest = []
+        for faces, photo in zip(self.bulk_encode(opened), opened, strict=True):
+            if len(faces) > 1:
+                log.warning("%s: took the largest of %d faces", photo.name, len(faces))
+            if faces:
+                largest.append((max(faces, key=lambda face: face.area), photo))
         if not largest:
             raise NoFaceError(f"no face found in any of: {name}. Give photos that show the person")
         if len(largest) < len(opened):

@@ -2,14 +2,14 @@
 
 Zhang, Zhang, Li, Qiao: Joint Face Detection and Alignment using Multi-task
 Cascaded Convolutional Networks, 2016, figure 2. Each graph takes float32 RGB
-planes, pixel values minus 127.5, and gives the probability of a face first.
+planes, pixel values minus 127.5, and gives the logarithm of the odds for a face first.
 
 ====== ============================ =======================================
 graph  input ``pixels``             outputs
 ====== ============================ =======================================
-P-Net  (1, 3, height, width)        scores (1, 1, h, w), offsets (1, h, w, 4)
-R-Net  (n, 3, 24, 24)               scores (n, 1), offsets (n, 4)
-O-Net  (n, 3, 48, 48)               scores (n, 1), offsets (n, 4), landmarks (n, 10)
+P-Net  (1, 3, height, width)        odds (1, 1, h, w), offsets (1, h, w, 4)
+R-Net  (n, 3, 24, 24)               odds (n, 1), offsets (n, 4)
+O-Net  (n, 3, 48, 48)               odds (n, 1), offsets (n, 4), landmarks (n, 10)
 ====== ============================ =======================================
 
 R-Net and O-Net read the patches of `crop_graph`.
@@ -135,14 +135,13 @@ class _Chain:
     def dense(self, weights: Sequence[NDArray[np.float32]], after: str | None = None) -> str:
         return self.then("Gemm", *weights, after=after)
 
-    def face_probability(self, logits: Sequence[NDArray[np.float32]], trunk: str) -> None:
-        """Output ``scores``: of a softmax over two classes, the second is this sigmoid."""
+    def face_log_odds(self, logits: Sequence[NDArray[np.float32]], trunk: str) -> None:
+        """Output ``odds``: the second class's logit less the first's."""
         kernel, bias = (values[..., 1:] - values[..., :1] for values in logits)
         if kernel.ndim == 4:
-            self.convolve([kernel, bias], after=trunk)
+            self.then("Conv", kernel.transpose(3, 2, 0, 1), bias, after=trunk, out="odds")
         else:
-            self.dense([kernel, bias], after=trunk)
-        self.then("Sigmoid", out="scores")
+            self.then("Gemm", kernel, bias, after=trunk, out="odds")
 
     def graph(self, element: int, shape: Sequence[Any], outputs: Sequence[str]) -> bytes:
         return _serialise(
@@ -186,8 +185,8 @@ def pnet_graph() -> bytes:
     trunk = chain.prelu(w[8])
     chain.convolve(w[9:11])
     chain.then("Transpose", perm=[0, 2, 3, 1], out="offsets")
-    chain.face_probability(w[11:13], trunk)
-    return chain.graph(1, [1, 3, "height", "width"], ["scores", "offsets"])
+    chain.face_log_odds(w[11:13], trunk)
+    return chain.graph(1, [1, 3, "height", "width"], ["odds", "offsets"])
 
 
 def _patch_convolutions(w: Weights) -> _Chain:
@@ -210,8 +209,8 @@ def rnet_graph() -> bytes:
     chain = _patch_convolutions(w)
     trunk = _flat_dense(chain, w[9:12], (3, 3, 64))
     chain.then("Gemm", *w[12:14], after=trunk, out="offsets")
-    chain.face_probability(w[14:16], trunk)
-    return chain.graph(1, ["n", 3, 24, 24], ["scores", "offsets"])
+    chain.face_log_odds(w[14:16], trunk)
+    return chain.graph(1, ["n", 3, 24, 24], ["odds", "offsets"])
 
 
 def onet_graph() -> bytes:
@@ -224,8 +223,8 @@ def onet_graph() -> bytes:
     trunk = _flat_dense(chain, w[12:15], (3, 3, 128))
     chain.then("Gemm", *w[15:17], after=trunk, out="offsets")
     chain.then("Gemm", *w[17:19], after=trunk, out="landmarks")
-    chain.face_probability(w[19:21], trunk)
-    return chain.graph(1, ["n", 3, 48, 48], ["scores", "offsets", "landmarks"])
+    chain.face_log_odds(w[19:21], trunk)
+    return chain.graph(1, ["n", 3, 48, 48], ["odds", "offsets", "landmarks"])
 
 
 def _flat_dense(chain: _Chain, weights: Weights, shape: tuple[int, int, int]) -> str:
