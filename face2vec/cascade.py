@@ -36,7 +36,7 @@ STRIDE = 2  # pixels between two of them
 LEVEL_OVERLAP = 0.5  # IoU within one level of the pyramid
 OVERLAP = 0.7  # IoU across levels, and after R-Net and O-Net
 RNET_SIDE, ONET_SIDE = 24, 48
-AREA_BLOCK, AREA_PRODUCT = 16, 250_000
+AREA_BLOCK, AREA_PRODUCT = 8, 250_000
 # Patches in one run: what stays in a core's cache, and what keeps a GPU busy.
 RNET_BLOCK = {"onnxruntime": 16, "cuda": 512}
 ONET_BLOCK = {"onnxruntime": 4, "cuda": 128}
