@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import nbclient
+import nbformat
+import pytest
+
+import face2vec
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+MOST_CELLS = 25
+MOST_BYTES = 300_000
+SOMEBODYS_FOLDER = re.compile(r"(?:/(?:tmp|root|home|Users|work|private|var|opt)/|\b[A-Z]:\\)")
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def words(output: Any) -> str:
+    """What an output says, without the pictures in it, whose base64 may spell anything."""
+    data = {kind: text for kind, text in output.get("data", {}).items() if "image/" not in kind}
+    return re.sub(r"data:image/\w+;base64,[\w+/=]*", "", json.dumps({**output, "data": data}))
+
+
+def test_notebooks_are_the_two_that_are_meant() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["01_search_in_three_lines", "02_build_an_index"]
+
+
+@pytest.mark.slow
+@each_notebook
+def test_notebook_runs(
+    path: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACE2VEC_MODEL", str(tiny_model))
+    monkeypatch.setenv("PYTHONPATH", str(Path(face2vec.__file__).parents[1]))  # the one under test
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = nbformat.read(path, as_version=4)
+    place = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=place).execute()
+    assert [cell.execution_count for cell in code_cells(notebook)] == list(
+        range(1, len(code_cells(notebook)) + 1)
+    )
+    complaints = [
+        output.text
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        if output.get("name") == "stderr"
+    ]
+    assert complaints == []
+
+
+@each_notebook
+def test_notebook_begins_with_words_and_then_all_imports(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.cells[0].cell_type == "markdown"
+    assert notebook.cells[0].source.startswith("# ")
+    first, *others = code_cells(notebook)
+    assert "from face2vec import" in first.source
+    assert [c.source for c in others if re.search(r"^\s*(import|from) ", c.source, re.M)] == []
+
+
+@each_notebook
+def test_notebook_uses_public_names_only(path: Path) -> None:
+    source = "\n".join(cell.source for cell in code_cells(nbformat.read(path, as_version=4)))
+    assert re.findall(r"face2vec\.\w+ import|\.\s*_[a-z]\w*", source) == []
+
+
+@each_notebook
+def test_notebook_is_kept_with_the_outputs_of_one_run(path: Path) -> None:
+    cells = code_cells(nbformat.read(path, as_version=4))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert len(outputs) > len(cells) / 2
+    assert [output for output in outputs if output.output_type == "error"] == []
+    assert [output for output in outputs if output.get("name") == "stderr"] == []
+
+
+@each_notebook
+def test_notebook_is_small(path: Path) -> None:
+    assert len(nbformat.read(path, as_version=4).cells) <= MOST_CELLS
+    assert path.stat().st_size < MOST_BYTES
+
+
+@each_notebook
+def test_notebook_says_nothing_of_the_machine_it_ran_on(path: Path) -> None:
+    for cell in code_cells(nbformat.read(path, as_version=4)):
+        assert [SOMEBODYS_FOLDER.findall(words(output)) for output in cell.outputs] == [
+            [] for _ in cell.outputs
+        ]
+
+
+@each_notebook
+def test_notebook_says_which_model_its_outputs_are_of(path: Path) -> None:
+    opening = nbformat.read(path, as_version=4).cells[0].source
+    for said in ("FACE2VEC_MODEL", "face-reidentification-retail-0095", "Apache-2.0", "256"):
+        assert said in opening
