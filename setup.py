@@ -30,7 +30,8 @@ EXTRAS = {
         "scipy>=1.13",  # keras-facenet imports these two and does not declare them
         "opencv-python-headless>=4.10",
     ],
-    "gpu": ["faiss-gpu>=1.15; sys_platform == 'linux'", "onnxruntime-gpu>=1.20"],
+    # Beside the processor's builds of the same names these do not win by themselves: docs/gpu.md.
+    "gpu": ["faiss-gpu>=1.15; sys_platform == 'linux'", "onnxruntime-gpu>=1.21"],
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
     "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
 }

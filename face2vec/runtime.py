@@ -111,7 +111,7 @@ def choose_runtime(wish: str = "auto", threads: int | None = None) -> Runtime:
     elif wish == "cuda" and not _has_cuda():
         raise RuntimeUnavailableError(
             "runtime 'cuda' was asked for, but this ONNX Runtime offers no CUDA device. "
-            "Install onnxruntime-gpu instead of onnxruntime (see 'On a GPU' in the README), "
+            "Install onnxruntime-gpu instead of onnxruntime (see docs/gpu.md), "
             "or choose runtime='auto'."
         )
     elif wish == "openvino" and not importlib.util.find_spec("openvino"):
@@ -134,9 +134,23 @@ def detector_runtime(embedding_runtime: Runtime) -> Runtime:
 
 
 def _has_cuda() -> bool:
+    """Whether a network really starts on CUDA; what ONNX Runtime was built with is not enough."""
     import onnxruntime
 
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return False
+    from onnx import TensorProto, helper
+
+    onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "try", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CUDAExecutionProvider"]
+    )
+    return "CUDAExecutionProvider" in session.get_providers()
 
 
 def _has_bf16() -> bool:
@@ -168,8 +182,8 @@ class _OnnxNetwork:
             ) from error
         if cuda and "CUDAExecutionProvider" not in self._session.get_providers():
             raise RuntimeUnavailableError(
-                "ONNX Runtime offers CUDA but could not start it (is the CUDA 12 runtime "
-                "installed?). Choose runtime='onnxruntime' to use the processor."
+                "ONNX Runtime offers CUDA but could not start it (are its CUDA libraries "
+                "installed? see docs/gpu.md). Choose runtime='onnxruntime' to use the processor."
             )
 
         self.input_name = str(self._session.get_inputs()[0].name)

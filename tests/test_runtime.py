@@ -64,10 +64,28 @@ def test_auto_takes_onnxruntime_without_openvino(monkeypatch: pytest.MonkeyPatch
     assert choose_runtime() == Runtime("onnxruntime", "f32", os.cpu_count() or 1)
 
 
-def test_auto_takes_cuda_where_onnxruntime_offers_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    offer(monkeypatch, "CUDAExecutionProvider")
+def test_auto_takes_cuda_where_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("face2vec.runtime._has_cuda", lambda: True)
     assert choose_runtime(threads=3) == Runtime("cuda", "f32", 3)
     assert detector_runtime(choose_runtime(threads=3)) == Runtime("cuda", "f32", 3)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider':UserWarning")
+@pytest.mark.usefixtures("no_openvino")
+def test_auto_goes_on_where_cuda_is_offered_and_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offer(monkeypatch, "CUDAExecutionProvider")
+    assert choose_runtime().name == "onnxruntime"
+
+
+@pytest.mark.gpu
+def test_cuda_gives_the_embeddings_of_the_processor(tiny_model: Path) -> None:
+    crops = np.random.default_rng(0).random((5, 3, 112, 112), dtype=np.float32)
+    there, here = (
+        Runtime(name).load(tiny_model).run({"crops": crops})[0] for name in ("cuda", "onnxruntime")
+    )
+    np.testing.assert_allclose(there, here, atol=1e-4)
 
 
 def test_onnxruntime_asked_for_by_name_is_taken_whatever_else_is_there(
