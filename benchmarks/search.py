@@ -46,7 +46,11 @@ def enrol(folder: Path, embeddings: np.ndarray) -> None:
     from face2vec.gallery import INDEXED, Entry, Gallery
     from face2vec.records import Face
 
-    fingerprint = {"detector": {}, "model": {"key": "synthetic", "origin": "synthetic"}}
+    fingerprint = {
+        "cascade": 1,
+        "detector": {},
+        "model": {"key": "synthetic", "origin": "synthetic"},
+    }
     points = ((1.0, 1.0),) * 5
     with Gallery.create(folder, fingerprint, DIMENSION) as gallery, gallery.writing():
         for start in range(0, len(embeddings), 10_000):

@@ -442,6 +442,13 @@ class Face2Vec:
         return gallery
 
     def _check_model(self, gallery: Gallery, model: LoadedModel) -> None:
+        version = gallery.fingerprint["cascade"]
+        if version != CASCADE_VERSION:
+            raise GalleryMismatchError(
+                f"the gallery {gallery.folder} was made with version {version} of the cascade, "
+                f"this face2vec has version {CASCADE_VERSION} and cuts faces in another way: use "
+                "the face2vec that made it, or make a new gallery"
+            )
         made = {k: v for k, v in gallery.fingerprint["model"].items() if k != "origin"}
         mine = {k: v for k, v in _model_fingerprint(model).items() if k != "origin"}
         if made != mine:

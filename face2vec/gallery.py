@@ -524,13 +524,13 @@ class Gallery:
         return result
 
     @contextmanager
-    def snapshot(self, batch_size: int = 4096) -> Iterator[Snapshot]:
+    def snapshot(self, batch_size: int = 1024) -> Iterator[Snapshot]:
         """One state of the gallery, held for as long as the ``with`` lasts."""
         with self._file.reading() as connection:
             yield Snapshot(self, connection, batch_size)
 
     def iter_embeddings(
-        self, batch_size: int = 4096
+        self, batch_size: int = 1024
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """All embeddings in one state of the gallery, in order of id.
 

@@ -168,8 +168,10 @@ class _OnnxNetwork:
         # One thread a run and many runs at once: no core waits for another at each layer.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        # Photos differ in size; an arena that grows to the largest of each never gives it back.
+        # Photos differ in size; what is kept for the largest so far would never be given back.
+        # Detection takes as long without.
         options.enable_mem_pattern = False
+        options.enable_cpu_mem_arena = False
         providers = ["CUDAExecutionProvider"] if cuda else []
         source = graph if isinstance(graph, bytes) else str(graph)
         try:

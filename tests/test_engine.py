@@ -722,6 +722,21 @@ def test_model_that_makes_other_embeddings_is_refused_in_words(
     assert dump(folder) == before
 
 
+def test_gallery_of_another_cascade_is_refused(
+    folder: Path, faces_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("face2vec.engine.CASCADE_VERSION", 2)
+    before = dump(folder)
+    with open_engine(folder) as engine:
+        with pytest.raises(GalleryMismatchError, match="version 1 of the cascade.*has version 2"):
+            engine.search(faces_folder / "hopper.jpg")
+        with pytest.raises(GalleryMismatchError, match="version 1 of the cascade"):
+            engine.add(faces_folder)
+        query = engine._readable().faces([1])[0].face  # embeddings are as comparable as they were
+        assert engine.search(query, k=1)[0].matches[0].similarity > 0.9
+    assert dump(folder) == before
+
+
 def test_same_model_under_another_name_is_the_same(
     folder: Path, tiny_model: Path, tmp_path: Path, faces_folder: Path
 ) -> None:
