@@ -728,7 +728,7 @@ def test_gallery_of_another_cascade_is_refused(
     monkeypatch.setattr("face2vec.engine.CASCADE_VERSION", 2)
     before = dump(folder)
     with open_engine(folder) as engine:
-        with pytest.raises(GalleryMismatchError, match="version 1 of the cascade.*has version 2"):
+        with pytest.raises(GalleryMismatchError, match=r"version 1 of the cascade.*has version 2"):
             engine.search(faces_folder / "hopper.jpg")
         with pytest.raises(GalleryMismatchError, match="version 1 of the cascade"):
             engine.add(faces_folder)
