@@ -215,12 +215,11 @@ class Encoder:
     def _embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         model = self.model.description
         embeddings = np.empty((len(crops), model.dimension), np.float32)
-        for start in range(0, len(crops), BATCH):
-            part = crops[start : start + BATCH]
-            total = self._run(part)
+        for part in _powers_of_two(len(crops)):
+            total = self._run(crops[part])
             if model.mirror:
-                total = total + self._run(part[:, :, ::-1])
-            embeddings[start : start + BATCH] = total
+                total = total + self._run(crops[part][:, :, ::-1])
+            embeddings[part] = total
         lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
         if not np.isfinite(lengths).all() or (lengths == 0).any():
             raise ModelError(
@@ -241,6 +240,15 @@ class Encoder:
                 f"{pixels.shape}, its description says ({len(crops)}, {model.dimension})"
             )
         return outputs[0].reshape(len(crops), model.dimension)
+
+
+def _powers_of_two(count: int) -> Iterator[slice]:
+    """Parts of 32, 16, 8, 4, 2 and 1: OpenVINO compiles, and keeps, a network for each size."""
+    start = 0
+    while start < count:
+        step = min(BATCH, 1 << ((count - start).bit_length() - 1))
+        yield slice(start, start + step)
+        start += step
 
 
 def _full_size(face: Face, photo: Photo) -> Face:
