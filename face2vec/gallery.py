@@ -516,11 +516,19 @@ class Gallery:
     def embeddings(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Embeddings float32 (n, d) in the order asked for; NaN for an id that is not there."""
         result = np.full((len(ids), self._dimension), np.nan, dtype=np.float32)
-        statement = "SELECT embedding FROM faces WHERE id = ?"
+        wanted = [int(i) for i in ids]
+        blobs: dict[int, bytes] = {}
         with self._file.reading() as connection:
-            blobs = [connection.execute(statement, (int(i),)).fetchone() for i in ids]
-        present = [row for row, blob in enumerate(blobs) if blob is not None]
-        result[present] = self._matrix([blobs[row][0] for row in present])
+            for start in range(0, len(wanted), _FACES_A_QUERY):
+                some = wanted[start : start + _FACES_A_QUERY]
+                marks = ",".join("?" * len(some))
+                blobs.update(
+                    connection.execute(
+                        f"SELECT id, embedding FROM faces WHERE id IN ({marks})", some
+                    )
+                )
+        present = [row for row, i in enumerate(wanted) if i in blobs]
+        result[present] = self._matrix([blobs[wanted[row]] for row in present])
         return result
 
     @contextmanager
