@@ -41,7 +41,10 @@ HNSW_BYTES = 8 * HNSW_LINKS + 32  # a face beside its vector: links, level and i
 HNSW_DEAD_SHARE = 0.2
 # ivf, and ivfpq with the exact similarities of 4 k faces or more, by how many of 1,024 lists
 # are searched: 32: 0.965 / 0.999, 64: 0.980 / 1.000, 128: 0.991 / 1.000.
+# At a million, 4,000 lists, 10 faces a person, ivfpq: 64 / 128 / 256 / 512: 0.67 / 0.78 / 0.86 /
+# 0.93, so an eighth of the lists, and 64 at least.
 IVF_LISTS_SEARCHED = 64
+IVF_SHARE_SEARCHED = 8
 IVF_LISTS_MOST = 16_384
 # FAISS asks for 39 examples a centroid, and there are 256 of them in each part of a code.
 EXAMPLES_A_CENTROID = 40
@@ -331,7 +334,9 @@ class FaceIndex:
             return faiss.SearchParametersHNSW(efSearch=breadth)
         lists = self._index.nlist
         enough = math.ceil(4 * wanted * lists / self._index.ntotal)
-        return faiss.SearchParametersIVF(nprobe=min(lists, max(IVF_LISTS_SEARCHED, enough)))
+        return faiss.SearchParametersIVF(
+            nprobe=min(lists, max(IVF_LISTS_SEARCHED, lists // IVF_SHARE_SEARCHED, enough))
+        )
 
     def _checked(self, vectors: Vectors) -> Vectors:
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
