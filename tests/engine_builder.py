@@ -22,6 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gallery_builder import in_child
+
 from face2vec import Face2Vec, building
 from face2vec.gallery import Entry, Gallery
 
@@ -85,20 +87,6 @@ def arm(point: str) -> None:
             fsync(descriptor)
 
         os.fsync = deadly
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Process number of a fork that does the work and ends with 0."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        work()
-    except BaseException as error:
-        sys.stderr.write(f"{error!r}\n")
-        sys.stderr.flush()
-        os._exit(1)
-    os._exit(0)
 
 
 def kill_and_go_on(folder: Path, model: Path, photos: Path, point: str) -> dict[str, object]:

@@ -87,7 +87,7 @@ def record(gallery: Gallery, photos: Path, batch: list[Entry]) -> None:
     assert again == []
 
 
-def in_child(work: Callable[[], None]) -> int:
+def in_child(work: Callable[[], object]) -> int:
     """Process number of a fork that does the work and ends with 0."""
     child = os.fork()
     if child:
