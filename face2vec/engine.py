@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -22,7 +23,7 @@ from face2vec.errors import (
     PhotoError,
     SettingsError,
 )
-from face2vec.gallery import Gallery, Removed
+from face2vec.gallery import Gallery, Removed, StoredFaces
 from face2vec.models import DEFAULT_MODEL, LoadedModel, load_model
 from face2vec.photos import MAX_PIXELS, PhotoLike, find_photos
 from face2vec.records import Face, Match, Photo
@@ -252,28 +253,24 @@ class Face2Vec:
         name, faces, embeddings, source = self._query(query, gallery)
         if not len(embeddings):
             return []
-        index = self._index_of(gallery).current()
-        itself = [face.id for face in faces if face is not None and face.id is not None]
-        similarities, ids = index.search(embeddings, k + len(itself), gallery.embeddings)
-        found = []
-        for face, row, row_ids in zip(faces, similarities, ids, strict=True):
-            keep = np.ones(len(row), bool) if not itself else ~np.isin(row_ids, itself)
-            if min_similarity is not None:
-                keep &= row >= min_similarity
-            row, row_ids = row[keep][:k], row_ids[keep][:k]
-            found.append(Found(name, face, self._matches(gallery, row, row_ids), source))
-        return found
-
-    def _matches(
-        self, gallery: Gallery, similarities: NDArray[np.float32], ids: NDArray[np.int64]
-    ) -> Matches:
-        by_id = dict(zip(ids.tolist(), similarities.tolist(), strict=True))
-        stored = gallery.faces(by_id, with_embeddings=False)
-        return Matches(
-            Match(rank, by_id[one.face.id], one.face, one.photo, one.copies)
-            for rank, one in enumerate(stored, 1)
-            if one.face.id is not None
-        )
+        itself = _own_record(query, gallery) if isinstance(query, Face) else None
+        with gallery.snapshot(mapped=True) as now:
+            with self._index_of(gallery).at(now) as index:
+                wanted = k if itself is None else k + 1
+                similarities, ids = index.search(embeddings, wanted, now.embeddings)
+            if itself is not None or min_similarity is not None:
+                lowest = -1.0 if min_similarity is None else min_similarity
+                for n, row in enumerate(similarities):
+                    keep = row >= lowest
+                    if itself is not None:
+                        keep &= ids[n] != itself.id
+                    similarities[n], ids[n] = row[keep][:k], ids[n][keep][:k]
+            everyone = ids[0] if len(ids) == 1 else np.unique(np.concatenate(ids))
+            stored = now.faces(everyone.tolist())
+        return [
+            Found(name, face, _matches(stored, row, row_ids), source)
+            for face, row, row_ids in zip(faces, similarities, ids, strict=True)
+        ]
 
     def _query(
         self, query: Query, gallery: Gallery
@@ -296,13 +293,13 @@ class Face2Vec:
     def _embedding_of(self, face: Face, gallery: Gallery) -> NDArray[np.float32]:
         if face.embedding is not None:
             return face.embedding
-        stored = gallery.faces([] if face.id is None else [face.id])
-        if not stored or stored[0].face.embedding is None:
+        own = _own_record(face, gallery)
+        if own is None or own.embedding is None:
             raise SettingsError(
                 f"{face!r} has no embedding and is not in the gallery; search with a face from "
                 "encode() or from a match"
             )
-        return stored[0].face.embedding
+        return own.embedding
 
     def _one_person(
         self, photos: Sequence[PhotoLike | Photo]
@@ -378,13 +375,15 @@ class Face2Vec:
         """What there is, as JSON-able values: counts, model, detector, runtime, index, sizes."""
         gallery = self._readable()
         index = self._index_of(gallery)
+        with gallery.snapshot() as now, index.at(now) as current:
+            kind = current.kind
         runtime = choose_runtime(self._runtime_wish, self._threads)
         return {
             "gallery": str(gallery.folder),
             **gallery.counts()._asdict(),
             "made_with": gallery.fingerprint,
             "dimension": gallery.dimension,
-            "index": index.current().kind,
+            "index": kind,
             "bytes": sum(file.stat().st_size for file in gallery.folder.iterdir()),
             "index_bytes": index.path.stat().st_size if index.path.exists() else 0,
             "runtime": runtime.describe(),
@@ -469,19 +468,50 @@ class Face2Vec:
             )
 
 
+def _own_record(face: Face, gallery: Gallery) -> Face | None:
+    """The gallery's record of a face; None where its id is another's, as from another gallery."""
+    for stored in gallery.faces([] if face.id is None else [face.id]):
+        own = stored.face
+        if (
+            (own.box, own.landmarks, own.confidence) == (face.box, face.landmarks, face.confidence)
+        ) and (
+            own.embedding is None
+            or face.embedding is None
+            or np.array_equal(own.embedding, face.embedding)
+        ):
+            return own
+    return None
+
+
+def _matches(
+    stored: StoredFaces, similarities: NDArray[np.float32], ids: NDArray[np.int64]
+) -> Matches:
+    """The faces that were found; their records are made when they are first looked at."""
+    some = stored.of(ids.tolist())
+
+    def ranked() -> Iterator[Match]:
+        by_id = dict(zip(ids.tolist(), similarities.tolist(), strict=True))
+        for rank, one in enumerate(some.records(), 1):
+            similarity = max(-1.0, min(by_id[one.face.id], 1.0))  # it may be off by a last bit
+            yield Match(rank, similarity, one.face, one.photo, one.copies)
+
+    return Matches.later(len(some), ranked)
+
+
 def _unit_rows(query: NDArray[Any], dimension: int) -> NDArray[np.float32]:
     """Embeddings of a query, (d,) or (n, d), as unit rows (n, d)."""
-    rows = np.atleast_2d(query).astype(np.float32)
+    rows: NDArray[np.float32] = np.array(query, dtype=np.float32, ndmin=2)
     if rows.ndim != 2 or rows.shape[1] != dimension:
         raise SettingsError(
             f"the query has shape {query.shape}; embeddings of this gallery are ({dimension},), "
             f"several of them (n, {dimension})"
         )
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    if not (np.isfinite(lengths) & (lengths > 0)).all():
-        raise SettingsError("an embedding of the query has no or infinite length")
-    unit: NDArray[np.float32] = rows / lengths
-    return unit
+    for row in rows:
+        length = math.sqrt(row.dot(row))
+        if not 0 < length < math.inf:
+            raise SettingsError("an embedding of the query has no or infinite length")
+        row /= length
+    return rows
 
 
 def _fingerprint(model: LoadedModel, detector: DetectorSettings) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -23,13 +24,15 @@ from face2vec.errors import (
     GalleryNotFoundError,
 )
 
-FORMAT = 1
+FORMAT = 2
 FILE = "gallery.sqlite"
 
-# A face with 512 numbers takes about 2.2 kB: SQLite's usual page of 4 kB holds one
-# of them and wastes the rest, 16 kB hold seven.
+# An embedding of 512 numbers takes about 2.1 kB: SQLite's usual page of 4 kB holds one
+# of them and wastes the rest, 16 kB hold seven. They are kept apart from the faces, of
+# which a page holds a hundred, because a search reads faces and no embeddings.
 _PAGE_BYTES = 16384
 _BUSY_SECONDS = 5.0
+_MAPPED_BYTES = 1 << 40  # SQLite takes what it can of it, 2 GB as a rule
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -61,25 +64,48 @@ CREATE TABLE faces (
     landmarks BLOB NOT NULL,
     confidence REAL NOT NULL,
     quality REAL,
-    embedding BLOB NOT NULL
+    embedding_crc32 INTEGER NOT NULL
 );
 CREATE INDEX faces_by_content ON faces (content_id);
+CREATE TABLE embeddings (
+    face_id INTEGER PRIMARY KEY REFERENCES faces ON DELETE CASCADE,
+    embedding BLOB NOT NULL
+);
 CREATE TABLE journal (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     change TEXT NOT NULL CHECK (change IN ('+', '-')),
-    face_id INTEGER NOT NULL
+    face_id INTEGER NOT NULL,
+    history INTEGER NOT NULL
 );
-CREATE TRIGGER face_added AFTER INSERT ON faces
-    BEGIN INSERT INTO journal (change, face_id) VALUES ('+', NEW.id); END;
-CREATE TRIGGER face_removed AFTER DELETE ON faces
-    BEGIN INSERT INTO journal (change, face_id) VALUES ('-', OLD.id); END;
-"""
+CREATE TRIGGER face_added AFTER INSERT ON faces BEGIN
+    INSERT INTO journal (change, face_id, history)
+    VALUES ('+', NEW.id, (@before + 2 * NEW.id + NEW.embedding_crc32) % 2147483647);
+END;
+CREATE TRIGGER face_removed AFTER DELETE ON faces BEGIN
+    INSERT INTO journal (change, face_id, history)
+    VALUES ('-', OLD.id, (@before + 2 * OLD.id + 1 + OLD.embedding_crc32) % 2147483647);
+END;
+""".replace(
+    # "history" is a check sum of all that came and went up to a position, embeddings included,
+    # so it differs where two galleries went different ways after one backup. The prime keeps
+    # all products below 2^63.
+    "@before",
+    "1103515245 * coalesce((SELECT history FROM journal ORDER BY position DESC LIMIT 1), 0)",
+)
 
 
 class Connection(sqlite3.Connection):
-    """One connection; ``immutable`` where it takes the file for one that does not change."""
+    """One connection.
+
+    Attributes:
+        immutable: whether it takes the file for one that does not change.
+        mapped: whether it sees the file in memory instead of copying pages from it.
+        known: what ``gallery_reading`` has read through it and need not read again.
+    """
 
     immutable = False
+    mapped = False
+    known: Any = None
 
 
 class GalleryFile:
@@ -94,14 +120,15 @@ class GalleryFile:
         self.folder = folder.absolute()
         self.path = self.folder / FILE
         self._open: list[Connection] = []
-        self._idle: list[Connection] = []
+        self._idle: dict[bool, list[Connection]] = {False: [], True: []}
         self._closed = False
         _refuse_what_is_no_database(self.path)
 
     def close(self) -> None:
         """Close every connection; calling it again does nothing."""
         self._closed = True
-        self._idle.clear()
+        for idle in self._idle.values():
+            idle.clear()
         while self._open:
             self._open.pop().close()
 
@@ -121,22 +148,32 @@ class GalleryFile:
         except sqlite3.Error as error:
             raise self.in_words(error) from error
 
-    def borrow(self) -> Connection:
-        """A read-only connection, to be given back."""
+    def borrow(self, mapped: bool = False) -> Connection:
+        """A read-only connection, to be given back.
+
+        Args:
+            mapped: see the file in memory, which is quicker for rows here and there. What
+                is read of it then counts as memory of this process.
+        """
         if self._closed:
             raise GalleryError(f"The gallery {self.folder} is closed.")
         try:
-            return self._idle.pop()
+            return self._idle[mapped].pop()
         except IndexError:
-            return self._connect_reader()
+            connection = self._connect_reader()
+        if mapped:
+            connection.mapped = True
+            connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
+        return connection
 
     def give_back(self, connection: Connection) -> None:
         """End a reader's transaction and keep the connection for the next one."""
-        connection.rollback()
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         if connection.immutable:
             self.disconnect(connection)
         else:
-            self._idle.append(connection)
+            self._idle[connection.mapped].append(connection)
 
     def connect_writer(self) -> Connection:
         """A connection that may change the file; the caller holds ``writer_lock``."""

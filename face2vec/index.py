@@ -1,7 +1,8 @@
 """The index: FAISS behind five verbs, derived from the gallery and never the truth.
 
-Similarities that leave this module are cosines, −1…1. What FAISS says with an id
-of −1 ("nothing more") never leaves it: a query gets fewer answers instead.
+Similarities that leave this module are cosines, −1…1 but for rounding. What FAISS
+says with an id of −1 ("nothing more") never leaves it: a query gets fewer answers
+instead.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import GalleryError, SettingsError
+from face2vec.gallery import State
 
 faiss: Any = _faiss  # its own type hints lack half of what it has
 Ids = NDArray[np.int64]
@@ -54,11 +56,11 @@ PQ_NUMBERS_A_BYTE = 8
 PQ_PROPOSED = 10
 
 _MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container on Linux
-_FORMAT = 1
+_FORMAT = 2
 _FOOTER = struct.Struct("<II8s")  # length and CRC-32 of the JSON before it, mark
 _MARK = b"F2VINDEX"
 _END_BYTES = 1 << 16
-_BLOCK_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 20
 _ANY_FACE = (0, 2**63 - 1)
 
 
@@ -113,18 +115,17 @@ class FaceIndex:
             looked at) or ``"ivfpq"`` (compressed).
         dimension: length of an embedding.
         mapped: whether the vectors are left in the file, which then cannot be changed.
-        position: position of the gallery's journal that a loaded index covers.
-        gallery_uuid: the gallery that a loaded index belongs to.
+        state: state of a gallery whose faces these are.
     """
 
     def __init__(self, index: Any, kind: str) -> None:
         self._index = index
         self._dead = 0
+        self._plan: tuple[int, int, Any] | None = None  # of the last search, see there
         self.mapped = False
         self.kind = kind
         self.dimension: int = index.d
-        self.position = 0
-        self.gallery_uuid = ""
+        self.state = State()
 
     @classmethod
     def empty(cls, dimension: int, kind: str = "exact") -> FaceIndex:
@@ -162,6 +163,7 @@ class FaceIndex:
                 batches = list(batches)
             self = cls(_untrained(kind, dimension, count), kind)
             self._index.train(_examples(batches, count, EXAMPLES_A_CENTROID * self._index.nlist))
+        _reserve(self._index, kind, count)
         for ids, embeddings in batches:
             self.add(ids, embeddings)
         return self
@@ -174,13 +176,14 @@ class FaceIndex:
 
     def add(self, ids: Ids, embeddings: Vectors) -> None:
         """Add faces that are not in the index: ids int64 (n,), embeddings float32 (n, d)."""
-        self._refuse_if_mapped()
+        self._to_be_changed()
         if len(ids):
-            self._index.add_with_ids(self._checked(embeddings), np.asarray(ids, dtype=np.int64))
+            self._refuse_misfits(embeddings)
+            self._index.add_with_ids(embeddings, np.asarray(ids, dtype=np.int64))
 
     def remove(self, ids: Ids) -> None:
         """Remove faces; ids that are not in the index are passed over."""
-        self._refuse_if_mapped()
+        self._to_be_changed()
         ids = np.asarray(ids, dtype=np.int64)
         if not len(ids):
             return
@@ -212,19 +215,24 @@ class FaceIndex:
         Returns:
             Similarities float32 (m,) and ids int64 (m,), m ≤ k, for each of the n queries.
         """
-        queries = self._checked(queries)
+        self._refuse_misfits(queries)
         if k < 1:
             raise SettingsError(f"k must be 1 or more, not {k}.")
         exactly = rerank if self.kind == "ivfpq" else None
-        wanted = min(len(self), k if exactly is None else PQ_PROPOSED * k)
+        asked = k if exactly is None else PQ_PROPOSED * k
+        if self._plan is None or self._plan[0] != asked:
+            wanted = min(len(self), asked)
+            self._plan = asked, wanted, self._breadth(wanted) if wanted else None
+        _, wanted, breadth = self._plan
+        if self._dead:  # FAISS writes into one with a selector while it searches
+            breadth = self._breadth(wanted)
         if wanted == 0 or len(queries) == 0:
             nothing = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
             return [nothing[0] for _ in queries], [nothing[1] for _ in queries]
-        similarities, ids = self._index.search(queries, wanted, params=self._breadth(wanted))
+        similarities, ids = self._index.search(queries, wanted, params=breadth)
         if exactly is not None:
             similarities, ids = _reranked(queries, ids, exactly, k)
-        np.clip(similarities, -1, 1, out=similarities)
-        if ids.min() >= 0:
+        if min(ids[:, -1].tolist()) >= 0:  # those that are missing stand at the end
             return list(similarities), list(ids)
         found = ids >= 0
         return (
@@ -232,13 +240,11 @@ class FaceIndex:
             [row[known] for row, known in zip(ids, found, strict=True)],
         )
 
-    def save(self, path: str | Path, position: int, gallery_uuid: str) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the index to a file, whole or not at all; one process at a time.
 
         Args:
             path: the file, replaced where it is there.
-            position: position of the gallery's journal that the index covers.
-            gallery_uuid: the gallery that it belongs to.
 
         Raises:
             GalleryError: it cannot be written; an older file stays as it was.
@@ -252,8 +258,7 @@ class FaceIndex:
                     size = stream.tell()
                     trailer = {
                         "format": _FORMAT,
-                        "position": position,
-                        "uuid": gallery_uuid,
+                        "state": self.state._asdict(),
                         "kind": self.kind,
                         "dimension": self.dimension,
                         "count": len(self),
@@ -274,7 +279,6 @@ class FaceIndex:
                 f"Cannot write the index {path}: {error}. The gallery itself is kept; free some "
                 "space or get the right to write there, and build the index again."
             ) from error
-        self.position, self.gallery_uuid = position, gallery_uuid
 
     @classmethod
     def load(cls, path: str | Path, mmap: bool = False) -> FaceIndex:
@@ -319,7 +323,7 @@ class FaceIndex:
             self._dead = int((_labels(index) < 0).sum())
         if (len(self), self.dimension) != (about["count"], about["dimension"]):
             raise _damaged(path, f"it says {about['count']} faces and has {len(self)}")
-        self.position, self.gallery_uuid = about["position"], about["uuid"]
+        self.state = State(**about["state"])
         return self
 
     def _breadth(self, wanted: int) -> Any:
@@ -338,18 +342,17 @@ class FaceIndex:
             nprobe=min(lists, max(IVF_LISTS_SEARCHED, lists // IVF_SHARE_SEARCHED, enough))
         )
 
-    def _checked(self, vectors: Vectors) -> Vectors:
-        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    def _refuse_misfits(self, vectors: Vectors) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
             raise SettingsError(
                 f"Embeddings of the shape {vectors.shape} do not fit an index of "
                 f"(n, {self.dimension})."
             )
-        return vectors
 
-    def _refuse_if_mapped(self) -> None:
+    def _to_be_changed(self) -> None:
         if self.mapped:  # FAISS would end the process
             raise SettingsError("This index is read from its file; load it without mmap first.")
+        self._plan = None
 
 
 def _untrained(kind: str, dimension: int, count: int) -> Any:
@@ -368,6 +371,26 @@ def _untrained(kind: str, dimension: int, count: int) -> Any:
     index.pq.cp.max_points_per_centroid = 64
     index.pq.cp.niter = 15
     return index
+
+
+def _reserve(index: Any, kind: str, count: int) -> None:
+    """Make room for so many faces at once: FAISS's arrays double as they grow, by copying."""
+    if kind == "exact":
+        storage = faiss.downcast_index(index.index)
+    elif kind == "hnsw":
+        graph = faiss.downcast_index(index.index)
+        storage = faiss.downcast_index(graph.storage)
+        # Nearly all nodes are in the lowest level only, where they have twice the links.
+        _make_room(graph.hnsw.neighbors, count * (2 * HNSW_LINKS + 2))
+    else:  # its faces are in many lists
+        return
+    _make_room(storage.codes, count * storage.code_size)
+    _make_room(index.id_map, count)
+
+
+def _make_room(vector: Any, size: int) -> None:
+    vector.resize(size)
+    vector.resize(0)  # keeps what it has
 
 
 def _examples(batches: Batches, count: int, most: int) -> Vectors:
@@ -403,17 +426,18 @@ def _reranked(
     queries: Vectors, proposed: Ids, embeddings_of: Callable[[Ids], Vectors], k: int
 ) -> tuple[Vectors, Ids]:
     """The k best of what was proposed, by exact similarity; −1 where there are fewer."""
-    known = np.unique(proposed[proposed >= 0])
+    known = np.unique(proposed)
+    known = known[np.searchsorted(known, 0) :]
     embeddings = np.asarray(embeddings_of(known), dtype=np.float32)
     similarities = np.full((len(queries), k), -1, dtype=np.float32)
     ids = np.full((len(queries), k), -1, dtype=np.int64)
-    for row, query in enumerate(queries):
-        candidates = np.flatnonzero(np.isin(known, proposed[row]))
-        exact = embeddings[candidates] @ query
+    for row, (query, some) in enumerate(zip(queries, proposed, strict=True)):
+        some = np.sort(some[some >= 0])
+        exact = embeddings[np.searchsorted(known, some)] @ query
         order = np.argsort(-exact, kind="stable")
         best = order[~np.isnan(exact[order])][:k]
         similarities[row, : len(best)] = exact[best]
-        ids[row, : len(best)] = known[candidates[best]]
+        ids[row, : len(best)] = some[best]
     return similarities, ids
 
 

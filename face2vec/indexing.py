@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 
-import numpy as np
-
 from face2vec.errors import GalleryError
-from face2vec.gallery import Gallery
+from face2vec.gallery import Gallery, Snapshot
 from face2vec.index import FaceIndex, IndexDamagedError, available_memory, choose_kind
 
 log = logging.getLogger("face2vec")
 
 INDEX_FILE = "index.faiss"
+BATCH = 256  # embeddings read at a time; more is no faster
 
 
 class GalleryIndex:
@@ -28,13 +27,14 @@ class GalleryIndex:
         self._gallery = gallery
         self._wanted = wanted
         self._index: FaceIndex | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._search_ended = threading.Condition(self._lock)
+        self._searches = self._waiting = 0
         self.path = gallery.folder / INDEX_FILE
 
-    def current(self) -> FaceIndex:
-        """The index as the gallery is now."""
-        with self._lock:
-            return self._current()
+    def at(self, now: Snapshot) -> _InUse:
+        """For a ``with``: the index as the gallery is in a snapshot, or newer; it stays so."""
+        return _InUse(self, now)
 
     def save(self) -> None:
         """Write the index as the gallery is now, of the kind that its size asks for.
@@ -42,77 +42,124 @@ class GalleryIndex:
         Raises:
             GalleryError: it cannot be written.
         """
-        with self._lock:
-            index = self._current()
+        with self._lock, self._gallery.snapshot() as now:
+            index = self._brought_to(now)
             if index.kind != self._kind(len(index)):
-                index = self._index = self._built()
+                index = self._index = self._built(now)
             if not index.mapped:  # a mapped one is the file itself
-                index.save(self.path, index.position, self._gallery.uuid)
+                index.save(self.path)
 
     def rebuild(self) -> None:
         """Build the index from the gallery's embeddings, whatever there is, and write it."""
-        with self._lock:
-            index = self._index = self._built()
-            index.save(self.path, index.position, self._gallery.uuid)
+        with self._lock, self._gallery.snapshot() as now:
+            index = self._index = self._built(now)
+            index.save(self.path)
 
     def problems(self) -> list[str]:
         """What is wrong with the file, in words; [] when it is sound."""
-        faces = self._gallery.counts().faces
-        try:
-            index = FaceIndex.load(self.path)
-        except FileNotFoundError:
-            return [f"{self.path} is missing; it is built again when it is needed"] if faces else []
-        except GalleryError as error:
-            return [str(error)]
-        if index.gallery_uuid != self._gallery.uuid:
-            return [f"{self.path} belongs to another gallery; run rebuild"]
-        if index.position == self._gallery.journal_position() and len(index) != faces:
-            return [f"{self.path} holds {len(index)} faces, not {faces}; run rebuild"]
-        return []
+        with self._gallery.snapshot() as now:
+            faces = now.count
+            try:
+                index = FaceIndex.load(self.path)
+            except FileNotFoundError:
+                if not faces:
+                    return []
+                return [f"{self.path} is missing; it is built again when it is needed"]
+            except GalleryError as error:
+                return [str(error)]
+            if not now.has_been(index.state):
+                return [f"{self.path} {_foreign(index, now)}; run rebuild"]
+            if index.state == now.state and len(index) != faces:
+                return [f"{self.path} holds {len(index)} faces, not {faces}; run rebuild"]
+            return []
 
     def _kind(self, count: int) -> str:
         return choose_kind(count, self._gallery.dimension, available_memory(), self._wanted)
 
-    def _current(self) -> FaceIndex:
-        position = self._gallery.journal_position()
-        index = self._index
-        if index is None or index.position != position:
-            index = self._caught_up(index, position) or self._built()
+    def _begin_search(self, now: Snapshot) -> FaceIndex:
+        with self._lock:
+            index = self._index
+            if index is None or index.state != now.state:
+                index = self._brought_to(now)
+            self._searches += 1
+            return index
+
+    def _end_search(self) -> None:
+        with self._lock:
+            self._searches -= 1
+            if self._waiting:
+                self._search_ended.notify_all()
+
+    def _brought_to(self, now: Snapshot) -> FaceIndex:
+        while self._index is not None and self._searches and not self._serves(self._index, now):
+            self._waiting += 1
+            self._search_ended.wait()  # an index is not changed while it is searched
+            self._waiting -= 1
+        index, self._index = self._index, None  # should this fail half-way, it is loaded again
+        if index is None or not self._serves(index, now):
+            index = self._caught_up(index, now) or self._built(now)
         if self._wanted not in ("auto", index.kind) and index.kind != self._kind(len(index)):
-            index = self._built()
+            index = self._built(now)
         self._index = index
         return index
 
-    def _caught_up(self, index: FaceIndex | None, position: int) -> FaceIndex | None:
+    def _serves(self, index: FaceIndex, now: Snapshot) -> bool:
+        """Whether the index is as new as the snapshot, or newer."""
+        if index.state == now.state:
+            return True
+        return index.state.position > now.state.position and self._gallery.has_been(index.state)
+
+    def _caught_up(self, index: FaceIndex | None, now: Snapshot) -> FaceIndex | None:
         """The index with what the journal says since; None where there is none to go on from."""
         try:
             if index is None:
                 # Mapped, a large index opens at once, and many processes share its memory.
                 index = FaceIndex.load(self.path, mmap=True)
-            if index.gallery_uuid != self._gallery.uuid:
-                log.warning("%s belongs to another gallery; it is built again", self.path)
-                return None
-            if index.position == position:
+            if self._serves(index, now):
                 return index
             if index.mapped:
                 index = FaceIndex.load(self.path)
-            changes = self._gallery.changes_since(index.position)
         except FileNotFoundError:
             return None
-        except (IndexDamagedError, GalleryError) as error:
-            log.warning("%s It is built again from the gallery.", error)
+        except IndexDamagedError as error:
+            log.warning("%s", error)
             return None
+        if not now.has_been(index.state):
+            log.warning("%s %s; it is built again", self.path, _foreign(index, now))
+            return None
+        changes = now.changes_since(index.state)
         index.remove(changes.removed)
-        embeddings = self._gallery.embeddings(changes.added)
-        there = ~np.isnan(embeddings[:, 0])  # some may have gone since
-        index.add(changes.added[there], embeddings[there])
-        index.position = changes.position
+        for start in range(0, len(changes.added), BATCH):
+            added = changes.added[start : start + BATCH]
+            index.add(added, now.embeddings(added))
+        index.state = now.state
         return index
 
-    def _built(self) -> FaceIndex:
-        with self._gallery.snapshot() as faces:
-            kind = self._kind(faces.count)
-            log.info("building a %s index of %d faces", kind, faces.count)
-            index = FaceIndex.build(faces, faces.count, self._gallery.dimension, kind)
-            index.position, index.gallery_uuid = faces.position, self._gallery.uuid
+    def _built(self, now: Snapshot) -> FaceIndex:
+        kind = self._kind(now.count)
+        log.info("building a %s index of %d faces", kind, now.count)
+        index = FaceIndex.build(now, now.count, self._gallery.dimension, kind)
+        index.state = now.state
         return index
+
+
+class _InUse:
+    """An index while it is searched."""
+
+    __slots__ = ("_indexes", "_now")
+
+    def __init__(self, indexes: GalleryIndex, now: Snapshot) -> None:
+        self._indexes = indexes
+        self._now = now
+
+    def __enter__(self) -> FaceIndex:
+        return self._indexes._begin_search(self._now)
+
+    def __exit__(self, *_: object) -> None:
+        self._indexes._end_search()
+
+
+def _foreign(index: FaceIndex, now: Snapshot) -> str:
+    if index.state.gallery_uuid != now.state.gallery_uuid:
+        return "belongs to another gallery"
+    return "was made from another state of the gallery, such as one before a backup was put back"

@@ -13,7 +13,7 @@ import io
 import json
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -77,10 +77,31 @@ class Matches(Sequence["Match"]):
         matches: as the engine ranked them.
     """
 
-    __slots__ = ("_matches",)
+    __slots__ = ("_count", "_made", "_make")
 
     def __init__(self, matches: Iterable[Match] = ()) -> None:
-        self._matches = tuple(matches)
+        self._made: tuple[Match, ...] | None = tuple(matches)
+        self._make: Callable[[], Iterable[Match]] | None = None
+        self._count = len(self._made)
+
+    @classmethod
+    def later(cls, count: int, make: Callable[[], Iterable[Match]]) -> Matches:
+        """So many matches, made when one of them is first looked at."""
+        self = cls.__new__(cls)
+        self._made, self._make, self._count = None, make, count
+        return self
+
+    @property
+    def _matches(self) -> tuple[Match, ...]:
+        make, made = self._make, self._made  # in this order: another thread may be making them
+        if made is None:
+            assert make is not None
+            made = self._made = tuple(make())
+            self._make = None
+        return made
+
+    def __reduce__(self) -> tuple[type[Matches], tuple[tuple[Match, ...]]]:
+        return Matches, (self._matches,)
 
     @overload
     def __getitem__(self, index: int) -> Match: ...
@@ -92,7 +113,7 @@ class Matches(Sequence["Match"]):
         return self._matches[index]
 
     def __len__(self) -> int:
-        return len(self._matches)
+        return self._count
 
     def __repr__(self) -> str:
         return f"Matches({len(self)})\n{self.to_text(REPR_ROWS)}"

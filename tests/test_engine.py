@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import shutil
 import signal
 import sqlite3
@@ -38,7 +39,7 @@ from face2vec.gallery import Gallery
 from face2vec.photos import REASONS
 
 HERE = Path(__file__).parent
-TABLES = ("roots", "contents", "photos", "faces", "journal", "sqlite_sequence")
+TABLES = (*("roots", "contents", "photos", "faces", "embeddings", "journal", "sqlite_sequence"),)
 
 
 def open_engine(folder: Path | None, model: Path | None = None, **options: Any) -> Face2Vec:
@@ -579,6 +580,57 @@ def test_search_by_a_face_from_a_match_does_not_find_itself(
         family.search(replace(itself, id=None))
     with pytest.raises(SettingsError, match="no embedding and is not in the gallery"):
         family.search(replace(itself, id=10**9))
+
+
+def test_a_face_of_another_gallery_is_not_taken_for_the_one_with_its_id(
+    family: Face2Vec, folder: Path, tmp_path: Path, tiny_model: Path, faces_folder: Path
+) -> None:
+    with open_engine(tmp_path / "other", tiny_model) as other:
+        other.add(faces_folder / "hopper.jpg")
+        (found,) = other.search(faces_folder / "hopper.jpg")
+        stranger = found.matches[0].face
+        whole = stranger.with_embedding(other._readable().embeddings([stranger.id or 0])[0])
+    (wanted,) = family.search(np.asarray(whole.embedding), k=100)
+    (got,) = family.search(whole, k=100)
+    assert whole.id in [match.face.id for match in wanted.matches]
+    assert [m.face.id for m in got.matches] == [m.face.id for m in wanted.matches]
+    with pytest.raises(SettingsError, match="no embedding and is not in the gallery"):
+        family.search(stranger)
+
+
+def test_a_face_with_another_embedding_than_the_gallerys_is_not_that_face(
+    family: Face2Vec, faces_folder: Path
+) -> None:
+    (found,) = family.search(faces_folder / "hopper.jpg")
+    face = found.matches[0].face
+    changed = face.with_embedding(unit(1, 2, 3))
+    (got,) = family.search(changed, k=100)
+    assert face.id in [match.face.id for match in got.matches]
+
+
+def test_similarities_stay_within_one(family: Face2Vec, faces_folder: Path) -> None:
+    (found,) = family.search(faces_folder / "hopper.jpg")
+    face = found.matches[0].face
+    query = every_embedding(family, face)
+    longer = face.with_embedding(query * np.float32(1 + 1e-6))
+    opposite = face.with_embedding(query * np.float32(-1 - 1e-6))
+    assert family.search(longer, k=1)[0].matches[0].similarity == 1
+    assert family.search(opposite, k=100)[0].matches[-1].similarity == -1
+
+
+def test_what_was_found_outlives_the_engine_and_the_gallery(
+    folder: Path, family: Face2Vec, faces_folder: Path
+) -> None:
+    query = faces_folder / "astronaut.jpg"
+    with open_engine(folder) as engine:
+        (found,) = engine.search(query)
+        again = pickle.loads(pickle.dumps(engine.search(query)[0].matches))
+    shutil.rmtree(folder)
+    (wanted,) = family.search(query)
+    for matches in (found.matches, again):
+        assert len(matches) == len(wanted.matches) == 7
+        assert matches.to_dicts() == wanted.matches.to_dicts()
+        assert any(match.copies for match in matches)
 
 
 def test_search_by_several_photos_is_by_the_mean_of_their_largest_faces(

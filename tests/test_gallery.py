@@ -28,7 +28,16 @@ from face2vec.errors import (
     GalleryNotFoundError,
     GalleryVersionError,
 )
-from face2vec.gallery import INDEXED, NO_FACE, UNREADABLE, Counts, Entry, Gallery, Removed
+from face2vec.gallery import (
+    INDEXED,
+    NO_FACE,
+    UNREADABLE,
+    Counts,
+    Entry,
+    Gallery,
+    Removed,
+    State,
+)
 from face2vec.records import Face
 
 HERE = Path(__file__).parent
@@ -134,7 +143,7 @@ def test_create_keeps_what_the_gallery_is_made_with(gallery: Gallery, folder: Pa
         assert again.uuid == gallery.uuid
         assert again.folder == folder
         assert again.counts() == Counts(0, 0, 0, 0, 0)
-        assert again.journal_position() == 0
+        assert again.state() == State(gallery.uuid, 0, 0)
         assert again.check() == []
 
 
@@ -165,9 +174,17 @@ def test_open_says_that_there_is_no_gallery(tmp_path: Path) -> None:
 
 
 def test_open_refuses_a_newer_format(gallery: Gallery, folder: Path) -> None:
-    change(folder, "UPDATE meta SET value = '2' WHERE key = 'format'")
-    with pytest.raises(GalleryVersionError, match=r"format 2; this face2vec knows format 1"):
+    change(folder, "UPDATE meta SET value = '3' WHERE key = 'format'")
+    with pytest.raises(GalleryVersionError, match=r"format 3; this face2vec knows format 2"):
         Gallery.open(folder)
+
+
+def test_open_refuses_the_format_before_the_first_release(gallery: Gallery, folder: Path) -> None:
+    change(folder, "UPDATE meta SET value = '1' WHERE key = 'format'")
+    before = (folder / "gallery.sqlite").read_bytes()
+    with pytest.raises(GalleryVersionError, match=r"format 1.*index the photos again"):
+        Gallery.open(folder)
+    assert (folder / "gallery.sqlite").read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database" * 99, b"SQLite format 3\0"])
@@ -278,9 +295,11 @@ def test_iter_embeddings_gives_all_in_batches_in_order_of_id(gallery: Gallery) -
 def test_snapshot_stays_one_state_and_can_be_read_twice(gallery: Gallery) -> None:
     with gallery.writing():
         gallery.record([entry("a.jpg", "a", face(1), face(2))])
+        before = gallery.state()
         with gallery.snapshot() as snapshot:
             gallery.record([entry("b.jpg", "b", face(3))])
-            assert (snapshot.position, snapshot.count) == (2, 2)
+            assert (snapshot.state, snapshot.count) == (before, 2)
+            assert before.position == 2
             for _ in range(2):
                 assert [list(ids) for ids, _ in snapshot] == [[1, 2]]
         assert [list(ids) for ids, _ in gallery.iter_embeddings()] == [[1, 2, 3]]
@@ -380,7 +399,7 @@ def test_record_gives_bytes_to_another_name_within_one_batch(gallery: Gallery) -
         gallery.record([entry("a.jpg", "x", face(1)), entry("b.jpg", "y", face(2))])
         assert gallery.record([link("a.jpg", "y"), link("b.jpg", "x")]) == []
     assert [s.photo for s in gallery.faces([1, 2])] == [f"{ROOT}/b.jpg", f"{ROOT}/a.jpg"]
-    assert gallery.journal_position() == 2
+    assert gallery.state().position == 2
 
 
 def test_record_hands_back_links_to_bytes_that_have_left(gallery: Gallery) -> None:
@@ -619,8 +638,9 @@ def test_prune_refuses_when_a_whole_folder_is_missing_or_empty(
 
 def test_changes_since_are_net_of_each_other(gallery: Gallery) -> None:
     with gallery.writing():
+        empty = gallery.state()
         gallery.record([entry("a.jpg", "a", face(1)), entry("b.jpg", "b", face(2))])
-        start = gallery.journal_position()
+        start = gallery.state()
         gallery.remove([f"{ROOT}/a.jpg"])
         gallery.record([entry("c.jpg", "c", face(3), face(4))])
         gallery.record([entry("d.jpg", "d", face(5))])
@@ -628,21 +648,54 @@ def test_changes_since_are_net_of_each_other(gallery: Gallery) -> None:
     changes = gallery.changes_since(start)
     assert (list(changes.added), list(changes.removed)) == ([3, 4], [1])
     assert changes.added.dtype == changes.removed.dtype == np.int64
-    assert changes.position == gallery.journal_position() == 7
-    whole = gallery.changes_since(0)
+    now = gallery.state()
+    assert (empty.position, start.position, now.position) == (0, 2, 7)
+    whole = gallery.changes_since(empty)
     assert (list(whole.added), list(whole.removed)) == ([2, 3, 4], [])
-    nothing = gallery.changes_since(7)
-    assert (nothing.position, list(nothing.added), list(nothing.removed)) == (7, [], [])
+    nothing = gallery.changes_since(now)
+    assert (list(nothing.added), list(nothing.removed)) == ([], [])
 
 
-@pytest.mark.parametrize("position", [-1, 3])
-def test_changes_since_refuses_a_position_that_is_not_there(
-    gallery: Gallery, position: int
-) -> None:
+def test_changes_since_refuses_a_state_that_never_was(gallery: Gallery) -> None:
     with gallery.writing():
         gallery.record([entry("a.jpg", "a", face(1), face(2))])
-    with pytest.raises(GalleryError, match=f"ends at 2; there is no position {position}"):
-        gallery.changes_since(position)
+    now = gallery.state()
+    for wrong in (
+        now._replace(position=-1),
+        now._replace(position=3),
+        now._replace(history=now.history + 1),
+        now._replace(position=0),
+        now._replace(gallery_uuid="another"),
+    ):
+        assert not gallery.has_been(wrong)
+        with pytest.raises(GalleryError, match=f"position {wrong.position} .* now ends at 2"):
+            gallery.changes_since(wrong)
+    assert gallery.has_been(now)
+    assert gallery.has_been(now._replace(position=0, history=0))
+
+
+def test_two_galleries_that_went_different_ways_are_in_different_states(
+    gallery: Gallery, folder: Path, tmp_path: Path
+) -> None:
+    """Though the same ids came and went in both, and the last change is the same."""
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1)), entry("b.jpg", "b", face(2))])
+    common = gallery.state()
+    shutil.copytree(folder, tmp_path / "copy")
+    with Gallery.open(tmp_path / "copy") as other:
+        states = []
+        for one, seed in ((gallery, 3), (other, 4)):
+            with one.writing():
+                one.record([entry("c.jpg", seed, face(seed))])
+                one.remove([f"{ROOT}/b.jpg"])
+                one.record([entry("d.jpg", "d", face(5))])
+            states.append(one.state())
+            assert one.has_been(common)
+        assert states[0].position == states[1].position == 5
+        assert not gallery.has_been(states[1])
+        assert not other.has_been(states[0])
+    for changes in (gallery.changes_since(common),):
+        assert (list(changes.added), list(changes.removed)) == ([3, 4], [2])
 
 
 # One writer, many readers
@@ -718,8 +771,10 @@ def test_readers_see_whole_batches_only(gallery: Gallery, folder: Path) -> None:
         counts = gallery.counts()
         assert counts.photos == counts.contents == counts.faces
         with gallery.snapshot() as snapshot:
-            assert snapshot.position == snapshot.count == sum(len(ids) for ids, _ in snapshot)
-        seen |= {counts.faces, snapshot.count}
+            seen_now = sum(len(ids) for ids, _ in snapshot)
+            assert snapshot.state.position == snapshot.count == seen_now
+        seen.add(seen_now)
+        seen.add(counts.faces)
     thread.join()
     assert failures == []
     assert {count % 10 for count in seen} == {0}
@@ -730,7 +785,7 @@ def test_a_failed_batch_leaves_nothing(gallery: Gallery, monkeypatch: pytest.Mon
     with gallery.writing():
         gallery.record([entry("a.jpg", "a", face(1))])
         with monkeypatch.context() as patch:
-            patch.setattr("face2vec.gallery._drop_nameless", lambda *_: 1 / 0)
+            patch.setattr("face2vec.gallery_writing._drop_nameless", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 gallery.record([entry("b.jpg", "b", face(2), root="/elsewhere")])
         assert gallery.stat_of("/elsewhere", "b.jpg") is None
@@ -816,7 +871,7 @@ def test_where_a_batch_ends_makes_no_difference(tmp_path: Path) -> None:
             for start in range(0, len(entries), size):
                 assert gallery.record(entries[start : start + size]) == []
         dumps.append(dump(tmp_path / str(size)))
-    assert [row[1:] for row in dumps[0]["journal"][12:]] == [
+    assert [row[1:3] for row in dumps[0]["journal"][12:]] == [
         ("+", 13), ("+", 14), ("-", 12), ("+", 15), ("+", 16), ("-", 4),
         ("+", 17), ("+", 18), ("-", 6), ("+", 19), ("-", 5),
     ]  # fmt: skip
@@ -953,14 +1008,19 @@ def test_damaged_bytes_are_found_or_said_but_never_raise_anything_else(filled: P
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("UPDATE faces SET embedding = zeroblob(64) WHERE id = 7", "face 7: .* unit length"),
-        ("UPDATE faces SET embedding = x'00' WHERE id = 7", "wrong size: 1"),
+        ("UPDATE embeddings SET embedding = zeroblob(64) WHERE face_id = 7", "face 7: .*recorded"),
+        ("UPDATE embeddings SET embedding = 1 WHERE face_id = 7", "face 7: .*recorded"),
+        ("UPDATE embeddings SET embedding = x'00' WHERE face_id = 7", "wrong size: 1"),
+        ("DELETE FROM embeddings WHERE face_id = 7", "without an embedding: 1"),
         ("UPDATE faces SET landmarks = x'00' WHERE id = 7", "wrong size: 1"),
         ("UPDATE faces SET content_id = 99999 WHERE id = 7", "faces, row 7"),
         ("DELETE FROM photos WHERE content_id = 7", "contents without a photo: 1"),
         ("UPDATE contents SET status = 'no face' WHERE id = 7", "does not agree .*: 1"),
         ("DELETE FROM journal WHERE face_id = 7", "journal does not know.*: 1"),
-        ("INSERT INTO journal (change, face_id) VALUES ('+', 5000)", "gallery does not: 1"),
+        (
+            "INSERT INTO journal (change, face_id, history) VALUES ('+', 5000, 0)",
+            "gallery does not: 1",
+        ),
     ],
 )
 def test_check_says_what_is_wrong(filled: Path, statement: str, words: str) -> None:

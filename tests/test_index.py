@@ -5,6 +5,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from face2vec import index as index_module
 from face2vec.errors import GalleryError, SettingsError
+from face2vec.gallery import State
 from face2vec.index import (
     EXACT_BYTES,
     IVF_FACES_LEAST,
@@ -79,7 +81,8 @@ def built(faces: tuple[Ids, Vectors, Vectors], tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("built")
     for kind in KINDS:
         index = FaceIndex.build(in_batches(ids, vectors), len(ids), D, kind)
-        index.save(folder / kind, position=len(ids), gallery_uuid="the gallery")
+        index.state = State("the gallery", len(ids), 5)
+        index.save(folder / kind)
     return folder
 
 
@@ -184,7 +187,7 @@ def test_k_of_all_faces_looks_at_every_list(
 @pytest.mark.parametrize("kind", ["exact", "hnsw"])
 def test_an_empty_index_finds_nothing(kind: str, tmp_path: Path) -> None:
     index = FaceIndex.empty(D, kind)
-    index.save(tmp_path / "index", 0, "")
+    index.save(tmp_path / "index")
     for empty in (index, FaceIndex.load(tmp_path / "index")):
         assert len(empty) == 0
         similarities, found = empty.search(np.eye(2, D, dtype=np.float32), 5)
@@ -203,13 +206,46 @@ def test_a_query_of_nan_finds_nothing(few: tuple[Ids, Vectors]) -> None:
     assert (len(similarities[0]), len(found[0])) == (0, 0)
 
 
-def test_similarities_stay_within_one(few: tuple[Ids, Vectors]) -> None:
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_a_search_like_the_one_before_sees_what_has_changed(
+    few: tuple[Ids, Vectors], kind: str
+) -> None:
     ids, vectors = few
-    longer = (vectors * np.float32(1 + 1e-6)).astype(np.float32)
-    index = FaceIndex.build([(ids, longer)], 40, D, "exact")
-    similarities, _ = index.search(np.concatenate([longer, -longer]), 40)
-    assert max(row.max() for row in similarities) == 1
-    assert min(row.min() for row in similarities) == -1
+    index = FaceIndex.build([(ids[:5], vectors[:5])], 5, D, kind)
+    for change, left in (
+        (lambda: None, ids[:5]),
+        (lambda: index.add(ids[5:], vectors[5:]), ids),
+        (lambda: index.remove(ids[:3]), ids[3:]),
+        (lambda: index.remove(ids[3:20]), ids[20:]),
+    ):
+        change()
+        (found,) = index.search(vectors[:1], 40)[1]
+        np.testing.assert_array_equal(np.sort(found), left)
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_threads_may_search_at_once(few: tuple[Ids, Vectors], kind: str) -> None:
+    ids, vectors = few
+    index = FaceIndex.build([few], 40, D, kind)
+    index.remove(ids[:4])
+    expected = brute(vectors, ids[4:], vectors[4:], 10)[1]
+
+    def search(row: int) -> bool:
+        found = index.search(vectors[row % 40][None], 10)[1][0]
+        return bool((found == expected[row % 40]).all())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(search, range(2000)))
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_build_of_more_or_fewer_faces_than_were_said(few: tuple[Ids, Vectors], kind: str) -> None:
+    for count in (1, 40, 1000):
+        index = FaceIndex.build([few], count, D, kind)
+        assert len(index) == 40
+        np.testing.assert_array_equal(
+            np.stack(index.search(few[1], 1)[1])[:, 0], few[0], err_msg=str(count)
+        )
 
 
 @pytest.mark.parametrize(
@@ -271,7 +307,7 @@ def test_removed_faces_stay_removed_in_a_file(
     ids, _, queries = faces
     index = FaceIndex.load(built / kind)
     index.remove(ids[:1000])
-    index.save(tmp_path / "index", 7, "x")
+    index.save(tmp_path / "index")
     again = FaceIndex.load(tmp_path / "index")
     assert len(again) == len(index) == len(ids) - 1000
     for before, after in zip(
@@ -334,7 +370,7 @@ def test_load_gives_what_was_saved(
     ids, vectors, queries = faces
     index = FaceIndex.load(built / kind, mmap=mmap)
     assert (index.kind, index.dimension, len(index)) == (kind, D, len(ids))
-    assert (index.position, index.gallery_uuid) == (len(ids), "the gallery")
+    assert index.state == State("the gallery", len(ids), 5)
     similarities, found = index.search(queries, 10, rerank=fetching(ids, vectors))
     expected, expected_ids = brute(queries, ids, vectors, 10)
     assert recall(found, expected_ids) >= 0.9
@@ -354,11 +390,10 @@ def test_save_replaces_the_file_while_it_is_mapped(
 ) -> None:
     ids, vectors = few
     index = FaceIndex.build([few], 40, D, "exact")
-    index.save(tmp_path / "index", 40, "x")
+    index.save(tmp_path / "index")
     mapped = FaceIndex.load(tmp_path / "index", mmap=True)
     index.remove(ids[:39])
-    index.save(tmp_path / "index", 79, "x")
-    assert (index.position, index.gallery_uuid) == (79, "x")
+    index.save(tmp_path / "index")
     assert [list(row) for row in mapped.search(vectors[:1], 1)[1]] == [[100]]
     assert [list(row) for row in FaceIndex.load(tmp_path / "index").search(vectors[:1], 9)[1]] == [
         [139]
@@ -370,7 +405,7 @@ def test_a_path_that_is_no_text_can_be_saved_and_loaded(
     few: tuple[Ids, Vectors], tmp_path: Path
 ) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9")
-    FaceIndex.build([few], 40, D, "exact").save(path, 40, "x")
+    FaceIndex.build([few], 40, D, "exact").save(path)
     for mmap in (False, True):
         assert list(FaceIndex.load(path, mmap=mmap).search(few[1][:1], 1)[1][0]) == [100]
 
@@ -383,15 +418,15 @@ def test_load_of_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_save_that_fails_leaves_the_older_file(few: tuple[Ids, Vectors], tmp_path: Path) -> None:
     index = FaceIndex.build([few], 40, D, "exact")
     path = tmp_path / "index"
-    index.save(path, 40, "x")
+    index.save(path)
     before = path.read_bytes()
     (tmp_path / "index.new").symlink_to("/dev/full")
     with pytest.raises(GalleryError, match=r"Cannot write the index .*gallery itself is kept"):
-        index.save(path, 41, "x")
+        index.save(path)
     assert path.read_bytes() == before
-    assert (index.position, [file.name for file in tmp_path.iterdir()]) == (40, ["index"])
+    assert [file.name for file in tmp_path.iterdir()] == ["index"]
     with pytest.raises(GalleryError, match="Cannot write the index"):
-        index.save(tmp_path / "nowhere" / "index", 41, "x")
+        index.save(tmp_path / "nowhere" / "index")
 
 
 def test_any_damaged_byte_is_found(built: Path, tmp_path: Path, kind: str) -> None:
@@ -436,7 +471,7 @@ def test_what_faiss_cannot_read_is_said_so(tmp_path: Path, mmap: bool) -> None:
     """Even under check sums that are right."""
     content = b"no index" * 100
     about = {
-        "format": 1, "position": 0, "uuid": "", "kind": "exact", "dimension": D, "count": 0,
+        "format": 2, "state": State()._asdict(), "kind": "exact", "dimension": D, "count": 0,
         "bytes": len(content), "crc32": zlib.crc32(content), "ends_crc32": zlib.crc32(content * 2),
     }  # fmt: skip
     words = json.dumps(about).encode()

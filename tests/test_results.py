@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import json
 import os
+import pickle
 import re
 import sys
 from dataclasses import FrozenInstanceError
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,6 +103,34 @@ def test_matches_cannot_be_changed(matches: Matches) -> None:
         matches[0] = matches[1]  # type: ignore[index]
     with pytest.raises(AttributeError):
         matches.extra = 1  # type: ignore[attr-defined]
+
+
+def test_matches_made_later_are_made_once_when_looked_at(matches: Matches) -> None:
+    made = []
+
+    def make() -> list[Match]:
+        made.append(1)
+        return list(matches)
+
+    later = Matches.later(3, make)
+    assert len(later) == 3
+    assert bool(later)
+    assert made == []
+    assert later[1] is matches[1]
+    assert list(later) == list(matches)
+    assert later.to_json() == matches.to_json()
+    assert made == [1]
+    assert not Matches.later(0, list)
+    with pytest.raises(AttributeError):
+        later.extra = 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_matches_made_later_can_be_copied_and_pickled(copied: Any, matches: Matches) -> None:
+    again = copied(Matches.later(3, lambda: list(matches)))
+    assert again.to_json() == matches.to_json()
 
 
 def test_matches_repr_is_a_table() -> None:

@@ -1,0 +1,300 @@
+"""One state of a gallery, and all that can be read of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.errors import GalleryError
+from face2vec.gallery_check import problems
+from face2vec.gallery_file import Connection, GalleryFile
+from face2vec.gallery_rows import (
+    NAMED_FACES,
+    NO_FACE,
+    UNREADABLE,
+    StoredFaces,
+    decoded,
+    matrix,
+    owner_of,
+)
+
+STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
+CONTENT = "SELECT id FROM contents WHERE sha256 = ?"
+_FACES = f"{NAMED_FACES} WHERE faces.id"
+_EMBEDDINGS = "SELECT face_id, embedding FROM embeddings"
+
+_IDS_A_QUERY = 512  # SQLite before 3.32 takes 999 parameters
+_IDS_AT_LEAST = 16
+
+
+class State(NamedTuple):
+    """The faces and embeddings that a gallery holds at one time, by three numbers.
+
+    Attributes:
+        gallery_uuid: the gallery's own name.
+        position: position of the last change in its journal; 0 when there was none.
+        history: check sum of all changes up to there.
+    """
+
+    gallery_uuid: str = ""
+    position: int = 0
+    history: int = 0
+
+
+class Counts(NamedTuple):
+    """Sizes of a gallery.
+
+    ``contents`` counts what differs in bytes; ``no_face`` and ``unreadable`` count photos.
+    """
+
+    photos: int
+    contents: int
+    faces: int
+    no_face: int
+    unreadable: int
+
+
+class Changes(NamedTuple):
+    """Faces that came and went since an earlier state, int64 ids in order.
+
+    A face that came and went in between is in neither.
+    """
+
+    added: NDArray[np.int64]
+    removed: NDArray[np.int64]
+
+
+class _Known(NamedTuple):
+    """What a connection need not read again while the file's ``data_version`` is the same."""
+
+    version: int
+    state: State
+    roots: dict[str, int]
+    root_paths: dict[int, str]
+
+
+class Snapshot:
+    """One state of the gallery, for one thread; ``with Gallery.snapshot()`` gives it.
+
+    Iterating gives all (ids int64 (n,), embeddings float32 (n, d)) in batches, in
+    order of id, and may be done more than once.
+
+    Attributes:
+        state: which state it is.
+        roots: numbers of the folders that photos were added from, oldest first, by path
+            without the separator at the end.
+    """
+
+    def __init__(
+        self,
+        file: GalleryFile,
+        gallery_uuid: str,
+        dimension: int,
+        batch_size: int,
+        mapped: bool,
+    ) -> None:
+        self._file = file
+        self._gallery_uuid = gallery_uuid
+        self._dimension = dimension
+        self._batch_size = batch_size
+        self._mapped = mapped
+
+    # Two methods and no generator, for this is a part of each search.
+
+    def __enter__(self) -> Snapshot:
+        try:
+            connection = self._connection = self._file.borrow(self._mapped)
+            try:
+                connection.execute("BEGIN")
+                (version,) = connection.execute("PRAGMA data_version").fetchone()
+                known: _Known | None = connection.known
+                if known is None or known.version != version:
+                    known = connection.known = self._read_anew(version)
+            except BaseException:
+                self._file.give_back(connection)
+                raise
+        except sqlite3.Error as error:
+            raise self._file.in_words(error) from error
+        self.state = known.state
+        self.roots = known.roots
+        self._root_paths = known.root_paths
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self._file.give_back(self._connection)
+        except sqlite3.Error as late:
+            error = error or late
+        if isinstance(error, sqlite3.Error):
+            raise self._file.in_words(error) from error
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        rows = self._connection.execute(f"{_EMBEDDINGS} ORDER BY face_id")
+        while batch := rows.fetchmany(self._batch_size):
+            ids = np.fromiter((row[0] for row in batch), np.int64, len(batch))
+            yield ids, self._matrix([row[1] for row in batch])
+
+    @property
+    def count(self) -> int:
+        """Number of faces."""
+        (count,) = self._connection.execute("SELECT count(*) FROM faces").fetchone()
+        return int(count)
+
+    def faces(self, ids: Sequence[int]) -> StoredFaces:
+        """Faces by their numbers, without embeddings; what is not there is left out."""
+        return self._stored(self._rows_of(ids, _FACES))
+
+    def faces_of(self, photo: str) -> StoredFaces:
+        """Faces in one photo by its full path, in order of id; none if it is not there."""
+        owner = owner_of(self.roots, photo)
+        if owner is None:
+            return self._stored([])
+        return self._stored(
+            self._connection.execute(
+                f"{NAMED_FACES} WHERE faces.content_id ="
+                " (SELECT content_id FROM photos WHERE root_id = ? AND path = ?) ORDER BY faces.id",
+                owner,
+            ).fetchall()
+        )
+
+    def embeddings(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Embeddings float32 (n, d) in the order asked for; NaN for an id that is not there."""
+        wanted: list[int] = np.asarray(ids, dtype=np.int64).tolist()
+        rows = self._rows_of(wanted, f"{_EMBEDDINGS} WHERE face_id")
+        found = [row[0] for row in rows]
+        embeddings = self._matrix([row[1] for row in rows])
+        if found == wanted:
+            return embeddings
+        places = {i: place for place, i in enumerate(found)}
+        there = [place for place, i in enumerate(wanted) if i in places]
+        result = np.full((len(wanted), self._dimension), np.nan, dtype=np.float32)
+        result[there] = embeddings[[places[wanted[place]] for place in there]]
+        return result
+
+    def stat_of(self, photo: str) -> tuple[int, int] | None:
+        """(size, mtime_ns) that a photo was recorded with, by its full path; None if it was not."""
+        owner = owner_of(self.roots, photo)
+        if owner is None:
+            return None
+        found: tuple[int, int] | None = self._connection.execute(STAT, owner).fetchone()
+        return found
+
+    def content_of(self, sha256: bytes) -> int | None:
+        """Number of the content with that hash, or None if the gallery does not know it."""
+        found = self._connection.execute(CONTENT, (sha256,)).fetchone()
+        return found[0] if found else None
+
+    def photos(self, root: int, after: bytes, most: int) -> list[tuple[bytes, str, str]]:
+        """(path in the root, status, reason) of so many photos of a root, from a path on."""
+        return self._connection.execute(
+            "SELECT path, status, reason FROM photos JOIN contents ON id = content_id"
+            " WHERE root_id = ? AND path > ? ORDER BY path LIMIT ?",
+            (root, after, most),
+        ).fetchall()
+
+    def counts(self) -> Counts:
+        """How many photos and faces there are."""
+        (contents,) = self._connection.execute("SELECT count(*) FROM contents").fetchone()
+        photos = dict(
+            self._connection.execute(
+                "SELECT status, count(*) FROM photos JOIN contents ON id = content_id"
+                " GROUP BY status"
+            )
+        )
+        return Counts(
+            photos=sum(photos.values()),
+            contents=contents,
+            faces=self.count,
+            no_face=photos.get(NO_FACE, 0),
+            unreadable=photos.get(UNREADABLE, 0),
+        )
+
+    def has_been(self, state: State) -> bool:
+        """Whether the gallery was once in that state, with nothing else before it."""
+        if state.gallery_uuid != self.state.gallery_uuid:
+            return False
+        return state.history == _history_at(self._connection, state.position)
+
+    def changes_since(self, state: State) -> Changes:
+        """What happened to faces after a state that the gallery has been in.
+
+        Raises:
+            GalleryError: it has never been in that state.
+        """
+        if not self.has_been(state):
+            raise GalleryError(
+                f"The gallery {self._file.folder} has never been in the state at position "
+                f"{state.position} of its journal, which now ends at {self.state.position}. What "
+                "asks for it was made from another gallery, or before a backup was put back: make "
+                "it anew."
+            )
+        rows = self._connection.execute(
+            "SELECT face_id, sum(CASE change WHEN '+' THEN 1 ELSE -1 END) AS net FROM journal"
+            " WHERE position > ? GROUP BY face_id HAVING net <> 0 ORDER BY face_id",
+            (state.position,),
+        ).fetchall()
+        return Changes(
+            added=np.array([face for face, net in rows if net > 0], dtype=np.int64),
+            removed=np.array([face for face, net in rows if net < 0], dtype=np.int64),
+        )
+
+    def problems(self) -> Iterator[str]:
+        """Reads the whole file and says in words what is wrong with it."""
+        return problems(self._connection, self._dimension)
+
+    def _read_anew(self, version: int) -> _Known:
+        roots = roots_of(self._connection)
+        state = State(self._gallery_uuid, *_last_change(self._connection))
+        return _Known(version, state, roots, {number: path for path, number in roots.items()})
+
+    def _rows_of(self, ids: Sequence[int], select: str) -> list[tuple[Any, ...]]:
+        """Rows of a SELECT for many ids, whose column stands at its end."""
+        rows: list[tuple[Any, ...]] = []
+        for start in range(0, len(ids), _IDS_A_QUERY):
+            some = list(ids[start : start + _IDS_A_QUERY])
+            # SQLite would compile a statement for each number of ids: there are few numbers.
+            marks = max(_IDS_AT_LEAST, 1 << (len(some) - 1).bit_length())
+            some += some[-1:] * (marks - len(some))
+            rows += self._connection.execute(_for_ids(select, marks), some).fetchall()
+        return rows
+
+    def _stored(self, rows: Sequence[tuple[Any, ...]]) -> StoredFaces:
+        return StoredFaces.read(rows, self._root_paths, self._file.damaged)
+
+    def _matrix(self, blobs: Sequence[bytes]) -> NDArray[np.float32]:
+        try:
+            return matrix(blobs, self._dimension)
+        except ValueError as error:
+            raise self._file.damaged(str(error)) from error
+
+
+@cache
+def _for_ids(select: str, marks: int) -> str:
+    return f"{select} IN ({','.join('?' * marks)})"
+
+
+def roots_of(connection: Connection) -> dict[str, int]:
+    """Folders that photos were added from, oldest first, without the separator at the end."""
+    rows = connection.execute("SELECT path, id FROM roots ORDER BY id")
+    return {decoded(path): root_id for path, root_id in rows}
+
+
+def _last_change(connection: Connection) -> tuple[int, int]:
+    last = connection.execute(
+        "SELECT position, history FROM journal ORDER BY position DESC LIMIT 1"
+    ).fetchone()
+    return last or (0, 0)
+
+
+def _history_at(connection: Connection, position: int) -> int | None:
+    if position == 0:
+        return 0
+    found = connection.execute(
+        "SELECT history FROM journal WHERE position = ?", (position,)
+    ).fetchone()
+    return found[0] if found else None
