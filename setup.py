@@ -30,6 +30,15 @@ EXTRAS = {
         "scipy>=1.13",  # keras-facenet imports these two and does not declare them
         "opencv-python-headless>=4.10",
     ],
+    # Keras takes JAX or PyTorch, too, where one of them is installed and KERAS_BACKEND says so.
+    "train": [
+        "keras>=3.15",
+        "tensorflow>=2.21",  # Keras' default backend
+        "tf2onnx>=1.17",  # with which Keras exports
+        "openvino>=2025.4",  # runs the teacher of a distillation, and shows its inside
+        "matplotlib>=3.10.7",  # the curves
+    ],
+    "tfds": ["face2vec[train]", "tensorflow-datasets>=4.9.10"],
     # Beside the processor's builds of the same names these do not win by themselves: docs/gpu.md.
     "gpu": ["faiss-gpu>=1.15; sys_platform == 'linux'", "onnxruntime-gpu>=1.21"],
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
@@ -45,7 +54,7 @@ EXTRAS["test"] = [
     "ruff>=0.17",  # other versions of these two judge and format in other ways
     "mypy>=2.4",
 ]
-EXTRAS["all"] = ["face2vec[openvino,keras,plot,notebook]"]
+EXTRAS["all"] = ["face2vec[openvino,keras,train,tfds,plot,notebook]"]
 
 setup(
     name="face2vec",
@@ -56,7 +65,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["face2vec", "face2vec.*"]),
-    package_data={"face2vec": ["py.typed"]},
+    package_data={"face2vec": ["py.typed", "models/*.onnx", "samples/*.npz"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["face2vec = face2vec.cli:main"]},

@@ -26,6 +26,7 @@ from face2vec.errors import (
     PhotoError,
     RuntimeUnavailableError,
     SettingsError,
+    TrainingError,
     UnknownModelError,
 )
 
@@ -67,6 +68,7 @@ __all__ = [
     "Removed",
     "RuntimeUnavailableError",
     "SettingsError",
+    "TrainingError",
     "UnknownModelError",
     "find_photos",
     "open_photo",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,27 @@ from face2vec.photos import full_resolution
 from face2vec.records import Box, Face, Photo
 
 ImageArray = NDArray[np.uint8]
+
+
+def cut_faces(
+    photo: Photo, found: Sequence[Face], model: ModelDescription
+) -> tuple[list[Face], ImageArray]:
+    """Faces as they are in the full photo, each with its quality, and their crops.
+
+    Args:
+        photo: the photo that the faces are in.
+        found: boxes and landmarks in pixels of ``photo.image``.
+        model: which alignment, and the side of the crop.
+
+    Returns:
+        The faces in pixels of the full photo; RGB uint8 (n, side, side, 3).
+
+    Raises:
+        PhotoError: it has to be read again in full for a small face, and cannot be.
+    """
+    faces = [_full_size(face, photo) for face in found]
+    faces = [replace(face, quality=min(1.0, crop_detail(face, model))) for face in faces]
+    return faces, cut_crops(photo, faces, model)
 
 
 def cut_crops(photo: Photo, faces: Sequence[Face], model: ModelDescription) -> ImageArray:
@@ -54,6 +76,21 @@ def crop_detail(face: Face, model: ModelDescription) -> float:
         shown = model.input_size * (model.margin_size - model.margin) / model.margin_size
         return min(face.width, face.height) / shown
     return float(np.linalg.norm(_to_photo(face, model)[:2, 0]))
+
+
+def _full_size(face: Face, photo: Photo) -> Face:
+    """A face found in the photo's image, in pixels of the full photo."""
+    if photo.scale == 1:
+        return face
+    across = photo.width / photo.image.shape[1]
+    down = photo.height / photo.image.shape[0]
+    left, top, right, bottom = face.box
+    points = [((x + 0.5) * across - 0.5, (y + 0.5) * down - 0.5) for x, y in face.landmarks]
+    return replace(
+        face,
+        box=(left * across, top * down, right * across, bottom * down),
+        landmarks=(points[0], points[1], points[2], points[3], points[4]),
+    )
 
 
 def similarity_transform(

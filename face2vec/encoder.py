@@ -11,14 +11,14 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.alignment import crop_detail, cut_crops
+from face2vec.alignment import cut_faces
 from face2vec.cascade import Detector, DetectorSettings
 from face2vec.errors import ModelError, PhotoError
 from face2vec.models import LoadedModel, standardize
@@ -203,11 +203,7 @@ class Encoder:
         for cut, photo, faces in zip(cuts, photos, found, strict=True):
             cut.width, cut.height = photo.width, photo.height
             try:
-                cut.faces = [
-                    replace(face, quality=min(1.0, crop_detail(face, model)))
-                    for face in (_full_size(face, photo) for face in faces)
-                ]
-                cut.crops = cut_crops(photo, cut.faces, model)
+                cut.faces, cut.crops = cut_faces(photo, faces, model)
             except PhotoError as error:  # it was read once, but not a second time at full size
                 cut.faces, cut.crops, cut.error = [], None, error
         return cuts
@@ -249,21 +245,6 @@ def _powers_of_two(count: int) -> Iterator[slice]:
         step = min(BATCH, 1 << ((count - start).bit_length() - 1))
         yield slice(start, start + step)
         start += step
-
-
-def _full_size(face: Face, photo: Photo) -> Face:
-    """A face found in the photo's image, in pixels of the full photo."""
-    if photo.scale == 1:
-        return face
-    across = photo.width / photo.image.shape[1]
-    down = photo.height / photo.image.shape[0]
-    left, top, right, bottom = face.box
-    points = [((x + 0.5) * across - 0.5, (y + 0.5) * down - 0.5) for x, y in face.landmarks]
-    return replace(
-        face,
-        box=(left * across, top * down, right * across, bottom * down),
-        landmarks=(points[0], points[1], points[2], points[3], points[4]),
-    )
 
 
 def _embedded(faces: list[Face], embeddings: Iterable[NDArray[np.float32]]) -> list[Face]:

@@ -8,6 +8,7 @@
     ├── ModelError               a model's description, weights or graph
     │   ├── UnknownModelError    no model of that name
     │   └── DownloadError        the weights could not be fetched or did not verify
+    ├── TrainingError            a training that diverged or cannot go on
     ├── RuntimeUnavailableError  the runtime asked for is not on this machine
     └── GalleryError             a gallery on disk
         ├── GalleryNotFoundError
@@ -73,6 +74,10 @@ class UnknownModelError(ModelError):
 
 class DownloadError(ModelError):
     """Weights could not be fetched, or are not the file that was expected."""
+
+
+class TrainingError(Face2VecError):
+    """A training diverged, or cannot go on from what is in its folder."""
 
 
 class RuntimeUnavailableError(Face2VecError):

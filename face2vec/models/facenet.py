@@ -282,7 +282,7 @@ class _Weights:
         self.path = path
         try:
             with h5py.File(path, "r") as file:
-                self._layers = {name: dict(arrays) for name, arrays in _layers(file)}
+                self._layers = {name: dict(arrays) for name, arrays in weights_by_layer(file)}
         except (OSError, KeyError, RuntimeError) as error:
             raise ModelError(f"{path} cannot be read as a Keras weights file: {error}") from error
         if not self._layers:
@@ -338,7 +338,7 @@ class _Weights:
         return array
 
 
-def _layers(file: Any) -> Iterator[tuple[str, Mapping[str, Array]]]:
+def weights_by_layer(file: Any) -> Iterator[tuple[str, Mapping[str, Array]]]:
     """Layer names and their arrays by name, in either layout of Keras."""
     root = file.get("model_weights", file)
     if "layer_names" in root.attrs:

@@ -25,6 +25,9 @@ CACHE_VARIABLE = "FACE2VEC_CACHE"
 BUILDER_VERSION = 1
 """Raised whenever ``facenet_graph`` gives another graph for the same weights."""
 
+SHIPPED = Path(__file__).parent
+"""Where the models lie that come with the package."""
+
 GRAPHS = (".onnx", ".xml")
 WEIGHTS = (".h5", ".hdf5")
 
@@ -116,19 +119,39 @@ def load_model(
 def _from_catalogue(
     description: ModelDescription, precision: Precision, progress: bool
 ) -> LoadedModel:
+    sha256 = description.sha256
+    if sha256 is None:
+        raise ModelError(f"model {description.key!r} has no check sum in the catalogue")
+    if description.url is None:
+        graph = SHIPPED / f"{description.key}.onnx"
+        if not graph.is_file():
+            raise ModelError(f"{graph} is missing, which belongs to face2vec; install it again")
+        _check_sha256(description, _sha256_of([graph]), [graph])
+        return LoadedModel(description, graph, sha256, origin=description.key)
+    graph = _cached_graph(
+        description.key, sha256, lambda: weights_of(description.key, progress=progress),
+        description.dimension, precision,
+    )  # fmt: skip
+    return LoadedModel(description, graph, sha256, origin=description.key)
+
+
+def weights_of(key: str, *, progress: bool = True) -> Path:
+    """The weights file of a catalogue model that is not shipped, fetched where it is missing.
+
+    Raises:
+        UnknownModelError: no such key.
+        DownloadError: it could not be fetched.
+        ModelError: the model is shipped as a graph.
+    """
+    from face2vec.models.download import download
+
+    description = find_model(key)
     url, sha256 = description.url, description.sha256
     if url is None or sha256 is None:
-        raise ModelError(f"model {description.key!r} has no address to be fetched from")
-
-    def fetched() -> Path:
-        from face2vec.models.download import download
-
-        place = cache_dir() / "weights" / url.rsplit("/", 1)[-1]
-        size = description.size_bytes
-        return download(url, place, sha256=sha256, size=size, progress=progress)
-
-    graph = _cached_graph(description.key, sha256, fetched, description.dimension, precision)
-    return LoadedModel(description, graph, sha256, origin=description.key)
+        raise ModelError(f"model {key!r} has no weights file of its own")
+    place = cache_dir() / "weights" / url.rsplit("/", 1)[-1]
+    size = description.size_bytes
+    return download(url, place, sha256=sha256, size=size, progress=progress)
 
 
 def _from_weights(

@@ -1,0 +1,1 @@
+"""Training face embedding networks with Keras 3; needs ``pip install 'face2vec[train]'``."""

@@ -1,0 +1,143 @@
+"""Crops as worse photos would show them: moved, dim, small, noisy, hidden in part.
+
+Every crop is drawn from its own generator, so that what a crop looks like depends on the
+seed, the epoch and its number, and not on threads or on what was drawn before.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+ImageArray = NDArray[np.uint8]
+
+SMALLEST = 24  # pixels of a side, below which nobody can be told from a crop
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far crops are changed; every size is a fraction, every chance 0…1.
+
+    Attributes:
+        flip: chance to be mirrored.
+        shift: largest move along each axis, of the side.
+        scale: largest change of size.
+        turn: largest turn in degrees.
+        light: chance of another brightness, contrast, gamma and tint.
+        grey: chance to lose all colour.
+        blur: chance to be blurred.
+        low_resolution: chance to be shrunk, to 24 pixels at least, and enlarged again.
+        jpeg: chance to be compressed, quality 15 to 85.
+        noise: chance of sensor noise.
+        occlusion: chance that a rectangle is painted over.
+        mix: chance to be blended with another crop of the batch; only for distillation,
+            where the teacher says what the blend is.
+    """
+
+    flip: float = 0.5
+    shift: float = 0.06
+    scale: float = 0.08
+    turn: float = 6.0
+    light: float = 0.6
+    grey: float = 0.05
+    blur: float = 0.1
+    low_resolution: float = 0.15
+    jpeg: float = 0.15
+    noise: float = 0.1
+    occlusion: float = 0.15
+    mix: float = 0.0
+
+    @classmethod
+    def light_one(cls, mix: float = 0.0) -> Augmentation:
+        """Less of everything, for short trainings, which learn faster from clearer crops."""
+        return cls(light=0.5, grey=0.04, blur=0.05, low_resolution=0.1, jpeg=0.1, noise=0.05,
+                   occlusion=0.08, mix=mix)  # fmt: skip
+
+    @classmethod
+    def none(cls, mix: float = 0.0) -> Augmentation:
+        """Crops as they are."""
+        return cls(**dict.fromkeys((f.name for f in fields(cls)), 0.0) | {"mix": mix})
+
+    def apply(self, crop: ImageArray, side: int, rng: np.random.Generator) -> ImageArray:
+        """One crop, changed.
+
+        Args:
+            crop: RGB uint8 (h, h, 3).
+            side: of the crop that comes out.
+            rng: decides everything.
+
+        Returns:
+            RGB uint8 (side, side, 3).
+        """
+        image = self._moved(crop, side, rng)
+        if rng.random() < self.low_resolution:
+            small = int(rng.uniform(min(SMALLEST, side // 2), 0.75 * side))
+            image = image.resize((small, small), Image.Resampling.BOX)
+            image = image.resize((side, side), Image.Resampling.BILINEAR)
+        if rng.random() < self.blur:
+            image = image.filter(ImageFilter.GaussianBlur(side * rng.uniform(0.003, 0.02)))
+        if rng.random() < self.jpeg:
+            file = io.BytesIO()
+            image.save(file, "JPEG", quality=int(rng.integers(15, 86)))
+            image = Image.open(file)
+        pixels = np.asarray(image, np.uint8)
+        if rng.random() < self.light:
+            pixels = _in_other_light(pixels, rng)
+        if rng.random() < self.grey:
+            grey = np.asarray(Image.fromarray(pixels).convert("L"))
+            pixels = np.repeat(grey[..., None], 3, axis=2)
+        if rng.random() < self.noise:
+            noise = rng.normal(0, rng.uniform(2, 14), pixels.shape)
+            pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+        if rng.random() < self.occlusion:
+            pixels = _hidden(pixels, rng)
+        return pixels
+
+    def _moved(self, crop: ImageArray, side: int, rng: np.random.Generator) -> Image.Image:
+        from_side = crop.shape[0]
+        grow = from_side / side * (1 + rng.uniform(-self.scale, self.scale))
+        angle = math.radians(rng.uniform(-self.turn, self.turn))
+        across, down = rng.uniform(-self.shift, self.shift, 2) * from_side
+        mirrored = -1 if rng.random() < self.flip else 1
+        # Reflected borders as wide as the farthest corner can reach.
+        reach = math.cos(math.radians(self.turn)) + math.sin(math.radians(self.turn))
+        border = 1 + math.ceil(from_side * ((1 + self.scale) * reach / 2 - 0.5 + self.shift))
+        padded = np.pad(crop, ((border, border), (border, border), (0, 0)), "reflect")
+        cosine, sine = grow * math.cos(angle), grow * math.sin(angle)
+        middle = border + from_side / 2
+        half = side / 2
+        matrix = (
+            mirrored * cosine, -sine, middle + across - half * (mirrored * cosine - sine),
+            mirrored * sine, cosine, middle + down - half * (mirrored * sine + cosine),
+        )  # fmt: skip
+        return Image.fromarray(padded).transform(
+            (side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+        )
+
+
+def _in_other_light(pixels: ImageArray, rng: np.random.Generator) -> ImageArray:
+    """Brightness, contrast, gamma and a tint, as one table a channel."""
+    values = np.arange(256) / 255
+    gamma, contrast = math.exp(rng.uniform(-0.4, 0.4)), math.exp(rng.uniform(-0.4, 0.3))
+    brightness, tint = rng.uniform(-0.12, 0.12), rng.uniform(-0.08, 0.08, 3)
+    curve = (values**gamma - 0.5) * contrast + 0.5 + brightness
+    table = np.clip(255 * curve[:, None] * (1 + tint) + 0.5, 0, 255).astype(np.uint8)
+    return np.stack([table[pixels[..., channel], channel] for channel in range(3)], axis=2)
+
+
+def _hidden(pixels: ImageArray, rng: np.random.Generator) -> ImageArray:
+    """A rectangle of up to two fifths of each side in one colour, or in noise."""
+    side = pixels.shape[0]
+    height, width = rng.integers(side // 10, 2 * side // 5, 2)
+    top, left = rng.integers(0, side - height), rng.integers(0, side - width)
+    pixels = pixels.copy()
+    if rng.random() < 0.5:
+        pixels[top : top + height, left : left + width] = rng.integers(0, 256, 3)
+    else:
+        pixels[top : top + height, left : left + width] = rng.integers(0, 256, (height, width, 3))
+    return pixels

@@ -1,0 +1,262 @@
+"""What a network is shown, batch by batch: made ahead in threads, the same for the same seed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from face2vec.errors import SettingsError
+from face2vec.training.augment import Augmentation
+from face2vec.training.faces import Faces
+from face2vec.training.teacher import Teacher
+
+Rows = NDArray[np.int64]
+
+AHEAD = 2
+"""Batches that are made while the network learns from another."""
+MEASURED_CROPS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's worth.
+
+    Attributes:
+        crops: RGB uint8 (n, side, side, 3), augmented.
+        targets: what the objective compares with, by name.
+    """
+
+    crops: NDArray[np.uint8]
+    targets: dict[str, NDArray[Any]]
+
+
+class Batches(Protocol):
+    """Says what the batches of an epoch are made of, and makes them."""
+
+    def plan(self, epoch: int) -> list[Rows]:
+        """Rows of the faces in each batch of an epoch, counted from 0."""
+
+    def make(self, epoch: int, rows: Rows) -> Batch:
+        """One batch."""
+
+
+class TaughtBatches:
+    """For distillation: crops, and what the teacher says of them.
+
+    Its maps are standardised channel by channel, so that every channel counts alike.
+
+    Args:
+        teacher: the network that is followed.
+        faces: what it is asked about.
+        stages: names of the student's layers that follow the teacher's hints.
+        how: the augmentation; the teacher sees the same crops.
+        side: of the student's crops.
+        size: crops a batch.
+        seed: decides order and augmentation.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        faces: Faces,
+        stages: tuple[str, ...],
+        how: Augmentation,
+        *,
+        side: int,
+        size: int,
+        seed: int,
+    ) -> None:
+        self._teacher, self._faces, self._stages = teacher, faces, stages
+        self._how, self._side, self._size, self._seed = how, side, size, seed
+        self._standard = self._measured() if stages else []
+
+    def plan(self, epoch: int) -> list[Rows]:
+        """All faces once, in random order, in full batches; what is left over is left out."""
+        return _shuffled(len(self._faces), self._size, (self._seed, epoch))
+
+    def make(self, epoch: int, rows: Rows) -> Batch:
+        """One batch."""
+        key = (self._seed, epoch)
+        crops = augmented(self._faces, rows, self._teacher.input_size, self._how, key)
+        embeddings, maps = self._teacher(crops)
+        targets = {"embedding": embeddings}
+        for stage, values, (mean, std) in zip(self._stages, maps, self._standard, strict=True):
+            targets[stage] = (values - mean) / std
+        return Batch(resized(crops, self._side), targets)
+
+    def _measured(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Mean and standard deviation of each channel of each hint."""
+        rows = np.random.default_rng((self._seed, 3)).permutation(len(self._faces))
+        how, side = Augmentation(), self._teacher.input_size
+        crops = augmented(self._faces, rows[:MEASURED_CROPS], side, how, (self._seed, 0))
+        maps = (values.reshape(-1, values.shape[-1]) for values in self._teacher(crops)[1])
+        return [(flat.mean(axis=0), flat.std(axis=0) + 1e-6) for flat in maps]
+
+
+class RememberedBatches:
+    """For distillation with a teacher that is asked once: what it says of the clean crops.
+
+    Its targets do not follow what augmentation does to a crop, which asks the student to see
+    through it; the teacher costs nothing after the first minutes.
+
+    Args:
+        targets: the teacher's embeddings of the clean crops, float32 (n, d), see
+            `clean_targets`.
+        faces: what they are of.
+        how: the augmentation; it cannot mix crops.
+        side: of the student's crops.
+        size: crops a batch.
+        seed: decides order and augmentation.
+    """
+
+    def __init__(
+        self,
+        targets: NDArray[np.float32],
+        faces: Faces,
+        how: Augmentation,
+        *,
+        side: int,
+        size: int,
+        seed: int,
+    ) -> None:
+        if how.mix:
+            raise SettingsError("crops can only be mixed where the teacher sees the mixture")
+        self._targets, self._faces = targets, faces
+        self._how, self._side, self._size, self._seed = how, side, size, seed
+
+    def plan(self, epoch: int) -> list[Rows]:
+        """All faces once, in random order, in full batches; what is left over is left out."""
+        return _shuffled(len(self._faces), self._size, (self._seed, epoch))
+
+    def make(self, epoch: int, rows: Rows) -> Batch:
+        """One batch."""
+        crops = augmented(self._faces, rows, self._side, self._how, (self._seed, epoch))
+        return Batch(crops, {"embedding": self._targets[rows]})
+
+
+class PeopleBatches:
+    """For triplets: so many people with so many photos each.
+
+    Every person with two photos or more comes once an epoch, one with more photos than
+    wanted several times with others of them. Who has fewer brings some of them twice, changed
+    in two ways: batches of one size are what a compiled network wants.
+
+    Args:
+        faces: with people's names.
+        how: the augmentation.
+        side: of the crops.
+        people: in a batch.
+        photos: of each.
+        seed: decides order and augmentation.
+
+    Raises:
+        SettingsError: fewer people with two photos or more than a batch takes.
+    """
+
+    def __init__(
+        self, faces: Faces, how: Augmentation, *, side: int, people: int, photos: int, seed: int
+    ) -> None:
+        named, counts = np.unique(faces.people[faces.people >= 0], return_counts=True)
+        self._named = named[counts >= 2]
+        if people < 2 or photos < 2 or len(self._named) < people:
+            raise SettingsError(
+                f"batches of {people} people with {photos} photos each cannot be made of "
+                f"{len(self._named)} people with two photos or more; 2 of each at least"
+            )
+        self._faces, self._how, self._side = faces, how, side
+        self._people, self._photos, self._seed = people, photos, seed
+
+    def plan(self, epoch: int) -> list[Rows]:
+        """As many batches in every epoch; the people who are left over come in another."""
+        rng = np.random.default_rng((self._seed, epoch))
+        groups: list[Rows] = []
+        for person in self._named:
+            rows = rng.permutation(np.flatnonzero(self._faces.people == person))
+            starts = range(0, len(rows) - 1, self._photos)  # never a last one alone
+            groups += [np.resize(rows[start : start + self._photos], self._photos)
+                       for start in starts]  # fmt: skip
+        order = rng.permutation(len(groups))
+        starts = range(0, len(groups) - self._people + 1, self._people)
+        return [
+            np.concatenate([groups[i] for i in order[start : start + self._people]])
+            for start in starts
+        ]
+
+    def make(self, epoch: int, rows: Rows) -> Batch:
+        """One batch."""
+        key = (self._seed, epoch)
+        crops = augmented(self._faces, rows, self._side, self._how, key)
+        return Batch(crops, {"people": self._faces.people[rows]})
+
+
+def clean_targets(teacher: Teacher, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The teacher's embeddings of crops of any size, float32 (n, d)."""
+    parts = (crops[start : start + 64] for start in range(0, len(crops), 64))
+    return np.concatenate([teacher(resized(part, teacher.input_size))[0] for part in parts])
+
+
+def _shuffled(count: int, size: int, key: tuple[int, ...]) -> list[Rows]:
+    order = np.random.default_rng(key).permutation(count)
+    return [order[start : start + size] for start in range(0, count - size + 1, size)]
+
+
+def augmented(
+    faces: Faces, rows: Rows, side: int, how: Augmentation, key: tuple[int, ...]
+) -> NDArray[np.uint8]:
+    """Crops, each changed in its own way.
+
+    Args:
+        faces: where they are from.
+        rows: which.
+        side: of the crops that come out.
+        how: how far they are changed.
+        key: with a crop's row and place it decides what is drawn.
+
+    Returns:
+        RGB uint8 (len(rows), side, side, 3).
+    """
+    crops = np.empty((len(rows), side, side, 3), np.uint8)
+    for place, row in enumerate(rows):
+        rng = np.random.default_rng((*key, place, int(row)))
+        crops[place] = how.apply(faces.crops[row], side, rng)
+    if how.mix == 0:
+        return crops
+    rng = np.random.default_rng((*key, int(rows[0]), len(rows)))
+    share = np.where(rng.random(len(rows)) < how.mix, rng.beta(0.8, 0.8, len(rows)), 0.0)
+    share = share.astype(np.float32)[:, None, None, None]
+    other = crops[rng.permutation(len(rows))]
+    mixed: NDArray[np.uint8] = (crops * (1 - share) + other * share + 0.5).astype(np.uint8)
+    return mixed
+
+
+def resized(crops: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The same crops, uint8 (n, side, side, 3)."""
+    if crops.shape[1] == side:
+        return crops
+    size, how = (side, side), Image.Resampling.BILINEAR
+    return np.stack([np.asarray(Image.fromarray(one).resize(size, how)) for one in crops])
+
+
+def made_ahead(
+    plan: Iterable[Rows], make: Callable[[Rows], Batch], workers: int = 2
+) -> Iterator[Batch]:
+    """The batches of a plan, in order, some of them made ahead of use."""
+    waiting: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
+        try:
+            for rows in plan:
+                waiting.append(pool.submit(make, rows))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

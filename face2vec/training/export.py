@@ -1,0 +1,199 @@
+"""From a trained network to the ONNX file that face2vec runs, and back for fine-tuning."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+from keras import layers
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from face2vec.errors import MissingExtraError, ModelError
+from face2vec.models.description import ModelDescription, Precision
+
+SMALLEST_HALVED = 256
+"""Arrays with fewer numbers stay float32: they weigh nothing."""
+
+
+def export(
+    network: keras.Model, path: Path, description: ModelDescription, precision: Precision = "fp16"
+) -> None:
+    """Write a network as ONNX, with its description beside it.
+
+    Args:
+        network: from standardised crops, NHWC, to embeddings.
+        path: of the .onnx file; the description goes to the same name with .json.
+        description: how crops are cut and standardised for it.
+        precision: ``"fp16"`` stores the weights as float16, which halves the file; the
+            network computes in float32 either way.
+
+    Raises:
+        MissingExtraError: tf2onnx is not installed.
+        ModelError: weights that are not finite or beyond float16's range.
+    """
+    graph = _converted(network)
+    if precision == "fp16":
+        _halve(graph)
+    graph.ClearField("doc_string")
+    graph.ClearField("metadata_props")
+    graph.producer_name = "face2vec"
+    onnx.checker.check_model(graph)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for target, content in (
+        (path, graph.SerializeToString()),
+        (path.with_suffix(".json"), _described(description, path.name)),
+    ):
+        new = target.with_name("new-" + target.name)
+        new.write_bytes(content)
+        new.replace(target)
+
+
+def load_exported(network: keras.Model, path: Path) -> None:
+    """Give a network the weights of its own exported graph, to go on training from there.
+
+    Batch normalisation was folded into the convolutions: each comes back as its identity
+    with the folded shift, so outputs are the same, and it learns on from there.
+
+    Args:
+        network: built as the exported one was.
+        path: of the .onnx file.
+
+    Raises:
+        ModelError: the graph is of another network.
+    """
+    graph = onnx.load(path).graph
+    arrays = _arrays(graph)
+    folded = [_kernel_and_shift(node, graph, arrays) for node in graph.node if _has_kernel(node)]
+    ours = [
+        layer
+        for layer in network.layers
+        if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense)
+    ]
+    shapes = [
+        tuple(_as_keras(layer, kernel).shape)
+        for layer, (kernel, _) in zip(ours, folded, strict=False)
+    ]
+    if len(ours) != len(folded) or shapes != [tuple(layer.kernel.shape) for layer in ours]:
+        raise ModelError(f"{path} is not an exported {network.name}; its layers differ")
+    norms = {_only_input(layer): layer for layer in network.layers if _is_norm(layer)}
+    for layer, (kernel, shift) in zip(ours, folded, strict=True):
+        layer.kernel.assign(_as_keras(layer, kernel))
+        norm = norms.get(layer.name)
+        if norm is not None:
+            _become_identity(norm, shift)
+        elif layer.bias is not None:
+            layer.bias.assign(shift)
+
+
+def _converted(network: keras.Model) -> onnx.ModelProto:
+    height, width, channels = network.input_shape[1:]
+    network.predict_on_batch(np.zeros((1, height, width, channels), np.float32))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "network.onnx"
+        quiet = logging.getLogger("tf2onnx")
+        level = quiet.level
+        quiet.setLevel(logging.ERROR)
+        try:
+            network.export(path, format="onnx", verbose=False)
+        except ImportError as error:
+            raise MissingExtraError("exporting a network", "tf2onnx", "train") from error
+        finally:
+            quiet.setLevel(level)
+        return onnx.load(path)
+
+
+def _halve(model: onnx.ModelProto) -> None:
+    """Store large arrays as float16, each followed by a cast back to float32."""
+    casts = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < SMALLEST_HALVED:
+            continue
+        if not np.abs(values).max() <= np.finfo(np.float16).max:  # NaN is not, either
+            raise ModelError(
+                f"{tensor.name} has values that are not finite or beyond float16's range; the "
+                "training diverged, or use precision 'fp32'"
+            )
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_fp16"))
+        casts.append(helper.make_node("Cast", [f"{name}_fp16"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _described(description: ModelDescription, file: str) -> bytes:
+    values = {"file": file, **json.loads(description.to_json())}
+    return json.dumps({k: v for k, v in values.items() if v is not None}, indent=2).encode()
+
+
+def _arrays(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
+    """The constants of a graph by name, those stored as float16 under their float32 name."""
+    arrays = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in arrays:
+            arrays[node.output[0]] = arrays[node.input[0]].astype(np.float32)
+    return arrays
+
+
+def _has_kernel(node: onnx.NodeProto) -> bool:
+    return node.op_type in ("Conv", "MatMul", "Gemm")
+
+
+def _kernel_and_shift(
+    node: onnx.NodeProto, graph: onnx.GraphProto, arrays: dict[str, NDArray[Any]]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A layer's kernel and what is added to its output, with what follows folded in."""
+    kernel = arrays[node.input[1]]
+    channels = kernel.shape[0] if node.op_type == "Conv" else kernel.shape[1]
+    shift = arrays[node.input[2]] if len(node.input) > 2 else np.zeros(channels, np.float32)
+    output = node.output[0]
+    for later in graph.node:
+        if output not in later.input or later.op_type not in ("Mul", "Add"):
+            continue
+        constant = arrays.get(next(name for name in later.input if name != output))
+        if constant is None or constant.size != channels:
+            break
+        if later.op_type == "Mul":
+            factor = constant.reshape(-1)
+            kernel = kernel * factor.reshape(-1, *[1] * (kernel.ndim - 1))
+            shift = shift * factor
+        else:
+            shift = shift + constant.reshape(-1)
+        output = later.output[0]
+    return kernel, shift
+
+
+def _as_keras(layer: keras.Layer, kernel: NDArray[Any]) -> NDArray[Any]:
+    if kernel.ndim != 4:
+        return kernel
+    if isinstance(layer, layers.DepthwiseConv2D):
+        return kernel.transpose(2, 3, 0, 1)
+    return kernel.transpose(2, 3, 1, 0)
+
+
+def _is_norm(layer: keras.Layer) -> bool:
+    return isinstance(layer, layers.BatchNormalization)
+
+
+def _only_input(layer: keras.Layer) -> str:
+    """Name of the layer that feeds this one."""
+    name: str = layer.input._keras_history.operation.name
+    return name
+
+
+def _become_identity(norm: keras.Layer, shift: NDArray[Any]) -> None:
+    norm.moving_mean.assign(np.zeros_like(shift))
+    norm.moving_variance.assign(np.ones_like(shift) - norm.epsilon)
+    norm.beta.assign(shift)
+    if norm.scale:
+        norm.gamma.assign(np.ones_like(shift))

@@ -1,0 +1,242 @@
+"""Faces to train on: aligned crops in memory, and whose they are where that is known.
+
+Photos come from a folder a person, a CSV, a tar archive or a TensorFlow dataset. Photos
+that are not aligned yet go through the engine's own detection and alignment, so that a
+network learns from the very crops that it will be given later.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from face2vec.alignment import cut_faces
+from face2vec.cascade import Detector, DetectorSettings
+from face2vec.errors import MissingExtraError, PhotoError, SettingsError
+from face2vec.models.description import ModelDescription
+from face2vec.photos import open_photo
+from face2vec.records import Photo
+from face2vec.runtime import choose_runtime, detector_runtime
+
+log = logging.getLogger("face2vec")
+
+UNNAMED = -1
+TFDS = "tfds:"
+PHOTOS_AT_ONCE = 32
+
+Named = tuple[str, Any, str]
+"""A photo on its way: its name, its path or bytes or array, and its person or ""."""
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """Aligned crops.
+
+    Attributes:
+        crops: RGB uint8 (n, h, h, 3).
+        people: int64 (n,), the same number for photos of one person, −1 for no name.
+        names: of the people, by their number.
+    """
+
+    crops: NDArray[np.uint8]
+    people: NDArray[np.int64]
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def split(self, share: float, seed: int, by_person: bool = False) -> tuple[Faces, Faces]:
+        """Most of them to learn from, and a random share to measure with.
+
+        Args:
+            share: of the faces, or of the people, that is held out; one at least.
+            seed: decides which.
+            by_person: a person is on one side with all photos; faces without a name are
+                then all learnt from.
+        """
+        rng = np.random.default_rng((seed, 7))
+        if by_person:
+            people = rng.permutation(np.unique(self.people[self.people >= 0]))
+            held = np.isin(self.people, people[: max(1, round(share * len(people)))])
+        else:
+            held = np.zeros(len(self), bool)
+            held[rng.permutation(len(self))[: max(1, round(share * len(self)))]] = True
+        return self.only(np.flatnonzero(~held)), self.only(np.flatnonzero(held))
+
+    def only(self, rows: NDArray[np.int64]) -> Faces:
+        """Some of them."""
+        return Faces(self.crops[rows], self.people[rows], self.names)
+
+
+def load_faces(
+    source: str | os.PathLike[str],
+    model: ModelDescription,
+    *,
+    table: str | os.PathLike[str] | None = None,
+    aligned: bool = False,
+) -> Faces:
+    """Faces of a folder, a CSV, a tar archive or a TensorFlow dataset.
+
+    Args:
+        source: a folder with a folder a person; a CSV with the columns ``file`` (relative
+            to the CSV) and ``person``; a tar archive of such folders, or of any files with
+            ``table``; or ``tfds:celeb_a`` and ``tfds:celeb_a:DATA_DIR``.
+        model: how crops are cut: alignment, template, size.
+        table: for a tar archive, a CSV with the columns ``file`` and ``person``; an empty
+            person is no name.
+        aligned: whether the photos are crops already, square and of one size.
+
+    Returns:
+        One face a photo: the largest. Photos without a face, or that cannot be read, are
+        left out and said in the log.
+
+    Raises:
+        SettingsError: nothing to train on, or crops of different sizes.
+        MissingExtraError: tensorflow_datasets is not installed.
+    """
+    photos = _photos(str(source), None if table is None else Path(table))
+    found = _as_they_are(photos) if aligned else _cut(photos, model)
+    crops: list[NDArray[np.uint8]] = []
+    people: list[str] = []
+    for name, crop, person in found:
+        if crops and crop.shape != crops[0].shape:
+            raise SettingsError(
+                f"{source}: {name} is {crop.shape[1]}×{crop.shape[0]} pixels and others are "
+                f"{crops[0].shape[1]}×{crops[0].shape[0]}; aligned crops must be of one size"
+            )
+        crops.append(crop)
+        people.append(person)
+    if not crops:
+        raise SettingsError(f"{source} has no photo with a face in it; there is nothing to learn")
+    names = sorted(set(people) - {""})
+    number = {name: i for i, name in enumerate(names)} | {"": UNNAMED}
+    return Faces(np.stack(crops), np.array([number[name] for name in people]), tuple(names))
+
+
+def _photos(source: str, table: Path | None) -> Iterator[Named]:
+    path = Path(source)
+    if source.startswith(TFDS):
+        return _of_tfds(source.removeprefix(TFDS))
+    if path.is_dir():
+        return _of_folders(path)
+    if path.suffix == ".csv":
+        return _of_table(path)
+    if path.is_file():
+        return _of_tar(path, None if table is None else _people_of(table))
+    raise SettingsError(
+        f"{source} is no folder, no CSV, no tar archive and does not begin with {TFDS!r}"
+    )
+
+
+def _of_folders(folder: Path) -> Iterator[Named]:
+    for person in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
+        for file in sorted(entry for entry in person.rglob("*") if entry.is_file()):
+            yield str(file), file, person.name
+
+
+def _of_table(table: Path) -> Iterator[Named]:
+    for name, person in _people_of(table).items():
+        yield name, table.parent / name, person
+
+
+def _of_tar(path: Path, people: dict[str, str] | None) -> Iterator[Named]:
+    with tarfile.open(path) as archive:
+        for member in sorted(archive.getmembers(), key=lambda one: one.name):
+            file = archive.extractfile(member) if member.isfile() else None
+            if file is not None:
+                folder = Path(member.name).parent.name
+                person = folder if people is None else people.get(member.name, "")
+                yield member.name, file.read(), person
+
+
+def _of_tfds(name: str) -> Iterator[Named]:
+    """All splits of a dataset with ``image``, and ``identity`` where it is known.
+
+    celeb_a as TFDS builds it has no identity; its official list of identities, placed beside
+    the data as ``identity_CelebA.txt``, names them by the order of the photos.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise MissingExtraError(f"{TFDS}{name}", "tensorflow_datasets", "tfds") from error
+    name, _, folder = name.partition(":")
+    builder = tfds.builder(name, data_dir=folder or None)
+    builder.download_and_prepare()
+    identities = _people_beside(Path(builder.data_dir))
+    number = 0
+    for split in ("train", "validation", "test"):
+        if split not in builder.info.splits:
+            continue
+        config = tfds.ReadConfig(shuffle_seed=None, interleave_cycle_length=1)
+        for example in tfds.as_numpy(builder.as_dataset(split=split, read_config=config)):
+            number += 1
+            person = example.get("identity", identities.get(number, ""))
+            yield f"{name}/{split}/{number}", example["image"], str(person)
+
+
+def _people_beside(folder: Path) -> dict[int, str]:
+    path = folder / "identity_CelebA.txt"
+    if not path.exists():
+        return {}
+    lines = path.read_text(encoding="ascii").splitlines()
+    return {int(Path(file).stem): person for file, person in (line.split() for line in lines)}
+
+
+def _people_of(table: Path) -> dict[str, str]:
+    with table.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        if reader.fieldnames is None or "file" not in reader.fieldnames:
+            raise SettingsError(f"{table} has no column 'file'")
+        return {row["file"]: row.get("person") or "" for row in reader}
+
+
+def _as_they_are(photos: Iterable[Named]) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
+    for name, source, person in photos:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        is_array = isinstance(source, np.ndarray)
+        crop = source if is_array else np.asarray(Image.open(file).convert("RGB"))
+        if crop.shape[0] != crop.shape[1]:
+            raise SettingsError(
+                f"{name} is {crop.shape[1]}×{crop.shape[0]} pixels; aligned crops are square"
+            )
+        yield name, crop, person
+
+
+def _cut(
+    photos: Iterable[Named], model: ModelDescription
+) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
+    settings = DetectorSettings()
+    detector = Detector(settings, detector_runtime(choose_runtime()))
+    photos = iter(photos)
+    lost = 0
+    while chunk := list(islice(photos, PHOTOS_AT_ONCE)):
+        opened: list[tuple[Photo, str]] = []
+        for name, source, person in chunk:
+            try:
+                photo = open_photo(source, name=name, max_side=settings.searched_side())
+                opened.append((photo, person))
+            except PhotoError as error:
+                log.warning("left out: %s", error)
+        for (photo, person), faces in zip(
+            opened, detector.detect([photo.image for photo, _ in opened]), strict=True
+        ):
+            if not faces:
+                lost += 1
+                log.info("left out: no face in %s", photo.name)
+                continue
+            largest = max(faces, key=lambda face: face.area)
+            yield photo.name, cut_faces(photo, [largest], model)[1][0], person
+    if lost:
+        log.warning("left out: %d photos without a face", lost)

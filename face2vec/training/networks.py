@@ -1,0 +1,183 @@
+"""Networks by name, and what they cost.
+
+Each takes standardised RGB crops, float32 (n, height, width, 3), and gives one
+embedding a crop. Those of the FaceNet paper and Inception-ResNet-v1 give unit
+vectors; the losses normalise what they get, so it makes no difference to them.
+
+| name | crop | as published: parameters, multiply-adds | where it is from |
+|---|---|---|---|
+| ``nn2`` | 224×224 | 7.5 M, 1.6 G | FaceNet paper, table 2 |
+| ``nn3`` | 160×160 | 7.5 M | the same at 160 pixels |
+| ``nn4`` | 96×96 | 285 M multiply-adds | the same at 96 pixels with fewer 5×5 convolutions |
+| ``nns1`` | 165×165 | 26 M, 220 M | our reading of the paper's "mini Inception" |
+| ``nns2`` | 140×116 | 4.3 M, 20 M | our reading of the paper's "tiny Inception" |
+| ``inception_resnet_v1`` | 160×160 | 23.5 M | keras-facenet; can start from FaceNet's weights |
+| ``mini`` | | | the network that ships inside face2vec |
+
+The paper counts a multiplication and an addition as one operation, and so does
+:func:`cost`. Why the readings are as they are is in ``inception.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import keras
+from keras import layers
+
+from face2vec.errors import SettingsError
+from face2vec.training import inception, inception_resnet
+from face2vec.training.inception_resnet import load_facenet_weights
+
+__all__ = ["NAMES", "Cost", "build", "cost", "load_facenet_weights", "stages"]
+
+_PLANS = {
+    "nn2": (inception.NN2, (224, 224)),
+    "nn3": (inception.NN2, (160, 160)),
+    "nn4": (inception.NN4, (96, 96)),
+    "nns1": (inception.NNS1, (165, 165)),
+    "nns2": (inception.NNS2, (140, 116)),
+}
+
+NAMES = (*_PLANS, "inception_resnet_v1", "mini")
+"""The names that :func:`build` knows."""
+
+USUAL_DIMENSION = {"mini": 256}
+"""Numbers in an embedding, where they are not 128."""
+
+SMALLEST_SIDE = {"inception_resnet_v1": 80}
+SMALLEST_SIDE_OF_OTHERS = 32
+
+
+class Cost(NamedTuple):
+    """What a network costs."""
+
+    parameters: int
+    """Numbers that are trained; not the running averages of batch normalisation."""
+    multiply_adds: int
+    """Multiplications, each with its addition, for one crop, in convolutions and dense layers."""
+
+
+def build(
+    name: str, dimension: int | None = None, input_size: int | tuple[int, int] | None = None
+) -> keras.Model:
+    """Build a network with random weights.
+
+    Args:
+        name: one of :data:`NAMES`.
+        dimension: numbers in an embedding; 128 if not given, 256 for ``mini``.
+        input_size: side of a crop in pixels, or its (height, width); what the
+            table above says if not given. ``mini`` has a fixed one.
+
+    Returns:
+        A model with random weights, from (n, height, width, 3) to (n, dimension).
+
+    Raises:
+        SettingsError: there is no such network, or it cannot have this size or
+            dimension; or Keras is set to channels_first.
+    """
+    if name not in NAMES:
+        raise SettingsError(f"there is no network {name!r}; there are {', '.join(NAMES)}")
+    if dimension is not None and dimension < 1:
+        raise SettingsError(f"dimension is {dimension}; an embedding has at least one number")
+    if keras.config.image_data_format() != "channels_last":
+        raise SettingsError(
+            "Keras is set to channels_first; face2vec's networks need "
+            "keras.config.set_image_data_format('channels_last')"
+        )
+    size = (input_size, input_size) if isinstance(input_size, int) else input_size
+    if name == "mini":
+        return _mini(dimension, size)
+    smallest = SMALLEST_SIDE.get(name, SMALLEST_SIDE_OF_OTHERS)
+    if size is not None and min(size) < smallest:
+        raise SettingsError(f"input_size is {input_size}; {name} needs {smallest} pixels or more")
+    if name == "inception_resnet_v1":
+        return inception_resnet.network(size or (160, 160), dimension or 128)
+    plan, usual = _PLANS[name]
+    return inception.network(plan, name, size or usual, dimension or 128)
+
+
+def side(name: str) -> int:
+    """Pixels of a side of the square crops that a network is trained on here.
+
+    The published side; for ``nns2``, which takes 140×116, the square of the same area.
+    """
+    if name == "nns2":
+        return 128
+    if name == "mini":
+        from face2vec.training.mini import SIDE
+
+        return SIDE
+    return 160 if name == "inception_resnet_v1" else _PLANS[name][1][0]
+
+
+def stages(network: keras.Model, count: int) -> tuple[str, ...]:
+    """Names of the layers of a network whose maps can follow so many hints of a teacher.
+
+    Raises:
+        SettingsError: it has none, or another number of them.
+    """
+    from face2vec.training.mini import STAGES
+
+    if count == 0:
+        return ()
+    if network.name != "mini" or count != len(STAGES):
+        raise SettingsError(
+            f"{count} hints for {network.name}: only mini follows hints, {len(STAGES)} of them"
+        )
+    return STAGES
+
+
+def cost(network: keras.Model) -> Cost:
+    """Count a network's parameters and multiply-adds, layer by layer.
+
+    Raises:
+        SettingsError: the network takes crops of any size, or has a layer with
+            weights that is neither a convolution nor dense nor a normalisation.
+    """
+    if None in network.input_shape[1:]:
+        raise SettingsError(
+            f"{network.name} takes crops of any size, {network.input_shape[1:]}; "
+            "what it costs depends on the size, so build it with one"
+        )
+    parameters = multiply_adds = 0
+    for layer in _leaves(network):
+        trained = [w for w in layer.weights if not w.name.startswith("moving_")]
+        parameters += sum(math.prod(w.shape) for w in trained)
+        multiply_adds += _multiply_adds(layer)
+    return Cost(parameters, multiply_adds)
+
+
+def _mini(dimension: int | None, size: tuple[int, int] | None) -> keras.Model:
+    from face2vec.training.mini import mini
+
+    network = mini() if dimension is None else mini(dimension=dimension)
+    fixed = tuple(network.input_shape[1:3])
+    if size is not None and size != fixed:
+        raise SettingsError(f"input_size is {size}; mini takes {fixed} only")
+    return network
+
+
+def _leaves(network: keras.Model) -> Iterator[keras.Layer]:
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def _multiply_adds(layer: keras.Layer) -> int:
+    """Places in the layer's output times the weights of all its kernels."""
+    kernels = [w for w in layer.weights if len(w.shape) > 1]
+    if not kernels or isinstance(layer, layers.PReLU):
+        return 0
+    counted = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
+    if not isinstance(layer, counted):
+        raise SettingsError(
+            f"the multiply-adds of layer {layer.name!r}, a {type(layer).__name__}, are not known"
+        )
+    places: int = math.prod(layer.output.shape[1:-1])
+    weights: int = sum(math.prod(kernel.shape) for kernel in kernels)
+    return places * weights

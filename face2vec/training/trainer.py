@@ -1,0 +1,231 @@
+"""Training: steps, checkpoints that lose nothing, and what is written down of each epoch."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from face2vec.errors import SettingsError, TrainingError
+from face2vec.training.batches import Batches, made_ahead
+
+CHECKPOINT = "checkpoint.npz"
+CURVES = "curves.csv"
+PIXEL_MIDDLE = 127.5
+FALSE_ACCEPT_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast.
+
+    Attributes:
+        epochs: how many.
+        rate: the highest learning rate, reached after ``warm_up`` and then lowered to 0
+            along half a cosine.
+        warm_up: share of the steps, 0…1.
+        weight_decay: AdamW's, of kernels only.
+        checkpoint_seconds: time between checkpoints inside an epoch.
+    """
+
+    epochs: int = 20
+    rate: float = 3e-3
+    warm_up: float = 0.05
+    weight_decay: float = 1e-2
+    checkpoint_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.rate <= 0 or not 0 <= self.warm_up < 1:
+            raise SettingsError(
+                f"epochs {self.epochs} must be at least 1, rate {self.rate} above 0 and warm_up "
+                f"{self.warm_up} from 0 to below 1"
+            )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is.
+
+    Attributes:
+        step: steps done.
+        steps: of the whole training.
+        epoch: number of the epoch, from 1.
+        figures: loss and its parts, means of this epoch until now.
+        crops_a_second: of this epoch until now.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    figures: dict[str, float]
+    crops_a_second: float
+
+
+def standardized(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(x − 127.5) / 127.5, what networks are trained on here."""
+    pixels = crops.astype(np.float32)
+    pixels -= PIXEL_MIDDLE
+    pixels /= PIXEL_MIDDLE
+    return pixels
+
+
+def train(
+    learner: keras.Model,
+    batches: Batches,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    measure: Callable[[], dict[str, float]],
+    watch: Callable[[Progress], None] = lambda _: None,
+) -> None:
+    """Train to the end of the schedule, going on from a checkpoint where there is one.
+
+    A training that is killed and started again goes on from its last checkpoint with the
+    very batches that were to come.
+
+    Args:
+        learner: compiled here.
+        batches: what it is shown; each epoch has as many.
+        schedule: how long and how fast.
+        folder: gets the checkpoint and the curves.
+        measure: figures on faces that are not trained on, after each epoch.
+        watch: is told of the progress after each step.
+
+    Raises:
+        TrainingError: the loss is no finite number any more, or the checkpoint is of
+            another network.
+    """
+    an_epoch = len(batches.plan(0))
+    if not an_epoch:
+        raise SettingsError("there are fewer faces than one batch takes; make the batch smaller")
+    steps = schedule.epochs * an_epoch
+    rate = _rate(schedule, steps)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=schedule.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    learner.compile(optimizer=optimizer, jit_compile=False)
+    optimizer.build(learner.trainable_variables)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / CHECKPOINT
+    step = _restore(learner, checkpoint) if checkpoint.exists() else 0
+    saved = time.monotonic()
+    for epoch in range(step // an_epoch, schedule.epochs):
+        started, crops = time.monotonic(), 0
+        learner.reset_metrics()
+        figures: dict[str, float] = {}
+        left = batches.plan(epoch)[step - epoch * an_epoch :]
+        for batch in made_ahead(left, partial(batches.make, epoch)):
+            logs = learner.train_on_batch(
+                standardized(batch.crops), batch.targets, return_dict=True
+            )
+            figures = {name: float(value) for name, value in logs.items()}
+            step += 1
+            crops += len(batch.crops)
+            if not np.isfinite(figures["loss"]):
+                raise TrainingError(
+                    f"the loss is {figures['loss']} at step {step}: the training diverged. Lower "
+                    f"the rate, which is {schedule.rate}; {checkpoint} is as it was before"
+                )
+            watch(Progress(step, steps, epoch + 1, figures, crops / (time.monotonic() - started)))
+            if time.monotonic() - saved > schedule.checkpoint_seconds:
+                _save(learner, checkpoint, step)
+                saved = time.monotonic()
+        figures = {"epoch": epoch + 1, "step": step, "rate": float(rate(step)), **figures}
+        figures |= measure()
+        _note(folder / CURVES, figures)
+        _save(learner, checkpoint, step)
+
+
+def _rate(schedule: Schedule, steps: int) -> Any:
+    warm_up = round(schedule.warm_up * steps)
+    if not warm_up:
+        return keras.optimizers.schedules.CosineDecay(schedule.rate, steps)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warm_up, warmup_target=schedule.rate, warmup_steps=warm_up
+    )
+
+
+def embed(network: keras.Model, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Embeddings of unit length, float32 (n, d), of crops of the network's size."""
+    parts = [
+        network.predict_on_batch(standardized(crops[start : start + 64]))
+        for start in range(0, len(crops), 64)
+    ]
+    embeddings = np.concatenate(parts)
+    unit: NDArray[np.float32] = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return unit
+
+
+def true_accept_rate(
+    embeddings: NDArray[np.float32], people: NDArray[np.int64], far: float = FALSE_ACCEPT_RATE
+) -> float:
+    """Share of pairs of one person above the similarity that ``far`` of the other pairs reach.
+
+    Args:
+        embeddings: float32 (n, d) of unit length.
+        people: int64 (n,); faces with −1 are left out.
+        far: share of pairs of two people that are accepted.
+
+    Returns:
+        0…1; NaN where there are no pairs of one kind.
+    """
+    named = np.flatnonzero(people >= 0)
+    first, second = np.triu_indices(len(named), 1)
+    same = people[named][first] == people[named][second]
+    if same.all() or not same.any():
+        return float("nan")
+    similarities = (embeddings[named] @ embeddings[named].T)[first, second]
+    threshold = np.quantile(similarities[~same], 1 - far)
+    return float((similarities[same] > threshold).mean())
+
+
+def _save(learner: keras.Model, path: Path, step: int) -> None:
+    state = {name: ops.convert_to_numpy(v) for name, v in _variables(learner).items()}
+    new = path.with_name("new-" + path.name)
+    with new.open("wb") as stream:
+        np.savez(stream, step=step, **state)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(path)
+
+
+def _restore(learner: keras.Model, path: Path) -> int:
+    with np.load(path, allow_pickle=False) as stored:
+        variables = _variables(learner)
+        shapes = {name: tuple(v.shape) for name, v in variables.items()}
+        if shapes != {name: stored[name].shape for name in stored.files if name != "step"}:
+            raise TrainingError(
+                f"{path} is the checkpoint of another network; train into another folder"
+            )
+        for name, variable in variables.items():
+            variable.assign(stored[name])
+        return int(stored["step"])
+
+
+def _variables(learner: keras.Model) -> dict[str, Any]:
+    """Everything that a step changes, by a name that is the same in every run."""
+    named = {f"network/{i}": v for i, v in enumerate(learner.weights)}
+    return named | {f"optimizer/{i}": v for i, v in enumerate(learner.optimizer.variables)}
+
+
+def _note(path: Path, figures: dict[str, float]) -> None:
+    """Add a line to the curves; those of epochs that are done again are dropped."""
+    rows: list[dict[str, Any]] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < figures["epoch"]]
+    new = path.with_name("new-" + path.name)
+    with new.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(figures))
+        writer.writeheader()
+        writer.writerows([*rows, figures])
+    new.replace(path)

@@ -1,0 +1,163 @@
+"""Faces to train on: every source gives the same crops and people."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from face2vec.errors import MissingExtraError, SettingsError
+from face2vec.models.description import FIVE_POINTS, ModelDescription
+from face2vec.training.faces import Faces, load_faces
+
+MODEL = ModelDescription("test", 8, 32, "landmarks", FIVE_POINTS)
+
+
+@pytest.fixture
+def crops() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    names = ("ann/1.png", "ann/2.png", "bea/1.png", "cid/x/1.png")
+    return {name: rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for name in names}
+
+
+def png(crop: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(crop).save(file, "PNG")
+    return file.getvalue()
+
+
+def write(folder: Path, crops: dict[str, np.ndarray]) -> Path:
+    for name, crop in crops.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(crop))
+    return folder
+
+
+def pack(path: Path, crops: dict[str, np.ndarray]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, crop in reversed(crops.items()):  # the order inside must not matter
+            member = tarfile.TarInfo(name)
+            member.size = len(png(crop))
+            archive.addfile(member, io.BytesIO(png(crop)))
+    return path
+
+
+def people(faces: Faces) -> list[str]:
+    return [faces.names[i] if i >= 0 else "" for i in faces.people]
+
+
+def test_faces_of_a_folder_a_person(tmp_path: Path, crops: dict[str, np.ndarray]) -> None:
+    faces = load_faces(write(tmp_path, crops), MODEL, aligned=True)
+    assert people(faces) == ["ann", "ann", "bea", "cid"]
+    assert np.array_equal(faces.crops, np.stack(list(crops.values())))
+
+
+def test_faces_of_a_tar_equal_those_of_its_folder(
+    tmp_path: Path, crops: dict[str, np.ndarray]
+) -> None:
+    crops = {name: crop for name, crop in crops.items() if not name.startswith("cid")}
+    folder = load_faces(write(tmp_path / "folder", crops), MODEL, aligned=True)
+    archive = load_faces(pack(tmp_path / "faces.tar", crops), MODEL, aligned=True)
+    assert np.array_equal(archive.crops, folder.crops)
+    assert people(archive) == people(folder)
+
+
+def test_faces_of_a_csv_are_found_beside_it(tmp_path: Path, crops: dict[str, np.ndarray]) -> None:
+    write(tmp_path, crops)
+    table = tmp_path / "faces.csv"
+    table.write_text("file,person\nbea/1.png,Béa\nann/2.png,\n", encoding="utf-8")
+    faces = load_faces(table, MODEL, aligned=True)
+    assert people(faces) == ["Béa", ""]
+    assert faces.people.tolist() == [0, -1]
+    assert np.array_equal(faces.crops[0], crops["bea/1.png"])
+
+
+def test_faces_of_a_tar_take_people_from_the_table(
+    tmp_path: Path, crops: dict[str, np.ndarray]
+) -> None:
+    table = tmp_path / "people.csv"
+    table.write_text("file,set,person\nann/1.png,a,zoe\nbea/1.png,b,\n", encoding="utf-8")
+    faces = load_faces(pack(tmp_path / "faces.tar", crops), MODEL, table=table, aligned=True)
+    assert people(faces) == ["zoe", "", "", ""]
+
+
+def test_faces_are_detected_and_aligned_as_the_engine_does(
+    tmp_path: Path, astronaut: Image.Image, hopper: Image.Image
+) -> None:
+    from face2vec.alignment import cut_faces
+    from face2vec.cascade import Detector, DetectorSettings
+    from face2vec.photos import open_photo
+    from face2vec.runtime import choose_runtime, detector_runtime
+
+    photos = {
+        "eileen/a.png": np.asarray(astronaut.convert("RGB")),
+        "grace/h.png": np.asarray(hopper.convert("RGB")),
+    }
+    write(tmp_path, photos | {"eileen/none.png": np.zeros((64, 64, 3), np.uint8)})
+    (tmp_path / "grace" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    faces = load_faces(tmp_path, MODEL)
+    assert people(faces) == ["eileen", "grace"]
+    detector = Detector(DetectorSettings(), detector_runtime(choose_runtime()))
+    for crop, image in zip(faces.crops, photos.values(), strict=True):
+        photo = open_photo(image)
+        largest = max(detector.detect([photo.image])[0], key=lambda face: face.area)
+        assert np.array_equal(crop, cut_faces(photo, [largest], MODEL)[1][0])
+
+
+@pytest.mark.parametrize(
+    ("write_source", "said"),
+    [
+        (lambda folder: folder / "nothing", "is no folder"),
+        (lambda folder: folder, "nothing to learn"),
+    ],
+    ids=["missing", "empty"],
+)
+def test_faces_of_nothing_are_refused_in_words(
+    tmp_path: Path, write_source: Any, said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load_faces(write_source(tmp_path), MODEL, aligned=True)
+
+
+def test_faces_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"a/1.png": np.zeros((32, 32, 3), np.uint8)})
+    write(tmp_path, {"a/2.png": np.zeros((40, 40, 3), np.uint8)})
+    with pytest.raises(SettingsError, match="40×40 pixels and others are 32×32"):
+        load_faces(tmp_path, MODEL, aligned=True)
+
+
+def test_faces_that_are_not_square_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"a/1.png": np.zeros((32, 30, 3), np.uint8)})
+    with pytest.raises(SettingsError, match="30×32 pixels; aligned crops are square"):
+        load_faces(tmp_path, MODEL, aligned=True)
+
+
+def test_split_by_face_holds_out_a_share_and_loses_none() -> None:
+    faces = Faces(np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1), np.arange(100) % 10)
+    learn, held = faces.split(0.2, seed=3)
+    assert len(held) == 20
+    assert sorted([*learn.crops.ravel(), *held.crops.ravel()]) == list(range(100))
+    again = faces.split(0.2, seed=3)[1]
+    assert np.array_equal(again.crops, held.crops)
+    assert not np.array_equal(faces.split(0.2, seed=4)[1].crops, held.crops)
+
+
+def test_split_by_person_parts_people_and_learns_from_the_nameless() -> None:
+    people = np.array([0, 0, 1, 1, 2, 2, 3, 3, -1, -1])
+    faces = Faces(np.zeros((10, 1, 1, 3), np.uint8), people)
+    learn, held = faces.split(0.5, seed=0, by_person=True)
+    assert not set(learn.people) & set(held.people)
+    assert len(set(held.people)) == 2
+    assert (learn.people == -1).sum() == 2
+
+
+def test_tfds_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(MissingExtraError, match=r"face2vec\[tfds\]"):
+        load_faces("tfds:celeb_a", MODEL, aligned=True)

@@ -1,0 +1,299 @@
+"""Training on tiny data: it learns, it resumes, it exports, and a user can run it."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from face2vec.errors import SettingsError, TrainingError
+from face2vec.training.augment import Augmentation
+from face2vec.training.faces import Faces
+
+pytestmark = [
+    pytest.mark.keras,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Keras, TensorFlow and tf2onnx
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+PEOPLE, PHOTOS = 8, 6
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module, with a network of a few small layers in place of the one of that name."""
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("keras not installed; pip install 'face2vec[train]'")
+    from face2vec.training import recipe
+
+    monkeypatch.setattr(recipe.networks, "build", small_network)
+    monkeypatch.setattr(recipe.networks, "side", lambda name: 32)
+    return recipe
+
+
+def small_network(name: str, dimension: int | None = None, input_size: int | None = None) -> Any:
+    """Convolutions, normalisations and stages as ``mini`` has them, on 32 pixels."""
+    import keras
+    from keras import layers
+
+    crops = x = keras.Input((32, 32, 3))
+    for number, filters in enumerate((8, 16, 16), 1):
+        y = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
+        y = layers.LeakyReLU(0.1)(layers.BatchNormalization()(y))
+        z = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
+        z = layers.BatchNormalization()(z)
+        x = layers.Add(name=f"stage_{number}")([y, z])
+    x = layers.DepthwiseConv2D(4, use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Dense(dimension or 24, use_bias=False)(layers.Flatten()(x))
+    return keras.Model(crops, x, name=name)
+
+
+@pytest.fixture(scope="module")
+def faces() -> Faces:
+    """Noisy photos of patterns that have much in common, as faces have."""
+    rng = np.random.default_rng(0)
+
+    def pattern() -> np.ndarray:
+        image = Image.fromarray(rng.integers(0, 256, (7, 7, 3), dtype=np.uint8))
+        return np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC), np.float64)
+
+    common, crops = pattern(), []
+    for _ in range(PEOPLE):
+        person = 0.8 * common + 0.2 * pattern()
+        crops += [np.clip(person + rng.normal(0, 20, person.shape), 0, 255) for _ in range(PHOTOS)]
+    people = np.repeat(np.arange(PEOPLE), PHOTOS)
+    return Faces(np.array(crops, np.uint8), people, tuple(f"p{n}" for n in range(PEOPLE)))
+
+
+def tiny(recipe: ModuleType, **settings: Any) -> Any:
+    from face2vec.training.trainer import Schedule
+
+    usual = {
+        "people": 4, "photos": 4, "held_out": 0.25, "dimension": 16,
+        "augmentation": Augmentation.none(), "schedule": Schedule(epochs=3, rate=1e-3),
+    }  # fmt: skip
+    return recipe.Recipe(**usual | settings)
+
+
+def curves(folder: Path) -> list[dict[str, float]]:
+    with (folder / "curves.csv").open(newline="") as stream:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+
+
+def test_training_lowers_the_loss_and_writes_what_it_did(
+    recipe: ModuleType, faces: Faces, tmp_path: Path
+) -> None:
+    from face2vec.training.trainer import Schedule
+
+    settings = tiny(recipe, schedule=Schedule(epochs=6, rate=1e-3))
+    model = recipe.run(settings, faces, tmp_path)
+    rows = curves(tmp_path)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+    assert rows[-1]["active"] < rows[0]["active"] <= 1
+    assert 0 <= rows[-1]["tar"] <= 1
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size[0] > 600
+    assert json.loads((tmp_path / "recipe.json").read_text())["dimension"] == 16
+    assert model == tmp_path / "mini.onnx"
+
+
+def test_training_exports_what_keras_computes(
+    recipe: ModuleType, faces: Faces, tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    from face2vec.models.store import load_model
+    from face2vec.training.export import export, load_exported
+    from face2vec.training.trainer import embed, standardized
+
+    settings = tiny(recipe)
+    path = recipe.run(settings, faces, tmp_path)
+    description = settings.description()
+    network = small_network("mini", 16)
+    network.load_weights(tmp_path / "mini.weights.h5")
+    wanted = embed(network, faces.crops[:5])
+
+    def through_onnx(file: Path) -> np.ndarray:
+        session = onnxruntime.InferenceSession(file)
+        name = session.get_inputs()[0].name
+        (given,) = session.run(None, {name: standardized(faces.crops[:5])})
+        return np.asarray(given / np.linalg.norm(given, axis=1, keepdims=True))
+
+    export(network, tmp_path / "full.onnx", description, "fp32")
+    assert np.abs(through_onnx(tmp_path / "full.onnx") - wanted).max() < 1e-5
+    assert np.abs(through_onnx(path) - wanted).max() < 2e-3  # weights stored in 16 bits
+    assert path.stat().st_size < 0.6 * (tmp_path / "full.onnx").stat().st_size
+    assert load_model(path).description.dimension == 16
+
+    again = small_network("mini", 16)
+    load_exported(again, tmp_path / "full.onnx")
+    assert np.abs(embed(again, faces.crops[:5]) - wanted).max() < 1e-5
+
+
+def test_training_that_was_killed_ends_with_the_same_weights(
+    recipe: ModuleType, faces: Faces, tmp_path: Path
+) -> None:
+    from face2vec.training.trainer import Schedule
+
+    schedule = Schedule(epochs=3, rate=1e-3, checkpoint_seconds=0)  # after every step
+    settings = tiny(recipe, schedule=schedule, augmentation=Augmentation())
+    recipe.run(settings, faces, tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    for last in (2, 5, 6):  # inside the first epoch, inside the second, at its end
+
+        def kill(progress: Any, last: int = last) -> None:
+            if progress.step == last:
+                raise Killed
+
+        with pytest.raises(Killed):
+            recipe.run(settings, faces, tmp_path / "killed", watch=kill)
+    steps: list[int] = []
+    recipe.run(settings, faces, tmp_path / "killed", watch=lambda p: steps.append(p.step))
+    assert steps == [6, 7, 8, 9]  # the step that was not in a checkpoint yet is done again
+    weights = [
+        [np.asarray(w) for w in _loaded(recipe, tmp_path / name).get_weights()]
+        for name in ("whole", "killed")
+    ]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-5)
+    whole, killed = curves(tmp_path / "whole"), curves(tmp_path / "killed")
+    assert [row["epoch"] for row in killed] == [row["epoch"] for row in whole]
+    assert killed[-1]["loss"] == pytest.approx(whole[-1]["loss"], abs=1e-4)
+
+
+def _loaded(recipe: ModuleType, folder: Path) -> Any:
+    network = small_network("mini", 16)
+    network.load_weights(folder / "mini.weights.h5")
+    return network
+
+
+def test_training_refuses_a_folder_of_another_recipe(
+    recipe: ModuleType, faces: Faces, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.json").write_text(
+        json.dumps({"network": "mini", "margin": 0.5}), encoding="utf-8"
+    )
+    with pytest.raises(TrainingError, match=r"with another .*margin.*; give the same settings"):
+        recipe.run(tiny(recipe), faces, tmp_path)
+
+
+def test_distillation_comes_closer_to_its_teacher(
+    recipe: ModuleType, faces: Faces, tmp_path: Path
+) -> None:
+    from face2vec.training.trainer import Schedule
+
+    teacher = recipe.run(tiny(recipe, schedule=Schedule(epochs=2)), faces, tmp_path / "teacher")
+    for sees, mix in (("clean", 0.0), ("augmented", 0.3)):
+        settings = tiny(
+            recipe, loss="distillation", teacher=str(teacher), teacher_sees=sees, batch=12,
+            dimension=None, seed=1, augmentation=Augmentation.none(mix=mix),
+            schedule=Schedule(epochs=20, rate=3e-3),
+        )  # fmt: skip
+        model = recipe.run(settings, faces, tmp_path / sees)
+        rows = curves(tmp_path / sees)
+        assert rows[-1]["embedding"] < 0.8 * rows[0]["embedding"]
+        assert rows[-1]["cosine"] > rows[0]["cosine"]
+        assert json.loads(model.with_suffix(".json").read_text())["dimension"] == 16
+
+
+def test_distillation_follows_hints_inside_its_teacher(
+    recipe: ModuleType, faces: Faces, tmp_path: Path
+) -> None:
+    from openvino import Core
+
+    from face2vec.training.trainer import Schedule
+
+    teacher = recipe.run(tiny(recipe, schedule=Schedule(epochs=1)), faces, tmp_path / "teacher")
+    sums = [op.get_friendly_name() for op in Core().read_model(teacher).get_ordered_ops()
+            if op.get_type_name() == "Add"]  # fmt: skip
+    hints = tuple(
+        next(name for name in sums if re.search(rf"/{stage}(_\d+)?/", name))
+        for stage in ("stage_1", "stage_2", "stage_3")
+    )
+    settings = tiny(
+        recipe, loss="distillation", teacher=str(teacher), hints=hints, batch=12, seed=1,
+        dimension=None, schedule=Schedule(epochs=6, rate=2e-3),
+    )  # fmt: skip
+    recipe.run(settings, faces, tmp_path / "student")
+    rows = curves(tmp_path / "student")
+    for stage in ("stage_1", "stage_2", "stage_3"):
+        assert rows[-1][stage] < rows[0][stage]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loss": "distillation"}, "needs one"),
+        ({"teacher": "mini"}, "belongs to the loss distillation"),
+        ({"loss": "softmax"}, "there are semi-hard"),
+        ({"held_out": 0.0}, "above 0"),
+    ],
+)
+def test_recipe_that_cannot_be_is_refused(
+    recipe: ModuleType, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        recipe.Recipe(**settings)
+
+
+def test_training_that_diverges_is_told_and_keeps_its_checkpoint(
+    recipe: ModuleType, faces: Faces, tmp_path: Path
+) -> None:
+    from face2vec.training.trainer import Schedule
+
+    settings = tiny(recipe, schedule=Schedule(epochs=2, rate=1e30, warm_up=0))
+    with pytest.raises(TrainingError, match=r"diverged\. Lower the rate"):
+        recipe.run(settings, faces, tmp_path)
+
+
+def test_fine_tuning_starts_where_the_other_training_ended(
+    recipe: ModuleType, faces: Faces, tmp_path: Path
+) -> None:
+    first = recipe.run(tiny(recipe), faces, tmp_path / "first")
+    network = recipe.build(tiny(recipe, start_from=str(first)), tiny(recipe).description())
+    from face2vec.training.trainer import embed
+
+    wanted = embed(_loaded(recipe, tmp_path / "first"), faces.crops[:4])
+    assert np.abs(embed(network, faces.crops[:4]) - wanted).max() < 2e-3
+
+
+def test_train_command_trains_on_a_folder_a_person(
+    recipe: ModuleType, faces: Faces, tmp_path: Path
+) -> None:
+    for row, person in enumerate(faces.people):
+        file = tmp_path / "faces" / f"p{person}" / f"{row}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(faces.crops[row]).save(file)
+    command = [
+        *(sys.executable, "-m", "face2vec", "train", str(tmp_path / "faces"), "--aligned"),
+        *("--out", str(tmp_path / "out"), "--epochs", "1", "--people", "4", "--held-out", "0.25"),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert "48 faces of 8 named people" in done.stderr
+    assert (tmp_path / "out" / "mini.onnx").is_file()
+    again = subprocess.run(
+        [*command, "--margin", "0.3"], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 3
+    assert "another margin" in again.stderr
