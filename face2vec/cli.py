@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from face2vec.cli_train import train_command
 from face2vec.errors import Face2VecError, NoFaceError, PhotoError
 
 if TYPE_CHECKING:
@@ -134,6 +135,32 @@ def runtime_options(command: Command) -> Command:
 @verbose_option
 def main() -> None:
     """Find a face again in a photo collection."""
+
+
+main.add_command(train_command)
+
+
+@main.command("demo")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="face2vec-demo")
+@click.option("--people", type=click.IntRange(min=1), default=40, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--model", metavar="KEY_OR_FILE", help="Embedding model. [default: the usual one]")
+def demo_command(folder: Path, people: int, seed: int, model: str | None) -> None:
+    """Draw people who do not exist, index their photos and find each of them again.
+
+    Everything goes into FOLDER, face2vec-demo if none is named. Needs no network.
+    """
+    from face2vec.demo import SHOWN_QUERIES, demo
+
+    done = demo(folder, people=people, seed=seed, model=model, say=_say)
+    for found in done.found[:SHOWN_QUERIES]:
+        _say(f"\n{found.title}\n{found.matches.to_text(3)}")
+    _say(
+        f"\n{_count(done.photos, 'photo')}, {_count(done.faces, 'face')}, "
+        f"{done.right} of {_count(people, 'new photo')} found the right person first, "
+        f"{done.seconds:.0f} s"
+    )
+    _say(f"Look at {done.picture}\nSearch on: face2vec search {done.gallery} PHOTO")
 
 
 @main.command("index")

@@ -1,0 +1,135 @@
+"""A first look with nothing at hand: photos of people who do not exist, found again."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from face2vec.engine import Face2Vec
+from face2vec.errors import SettingsError
+from face2vec.records import Match
+from face2vec.results import Found, thumbnail
+
+QUERIES = 1000
+"""Number of each person's query photo, far from those in the gallery."""
+SHOWN_QUERIES, SHOWN_MATCHES = 6, 5
+CELL, TEXT, GAP = 120, 34, 8
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demonstration did.
+
+    Attributes:
+        photos: written and indexed.
+        faces: found in them.
+        found: one entry a query photo, with its matches.
+        right: queries whose most similar face is in a photo of the same person.
+        picture: the queries and their matches, a PNG.
+        gallery: folder of the gallery.
+        seconds: everything together.
+    """
+
+    photos: int
+    faces: int
+    found: tuple[Found, ...]
+    right: int
+    picture: Path
+    gallery: Path
+    seconds: float
+
+
+def demo(
+    folder: str | Path,
+    *,
+    people: int = 40,
+    seed: int = 0,
+    model: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Demo:
+    """Draw people, write their photos, build a gallery of them and search it.
+
+    Args:
+        folder: gets ``photos``, ``queries``, ``gallery`` and ``matches.png``; must be empty.
+        people: how many.
+        seed: other people for another seed.
+        model: of the embeddings; the default model if None.
+        say: is told what is being done.
+
+    Raises:
+        SettingsError: the folder is not empty, or fewer than one person.
+    """
+    from face2vec import samples
+
+    started = time.monotonic()
+    folder = Path(folder)
+    if people < 1:
+        raise SettingsError(f"a demonstration needs at least one person, not {people}")
+    say(f"drawing {people} people who do not exist")
+    samples.write(folder / "photos", people=people, photos=5, groups=max(1, people // 5), seed=seed)
+    queries = []
+    for person in samples.people(people, seed=seed):
+        queries.append(folder / "queries" / f"{person.name}.jpg")
+        person.photo(QUERIES).save(queries[-1])
+    say(f"building a gallery of {folder / 'photos'}")
+    with Face2Vec(folder / "gallery", model=model) as engine:
+        summary = engine.add(folder / "photos")
+        say(f"searching it with one more photo of each, from {folder / 'queries'}")
+        found = tuple(one for query in queries for one in engine.search(query, k=10)[:1])
+    drawn = _drawn(folder / "photos")
+    right = sum(
+        bool(one.matches) and _who(one.matches[0], drawn) == Path(one.photo).stem for one in found
+    )
+    picture = folder / "matches.png"
+    sheet(found[:SHOWN_QUERIES]).save(picture)
+    return Demo(
+        summary.photos, summary.faces, found, right, picture, folder / "gallery",
+        time.monotonic() - started,
+    )  # fmt: skip
+
+
+def _drawn(photos: Path) -> dict[Path, list[tuple[str, float, float]]]:
+    """Person and middle of the face, for each face in each photo, as it was drawn."""
+    drawn: dict[Path, list[tuple[str, float, float]]] = {}
+    with (photos / "people.csv").open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            x = (float(row["left"]) + float(row["right"])) / 2
+            y = (float(row["top"]) + float(row["bottom"])) / 2
+            drawn.setdefault((photos / row["photo"]).absolute(), []).append((row["person"], x, y))
+    return drawn
+
+
+def _who(match: Match, drawn: dict[Path, list[tuple[str, float, float]]]) -> str:
+    """The person whose drawn face is nearest to a match's."""
+    left, top, right, bottom = match.face.box
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return min(drawn[Path(match.photo)], key=lambda one: math.dist(one[1:], (x, y)))[0]
+
+
+def sheet(found: tuple[Found, ...]) -> Image.Image:
+    """Each query at the left and its matches beside it, with their similarities."""
+    columns = 1 + SHOWN_MATCHES
+    size = (columns * (CELL + GAP) + 2 * GAP, len(found) * (CELL + TEXT + GAP) + GAP)
+    picture = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    for row, one in enumerate(found):
+        top = GAP + row * (CELL + TEXT + GAP)
+        query = one.thumbnail(CELL)
+        cells = [] if query is None else [(query, "query", Path(one.photo).name)]
+        cells += [
+            (thumbnail(match.photo, match.face.box, CELL), f"{match.similarity:.3f}",
+             "/".join(Path(match.photo).parts[-2:]))
+            for match in one.matches[:SHOWN_MATCHES]
+        ]  # fmt: skip
+        for column, (image, above, below) in enumerate(cells):
+            left = GAP + column * (CELL + GAP) + (GAP if column else 0)
+            picture.paste(image, (left, top))
+            pen.text((left, top + CELL + 2), above, "black", font)
+            pen.text((left, top + CELL + 17), below, "grey", font)
+    return picture
