@@ -491,9 +491,9 @@ def _matches(
 
     def ranked() -> Iterator[Match]:
         by_id = dict(zip(ids.tolist(), similarities.tolist(), strict=True))
-        for rank, one in enumerate(some.records(), 1):
-            similarity = max(-1.0, min(by_id[one.face.id], 1.0))  # it may be off by a last bit
-            yield Match(rank, similarity, one.face, one.photo, one.copies)
+        for rank, (face, photo, copies) in enumerate(some, 1):
+            similarity = max(-1.0, min(by_id[face.id], 1.0))  # it may be off by a last bit
+            yield Match(rank, similarity, face, photo, copies)
 
     return Matches.later(len(some), ranked)
 

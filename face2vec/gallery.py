@@ -286,7 +286,7 @@ class Gallery:
         found = session.look_up(CONTENT, sha256)
         return found[0] if found else None
 
-    def snapshot(self, batch_size: int = 256, mapped: bool = False) -> Snapshot:
+    def snapshot(self, batch_size: int = 1024, mapped: bool = False) -> Snapshot:
         """One state of the gallery, to be held by a ``with``.
 
         Args:

@@ -85,6 +85,7 @@ class Snapshot:
     order of id, and may be done more than once.
 
     Attributes:
+        batch_size: how many embeddings an iteration gives at a time; may be changed.
         state: which state it is.
         roots: numbers of the folders that photos were added from, oldest first, by path
             without the separator at the end.
@@ -101,7 +102,7 @@ class Snapshot:
         self._file = file
         self._gallery_uuid = gallery_uuid
         self._dimension = dimension
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._mapped = mapped
 
     # Two methods and no generator, for this is a part of each search.
@@ -135,7 +136,7 @@ class Snapshot:
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         rows = self._connection.execute(f"{_EMBEDDINGS} ORDER BY face_id")
-        while batch := rows.fetchmany(self._batch_size):
+        while batch := rows.fetchmany(self.batch_size):
             ids = np.fromiter((row[0] for row in batch), np.int64, len(batch))
             yield ids, self._matrix([row[1] for row in batch])
 
@@ -215,7 +216,7 @@ class Snapshot:
         )
 
     def has_been(self, state: State) -> bool:
-        """Whether the gallery was once in that state, with nothing else before it."""
+        """Whether the gallery is or was once in that state."""
         if state.gallery_uuid != self.state.gallery_uuid:
             return False
         return state.history == _history_at(self._connection, state.position)

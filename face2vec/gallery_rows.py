@@ -7,7 +7,7 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,25 +142,35 @@ class StoredFaces:
         names = {i: self._names[i] for i in some} if self._names else self._names
         return StoredFaces(some, names, self._roots, self._damaged)
 
+    def __iter__(self) -> Iterator[tuple[Face, str, tuple[str, ...]]]:
+        """Of each face (face without embedding, photo, copies), as in ``StoredFace``.
+
+        Raises:
+            GalleryDamagedError: a row holds what it cannot.
+        """
+        roots, more_names = self._roots, self._names
+        try:
+            for row in self._rows.values():
+                i, left, top, right, bottom, points, confidence, quality, root, path = row
+                x1, y1, x2, y2, x3, y3, x4, y4, x5, y5 = LANDMARKS.unpack(points)
+                landmarks = ((x1, y1), (x2, y2), (x3, y3), (x4, y4), (x5, y5))
+                face = Face((left, top, right, bottom), landmarks, confidence, None, i, quality)
+                if i in more_names:
+                    names = more_names[i]
+                    photo, *copies = sorted(f"{roots[r]}{os.sep}{decoded(p)}" for r, p in names)
+                    yield face, photo, tuple(copies)
+                else:
+                    yield face, f"{roots[root]}{os.sep}{decoded(path)}", ()
+        except (AttributeError, KeyError, TypeError, struct.error) as error:
+            raise self._damaged(f"the row of a face cannot be right ({error})") from error
+
     def records(self) -> list[StoredFace]:
         """The faces, without their embeddings.
 
         Raises:
             GalleryDamagedError: a row holds what it cannot.
         """
-        try:
-            return [self._record(row) for row in self._rows.values()]
-        except (AttributeError, KeyError, TypeError, struct.error) as error:
-            raise self._damaged(f"the row of a face cannot be right ({error})") from error
-
-    def _record(self, row: tuple[Any, ...]) -> StoredFace:
-        i, left, top, right, bottom, points, confidence, quality, root, path = row
-        x1, y1, x2, y2, x3, y3, x4, y4, x5, y5 = LANDMARKS.unpack(points)
-        landmarks = ((x1, y1), (x2, y2), (x3, y3), (x4, y4), (x5, y5))
-        face = Face((left, top, right, bottom), landmarks, confidence, None, i, quality)
-        names = self._names.get(i, ((root, path),))
-        photo, *copies = sorted(f"{self._roots[r]}{os.sep}{decoded(p)}" for r, p in names)
-        return StoredFace(face, photo, tuple(copies))
+        return [StoredFace(*one) for one in self]
 
 
 def face_rows(entry: Entry, dimension: int) -> list[tuple[Any, ...]]:

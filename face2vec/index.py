@@ -38,6 +38,8 @@ EXACT_BYTES = 100_000 * 512 * 4
 # 64: 0.989 / 0.998, 128: 0.994 / 0.998, 256: 0.996 / 0.999.
 HNSW_LINKS = 32
 HNSW_BREADTH = 128
+# Among a million, 10 faces a person: 128: 0.744, 256: 0.839, 512: 0.887, 1,024: 0.931; so it grows.
+HNSW_FACES_A_STEP = 1_000
 HNSW_BYTES = 8 * HNSW_LINKS + 32  # a face beside its vector: links, level and id
 # A deleted node stays as a stepping stone and is never returned; too many make it slow.
 HNSW_DEAD_SHARE = 0.2
@@ -331,7 +333,8 @@ class FaceIndex:
         if self.kind == "exact":
             return None
         if self.kind == "hnsw":
-            breadth = max(HNSW_BREADTH, 2 * wanted)
+            total = self._index.ntotal
+            breadth = max(HNSW_BREADTH, 2 * wanted, total // HNSW_FACES_A_STEP)
             if self._dead:
                 alive = faiss.IDSelectorRange(*_ANY_FACE)
                 return faiss.SearchParametersHNSW(efSearch=breadth, sel=alive)

@@ -12,7 +12,10 @@ from face2vec.index import FaceIndex, IndexDamagedError, available_memory, choos
 log = logging.getLogger("face2vec")
 
 INDEX_FILE = "index.faiss"
-BATCH = 256  # embeddings read at a time; more is no faster
+# Embeddings read at a time, so that building takes little memory beside the index. A graph has
+# a cost for each call that grows with it, so a large one is built in larger steps.
+BATCH = 256
+BATCH_MOST = 8192
 
 
 class GalleryIndex:
@@ -129,16 +132,19 @@ class GalleryIndex:
             return None
         changes = now.changes_since(index.state)
         index.remove(changes.removed)
-        for start in range(0, len(changes.added), BATCH):
-            added = changes.added[start : start + BATCH]
+        step = max(BATCH, min(len(index) // 100, BATCH_MOST))
+        for start in range(0, len(changes.added), step):
+            added = changes.added[start : start + step]
             index.add(added, now.embeddings(added))
         index.state = now.state
         return index
 
     def _built(self, now: Snapshot) -> FaceIndex:
-        kind = self._kind(now.count)
-        log.info("building a %s index of %d faces", kind, now.count)
-        index = FaceIndex.build(now, now.count, self._gallery.dimension, kind)
+        count = now.count
+        kind = self._kind(count)
+        log.info("building a %s index of %d faces", kind, count)
+        now.batch_size = max(BATCH, min(count // 100, BATCH_MOST))
+        index = FaceIndex.build(now, count, self._gallery.dimension, kind)
         index.state = now.state
         return index
 

@@ -164,7 +164,10 @@ def main() -> None:
         killed = os.waitpid(child, 0)[1]
         problems = problems_in(folder)
         again = os.waitpid(in_child(lambda folder=folder: build(photos, folder)), 0)[1]
-        report.append({"point": point, "killed": killed, "problems": problems, "again": again})
+        left = problems_in(folder)
+        report.append(
+            {"point": point, "killed": killed, "problems": problems, "again": again, "left": left}
+        )
     sys.stdout.write(json.dumps(report))
 
 

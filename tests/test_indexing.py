@@ -7,11 +7,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from gallery_builder import DIMENSION
 
+from face2vec import indexing
 from face2vec.gallery import INDEXED, Entry, Gallery, Snapshot
 from face2vec.index import FaceIndex
 from face2vec.indexing import GalleryIndex
@@ -210,16 +212,27 @@ def test_threads_may_search_while_another_process_writes(
         assert found(index, now, QUERY) == truth(gallery, QUERY)
 
 
-def test_an_index_that_failed_to_catch_up_is_not_used(
+def test_an_index_that_failed_half_way_is_not_used(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = GalleryIndex(gallery)
     with gallery.snapshot() as now:
         found(index, now, QUERY)
     record(gallery, *(entry(f"new {i}.jpg") for i in range(3)))
+    add, added = FaceIndex.add, []
+
+    def failing(*arguments: Any) -> None:
+        added.append(1)
+        if len(added) == 2:
+            raise MemoryError
+        add(*arguments)
+
     with gallery.snapshot() as now:
         with monkeypatch.context() as patch:
-            patch.setattr(FaceIndex, "add", lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
+            patch.setattr(FaceIndex, "add", failing)
+            patch.setattr(indexing, "BATCH", 1)
+            with pytest.raises(MemoryError):
                 found(index, now, QUERY)
+        with index.at(now) as ready:
+            assert len(ready) == now.count == 23
         assert found(index, now, QUERY) == truth(gallery, QUERY)
