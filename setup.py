@@ -38,7 +38,11 @@ EXTRAS = {
         "openvino>=2025.4",  # runs the teacher of a distillation, and shows its inside
         "matplotlib>=3.10.7",  # the curves
     ],
-    "tfds": ["face2vec[train]", "tensorflow-datasets>=4.9.10"],
+    "tfds": [
+        "face2vec[train]",
+        "tensorflow-datasets>=4.9.10",
+        "importlib-resources>=6.4",  # tensorflow-datasets needs it and does not declare it
+    ],
     # Beside the processor's builds of the same names these do not win by themselves: docs/gpu.md.
     "gpu": ["faiss-gpu>=1.15; sys_platform == 'linux'", "onnxruntime-gpu>=1.21"],
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import sys
 import tarfile
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from face2vec import samples
 from face2vec.errors import MissingExtraError, SettingsError
 from face2vec.models.description import FIVE_POINTS, ModelDescription
 from face2vec.training.faces import Faces, load_faces
@@ -46,6 +48,16 @@ def pack(path: Path, crops: dict[str, np.ndarray]) -> Path:
             member.size = len(png(crop))
             archive.addfile(member, io.BytesIO(png(crop)))
     return path
+
+
+def portrait(person: samples.Person, number: int) -> np.ndarray:
+    """A drawn photo as CelebA's are: 178×218 pixels around the face."""
+    photo = person.photo(number)
+    left, top, right, bottom = photo.faces[0].box
+    x, y, width = (left + right) / 2, (top + bottom) / 2, 2 * (right - left)
+    box = (x - width / 2, y - width * 218 / 356, x + width / 2, y + width * 218 / 356)
+    cut = Image.fromarray(photo.image).crop(tuple(map(round, box)))
+    return np.asarray(cut.resize((178, 218)))
 
 
 def people(faces: Faces) -> list[str]:
@@ -155,6 +167,53 @@ def test_split_by_person_parts_people_and_learns_from_the_nameless() -> None:
     assert not set(learn.people) & set(held.people)
     assert len(set(held.people)) == 2
     assert (learn.people == -1).sum() == 2
+
+
+@pytest.mark.keras
+def test_faces_of_celeb_a_as_tensorflow_datasets_keeps_it(tmp_path: Path) -> None:
+    for package in ("tensorflow_datasets", "tensorflow"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} not installed; pip install 'face2vec[tfds]'")
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("celeb_a", data_dir=tmp_path)
+    features = builder.info.features
+    numbers = {"train": [2, 0, 2], "validation": [1], "test": [0, 1]}
+    drawn = samples.people(3, seed=5)
+    photos = {
+        split: [portrait(drawn[number], i) for i, number in enumerate(which)]
+        for split, which in numbers.items()
+    }
+
+    def stored(split: str) -> Any:
+        rest = {name: dict.fromkeys(features[name], 0) for name in ("landmarks", "attributes")}
+        return tf.data.Dataset.from_generator(
+            lambda: (
+                {"image": photo, "identity": {"Identity_No": number}, **rest}
+                for photo, number in zip(photos[split], numbers[split], strict=True)
+            ),
+            output_signature=features.get_tensor_spec(),
+        )
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="celeb_a",
+        version=str(builder.version),
+        features=features,
+        split_datasets={split: stored(split) for split in numbers},
+        data_dir=tmp_path,
+    )
+    faces = load_faces(f"tfds:celeb_a:{tmp_path}", MODEL)
+    for split, some in photos.items():
+        for i, (photo, number) in enumerate(zip(some, numbers[split], strict=True)):
+            (tmp_path / "own" / str(number)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photo).save(tmp_path / "own" / str(number) / f"{split}{i}.png")
+    own = load_faces(tmp_path / "own", MODEL)
+    apart = np.abs(faces.crops[:, None].astype(int) - own.crops).mean(axis=(2, 3, 4))
+    nearest = apart.argmin(axis=1)  # TFDS keeps JPEG, and in an order of its own
+    assert sorted(nearest) == list(range(6))
+    assert apart.min(axis=1).max() < 5
+    assert people(faces) == [people(own)[i] for i in nearest]
 
 
 def test_tfds_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

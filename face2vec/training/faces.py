@@ -162,11 +162,7 @@ def _of_tar(path: Path, people: dict[str, str] | None) -> Iterator[Named]:
 
 
 def _of_tfds(name: str) -> Iterator[Named]:
-    """All splits of a dataset with ``image``, and ``identity`` where it is known.
-
-    celeb_a as TFDS builds it has no identity; its official list of identities, placed beside
-    the data as ``identity_CelebA.txt``, names them by the order of the photos.
-    """
+    """All splits of a dataset with ``image``, and celeb_a's ``identity`` where it is known."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -174,7 +170,6 @@ def _of_tfds(name: str) -> Iterator[Named]:
     name, _, folder = name.partition(":")
     builder = tfds.builder(name, data_dir=folder or None)
     builder.download_and_prepare()
-    identities = _people_beside(Path(builder.data_dir))
     number = 0
     for split in ("train", "validation", "test"):
         if split not in builder.info.splits:
@@ -182,16 +177,8 @@ def _of_tfds(name: str) -> Iterator[Named]:
         config = tfds.ReadConfig(shuffle_seed=None, interleave_cycle_length=1)
         for example in tfds.as_numpy(builder.as_dataset(split=split, read_config=config)):
             number += 1
-            person = example.get("identity", identities.get(number, ""))
+            person = example["identity"]["Identity_No"] if "identity" in example else ""
             yield f"{name}/{split}/{number}", example["image"], str(person)
-
-
-def _people_beside(folder: Path) -> dict[int, str]:
-    path = folder / "identity_CelebA.txt"
-    if not path.exists():
-        return {}
-    lines = path.read_text(encoding="ascii").splitlines()
-    return {int(Path(file).stem): person for file, person in (line.split() for line in lines)}
 
 
 def _people_of(table: Path) -> dict[str, str]:
