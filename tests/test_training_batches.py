@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from face2vec.training.batches import (
     RememberedBatches,
     augmented,
     made_ahead,
+    remembered_targets,
     resized,
 )
 from face2vec.training.faces import Faces
@@ -47,6 +50,35 @@ def test_remembered_batches_show_every_face_once_an_epoch() -> None:
     assert len(set(np.concatenate(first))) == 20
     assert not np.array_equal(np.concatenate(first), np.concatenate(second))
     assert np.array_equal(np.concatenate(batches.plan(1)), np.concatenate(second))
+
+
+class Colour:
+    """A teacher whose embedding is the mean colour."""
+
+    input_size = SIDE
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.asked, self.factor = 0, factor
+
+    def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        self.asked += len(crops)
+        return self.factor * crops.mean(axis=(1, 2), dtype=np.float32), []
+
+
+def test_targets_are_kept_until_teacher_or_crops_are_others(tmp_path: Path) -> None:
+    path, crops = tmp_path / "targets.npy", faces([-1] * 200).crops
+    for teacher, some, asked in (
+        (Colour(), crops, 200),
+        (Colour(), crops, 64),
+        (Colour(), crops[:150], 64 + 150),
+        (Colour(2.0), crops[:150], 64 + 150),
+        (Colour(2.0), crops[:150] // 2, 64 + 150),
+        (Colour(2.0), crops[:150] // 2, 64),
+    ):
+        targets = remembered_targets(path, cast(Any, teacher), some)
+        assert np.array_equal(targets, teacher.factor * some.mean(axis=(1, 2), dtype=np.float32))
+        assert teacher.asked == asked
+    assert [file.name for file in tmp_path.iterdir()] == ["targets.npy"]
 
 
 def test_remembered_batches_put_each_crop_beside_its_own_target() -> None:

@@ -24,6 +24,7 @@ from face2vec.training.batches import (
     RememberedBatches,
     TaughtBatches,
     clean_targets,
+    remembered_targets,
     resized,
 )
 from face2vec.training.export import export, load_exported
@@ -36,6 +37,7 @@ log = logging.getLogger("face2vec")
 
 Loss = Literal["semi-hard", "batch-hard", "distillation"]
 RECIPE = "recipe.json"
+TARGETS = "targets.npy"
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def run(
     Args:
         recipe: what to do.
         faces: crops cut by ``recipe.description()``, or larger or smaller square ones.
-        folder: gets checkpoint, curves, recipe, the Keras weights and the exported model.
+        folder: gets checkpoint, curves, recipe, a teacher's targets, the Keras weights and the
+            exported model.
         watch: is told of the progress after each step.
         description: of the exported model; that of the recipe if None.
 
@@ -135,7 +138,7 @@ def run(
     description = description or recipe.description()
     network = build(recipe, description)
     learn, held = faces.split(recipe.held_out, recipe.seed, by_person=recipe.loss != "distillation")
-    objective, batches, measure = _task(recipe, network, learn, held)
+    objective, batches, measure = _task(recipe, network, learn, held, folder)
     try:
         train(Learner(network, objective), batches, recipe.schedule, folder,
               measure=measure, watch=watch)  # fmt: skip
@@ -169,7 +172,7 @@ def build(recipe: Recipe, description: ModelDescription) -> keras.Model:
 
 
 def _task(
-    recipe: Recipe, network: keras.Model, learn: Faces, held: Faces
+    recipe: Recipe, network: keras.Model, learn: Faces, held: Faces, folder: Path
 ) -> tuple[Objective, Batches, Callable[[], dict[str, float]]]:
     """What is asked, with which batches, and how it is measured."""
     side: int = network.input_shape[1]
@@ -199,7 +202,8 @@ def _task(
     if recipe.teacher_sees == "clean":
         if stages:
             raise SettingsError("hints follow the augmented crops; the teacher has to see them")
-        batches = RememberedBatches(clean_targets(teacher, learn.crops), learn, how, **kwargs)
+        targets = remembered_targets(folder / TARGETS, teacher, learn.crops)
+        batches = RememberedBatches(targets, learn, how, **kwargs)
     else:
         batches = TaughtBatches(teacher, learn, stages, how, **kwargs)
     return FollowTeacher(stages), batches, followed
