@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+QUOTING = (ROOT / "README.md", ROOT / "docs" / "models" / "mini.md")
 
 
 def arguments(about: str) -> argparse.ArgumentParser:
@@ -80,14 +81,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def publish(name: str, title: str, body: str, command: str, packages: Sequence[str]) -> None:
-    """Print the result, write it to ``results/NAME.md``, and to where the README quotes it."""
+    """Print the result, write it to ``results/NAME.md``, and to the pages that quote it."""
     made = f"`{command}`, {datetime.date.today()}, {machine()}; {versions(*packages)}."
     text = f"# {title}\n\n{body}\n\n{made}\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
     print("\n" + text)
-    before, found, rest = README.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
-    if found:
-        _, end, after = rest.partition(f"<!-- /{name} -->")
-        quoted = f"{title}:\n\n{body}\n\n<sub>{made}</sub>\n"
-        README.write_text(before + found + quoted + end + after, encoding="utf-8")
+    for page in QUOTING:
+        before, found, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+        if found:
+            _, end, after = rest.partition(f"<!-- /{name} -->")
+            quoted = f"{title}:\n\n{body}\n\n<sub>{made}</sub>\n"
+            page.write_text(before + found + quoted + end + after, encoding="utf-8")

@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--faces", type=Path, help="the archive of training faces")
     parser.add_argument("--training-faces", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default="samples", help="of the table")
     given = parser.parse_args()
     engine = Face2Vec(model=given.model)
     people = samples.people(given.people, given.seed)
@@ -159,7 +160,7 @@ def main() -> None:
             ["from", "5 %", "median", "95 %", "99 %", "most"], rows
         )
     publish(
-        "samples",
+        given.name,
         f"Drawn people, model {Path(given.model).stem}",
         body,
         "python benchmarks/samples.py --model MODEL --faces TRAIN_FACES.tar",

@@ -144,7 +144,7 @@ main.add_command(train_command)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="face2vec-demo")
 @click.option("--people", type=click.IntRange(min=1), default=40, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--model", metavar="KEY_OR_FILE", help="Embedding model. [default: the usual one]")
+@click.option("--model", metavar="KEY_OR_FILE", help="Embedding model. [default: mini]")
 def demo_command(folder: Path, people: int, seed: int, model: str | None) -> None:
     """Draw people who do not exist, index their photos and find each of them again.
 

@@ -16,6 +16,7 @@ from face2vec.errors import SettingsError
 from face2vec.records import Match
 from face2vec.results import Found, thumbnail
 
+SHIPPED_MODEL = "mini"
 QUERIES = 1000
 """Number of each person's query photo, far from those in the gallery."""
 SHOWN_QUERIES, SHOWN_MATCHES = 6, 5
@@ -59,7 +60,7 @@ def demo(
         folder: gets ``photos``, ``queries``, ``gallery`` and ``matches.png``; must be empty.
         people: how many.
         seed: other people for another seed.
-        model: of the embeddings; the default model if None.
+        model: of the embeddings; the one that comes with face2vec if None.
         say: is told what is being done.
 
     Raises:
@@ -78,7 +79,7 @@ def demo(
         queries.append(folder / "queries" / f"{person.name}.jpg")
         person.photo(QUERIES).save(queries[-1])
     say(f"building a gallery of {folder / 'photos'}")
-    with Face2Vec(folder / "gallery", model=model) as engine:
+    with Face2Vec(folder / "gallery", model=model or SHIPPED_MODEL) as engine:
         summary = engine.add(folder / "photos")
         say(f"searching it with one more photo of each, from {folder / 'queries'}")
         found = tuple(one for query in queries for one in engine.search(query, k=10)[:1])

@@ -554,3 +554,31 @@ def test_load_model_refuses_a_file_that_is_not_onnx(tmp_path: Path) -> None:
     describe(tmp_path / "own.json")
     with pytest.raises(ModelError, match=r"own\.onnx is not an ONNX file"):
         load(tmp_path / "own.onnx")
+
+
+# --- shipped ---------------------------------------------------------------------------------
+
+
+def test_shipped_model_needs_neither_cache_nor_network(cache: Path) -> None:
+    model = load("mini")
+    assert model.path.parent == store.SHIPPED
+    assert model.fingerprint == model.description.sha256
+    assert model.path.stat().st_size <= 4_000_000
+    assert not cache.exists()
+
+
+def test_shipped_model_that_was_changed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mini.onnx").write_bytes(load("mini").path.read_bytes()[:-1])
+    monkeypatch.setattr(store, "SHIPPED", tmp_path)
+    with pytest.raises(ModelError):
+        load("mini")
+    (tmp_path / "mini.onnx").unlink()
+    with pytest.raises(ModelError, match=r"is missing, which belongs to face2vec"):
+        load("mini")
+
+
+def test_weights_of_a_shipped_model_are_no_file_of_their_own() -> None:
+    with pytest.raises(ModelError, match="no weights file of its own"):
+        store.weights_of("mini")

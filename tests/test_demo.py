@@ -1,0 +1,66 @@
+"""The demonstration: it draws, indexes, finds, and needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from face2vec import cli
+from face2vec.demo import Demo, demo
+from face2vec.engine import Face2Vec
+from face2vec.errors import SettingsError
+
+PEOPLE = 8
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    folder = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refuse(*_: object) -> None:
+            raise AssertionError("the demonstration reached for the network")
+
+        patch.setattr(socket, "create_connection", refuse)
+        patch.setenv("FACE2VEC_CACHE", str(folder / "no cache"))
+        return demo(folder, people=PEOPLE, seed=3)
+
+
+def test_demo_finds_the_people_that_it_drew(shown: Demo) -> None:
+    assert shown.photos == PEOPLE * 5 + 1
+    assert shown.faces >= PEOPLE * 5
+    assert len(shown.found) == PEOPLE
+    assert shown.right >= PEOPLE - 1
+
+
+def test_demo_leaves_a_gallery_that_can_be_searched(shown: Demo) -> None:
+    with Face2Vec(shown.gallery) as engine:
+        (found,) = engine.search(shown.gallery.parent / "photos" / "person-002" / "1.jpg", k=1)
+    assert Path(found.matches[0].photo).parts[-2:] == ("person-002", "1.jpg")
+    assert found.matches[0].similarity == pytest.approx(1, abs=1e-4)
+
+
+def test_demo_draws_queries_beside_their_matches(shown: Demo) -> None:
+    picture = np.asarray(Image.open(shown.picture).convert("RGB"))
+    query = np.asarray(shown.found[0].thumbnail(120))
+    assert np.array_equal(picture[8:128, 8:128], query)
+
+
+def test_demo_refuses_a_folder_in_use(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.txt").touch()
+    with pytest.raises(SettingsError, match="is not empty"):
+        demo(tmp_path, people=1)
+
+
+def test_demo_command_prints_matches_and_where_to_look(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.main, ["demo", str(tmp_path / "d"), "--people", "2"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "of 2 new photos found the right person first" in result.stderr
+    assert (tmp_path / "d" / "matches.png").is_file()
+    assert "rank  similarity  photo" in result.stderr
