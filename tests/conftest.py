@@ -7,11 +7,17 @@ Collins) and matplotlib (Grace Hopper).
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would the
+# processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ASKED_FOR = ("network", "gpu")
 
