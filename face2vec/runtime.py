@@ -28,6 +28,8 @@ RUNTIMES = ("auto", "onnxruntime", "openvino", "cuda")
 
 Graph = bytes | Path
 
+_loading_openvino = threading.Lock()
+
 
 class Network(Protocol):
     """A loaded graph. Many threads may run it at once; each run computes in its caller's thread.
@@ -153,9 +155,24 @@ def _has_cuda() -> bool:
     return "CUDAExecutionProvider" in session.get_providers()
 
 
-def _has_bf16() -> bool:
+def _openvino() -> Any:
+    """The package, with what its first user would set up done by one thread alone.
+
+    Its bindings set up their use of NumPy at the first look into a tensor. Two threads that
+    look for the first time at once can wait for each other for ever: one holds Python's lock
+    and waits for the set-up, the other does the set-up and waits for Python's lock (seen with
+    openvino 2026.4.1).
+    """
+    import numpy as np
     import openvino
 
+    with _loading_openvino:
+        _ = openvino.Tensor(np.zeros(1, np.float32)).data
+    return openvino
+
+
+def _has_bf16() -> bool:
+    openvino = _openvino()
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -200,8 +217,7 @@ class _OnnxNetwork:
 
 class _OpenVinoNetwork:
     def __init__(self, graph: Graph, streams: int, precision: str) -> None:
-        import openvino
-
+        openvino = _openvino()
         # As many streams as callers, one thread each, as ONNX Runtime is used here.
         config = {
             "INFERENCE_PRECISION_HINT": precision,

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -11,6 +13,7 @@ import onnxruntime
 import openvino
 import pytest
 
+import face2vec
 from face2vec.cascade import DetectorSettings
 from face2vec.encoder import Encoder
 from face2vec.errors import MissingExtraError, ModelError, RuntimeUnavailableError, SettingsError
@@ -199,6 +202,38 @@ def test_run_by_many_threads_at_once_gives_each_its_own(name: str, tiny_model: P
         together = list(pool.map(lambda batch: network.run({"crops": batch})[0].copy(), batches))
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+FIRST_RUNS_AT_ONCE = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from face2vec.runtime import Runtime
+
+sys.setswitchinterval(1e-6)
+network = Runtime(sys.argv[1], threads=2).load(Path(sys.argv[2]))
+crops = {network.input_name: np.zeros((1, 3, 112, 112), np.float32)}
+together = threading.Barrier(4)
+threads = [threading.Thread(target=lambda: (together.wait(), network.run(crops)), daemon=True)
+           for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("all came back")
+"""
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_first_runs_by_many_threads_at_once_all_come_back(name: str, tiny_model: Path) -> None:
+    command = [sys.executable, "-c", FIRST_RUNS_AT_ONCE, name, str(tiny_model)]
+    environment = os.environ | {"PYTHONPATH": str(Path(face2vec.__file__).parents[1])}
+    for _ in range(5):  # two threads that wait for each other do so about every other time
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as done:
+            try:
+                assert done.communicate(timeout=120) == ("all came back\n", None)
+            finally:
+                done.kill()
 
 
 def test_ir_file_of_a_fixed_batch_takes_any_batch(tiny_model: Path, tmp_path: Path) -> None:
