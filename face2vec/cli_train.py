@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face2vec.errors import MissingExtraError, SettingsError
+from face2vec.training import LOSSES, NETWORKS
 
 if TYPE_CHECKING:
     from face2vec.training.trainer import Progress
 
-NETWORKS = ("mini", "nn2", "nn3", "nn4", "nns1", "nns2", "inception_resnet_v1")
-LOSSES = ("semi-hard", "batch-hard", "distillation")
-BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras calls them
 
 
 @click.command("train")
@@ -40,8 +39,6 @@ BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
               help="Fine-tune: a catalogue key, an exported .onnx or a .weights.h5.")  # fmt: skip
 @click.option("--loss", type=click.Choice(LOSSES), default="semi-hard", show_default=True)
 @click.option("--teacher", metavar="KEY_OR_FILE", help="Model that distillation follows.")
-@click.option("--hints", metavar="A,B,C",
-              help="Operations inside the teacher that mini's stages follow.")  # fmt: skip
 @click.option("--teacher-sees", type=click.Choice(("augmented", "clean")), default="augmented",
               show_default=True, help="clean: asked once, at the start.")  # fmt: skip
 @click.option("--margin", type=click.FloatRange(0, 4), default=0.2, show_default=True)
@@ -87,7 +84,7 @@ def _choose_backend() -> None:
     """Keras takes TensorFlow unless told; take another that is installed where that is not."""
     if importlib.util.find_spec("keras") is None:
         raise MissingExtraError("training", "keras", "train")
-    there = [name for name, package in BACKENDS.items() if importlib.util.find_spec(package)]
+    there = [name for name in BACKENDS if importlib.util.find_spec(name)]
     if not there:
         raise MissingExtraError("training", "tensorflow", "train")
     os.environ.setdefault("KERAS_BACKEND", there[0])
@@ -107,7 +104,6 @@ def _recipe(options: dict[str, Any]) -> Any:
             "batch", "people", "photos", "held_out", "seed")  # fmt: skip
     return Recipe(
         **{name: options[name] for name in same},
-        hints=tuple(options["hints"].split(",")) if options["hints"] else (),
         schedule=Schedule(epochs=options["epochs"], rate=options["rate"]),
         augmentation=augmentation,
     )

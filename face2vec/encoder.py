@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from face2vec.alignment import cut_faces
 from face2vec.cascade import Detector, DetectorSettings
-from face2vec.errors import ModelError, PhotoError
-from face2vec.models import LoadedModel, standardize
+from face2vec.embedder import BATCH, Embedder
+from face2vec.errors import PhotoError
+from face2vec.models import LoadedModel
 from face2vec.photos import MAX_PIXELS, PhotoLike, open_photo
 from face2vec.records import Face, Photo
 from face2vec.runtime import Runtime, detector_runtime
@@ -32,7 +33,6 @@ Item = TypeVar("Item")
 
 CHUNK = 8  # photos that one worker takes at a time
 CHUNK_PIXELS = 4_000_000  # decoded pixels whose faces are searched together
-BATCH = 32  # crops in one run of the embedding network
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Encoder:
         self.runtime = runtime
         self.max_pixels = max_pixels
         self._detector = Detector(settings, detector_runtime(runtime))
-        self._network = runtime.load(model.path)
+        self._embedder = Embedder(model, runtime)
         self._pool = ThreadPoolExecutor(runtime.threads, thread_name_prefix="face2vec")
 
     def close(self) -> None:
@@ -159,8 +159,8 @@ class Encoder:
         step = min(BATCH, max(1, -(-len(crops) // self.runtime.threads)))
         parts = [crops[start : start + step] for start in range(0, len(crops), step)]
         if len(parts) < 2:
-            return self._embed(crops)
-        return np.concatenate(list(self._pool.map(self._embed, parts)))
+            return self._embedder(crops)
+        return np.concatenate(list(self._pool.map(self._embedder, parts)))
 
     def _encode_chunk(
         self, items: list[Item], read: Callable[[Item], Photo | None]
@@ -180,7 +180,7 @@ class Encoder:
                 together = []
         self._cut_all(together)
         crops = [cut.crops for cut in cuts if cut.crops is not None]
-        embeddings = iter(self._embed(np.concatenate(crops)) if crops else ())
+        embeddings = iter(self._embedder(np.concatenate(crops)) if crops else ())
         return [
             Encoded(
                 cut.item,
@@ -207,44 +207,6 @@ class Encoder:
             except PhotoError as error:  # it was read once, but not a second time at full size
                 cut.faces, cut.crops, cut.error = [], None, error
         return cuts
-
-    def _embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        model = self.model.description
-        embeddings = np.empty((len(crops), model.dimension), np.float32)
-        for part in _powers_of_two(len(crops)):
-            total = self._run(crops[part])
-            if model.mirror:
-                total = total + self._run(crops[part][:, :, ::-1])
-            embeddings[part] = total
-        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-        if not np.isfinite(lengths).all() or (lengths == 0).any():
-            raise ModelError(
-                f"model {model.key!r} gave an embedding of no or infinite length; its weights "
-                "or its description (mean, std) are wrong"
-            )
-        embeddings /= lengths
-        return embeddings
-
-    def _run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        model = self.model.description
-        pixels = standardize(crops, model)
-        outputs = self._network.run({self._network.input_name: pixels})
-        shape = outputs[0].shape
-        if shape[:1] != (len(crops),) or outputs[0].size != len(crops) * model.dimension:
-            raise ModelError(
-                f"model {model.key!r} gave embeddings of shape {shape} for input of shape "
-                f"{pixels.shape}, its description says ({len(crops)}, {model.dimension})"
-            )
-        return outputs[0].reshape(len(crops), model.dimension)
-
-
-def _powers_of_two(count: int) -> Iterator[slice]:
-    """Parts of 32, 16, 8, 4, 2 and 1: OpenVINO compiles, and keeps, a network for each size."""
-    start = 0
-    while start < count:
-        step = min(BATCH, 1 << ((count - start).bit_length() - 1))
-        yield slice(start, start + step)
-        start += step
 
 
 def _embedded(faces: list[Face], embeddings: Iterable[NDArray[np.float32]]) -> list[Face]:

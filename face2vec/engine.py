@@ -472,13 +472,16 @@ def _own_record(face: Face, gallery: Gallery) -> Face | None:
     """The gallery's record of a face; None where its id is another's, as from another gallery."""
     for stored in gallery.faces([] if face.id is None else [face.id]):
         own = stored.face
-        if (
-            (own.box, own.landmarks, own.confidence) == (face.box, face.landmarks, face.confidence)
-        ) and (
-            own.embedding is None
-            or face.embedding is None
-            or np.array_equal(own.embedding, face.embedding)
-        ):
+        same_place = (own.box, own.landmarks, own.confidence) == (
+            face.box,
+            face.landmarks,
+            face.confidence,
+        )
+        if not same_place:
+            continue
+        if own.embedding is None or face.embedding is None:
+            return own
+        if np.array_equal(own.embedding, face.embedding):
             return own
     return None
 

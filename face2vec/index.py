@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import GalleryError, SettingsError
+from face2vec.files import written_whole
 from face2vec.gallery import State
 
 faiss: Any = _faiss  # its own type hints lack half of what it has
@@ -252,30 +253,23 @@ class FaceIndex:
             GalleryError: it cannot be written; an older file stays as it was.
         """
         path = Path(path)
-        new = path.with_name(path.name + ".new")
         try:
-            try:
-                with new.open("w+b") as stream:
-                    faiss.write_index(self._index, faiss.PyCallbackIOWriter(stream.write))
-                    size = stream.tell()
-                    trailer = {
-                        "format": _FORMAT,
-                        "state": self.state._asdict(),
-                        "kind": self.kind,
-                        "dimension": self.dimension,
-                        "count": len(self),
-                        "bytes": size,
-                        "crc32": _crc32(stream, 0, size),
-                        "ends_crc32": _ends_crc32(stream, size),
-                    }
-                    words = json.dumps(trailer, sort_keys=True).encode("ascii")
-                    stream.seek(size)
-                    stream.write(words + _FOOTER.pack(len(words), zlib.crc32(words), _MARK))
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                new.replace(path)
-            finally:
-                new.unlink(missing_ok=True)
+            with written_whole(path) as stream:
+                faiss.write_index(self._index, faiss.PyCallbackIOWriter(stream.write))
+                size = stream.tell()
+                trailer = {
+                    "format": _FORMAT,
+                    "state": self.state._asdict(),
+                    "kind": self.kind,
+                    "dimension": self.dimension,
+                    "count": len(self),
+                    "bytes": size,
+                    "crc32": _crc32(stream, 0, size),
+                    "ends_crc32": _ends_crc32(stream, size),
+                }
+                words = json.dumps(trailer, sort_keys=True).encode("ascii")
+                stream.seek(size)
+                stream.write(words + _FOOTER.pack(len(words), zlib.crc32(words), _MARK))
         except (OSError, RuntimeError) as error:  # RuntimeError: FAISS could not write
             raise GalleryError(
                 f"Cannot write the index {path}: {error}. The gallery itself is kept; free some "

@@ -24,14 +24,14 @@ HEAVY = (
 # A module imports only what stands in a line above its own; results stands beside the way from
 # photo to match, and shows what comes out of it.
 ORDER = (
-    ("errors",),
+    ("errors", "files"),
     ("records",),
     ("photos", "runtime", "mtcnn_networks"),
     ("cascade", "models.description"),
     ("models.catalogue", "models.download", "models.facenet"),
     ("models.store",),
     ("models",),
-    ("alignment",),
+    ("alignment", "embedder"),
     ("encoder",),
     ("gallery_file", "gallery_rows"),
     ("gallery_check",),
@@ -47,7 +47,7 @@ ORDER = (
     ("samples.camera",),
     ("samples.people",),
     ("samples",),
-    ("training", "training.augment", "training.curves", "training.faces", "training.teacher"),
+    ("training", "training.augment", "training.curves", "training.faces"),
     ("training.batches", "training.layers"),
     ("training.inception", "training.inception_resnet", "training.losses", "training.mini"),
     ("training.export", "training.networks", "training.objectives", "training.trainer"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from face2vec.errors import SettingsError
+from face2vec.models.description import FIVE_POINTS, ModelDescription
 from face2vec.training.augment import Augmentation
 from face2vec.training.batches import (
     Batch,
@@ -55,14 +56,16 @@ def test_remembered_batches_show_every_face_once_an_epoch() -> None:
 class Colour:
     """A teacher whose embedding is the mean colour."""
 
-    input_size = SIDE
+    description = ModelDescription("colour", 3, SIDE, "landmarks", template=FIVE_POINTS)
 
     def __init__(self, factor: float = 1.0) -> None:
+        self._counting = threading.Lock()
         self.asked, self.factor = 0, factor
 
-    def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        self.asked += len(crops)
-        return self.factor * crops.mean(axis=(1, 2), dtype=np.float32), []
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        with self._counting:
+            self.asked += len(crops)
+        return self.factor * crops.mean(axis=(1, 2), dtype=np.float32)
 
 
 def test_targets_are_kept_until_teacher_or_crops_are_others(tmp_path: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import needs
 from PIL import Image
 
 from face2vec.errors import SettingsError, TrainingError
@@ -33,8 +32,7 @@ PEOPLE, PHOTOS = 8, 6
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module, with a network of a few small layers in place of the one of that name."""
-    if importlib.util.find_spec("keras") is None:
-        pytest.skip("keras not installed; pip install 'face2vec[train]'")
+    needs("train", "keras")
     from face2vec.training import recipe
 
     monkeypatch.setattr(recipe.networks, "build", small_network)
@@ -43,19 +41,19 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def small_network(name: str, dimension: int | None = None, input_size: int | None = None) -> Any:
-    """Convolutions, normalisations and stages as ``mini`` has them, on 32 pixels."""
+    """Like ``mini`` on 32 pixels; its normalisations are quick to learn in a few steps."""
     import keras
     from keras import layers
 
     crops = x = keras.Input((32, 32, 3))
-    for number, filters in enumerate((8, 16, 16), 1):
+    for filters in (8, 16, 16):
         y = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
-        y = layers.LeakyReLU(0.1)(layers.BatchNormalization()(y))
+        y = layers.LeakyReLU(0.1)(layers.BatchNormalization(momentum=0.8)(y))
         z = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
-        z = layers.BatchNormalization()(z)
-        x = layers.Add(name=f"stage_{number}")([y, z])
+        z = layers.BatchNormalization(momentum=0.8)(z)
+        x = layers.Add()([y, z])
     x = layers.DepthwiseConv2D(4, use_bias=False)(x)
-    x = layers.BatchNormalization()(x)
+    x = layers.BatchNormalization(momentum=0.8)(x)
     x = layers.Dense(dimension or 24, use_bias=False)(layers.Flatten()(x))
     return keras.Model(crops, x, name=name)
 
@@ -198,7 +196,8 @@ def test_distillation_comes_closer_to_its_teacher(
 ) -> None:
     from face2vec.training.trainer import Schedule
 
-    teacher = recipe.run(tiny(recipe, schedule=Schedule(epochs=2)), faces, tmp_path / "teacher")
+    long = tiny(recipe, schedule=Schedule(epochs=25, rate=2e-3))  # till it tells the people apart
+    teacher = recipe.run(long, faces, tmp_path / "teacher")
     for sees, mix in (("clean", 0.0), ("augmented", 0.3)):
         settings = tiny(
             recipe, loss="distillation", teacher=str(teacher), teacher_sees=sees, batch=12,
@@ -207,33 +206,9 @@ def test_distillation_comes_closer_to_its_teacher(
         )  # fmt: skip
         model = recipe.run(settings, faces, tmp_path / sees)
         rows = curves(tmp_path / sees)
-        assert rows[-1]["embedding"] < 0.8 * rows[0]["embedding"]
-        assert rows[-1]["cosine"] > rows[0]["cosine"]
+        assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+        assert rows[-1]["cosine"] > rows[0]["cosine"] + 0.1
         assert json.loads(model.with_suffix(".json").read_text())["dimension"] == 16
-
-
-def test_distillation_follows_hints_inside_its_teacher(
-    recipe: ModuleType, faces: Faces, tmp_path: Path
-) -> None:
-    from openvino import Core
-
-    from face2vec.training.trainer import Schedule
-
-    teacher = recipe.run(tiny(recipe, schedule=Schedule(epochs=1)), faces, tmp_path / "teacher")
-    sums = [op.get_friendly_name() for op in Core().read_model(teacher).get_ordered_ops()
-            if op.get_type_name() == "Add"]  # fmt: skip
-    hints = tuple(
-        next(name for name in sums if re.search(rf"/{stage}(_\d+)?/", name))
-        for stage in ("stage_1", "stage_2", "stage_3")
-    )
-    settings = tiny(
-        recipe, loss="distillation", teacher=str(teacher), hints=hints, batch=12, seed=1,
-        dimension=None, schedule=Schedule(epochs=6, rate=2e-3),
-    )  # fmt: skip
-    recipe.run(settings, faces, tmp_path / "student")
-    rows = curves(tmp_path / "student")
-    for stage in ("stage_1", "stage_2", "stage_3"):
-        assert rows[-1][stage] < rows[0][stage]
 
 
 @pytest.mark.parametrize(

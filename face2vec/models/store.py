@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from face2vec.errors import ModelError
+from face2vec.files import written_whole
 from face2vec.models.catalogue import CATALOGUE, find_model
 from face2vec.models.description import ModelDescription, Precision, check_precision
 
@@ -305,7 +306,8 @@ def _build(graph: Path, sha256: str, weights: Path, dimension: int, precision: P
     from face2vec.models.facenet import facenet_graph
 
     content = facenet_graph(weights, dimension, precision).SerializeToString()
-    _write(graph, content)
+    with written_whole(graph) as stream:
+        stream.write(content)
     _write_record(graph, hashlib.sha256(content).hexdigest(), sha256)
 
 
@@ -342,21 +344,9 @@ def _write_record(graph: Path, sha256: str, weights_sha256: str) -> None:
         "size": stat.st_size,
         "mtime_ns": stat.st_mtime_ns,
     }
-    _write(_record_of(graph), json.dumps(record, indent=2).encode())
+    with written_whole(_record_of(graph)) as stream:
+        stream.write(json.dumps(record, indent=2).encode())
 
 
 def _record_of(graph: Path) -> Path:
     return graph.with_suffix(".json")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -1,1 +1,7 @@
 """Training face embedding networks with Keras 3; needs ``pip install 'face2vec[train]'``."""
+
+NETWORKS = ("nn2", "nn3", "nn4", "nns1", "nns2", "inception_resnet_v1", "mini")
+"""Names of the networks that `networks.build` knows."""
+
+LOSSES = ("semi-hard", "batch-hard", "distillation")
+"""What a `recipe.Recipe` can ask of a network."""

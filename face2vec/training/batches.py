@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from face2vec.embedder import Embedder
 from face2vec.errors import SettingsError
+from face2vec.files import written_whole
 from face2vec.training.augment import Augmentation
 from face2vec.training.faces import Faces
-from face2vec.training.teacher import Teacher
 
 Rows = NDArray[np.int64]
 
 AHEAD = 2
 """Batches that are made while the network learns from another."""
-MEASURED_CROPS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +50,14 @@ class Batches(Protocol):
 
 
 class TaughtBatches:
-    """For distillation: crops, and what the teacher says of them.
+    """For distillation: crops, and what the teacher says of the very same ones.
 
-    Its maps are standardised channel by channel, so that every channel counts alike.
+    Changed in the same way for both (Beyer et al., Knowledge distillation: a good teacher is
+    patient and consistent, 2022).
 
     Args:
         teacher: the network that is followed.
         faces: what it is asked about.
-        stages: names of the student's layers that follow the teacher's hints.
         how: the augmentation; the teacher sees the same crops.
         side: of the student's crops.
         size: crops a batch.
@@ -65,18 +66,16 @@ class TaughtBatches:
 
     def __init__(
         self,
-        teacher: Teacher,
+        teacher: Embedder,
         faces: Faces,
-        stages: tuple[str, ...],
         how: Augmentation,
         *,
         side: int,
         size: int,
         seed: int,
     ) -> None:
-        self._teacher, self._faces, self._stages = teacher, faces, stages
+        self._teacher, self._faces = teacher, faces
         self._how, self._side, self._size, self._seed = how, side, size, seed
-        self._standard = self._measured() if stages else []
 
     def plan(self, epoch: int) -> list[Rows]:
         """All faces once, in random order, in full batches; what is left over is left out."""
@@ -85,20 +84,9 @@ class TaughtBatches:
     def make(self, epoch: int, rows: Rows) -> Batch:
         """One batch."""
         key = (self._seed, epoch)
-        crops = augmented(self._faces, rows, self._teacher.input_size, self._how, key)
-        embeddings, maps = self._teacher(crops)
-        targets = {"embedding": embeddings}
-        for stage, values, (mean, std) in zip(self._stages, maps, self._standard, strict=True):
-            targets[stage] = (values - mean) / std
-        return Batch(resized(crops, self._side), targets)
-
-    def _measured(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Mean and standard deviation of each channel of each hint."""
-        rows = np.random.default_rng((self._seed, 3)).permutation(len(self._faces))
-        how, side = Augmentation(), self._teacher.input_size
-        crops = augmented(self._faces, rows[:MEASURED_CROPS], side, how, (self._seed, 0))
-        maps = (values.reshape(-1, values.shape[-1]) for values in self._teacher(crops)[1])
-        return [(flat.mean(axis=0), flat.std(axis=0) + 1e-6) for flat in maps]
+        side = self._teacher.description.input_size
+        crops = augmented(self._faces, rows, side, self._how, key)
+        return Batch(resized(crops, self._side), {"embedding": self._teacher(crops)})
 
 
 class RememberedBatches:
@@ -197,14 +185,16 @@ class PeopleBatches:
         return Batch(crops, {"people": self._faces.people[rows]})
 
 
-def clean_targets(teacher: Teacher, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+def clean_targets(teacher: Embedder, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The teacher's embeddings of crops of any size, float32 (n, d)."""
-    parts = (crops[start : start + 64] for start in range(0, len(crops), 64))
-    return np.concatenate([teacher(resized(part, teacher.input_size))[0] for part in parts])
+    side = teacher.description.input_size
+    parts = [crops[start : start + 64] for start in range(0, len(crops), 64)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.concatenate(list(pool.map(lambda part: teacher(resized(part, side)), parts)))
 
 
 def remembered_targets(
-    path: Path, teacher: Teacher, crops: NDArray[np.uint8]
+    path: Path, teacher: Embedder, crops: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
     """`clean_targets`, kept in a file so that a training that goes on does not ask again.
 
@@ -217,9 +207,8 @@ def remembered_targets(
         if len(kept) == len(crops) and np.allclose(kept[:64], first, atol=1e-4):
             return kept
     targets = clean_targets(teacher, crops)
-    new = path.with_name("new-" + path.name)
-    np.save(new, targets)
-    new.replace(path)
+    with written_whole(path) as stream:
+        np.save(stream, targets)
     return targets
 
 

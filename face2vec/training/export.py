@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from face2vec.errors import MissingExtraError, ModelError
+from face2vec.files import written_whole
 from face2vec.models.description import ModelDescription, Precision
 
 SMALLEST_HALVED = 256
@@ -51,9 +52,8 @@ def export(
         (path, graph.SerializeToString()),
         (path.with_suffix(".json"), _described(description, path.name)),
     ):
-        new = target.with_name("new-" + target.name)
-        new.write_bytes(content)
-        new.replace(target)
+        with written_whole(target) as stream:
+            stream.write(content)
 
 
 def load_exported(network: keras.Model, path: Path) -> None:

@@ -28,10 +28,10 @@ import keras
 from keras import layers
 
 from face2vec.errors import SettingsError
-from face2vec.training import inception, inception_resnet
+from face2vec.training import NETWORKS, inception, inception_resnet
 from face2vec.training.inception_resnet import load_facenet_weights
 
-__all__ = ["NAMES", "Cost", "build", "cost", "load_facenet_weights", "stages"]
+__all__ = ["Cost", "build", "cost", "load_facenet_weights"]
 
 _PLANS = {
     "nn2": (inception.NN2, (224, 224)),
@@ -40,9 +40,6 @@ _PLANS = {
     "nns1": (inception.NNS1, (165, 165)),
     "nns2": (inception.NNS2, (140, 116)),
 }
-
-NAMES = (*_PLANS, "inception_resnet_v1", "mini")
-"""The names that :func:`build` knows."""
 
 USUAL_DIMENSION = {"mini": 256}
 """Numbers in an embedding, where they are not 128."""
@@ -66,7 +63,7 @@ def build(
     """Build a network with random weights.
 
     Args:
-        name: one of :data:`NAMES`.
+        name: one of :data:`face2vec.training.NETWORKS`.
         dimension: numbers in an embedding; 128 if not given, 256 for ``mini``.
         input_size: side of a crop in pixels, or its (height, width); what the
             table above says if not given. ``mini`` has a fixed one.
@@ -78,8 +75,8 @@ def build(
         SettingsError: there is no such network, or it cannot have this size or
             dimension; or Keras is set to channels_first.
     """
-    if name not in NAMES:
-        raise SettingsError(f"there is no network {name!r}; there are {', '.join(NAMES)}")
+    if name not in NETWORKS:
+        raise SettingsError(f"there is no network {name!r}; there are {', '.join(NETWORKS)}")
     if dimension is not None and dimension < 1:
         raise SettingsError(f"dimension is {dimension}; an embedding has at least one number")
     if keras.config.image_data_format() != "channels_last":
@@ -111,23 +108,6 @@ def side(name: str) -> int:
 
         return SIDE
     return 160 if name == "inception_resnet_v1" else _PLANS[name][1][0]
-
-
-def stages(network: keras.Model, count: int) -> tuple[str, ...]:
-    """Names of the layers of a network whose maps can follow so many hints of a teacher.
-
-    Raises:
-        SettingsError: it has none, or another number of them.
-    """
-    from face2vec.training.mini import STAGES
-
-    if count == 0:
-        return ()
-    if network.name != "mini" or count != len(STAGES):
-        raise SettingsError(
-            f"{count} hints for {network.name}: only mini follows hints, {len(STAGES)} of them"
-        )
-    return STAGES
 
 
 def cost(network: keras.Model) -> Cost:

@@ -7,16 +7,18 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import keras
 import numpy as np
 
+from face2vec.embedder import Embedder
 from face2vec.errors import SettingsError, TrainingError
 from face2vec.models import CATALOGUE
 from face2vec.models.description import FIVE_POINTS, ModelDescription
 from face2vec.models.store import load_model, weights_of
-from face2vec.training import curves, networks
+from face2vec.runtime import choose_runtime
+from face2vec.training import LOSSES, curves, networks
 from face2vec.training.augment import Augmentation
 from face2vec.training.batches import (
     Batches,
@@ -30,12 +32,10 @@ from face2vec.training.batches import (
 from face2vec.training.export import export, load_exported
 from face2vec.training.faces import Faces
 from face2vec.training.objectives import FollowTeacher, Learner, Objective, TellApart
-from face2vec.training.teacher import Teacher
 from face2vec.training.trainer import CURVES, Progress, Schedule, embed, train, true_accept_rate
 
 log = logging.getLogger("face2vec")
 
-Loss = Literal["semi-hard", "batch-hard", "distillation"]
 RECIPE = "recipe.json"
 TARGETS = "targets.npy"
 HELD_OUT_SEED = 0
@@ -46,14 +46,12 @@ class Recipe:
     """Everything that a training depends on, beside the faces.
 
     Attributes:
-        network: one of `networks.NAMES`.
+        network: one of `face2vec.training.NETWORKS`.
         dimension: numbers in an embedding; None for the network's usual ones, or the teacher's.
         loss: ``"semi-hard"`` and ``"batch-hard"`` triplets need names of people,
             ``"distillation"`` a teacher.
         start_from: a catalogue key, or an exported .onnx or a .weights.h5 of the same network.
         teacher: key or file of a model, as `Face2Vec` takes it.
-        hints: operations inside the teacher whose maps the stages of ``mini`` follow; none, or
-            one for each of `mini.STAGES`.
         teacher_sees: the ``"augmented"`` crops that the student sees, or, once, ``"clean"`` ones.
         margin: of the triplets, in squared distance.
         batch: crops a step, for distillation.
@@ -67,10 +65,9 @@ class Recipe:
 
     network: str = "mini"
     dimension: int | None = None
-    loss: Loss = "semi-hard"
+    loss: str = "semi-hard"
     start_from: str | None = None
     teacher: str | None = None
-    hints: tuple[str, ...] = ()
     teacher_sees: Literal["augmented", "clean"] = "augmented"
     margin: float = 0.2
     batch: int = 64
@@ -82,8 +79,8 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.loss not in get_args(Loss):
-            raise SettingsError(f"no loss {self.loss!r}; there are {', '.join(get_args(Loss))}")
+        if self.loss not in LOSSES:
+            raise SettingsError(f"no loss {self.loss!r}; there are {', '.join(LOSSES)}")
         if (self.loss == "distillation") != (self.teacher is not None):
             raise SettingsError("a teacher belongs to the loss distillation, and it needs one")
         if not 0 < self.held_out < 1:
@@ -189,8 +186,7 @@ def _task(
             photos=recipe.photos, seed=recipe.seed,
         )  # fmt: skip
         return TellApart(recipe.loss, recipe.margin), people, told_apart
-    stages = networks.stages(network, len(recipe.hints))
-    teacher = Teacher(recipe.teacher, recipe.hints)
+    teacher = Embedder(load_model(recipe.teacher), choose_runtime())
     wanted = clean_targets(teacher, held.crops)
 
     def followed() -> dict[str, float]:
@@ -202,13 +198,11 @@ def _task(
     how = recipe.augmentation
     batches: Batches
     if recipe.teacher_sees == "clean":
-        if stages:
-            raise SettingsError("hints follow the augmented crops; the teacher has to see them")
         targets = remembered_targets(folder / TARGETS, teacher, learn.crops)
         batches = RememberedBatches(targets, learn, how, **kwargs)
     else:
-        batches = TaughtBatches(teacher, learn, stages, how, **kwargs)
-    return FollowTeacher(stages), batches, followed
+        batches = TaughtBatches(teacher, learn, how, **kwargs)
+    return FollowTeacher(), batches, followed
 
 
 def _claim(folder: Path, recipe: Recipe) -> None:

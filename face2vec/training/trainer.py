@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from face2vec.errors import SettingsError, TrainingError
+from face2vec.files import written_whole
 from face2vec.training.batches import Batches, made_ahead
 
 CHECKPOINT = "checkpoint.npz"
@@ -190,12 +191,8 @@ def true_accept_rate(
 
 def _save(learner: keras.Model, path: Path, step: int) -> None:
     state = {name: ops.convert_to_numpy(v) for name, v in _variables(learner).items()}
-    new = path.with_name("new-" + path.name)
-    with new.open("wb") as stream:
+    with written_whole(path) as stream:
         np.savez(stream, step=step, **state)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(path)
 
 
 def _restore(learner: keras.Model, path: Path) -> int:
@@ -223,9 +220,9 @@ def _note(path: Path, figures: dict[str, float]) -> None:
     if path.exists():
         with path.open(newline="", encoding="utf-8") as stream:
             rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < figures["epoch"]]
-    new = path.with_name("new-" + path.name)
-    with new.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(figures))
-        writer.writeheader()
-        writer.writerows([*rows, figures])
-    new.replace(path)
+    table = StringIO()
+    writer = csv.DictWriter(table, list(figures))
+    writer.writeheader()
+    writer.writerows([*rows, figures])
+    with written_whole(path) as stream:
+        stream.write(table.getvalue().encode())

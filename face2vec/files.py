@@ -1,0 +1,29 @@
+"""Files that are written whole or not at all, whatever ends the process in between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content takes the place of a file when the block ends without an error.
+
+    It is written beside the file, to a name that ends in ``.new``; one process at a time.
+
+    Raises:
+        OSError: it cannot be written; the file stays as it was.
+    """
+    new = path.with_name(path.name + ".new")
+    try:
+        with new.open("w+b") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
