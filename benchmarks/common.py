@@ -93,3 +93,12 @@ def publish(name: str, title: str, body: str, command: str, packages: Sequence[s
             _, end, after = rest.partition(f"<!-- /{name} -->")
             quoted = f"{title}:\n\n{body}\n\n<sub>{made}</sub>\n"
             page.write_text(before + found + quoted + end + after, encoding="utf-8")
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection over union of two boxes (left, top, right, bottom)."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(across, 0) * max(down, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return float(shared / (sum(areas) - shared))

@@ -12,20 +12,14 @@ import os
 from pathlib import Path
 
 import numpy as np
-from build import chosen
-from common import arguments, publish, table
+from common import arguments, overlap, publish, table
 from PIL import Image
 
+from build import chosen
 from face2vec.cascade import Detector, DetectorSettings
 from face2vec.runtime import Runtime
 
 PACKAGES = ("face2vec", "tensorflow-cpu", "tensorflow", "mtcnn", "onnxruntime")
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
-    shared = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0).prod()
-    return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared))
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-from common import arguments, publish, table
+from common import arguments, overlap, publish, table
 from PIL import Image
 
 from face2vec import Face2Vec, samples
@@ -24,14 +24,6 @@ ENOUGH = 0.5  # overlap (intersection over union) at which a face counts as foun
 # The aligned crop of the training faces stands in the middle of a grey frame of this many pixels,
 # so that the detector, which saw photos, sees a face that does not fill everything.
 FRAME = 40
-
-
-def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Intersection over union of two boxes."""
-    wide = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    high = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    both = wide * high
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
 def matched(photo: samples.SamplePhoto, found: list[Face]) -> list[Face | None]:

@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 from common import arguments, publish, table
 
-from face2vec.cascade import DetectorSettings
-from face2vec.encoder import Encoder
+from face2vec.embedder import Embedder
 from face2vec.models import load_model
 from face2vec.runtime import choose_runtime
-from face2vec.training.batches import resized
+from face2vec.training.batches import clean_targets
 from face2vec.training.faces import Faces, load_faces
 
 PACKAGES = ("face2vec", "onnxruntime", "openvino", "numpy")
@@ -31,15 +30,6 @@ SET = "utk"
 SEX = ("male", "female")
 ORIGIN = ("White", "Black", "Asian", "Indian", "other")  # UTKFace's words
 AGES = ((0, 19), (20, 39), (40, 59), (60, 120))
-
-
-def embed(model: str, crops: np.ndarray) -> np.ndarray:
-    """Embeddings of crops of any size."""
-    loaded = load_model(model)
-    encoder = Encoder(loaded, DetectorSettings(), choose_runtime())
-    side = loaded.description.input_size
-    parts = (crops[start : start + 64] for start in range(0, len(crops), 64))
-    return np.concatenate([encoder.embed(resized(part, side)) for part in parts])
 
 
 def pairs(embeddings: np.ndarray) -> np.ndarray:
@@ -63,7 +53,10 @@ def main() -> None:
     ours = [i for i, row in enumerate(held.people) if facts[row]["set"] == SET]
     facts = [facts[held.people[i]] for i in ours]
     crops = held.crops[ours]
-    student, teacher = embed(given.model, crops), embed(given.teacher, crops)
+    student, teacher = (
+        clean_targets(Embedder(load_model(model), choose_runtime()), crops)
+        for model in (given.model, given.teacher)
+    )
     cosine = np.sum(student * teacher, axis=1)
     threshold = [np.quantile(pairs(one), 1 - FAR) for one in (student, teacher)]
 

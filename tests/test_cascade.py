@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import needs, overlap
 from PIL import Image
 
 from face2vec.cascade import (
@@ -19,7 +20,7 @@ from face2vec.cascade import (
     suppress,
 )
 from face2vec.errors import SettingsError
-from face2vec.records import Box, Face, Point
+from face2vec.records import Face, Point
 from face2vec.runtime import Runtime
 
 RUNTIME = Runtime("onnxruntime")
@@ -46,15 +47,6 @@ def detect(image: np.ndarray, **settings: object) -> list[Face]:
 def values(faces: list[Face]) -> list[tuple[object, ...]]:
     """All that a face says, to be compared bit for bit."""
     return [(face.box, face.landmarks, face.confidence) for face in faces]
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Intersection over union."""
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    down = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(across, 0) * max(down, 0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return shared / (sum(areas) - shared)
 
 
 # --- the pyramid ----------------------------------------------------------------------------
@@ -448,8 +440,7 @@ def test_try_turned_leaves_upright_photos_and_the_rest_of_the_batch_alone(
 
 @pytest.fixture(scope="module")
 def reference() -> object:
-    reason = "needs TensorFlow as the reference: pip install 'face2vec[keras]'"
-    pytest.importorskip("tensorflow", reason=reason)
+    needs("keras", "tensorflow")
     from mtcnn import MTCNN
 
     return MTCNN(device="CPU:0")

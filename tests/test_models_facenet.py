@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from helpers import needs
 from keras_weights import (
     Layers,
     PlainFaceNet,
@@ -39,14 +39,6 @@ def weights(layers: Layers, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     path = write_keras_2(tmp_path_factory.mktemp("weights") / "facenet.h5", layers)
     yield path
     path.unlink()  # 94 MB, and pytest keeps folders
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """Where a test may write a weights file."""
-    path = tmp_path / "w.weights.h5"
-    yield path
-    path.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")
@@ -230,9 +222,7 @@ def test_graph_refuses_a_truncated_weights_file(weights: Path, place: Path) -> N
 
 @pytest.fixture(scope="module")
 def keras_facenet() -> Any:
-    missing = [n for n in ("tensorflow", "keras_facenet") if importlib.util.find_spec(n) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not installed; pip install 'face2vec[keras]'")
+    needs("keras", "tensorflow", "keras_facenet")
     import keras_facenet
 
     return keras_facenet

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import overlap
 from PIL import Image
 
 from face2vec import samples
@@ -24,13 +25,6 @@ def people() -> list[samples.Person]:
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     return Detector(DetectorSettings(), Runtime("onnxruntime", threads=1))
-
-
-def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    wide = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    high = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    both = wide * high
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
 def test_photo_is_the_same_to_the_bit_from_the_same_seed(people):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import sys
 import tarfile
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import needs
 from PIL import Image
 
 from face2vec import samples
@@ -171,9 +171,7 @@ def test_split_by_person_parts_people_and_learns_from_the_nameless() -> None:
 
 @pytest.mark.keras
 def test_faces_of_celeb_a_as_tensorflow_datasets_keeps_it(tmp_path: Path) -> None:
-    for package in ("tensorflow_datasets", "tensorflow"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} not installed; pip install 'face2vec[tfds]'")
+    needs("tfds", "tensorflow_datasets", "tensorflow")
     import tensorflow as tf
     import tensorflow_datasets as tfds
 

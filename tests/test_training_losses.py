@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import needs
 from keras_gradients import as_numpy, gradients
 from numpy.typing import NDArray
 
@@ -30,8 +30,7 @@ PEOPLE = [
 
 @pytest.fixture(scope="module")
 def losses() -> ModuleType:
-    if importlib.util.find_spec("keras") is None:
-        pytest.skip("keras not installed; pip install 'face2vec[train]'")
+    needs("train", "keras")
     from face2vec.training import losses
 
     return losses

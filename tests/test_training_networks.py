@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from helpers import needs
 from keras_gradients import as_numpy, gradients
 from keras_weights import Layers, PlainFaceNet, convolve, write_keras_2
 from numpy.lib.stride_tricks import sliding_window_view
@@ -55,8 +55,7 @@ TABLE_2 = {  # the layer at the end of each row, parameters, multiply-adds
 
 @pytest.fixture(scope="module")
 def networks() -> ModuleType:
-    if importlib.util.find_spec("keras") is None:
-        pytest.skip("keras not installed; pip install 'face2vec[train]'")
+    needs("train", "keras")
     from face2vec.training import networks
 
     return networks
@@ -361,9 +360,7 @@ def test_nn2_pools_as_table_2_says(networks: ModuleType) -> None:
 
 @pytest.fixture(scope="module")
 def reference() -> Any:
-    missing = [n for n in ("tensorflow", "keras_facenet") if importlib.util.find_spec(n) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not installed; pip install 'face2vec[keras]'")
+    needs("keras", "tensorflow", "keras_facenet")
     from keras_facenet.inception_resnet_v1 import InceptionResNetV1
 
     return InceptionResNetV1
@@ -403,13 +400,6 @@ def weights(stored: Layers, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     path = write_keras_2(tmp_path_factory.mktemp("weights") / "facenet.h5", stored)
     yield path
     path.unlink()  # 91 MB, and pytest keeps folders
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "place.weights.h5"
-    yield path
-    path.unlink()
 
 
 @pytest.mark.slow
