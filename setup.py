@@ -52,6 +52,7 @@ EXTRAS["test"] = [
     "face2vec[openvino,notebook]",
     "pytest>=8.2",
     "hypothesis>=6.100",
+    "scikit-learn>=1.5",  # the reference that figures of an evaluation are compared with
     "click>=8.2",  # whose test runner keeps stderr apart
     "Pillow>=13.0",  # these two as the tests of their limits and their tiles want them
     "pillow-heif>=1.5",

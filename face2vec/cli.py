@@ -21,8 +21,10 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from face2vec.cli_evaluate import evaluate_commands
 from face2vec.cli_train import train_command
 from face2vec.errors import Face2VecError, NoFaceError, PhotoError
+from face2vec.pages import printable
 
 if TYPE_CHECKING:
     from face2vec.building import BuildSummary
@@ -138,6 +140,7 @@ def main() -> None:
 
 
 main.add_command(train_command)
+main.add_command(evaluate_commands)
 
 
 @main.command("demo")
@@ -308,7 +311,7 @@ def search_command(
                 found = []
             if not found:
                 names = query if isinstance(query, str) else ", ".join(query)
-                _say(f"{results.printable(names)}: no face found")
+                _say(f"{printable(names)}: no face found")
             for one in found:
                 _out(one.to_json() if as_json else f"{one.title}\n{one.matches.to_text()}\n")
             all_found += found
@@ -459,8 +462,6 @@ def _summary_dict(summary: BuildSummary) -> dict[str, Any]:
 
 
 def _say_summary(summary: BuildSummary, gallery: Path) -> None:
-    from face2vec.results import printable
-
     parts = [f"{summary.added:,} new", f"{summary.unchanged:,} unchanged"]
     if summary.copies:
         parts.append(_count(summary.copies, "copy", "copies"))
@@ -504,8 +505,6 @@ def _say(text: str) -> None:
 
 
 def _say_error(error: Exception) -> None:
-    from face2vec.results import printable
-
     if os.environ.get("FACE2VEC_DEBUG") == "1":
         _say("".join(traceback.format_exception(error)).rstrip())
     lines = str(error).splitlines() or [type(error).__name__]

@@ -24,6 +24,10 @@ from face2vec.gallery_rows import (
 )
 
 STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
+_SIZE = (
+    "SELECT width, height FROM contents JOIN photos ON content_id = id"
+    " WHERE root_id = ? AND path = ?"
+)
 CONTENT = "SELECT id FROM contents WHERE sha256 = ?"
 _FACES = f"{NAMED_FACES} WHERE faces.id"
 _EMBEDDINGS = "SELECT face_id, embedding FROM embeddings"
@@ -183,6 +187,14 @@ class Snapshot:
         if owner is None:
             return None
         found: tuple[int, int] | None = self._connection.execute(STAT, owner).fetchone()
+        return found
+
+    def size_of(self, photo: str) -> tuple[int, int] | None:
+        """(width, height) of an upright photo by its full path; None if it is not there."""
+        owner = owner_of(self.roots, photo)
+        if owner is None:
+            return None
+        found: tuple[int, int] | None = self._connection.execute(_SIZE, owner).fetchone()
         return found
 
     def content_of(self, sha256: bytes) -> int | None:

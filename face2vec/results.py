@@ -6,19 +6,18 @@ thumbnails from them. pandas and matplotlib come with ``face2vec[plot]``.
 
 from __future__ import annotations
 
-import base64
 import html
 import importlib
 import io
 import json
 import math
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
+from face2vec.pages import img, photo_link, printable, write_page
 
 if TYPE_CHECKING:
     import os
@@ -38,7 +37,7 @@ COLUMNS = (
 )
 
 MARGIN = 0.3  # of the box's longer side, added on each side, so that hair and chin are seen
-THUMBNAIL_SIDE = 144  # pixels; shown at two thirds of that, sharp on a dense screen
+THUMBNAIL_SIDE = 144  # pixels
 READ_SIDE = 1600  # photos are first decoded at this size, which is enough for all but small faces
 REPR_ROWS = 20  # a terminal's worth; a table of thumbnails in a notebook shows as many
 CELL_INCHES = (1.6, 2.1)
@@ -50,19 +49,6 @@ WIDE_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Hiragino Sans GB"),
     *("Arial Unicode MS", "Microsoft YaHei", "Malgun Gothic"),
 )
-
-
-def printable(text: str) -> str:
-    r"""``text`` safe to print: control characters and undecodable bytes as ``\x1b``, ``\udcff``.
-
-    A file's name may hold anything, a terminal's escape codes included.
-    """
-    return "".join(
-        c.encode("unicode_escape").decode()
-        if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}
-        else c
-        for c in text
-    )
 
 
 def box_words(box: Box) -> str:
@@ -253,7 +239,7 @@ class Found:
 
     def _repr_html_(self) -> str:
         image = self.thumbnail()
-        picture = "" if image is None else f"<p>{_img(image, 'query face')}</p>"
+        picture = "" if image is None else f"<p>{img(image, 'query face')}</p>"
         return f"<p>{html.escape(self.title)}</p>{picture}{self.matches._repr_html_()}"
 
 
@@ -316,7 +302,7 @@ def save_html(found: Sequence[Found], path: str | os.PathLike[str]) -> None:
     """
     faces = "1 query face" if len(found) == 1 else f"{len(found)} query faces"
     sections = "\n".join(_html_section(n, f) for n, f in enumerate(found, 1))
-    Path(path).write_text(_PAGE.format(style=_STYLE, faces=faces, sections=sections), "utf-8")
+    write_page(path, "Faces found", _INTRODUCTION.format(faces=faces) + sections)
 
 
 def _face_dict(face: Face) -> dict[str, Any]:
@@ -446,52 +432,18 @@ def _drawable(text: str, fonts: Sequence[Any]) -> str:
 
 # --- pages ----------------------------------------------------------------------------------
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --line: #bbb; --link: #0645ad; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --paper: #181818; --line: #555; --link: #8ab4f8; }
-}
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h2 { overflow-wrap: anywhere; border-top: 1px solid var(--line); padding-top: 1rem; }
-table { border-collapse: collapse; width: 100%; }
-caption { text-align: left; padding: .5rem 0; }
-th, td { border-bottom: 1px solid var(--line); padding: .4rem .6rem; text-align: left;
-  vertical-align: middle; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.photo { overflow-wrap: anywhere; }
-img { display: block; border-radius: 4px; }
-a { color: var(--link); }
-a:focus-visible { outline: 3px solid currentColor; outline-offset: 2px; }
-"""
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Faces found</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>Faces found</h1>
-<p>{faces}. Similarity is the cosine of two embeddings, from −1 to 1; higher is more similar.
-Boxes are left, top, right and bottom in pixels of the upright photo.</p>
-{sections}
-</main>
-</body>
-</html>
+_INTRODUCTION = """<p>{faces}. Similarity is the cosine of two embeddings, from −1 to 1; higher is
+more similar. Boxes are left, top, right and bottom in pixels of the upright photo.</p>
 """
 
 
 def _html_section(number: int, found: Found) -> str:
     name = html.escape(_short_name(found.photo, 80))
     image = found.thumbnail()
-    where = _photo_link(found.photo)
+    where = photo_link(found.photo)
     if found.face is not None:
         where += f", face at {box_words(found.face.box)}"
-    picture = "" if image is None else _img(image, f"Query face in {_short_name(found.photo)}")
+    picture = "" if image is None else img(image, f"Query face in {_short_name(found.photo)}")
     caption = "The faces of the gallery most similar to it, best first"
     return (
         f'<section aria-labelledby="query-{number}">\n'
@@ -512,33 +464,13 @@ def _html_table(matches: Matches, caption: str) -> str:
 def _html_rows(matches: Matches) -> Iterator[str]:
     for m in matches:
         name = _short_name(m.photo)
-        face = _img(thumbnail(m.photo, m.face.box), f"Match {m.rank}, face in {name}")
-        copies = "".join(f"<br>the same file: {_photo_link(copy)}" for copy in m.copies)
+        face = img(thumbnail(m.photo, m.face.box), f"Match {m.rank}, face in {name}")
+        copies = "".join(f"<br>the same file: {photo_link(copy)}" for copy in m.copies)
         yield (
             f'<tr><td class="number">{m.rank}</td><td>{face}</td>'
             f'<td class="number">{m.similarity:.4f}</td>'
-            f'<td class="photo">{_photo_link(m.photo)}<br>{box_words(m.face.box)}{copies}</td></tr>'
+            f'<td class="photo">{photo_link(m.photo)}<br>{box_words(m.face.box)}{copies}</td></tr>'
         )
-
-
-def _img(image: Image.Image, alt: str) -> str:
-    jpeg = io.BytesIO()
-    image.save(jpeg, "JPEG", quality=85)
-    data = base64.b64encode(jpeg.getvalue()).decode("ascii")
-    shown = THUMBNAIL_SIDE * 2 // 3
-    return (
-        f'<img src="data:image/jpeg;base64,{data}" width="{shown}" height="{shown}" '
-        f'alt="{html.escape(alt)}">'
-    )
-
-
-def _photo_link(photo: str) -> str:
-    """The photo's name, linked to the file where there is one."""
-    name = f"<bdi>{html.escape(printable(photo))}</bdi>"
-    path = Path(photo)
-    if not path.is_file():
-        return name
-    return f'<a href="{html.escape(path.absolute().as_uri())}">{name}</a>'
 
 
 def _more_words(count: int) -> str:

@@ -24,7 +24,7 @@ HEAVY = (
 # A module imports only what stands in a line above its own; results stands beside the way from
 # photo to match, and shows what comes out of it.
 ORDER = (
-    ("errors", "files"),
+    ("errors", "files", "pages"),
     ("records",),
     ("photos", "runtime", "mtcnn_networks"),
     ("cascade", "models.description"),
@@ -47,12 +47,15 @@ ORDER = (
     ("samples.camera",),
     ("samples.people",),
     ("samples",),
+    ("evaluation", "evaluation.metrics", "evaluation.sets"),
+    ("evaluation.identification",),
+    ("evaluation.report",),
     ("training", "training.augment", "training.curves", "training.faces"),
     ("training.batches", "training.layers"),
     ("training.inception", "training.inception_resnet", "training.losses", "training.mini"),
     ("training.export", "training.networks", "training.objectives", "training.trainer"),
     ("training.recipe",),
-    ("cli_train", "demo"),
+    ("cli_evaluate", "cli_train", "demo"),
     ("cli",),
     ("__main__",),
 )

@@ -17,6 +17,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from face2vec.errors import SettingsError, TrainingError
+from face2vec.evaluation.metrics import all_pairs, true_accepts
 from face2vec.files import written_whole
 from face2vec.training.batches import Batches, made_ahead
 
@@ -179,14 +180,8 @@ def true_accept_rate(
     Returns:
         0…1; NaN where there are no pairs of one kind.
     """
-    named = np.flatnonzero(people >= 0)
-    first, second = np.triu_indices(len(named), 1)
-    same = people[named][first] == people[named][second]
-    if same.all() or not same.any():
-        return float("nan")
-    similarities = (embeddings[named] @ embeddings[named].T)[first, second]
-    threshold = np.quantile(similarities[~same], 1 - far)
-    return float((similarities[same] > threshold).mean())
+    named = people >= 0
+    return true_accepts(all_pairs(embeddings[named], people[named]), far).tar
 
 
 def _save(learner: keras.Model, path: Path, step: int) -> None:

@@ -1,0 +1,127 @@
+"""``face2vec evaluate``: measured on photos whose people are known."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from face2vec.evaluation.report import Report
+    from face2vec.evaluation.sets import NamedFaces, NamedPhotos
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@click.group("evaluate")
+def evaluate_commands() -> None:
+    """Measure a model on photos whose people are known."""
+
+
+def _shared_options(command: Command) -> Command:
+    for option in (
+        click.option("-q", "--quiet", is_flag=True, help="No bar."),
+        click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout."),
+        click.option("--out", type=click.Path(path_type=Path, file_okay=False),
+                     help="Write report.html, curves.png and figures.json into this folder."),
+        click.option("--gallery", type=click.Path(path_type=Path),
+                     help="Keep the faces here, to go on or to measure again. [default: nowhere]"),
+        click.option("--model", metavar="KEY_OR_FILE", help="Embedding model."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@evaluate_commands.command("lfw")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@_shared_options
+def lfw_command(folder: Path, **options: Any) -> None:
+    """Labeled Faces in the Wild: View 2, and all pairs of all photos.
+
+    FOLDER holds pairs.txt and a folder of photos a person, in itself or in images/.
+    A photo in which no face is found is an error in every figure.
+    """
+    from face2vec.evaluation.report import pairs_report
+    from face2vec.evaluation.sets import lfw_pairs, photos_in
+
+    view_2 = lfw_pairs(folder)
+    _measure(
+        photos_in(folder),
+        lambda faces, model: pairs_report(f"Labeled Faces in the Wild, {model}", faces, view_2),
+        **options,
+    )
+
+
+@evaluate_commands.command("pairs")
+@click.argument("people", type=click.Path(path_type=Path, exists=True))
+@_shared_options
+def pairs_command(people: Path, **options: Any) -> None:
+    """All pairs of photos: true accepts at false accept rates.
+
+    PEOPLE is a folder with a folder of photos a person, or a text file with a photo and a
+    person a line, as CelebA has it.
+    """
+    from face2vec.evaluation.report import pairs_report
+
+    _measure(
+        _named(people),
+        lambda faces, model: pairs_report(f"Pairs of {_name(people)}, {model}", faces),
+        **options,
+    )
+
+
+@evaluate_commands.command("identification")
+@click.argument("people", type=click.Path(path_type=Path, exists=True))
+@_shared_options
+def identification_command(people: Path, **options: Any) -> None:
+    """Who is it? Rank-1, ranks below, and strangers taken for somebody.
+
+    PEOPLE is a folder with a folder of photos a person, or a text file with a photo and a
+    person a line, as CelebA has it.
+    """
+    from face2vec.evaluation.report import identification_report
+
+    _measure(
+        _named(people),
+        lambda faces, model: identification_report(
+            f"Identification in {_name(people)}, {model}", faces
+        ),
+        **options,
+    )
+
+
+def _named(people: Path) -> NamedPhotos:
+    from face2vec.evaluation.sets import photos_in, photos_listed
+
+    return photos_in(people) if people.is_dir() else photos_listed(people)
+
+
+def _name(people: Path) -> str:
+    people = people.resolve()
+    return people.name if people.is_dir() else people.parent.name
+
+
+def _measure(
+    photos: NamedPhotos,
+    report: Callable[[NamedFaces, str], Report],
+    *,
+    model: str | None,
+    gallery: Path | None,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from face2vec.evaluation.sets import named_faces
+
+    with ExitStack() as stack:
+        if gallery is None:
+            gallery = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "gallery"
+        faces = named_faces(photos, gallery, model=model, progress=not quiet)
+    measured = report(faces, faces.model)
+    click.echo(measured.to_json() if as_json else measured.to_text())
+    if out is not None:
+        click.echo(f"Look at {measured.save(out)}", err=True)

@@ -1,0 +1,283 @@
+"""What an evaluation found: figures by name, and a page with curves and the worst pairs."""
+
+from __future__ import annotations
+
+import html
+import importlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.errors import MissingExtraError, PhotoError
+from face2vec.evaluation.identification import RANKS, Identification, identify
+from face2vec.evaluation.metrics import (
+    PairScores,
+    TrueAccepts,
+    all_pairs,
+    area_under_curve,
+    curve,
+    equal_error_rate,
+    ten_folds,
+    with_intervals,
+)
+from face2vec.evaluation.sets import NamedFaces, Pair
+from face2vec.files import written_whole
+from face2vec.pages import img, photo_link, write_page
+from face2vec.records import Box
+from face2vec.results import thumbnail
+
+FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+FALSE_POSITIVE_RATES = (1e-1, 1e-2, 1e-3)
+WORST = 8
+PAGE, CURVES, FIGURES = "report.html", "curves.png", "figures.json"
+
+
+class WorstPair(NamedTuple):
+    """Two photos that the model is most wrong about."""
+
+    first: Path
+    first_box: Box
+    second: Path
+    second_box: Box
+    similarity: float
+    same: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of one evaluation.
+
+    Attributes:
+        title: what was measured.
+        figures: JSON-able values by name; rates are 0…1.
+        rows: the same for people: (what, value).
+        curves: (name, x, y) of each curve; x is on a logarithmic scale.
+        axes: what x and y are.
+        worst: the pairs it is most wrong about.
+    """
+
+    title: str
+    figures: dict[str, Any]
+    rows: tuple[tuple[str, str], ...]
+    curves: tuple[tuple[str, NDArray[np.float64], NDArray[np.float64]], ...]
+    axes: tuple[str, str]
+    worst: tuple[WorstPair, ...] = field(default=())
+
+    def to_text(self) -> str:
+        """The rows in two columns."""
+        width = max(len(what) for what, _ in self.rows)
+        return "\n".join(f"{what:<{width}}  {value}" for what, value in self.rows)
+
+    def to_json(self) -> str:
+        """The figures on one line."""
+        return json.dumps(self.figures)
+
+    def save(self, folder: Path) -> Path:
+        """Write ``report.html``, ``curves.png`` and ``figures.json``; gives the page's path.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.plot(folder / CURVES)
+        with written_whole(folder / FIGURES) as stream:
+            stream.write(json.dumps(self.figures, indent=2).encode() + b"\n")
+        write_page(folder / PAGE, self.title, "\n".join(self._sections(folder)))
+        return folder / PAGE
+
+    def plot(self, path: Path) -> None:
+        """Draw the curves.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        try:
+            figure = importlib.import_module("matplotlib.figure").Figure(figsize=(8, 5))
+        except ImportError as error:
+            raise MissingExtraError("drawing curves", "matplotlib", "plot") from error
+        axes = figure.add_subplot()
+        for name, x, y in self.curves:
+            axes.plot(x, y, label=name)
+        axes.set(xscale="log", xlabel=self.axes[0], ylabel=self.axes[1], title=self.title,
+                 xlim=(1e-5, 1), ylim=(0, 1.01))  # fmt: skip
+        axes.grid(alpha=0.3)
+        axes.legend(loc="best")
+        figure.savefig(path, dpi=120, bbox_inches="tight")
+
+    def _sections(self, folder: Path) -> Iterator[str]:
+        from PIL import Image
+
+        rows = "\n".join(
+            f"<tr><td>{html.escape(what)}</td><td>{html.escape(value)}</td></tr>"
+            for what, value in self.rows
+        )
+        yield f"<table><tbody>\n{rows}\n</tbody></table>"
+        with Image.open(folder / CURVES) as picture:
+            yield img(picture.convert("RGB"), f"{self.axes[1]} over {self.axes[0]}")
+        for same, title in (
+            (True, "One person, and least similar"),
+            (False, "Two people, and most similar"),
+        ):
+            pairs = [pair for pair in self.worst if pair.same == same]
+            if pairs:
+                yield f"<h2>{title}</h2>\n<table><tbody>"
+                yield from (_pair_row(pair) for pair in pairs)
+                yield "</tbody></table>"
+
+
+def pairs_report(title: str, faces: NamedFaces, view_2: Sequence[Pair] = ()) -> Report:
+    """How well pairs of one person are told from pairs of two.
+
+    Args:
+        title: of the report.
+        faces: all of them; each is compared with every other.
+        view_2: LFW's pairs, for the accuracy in ten folds.
+    """
+    pairs = all_pairs(faces.embeddings, faces.people, faces.counts, max(FARS))
+    accepts = with_intervals(pairs, FARS)
+    figures = _about(faces) | {
+        "genuine_pairs": len(pairs.genuine) + pairs.missed,
+        "genuine_pairs_without_a_face": pairs.missed,
+        "impostor_pairs": len(pairs.impostor),
+        "auc": area_under_curve(pairs),
+        "eer": equal_error_rate(pairs),
+        "tar": [one._asdict() for one in accepts],
+    }
+    rows = [*_about_rows(faces)]
+    worst: list[WorstPair] = []
+    if view_2:
+        similarities = _similarities(faces, view_2)
+        same = np.array([pair.same for pair in view_2])
+        folds = ten_folds(similarities, same, np.array([pair.fold for pair in view_2]))
+        figures |= {
+            "view_2_accuracy": folds.mean,
+            "view_2_standard_error": folds.standard_error,
+            "view_2_thresholds": folds.thresholds.tolist(),
+            "view_2_pairs_without_a_face": folds.missing,
+        }
+        rows += [
+            ("View 2 accuracy, ten folds ± standard error",
+             f"{folds.mean:.2%} ± {folds.standard_error:.2%}"),
+            ("… pairs with a photo without a face, counted as wrong", f"{folds.missing:,}"),
+        ]  # fmt: skip
+        worst = _worst(faces, view_2, similarities)
+    rows += [_accepts_row(one) for one in accepts]
+    rows += [
+        ("… of all pairs, of one person and of two",
+         f"{len(pairs.genuine) + pairs.missed:,} and {len(pairs.impostor):,}"),
+        ("Equal error rate", f"{figures['eer']:.2%}"),
+        ("Area under the ROC", f"{figures['auc']:.5f}"),
+    ]  # fmt: skip
+    return Report(title, figures, tuple(rows), (("all pairs", *_roc(pairs)),),
+                  ("false accept rate", "true accept rate"), tuple(worst))  # fmt: skip
+
+
+def identification_report(title: str, faces: NamedFaces) -> Report:
+    """How often the most similar person is the right one, and strangers are taken for somebody."""
+    found = identify(faces.embeddings, faces.people, faces.counts)
+    open_set = {rate: found.false_negatives(rate) for rate in FALSE_POSITIVE_RATES}
+    figures = _about(faces) | {
+        "asked": found.asked,
+        "asked_without_a_face": found.missed,
+        "cmc": {str(rank): found.within(rank) for rank in RANKS},
+        "open_set": [
+            {"fpir": rate, "threshold": threshold, "fnir": fnir}
+            for rate, (threshold, fnir) in open_set.items()
+        ],
+    }
+    rows = [
+        *_about_rows(faces),
+        ("Photos asked about (their person has another)", f"{found.asked:,}"),
+        *(
+            (f"Right person among the {rank} most similar" if rank > 1 else
+             "Right person first (rank-1)", f"{found.within(rank):.1%}")
+            for rank in RANKS
+        ),
+        *(
+            (f"Half of the people unknown: FNIR at FPIR {rate:g}",
+             f"{fnir:.1%}, threshold {threshold:.3f}")
+            for rate, (threshold, fnir) in open_set.items()
+        ),
+    ]  # fmt: skip
+    axes = ("false positive identification rate", "false negative identification rate")
+    return Report(title, figures, tuple(rows), (("half unknown", *_det(found)),), axes)
+
+
+def _about(faces: NamedFaces) -> dict[str, Any]:
+    return {
+        "photos": int(faces.counts.sum()),
+        "people": len(faces.names),
+        "photos_without_a_face": faces.without_face,
+    }
+
+
+def _about_rows(faces: NamedFaces) -> list[tuple[str, str]]:
+    return [
+        ("Photos, of people", f"{faces.counts.sum():,}, {len(faces.names):,}"),
+        ("Photos in which no face was found", f"{faces.without_face:,}"),
+    ]
+
+
+def _accepts_row(one: TrueAccepts) -> tuple[str, str]:
+    return (
+        f"TAR at FAR {one.far:g} (95 % over people)",
+        f"{one.tar:.1%} ({one.low:.1%} to {one.high:.1%}), threshold {one.threshold:.3f}",
+    )
+
+
+def _similarities(faces: NamedFaces, pairs: Sequence[Pair]) -> NDArray[np.float32]:
+    rows = {photo: row for row, photo in enumerate(faces.photos)}
+    return np.array(
+        [
+            faces.embeddings[rows[pair.first]] @ faces.embeddings[rows[pair.second]]
+            if pair.first in rows and pair.second in rows
+            else np.nan
+            for pair in pairs
+        ],
+        np.float32,
+    )
+
+
+def _worst(
+    faces: NamedFaces, pairs: Sequence[Pair], similarities: NDArray[np.float32]
+) -> list[WorstPair]:
+    boxes = dict(zip(faces.photos, faces.boxes, strict=True))
+    known = [(float(s), pair) for s, pair in zip(similarities, pairs, strict=True) if s == s]
+    found = []
+    for same in (True, False):
+        of_kind = sorted((one for one in known if one[1].same == same), key=lambda one: one[0],
+                         reverse=not same)  # fmt: skip
+        found += [
+            WorstPair(p.first, boxes[p.first], p.second, boxes[p.second], similarity, same)
+            for similarity, p in of_kind[:WORST]
+        ]
+    return found
+
+
+def _pair_row(pair: WorstPair) -> str:
+    cells = []
+    for photo, box in ((pair.first, pair.first_box), (pair.second, pair.second_box)):
+        try:
+            cells.append(f"<td>{img(thumbnail(photo, box), f'Face in {photo.name}')}</td>")
+        except PhotoError as error:
+            cells.append(f"<td>{html.escape(str(error))}</td>")
+    links = "<br>".join(photo_link(str(photo)) for photo in (pair.first, pair.second))
+    return (
+        f'<tr><td class="number">{pair.similarity:.3f}</td>{"".join(cells)}'
+        f'<td class="photo">{links}</td></tr>'
+    )
+
+
+def _roc(pairs: PairScores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    far, tar = curve(pairs)
+    return far, tar * len(pairs.genuine) / (len(pairs.genuine) + pairs.missed)
+
+
+def _det(found: Identification) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rates = np.geomspace(1e-4, 1, 100)
+    return rates, np.array([found.false_negatives(float(rate))[1] for rate in rates])

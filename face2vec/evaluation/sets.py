@@ -1,0 +1,210 @@
+"""Photos with names: LFW's pairs, a folder of people, a list; and their faces by an engine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.engine import Face2Vec
+from face2vec.errors import SettingsError
+from face2vec.gallery import Gallery
+from face2vec.photos import find_photos
+from face2vec.records import Box, Face
+
+PAIRS = "pairs.txt"
+IMAGES = "images"
+
+
+class Pair(NamedTuple):
+    """Two photos that are compared."""
+
+    first: Path
+    second: Path
+    same: bool
+    fold: int
+
+
+@dataclass(frozen=True, eq=False)
+class NamedFaces:
+    """One face of each photo.
+
+    Attributes:
+        photos: those in which a face was found, in order.
+        boxes: of the faces, in pixels of the upright photos.
+        embeddings: float32 (n, d) of unit length, one a photo.
+        people: int64 (n,), index into ``names``.
+        names: of the people.
+        counts: int64 (people,), photos of each, with those that have no face.
+        model: key of the model that made the embeddings.
+    """
+
+    photos: tuple[Path, ...]
+    boxes: tuple[Box, ...]
+    embeddings: NDArray[np.float32]
+    people: NDArray[np.int64]
+    names: tuple[str, ...]
+    counts: NDArray[np.int64]
+    model: str
+
+    @property
+    def without_face(self) -> int:
+        """Photos in which no face was found, or that could not be read."""
+        return int(self.counts.sum()) - len(self.photos)
+
+
+class NamedPhotos(NamedTuple):
+    """Photos whose people are known."""
+
+    root: Path
+    """Folder that all of them are in."""
+    people: dict[Path, str]
+    """Person of each photo, by its full path."""
+
+
+def photos_in(folder: Path) -> NamedPhotos:
+    """A folder that holds a folder of photos a person, or has one called ``images`` that does.
+
+    Raises:
+        SettingsError: there are fewer than two people.
+    """
+    root = _images_of(folder)
+    people: dict[Path, str] = {}
+    for found in find_photos([str(root)]):
+        if len(found.path.parts) > 1:
+            people[found.full] = found.path.parts[0]
+    if len(set(people.values())) < 2:
+        raise SettingsError(
+            f"{root} holds photos of {len(set(people.values()))} people; it needs a folder of "
+            "photos for each of two people or more"
+        )
+    return NamedPhotos(root, people)
+
+
+def photos_listed(file: Path) -> NamedPhotos:
+    """A text file with a photo and a person a line, as CelebA has them.
+
+    Photos are relative to the file's folder, or to ``images`` in it.
+
+    Raises:
+        SettingsError: a line is not of that form, or a photo is not there.
+    """
+    root = _images_of(file.resolve().parent)
+    people = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        photo, _, person = line.strip().rpartition(" ")
+        path = root / photo.strip()
+        if not photo or not path.is_file():
+            raise SettingsError(f"{file}, line {number}: no photo {path}")
+        people[path] = person
+    return NamedPhotos(root, people)
+
+
+def _images_of(folder: Path) -> Path:
+    folder = folder.resolve()
+    return folder / IMAGES if (folder / IMAGES).is_dir() else folder
+
+
+def lfw_pairs(folder: Path) -> list[Pair]:
+    """The pairs of LFW's View 2, of ``pairs.txt`` in a folder.
+
+    Its first line says how many folds there are and how many pairs of each kind in each; the
+    others are a name and two numbers, or a name and a number twice.
+
+    Raises:
+        SettingsError: there is no such file, or it is not of that form.
+    """
+    file = folder.resolve() / PAIRS
+    if not file.is_file():
+        raise SettingsError(f"{folder} has no {PAIRS}, which says which photos LFW compares")
+    root = _images_of(folder)
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        head, *lines = lines or [""]
+        folds, half = (int(number) for number in head.split())
+        if len(lines) != folds * half * 2:
+            raise ValueError(f"it has {len(lines)} pairs")
+        return [_pair(root, line.split(), number // (2 * half)) for number, line in
+                enumerate(lines)]  # fmt: skip
+    except ValueError as error:
+        raise SettingsError(f"{file} is not a list of pairs as LFW has it: {error}") from error
+
+
+def _pair(root: Path, cells: list[str], fold: int) -> Pair:
+    if len(cells) == 3:
+        name, one, other = cells
+        return Pair(_lfw_photo(root, name, one), _lfw_photo(root, name, other), True, fold)
+    name, one, other_name, other = cells
+    return Pair(_lfw_photo(root, name, one), _lfw_photo(root, other_name, other), False, fold)
+
+
+def _lfw_photo(root: Path, name: str, number: str) -> Path:
+    return root / name / f"{name}_{int(number):04d}.jpg"
+
+
+def named_faces(
+    photos: NamedPhotos,
+    gallery: Path,
+    *,
+    model: str | Path | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> NamedFaces:
+    """Add photos to a gallery and take the face nearest the centre of each.
+
+    That is whose name a photo has in LFW and CelebA. What the gallery has already costs
+    nothing.
+
+    Args:
+        photos: with their people.
+        gallery: folder of the gallery; made if it is not there.
+        model: as `Face2Vec` takes it.
+        progress: show a bar on standard error.
+        settings: others of `Face2Vec`.
+
+    Raises:
+        GalleryError: the gallery cannot be written, or is of another model.
+        ModelError: the model cannot be had or loaded.
+    """
+    names = sorted(set(photos.people.values()))
+    numbers = {name: number for number, name in enumerate(names)}
+    everyone = np.array([numbers[name] for name in photos.people.values()])
+    with Face2Vec(gallery, model=model, **settings) as engine:
+        engine.add(str(photos.root), progress=progress)
+    found: dict[Path, Face] = {}
+    whose = []
+    with Gallery.open(gallery) as opened:
+        made_with = opened.fingerprint
+        for photo, number in zip(photos.people, everyone, strict=True):
+            face = _centre_face(opened, photo)
+            if face is not None:
+                found[photo] = face
+                whose.append(number)
+    rows = [face.embedding for face in found.values() if face.embedding is not None]
+    return NamedFaces(
+        tuple(found),
+        tuple(face.box for face in found.values()),
+        np.stack(rows) if rows else np.empty((0, 0), np.float32),
+        np.array(whose, np.int64),
+        tuple(names),
+        np.bincount(everyone, minlength=len(names)),
+        made_with["model"]["key"],
+    )
+
+
+def _centre_face(gallery: Gallery, photo: Path) -> Face | None:
+    stored, size = gallery.faces_of(photo), gallery.size_of(photo)
+    if not stored or size is None:
+        return None
+    width, height = size
+
+    def away(box: Box) -> float:
+        return math.hypot(box[0] + box[2] - width, box[1] + box[3] - height)
+
+    return min((one.face for one in stored), key=lambda face: away(face.box))

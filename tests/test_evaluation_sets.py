@@ -1,0 +1,152 @@
+"""Photos with names: folders, lists, LFW's pairs, and the face that a photo's name is of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from face2vec import Face2Vec
+from face2vec.errors import GalleryMismatchError, SettingsError
+from face2vec.evaluation.sets import (
+    NamedPhotos,
+    lfw_pairs,
+    named_faces,
+    photos_in,
+    photos_listed,
+)
+
+
+def photo(path: Path, image: Image.Image | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image or Image.new("RGB", (20, 20))).save(path)
+    return path
+
+
+def test_folder_of_people_names_each_photo_by_its_folder(tmp_path: Path) -> None:
+    one = photo(tmp_path / "Ann" / "1.jpg")
+    deep = photo(tmp_path / "Ann" / "old" / "2.png")
+    other = photo(tmp_path / "Bo B" / "1.jpg")
+    photo(tmp_path / "nobody's.jpg")
+    found = photos_in(tmp_path)
+    assert found == NamedPhotos(tmp_path, {one: "Ann", deep: "Ann", other: "Bo B"})
+
+
+def test_folder_of_people_may_lie_in_images(tmp_path: Path) -> None:
+    one, other = (photo(tmp_path / "images" / name / "1.jpg") for name in "AB")
+    (tmp_path / "notes").mkdir()
+    assert photos_in(tmp_path) == NamedPhotos(tmp_path / "images", {one: "A", other: "B"})
+
+
+def test_folder_of_one_person_is_refused_in_words(tmp_path: Path) -> None:
+    photo(tmp_path / "Ann" / "1.jpg")
+    with pytest.raises(SettingsError, match="photos of 1 people; it needs a folder"):
+        photos_in(tmp_path)
+
+
+def test_list_of_photos_names_each_by_its_line(tmp_path: Path) -> None:
+    one, other = photo(tmp_path / "images" / "a b.jpg"), photo(tmp_path / "images" / "2.jpg")
+    (tmp_path / "identity.txt").write_text("a b.jpg 2880\n\n2.jpg 17\n", encoding="utf-8")
+    listed = photos_listed(tmp_path / "identity.txt")
+    assert listed == NamedPhotos(tmp_path / "images", {one: "2880", other: "17"})
+
+
+@pytest.mark.parametrize("line", ["gone.jpg 7", "1.jpg"])
+def test_list_with_a_line_that_cannot_be_says_which(line: str, tmp_path: Path) -> None:
+    photo(tmp_path / "1.jpg")
+    (tmp_path / "list.txt").write_text(f"1.jpg 2880\n{line}\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"list\.txt, line 2: no photo"):
+        photos_listed(tmp_path / "list.txt")
+
+
+PAIRS = """2\t2
+Ann\t1\t2
+Bo_B\t1\t3
+Ann\t1\tBo_B\t12
+Bo_B\t3\tAnn\t2
+Ann\t1\t4
+Ann\t2\t4
+Ann\t4\tBo_B\t1
+Bo_B\t2\tAnn\t4
+"""
+
+
+def test_pairs_are_read_as_lfw_has_them(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text(PAIRS, encoding="utf-8")
+    pairs = lfw_pairs(tmp_path)
+    assert [pair.same for pair in pairs] == [True, True, False, False] * 2
+    assert [pair.fold for pair in pairs] == [0] * 4 + [1] * 4
+    assert pairs[1].second == tmp_path / "Bo_B" / "Bo_B_0003.jpg"
+    assert pairs[2][:2] == (tmp_path / "Ann" / "Ann_0001.jpg", tmp_path / "Bo_B" / "Bo_B_0012.jpg")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2\n", "2\t2\nAnn\t1\t2\n", PAIRS.replace("Ann\t1\t4", "Ann\t1"), "a b\n"]
+)
+def test_pairs_that_are_none_are_refused_in_words(text: str, tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match="not a list of pairs as LFW has it"):
+        lfw_pairs(tmp_path)
+
+
+def test_missing_pairs_are_said(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"has no pairs\.txt"):
+        lfw_pairs(tmp_path)
+
+
+@pytest.fixture
+def named(tmp_path: Path, astronaut: Image.Image, hopper: Image.Image) -> NamedPhotos:
+    """Two of each, one of them with the other person at its edge, and one of nobody."""
+    wide = Image.new("RGB", (900, 512), "gray")
+    wide.paste(astronaut, (194, 0))
+    wide.paste(hopper.resize((150, 176)), (0, 336))
+    photo(tmp_path / "Collins" / "1.png", astronaut)
+    photo(tmp_path / "Collins" / "2.png", wide)
+    photo(tmp_path / "Hopper" / "1.png", hopper)
+    photo(tmp_path / "Hopper" / "2.png", hopper.resize((400, 469)))
+    photo(tmp_path / "Hopper" / "3.png", Image.linear_gradient("L"))
+    return photos_in(tmp_path)
+
+
+def test_faces_are_those_nearest_the_centre(
+    named: NamedPhotos, tiny_model: Path, tmp_path: Path
+) -> None:
+    faces = named_faces(named, tmp_path / "gallery", model=tiny_model)
+    assert [path.relative_to(tmp_path).as_posix() for path in faces.photos] == [
+        *("Collins/1.png", "Collins/2.png", "Hopper/1.png", "Hopper/2.png"),
+    ]
+    assert faces.names == ("Collins", "Hopper")
+    assert faces.people.tolist() == [0, 0, 1, 1]
+    assert faces.counts.tolist() == [2, 3]
+    assert faces.without_face == 1
+    assert faces.model == "tiny"
+    engine = Face2Vec(model=tiny_model)
+    in_wide = engine.encode(faces.photos[1])
+    assert len(in_wide) == 2
+    for number, path in enumerate(faces.photos):
+        (one,) = [face for face in engine.encode(path) if face.box == faces.boxes[number]]
+        np.testing.assert_allclose(faces.embeddings[number], one.embedding, atol=1e-5)
+    left, _, right, _ = faces.boxes[1]
+    assert abs((left + right) / 2 - 450) < 100
+    assert faces.embeddings[0] @ faces.embeddings[1] > 0.95
+
+
+def test_faces_in_the_gallery_are_not_encoded_again(
+    named: NamedPhotos, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = tmp_path / "gallery"
+    first = named_faces(named, gallery, model=tiny_model)
+    monkeypatch.setattr("face2vec.encoder.Encoder.stream", lambda *_: pytest.fail("encoded"))
+    again = named_faces(named, gallery)
+    assert again.photos == first.photos
+    assert np.array_equal(again.embeddings, first.embeddings)
+
+
+def test_gallery_of_another_model_is_refused(
+    named: NamedPhotos, tiny_model: Path, tmp_path: Path
+) -> None:
+    named_faces(named, tmp_path / "gallery", model=tiny_model)
+    with pytest.raises(GalleryMismatchError):
+        named_faces(named, tmp_path / "gallery", model="mini")
