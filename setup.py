@@ -70,7 +70,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["face2vec", "face2vec.*"]),
-    package_data={"face2vec": ["py.typed", "models/*.onnx", "samples/*.npz"]},
+    package_data={"face2vec": ["py.typed", "models/*.onnx", "models/*.json", "samples/*.npz"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["face2vec = face2vec.cli:main"]},

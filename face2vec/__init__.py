@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from face2vec.errors import (
+    CalibrationError,
     DownloadError,
     Face2VecError,
     GalleryDamagedError,
@@ -32,6 +33,7 @@ from face2vec.errors import (
 
 if TYPE_CHECKING:
     from face2vec.building import BuildSummary
+    from face2vec.calibration import Calibration, Verification
     from face2vec.cascade import DetectorSettings
     from face2vec.engine import Face2Vec
     from face2vec.gallery import Removed
@@ -45,6 +47,8 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_MODEL",
     "BuildSummary",
+    "Calibration",
+    "CalibrationError",
     "DetectorSettings",
     "DownloadError",
     "Face",
@@ -70,6 +74,7 @@ __all__ = [
     "SettingsError",
     "TrainingError",
     "UnknownModelError",
+    "Verification",
     "find_photos",
     "open_photo",
     "save_grid",
@@ -79,6 +84,7 @@ __all__ = [
 # Importing face2vec loads none of the packages that it stands on; the first use of a name does.
 _HOME = {
     "BuildSummary": "building",
+    "Calibration": "calibration",
     "DEFAULT_MODEL": "models",
     "DetectorSettings": "cascade",
     "Face": "records",
@@ -89,6 +95,7 @@ _HOME = {
     "ModelDescription": "models",
     "Photo": "records",
     "Removed": "gallery",
+    "Verification": "calibration",
     "find_photos": "photos",
     "open_photo": "photos",
     "save_grid": "results",

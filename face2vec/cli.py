@@ -23,6 +23,7 @@ import click
 
 from face2vec.cli_evaluate import evaluate_commands
 from face2vec.cli_train import train_command
+from face2vec.cli_verify import calibrate_command, verify_command
 from face2vec.errors import Face2VecError, NoFaceError, PhotoError
 from face2vec.pages import printable
 
@@ -38,7 +39,8 @@ EXIT_CODES = {
     DONE: "done",
     SOME: "index: done, but some photos could not be read\n"
     "       search: no match, or no face in the query\n"
-    "       check: problems found",
+    "       check: problems found\n"
+    "       verify: two people",
     USAGE: "the command was not understood",
     ERROR: "an error, told on stderr (with FACE2VEC_DEBUG=1 also where it arose)",
     INTERRUPTED: "stopped by Ctrl-C; what is done is kept",
@@ -139,8 +141,8 @@ def main() -> None:
     """Find a face again in a photo collection."""
 
 
-main.add_command(train_command)
-main.add_command(evaluate_commands)
+for one in (train_command, evaluate_commands, verify_command, calibrate_command):
+    main.add_command(one)
 
 
 @main.command("demo")

@@ -66,9 +66,10 @@ def pairs_command(people: Path, **options: Any) -> None:
     person a line, as CelebA has it.
     """
     from face2vec.evaluation.report import pairs_report
+    from face2vec.evaluation.sets import named_photos
 
     _measure(
-        _named(people),
+        named_photos(people),
         lambda faces, model: pairs_report(f"Pairs of {_name(people)}, {model}", faces),
         **options,
     )
@@ -84,20 +85,15 @@ def identification_command(people: Path, **options: Any) -> None:
     person a line, as CelebA has it.
     """
     from face2vec.evaluation.report import identification_report
+    from face2vec.evaluation.sets import named_photos
 
     _measure(
-        _named(people),
+        named_photos(people),
         lambda faces, model: identification_report(
             f"Identification in {_name(people)}, {model}", faces
         ),
         **options,
     )
-
-
-def _named(people: Path) -> NamedPhotos:
-    from face2vec.evaluation.sets import photos_in, photos_listed
-
-    return photos_in(people) if people.is_dir() else photos_listed(people)
 
 
 def _name(people: Path) -> str:

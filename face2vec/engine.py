@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
 from face2vec.cascade import CASCADE_VERSION, DetectorSettings
 from face2vec.errors import (
+    CalibrationError,
     GalleryError,
     GalleryMismatchError,
     GalleryNotFoundError,
@@ -24,7 +26,7 @@ from face2vec.errors import (
     SettingsError,
 )
 from face2vec.gallery import Gallery, Removed, StoredFaces
-from face2vec.models import DEFAULT_MODEL, LoadedModel, load_model
+from face2vec.models import DEFAULT_MODEL, LoadedModel, calibration_of, load_model
 from face2vec.photos import MAX_PIXELS, PhotoLike, find_photos
 from face2vec.records import Face, Match, Photo
 from face2vec.results import Found, Matches
@@ -271,6 +273,67 @@ class Face2Vec:
             Found(name, face, _matches(stored, row, row_ids), source)
             for face, row, row_ids in zip(faces, similarities, ids, strict=True)
         ]
+
+    # Verifying
+
+    @property
+    def calibration(self) -> Calibration:
+        """What similarities mean: the gallery's own where it has one, else the model's.
+
+        Raises:
+            CalibrationError: neither has one.
+        """
+        own = None if self._gallery is None else self._gallery.calibration()
+        model = self._load_model()
+        found = own or calibration_of(model)
+        if found is None:
+            raise CalibrationError(
+                f"what a similarity means is not known for the model {model.description.key!r}. "
+                "Fit it on photos whose people are known: face2vec calibrate PEOPLE"
+            )
+        return found
+
+    def verify(
+        self,
+        first: PhotoLike | Photo | Face | NDArray[np.float32],
+        second: PhotoLike | Photo | Face | NDArray[np.float32],
+        *,
+        far: float = USUAL_FAR,
+    ) -> Verification:
+        """Whether two faces are of one person, and how sure that is.
+
+        Args:
+            first: a photo, of which the largest face is taken; a `Face`; an embedding (d,); or
+                embeddings (n, d), for n answers at once as arrays.
+            second: the same of the other; of embeddings as many.
+            far: share of pairs of two people that may be taken for one, 0…1.
+
+        Raises:
+            NoFaceError: no face in a photo.
+            PhotoError: a photo cannot be read.
+            SettingsError: embeddings of different numbers or dimensions.
+            CalibrationError: what similarities mean is not known for the model, or not at
+                so low a rate.
+        """
+        calibration = self.calibration
+        one, other = self._side(first), self._side(second)
+        if one.shape != other.shape:
+            raise SettingsError(
+                f"embeddings of shape {one.shape} and {other.shape} cannot be verified pair by pair"
+            )
+        return verified(calibration, np.sum(one * other, axis=-1, dtype=np.float64), far)
+
+    def _side(self, query: PhotoLike | Photo | Face | NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embedding (d,), or embeddings (n, d), of one side of a comparison."""
+        if isinstance(query, np.ndarray) and query.dtype.kind == "f":
+            rows = _unit_rows(query, self._load_model().description.dimension)
+            return rows if query.ndim == 2 else rows[0]
+        if isinstance(query, Face):
+            if query.embedding is not None:
+                return query.embedding
+            return self._embedding_of(query, self._readable())
+        embedding: NDArray[np.float32] = self._one_person([cast("PhotoLike | Photo", query)])[2][0]
+        return embedding
 
     def _query(
         self, query: Query, gallery: Gallery

@@ -9,6 +9,7 @@
     │   ├── UnknownModelError    no model of that name
     │   └── DownloadError        the weights could not be fetched or did not verify
     ├── TrainingError            a training that diverged or cannot go on
+    ├── CalibrationError         what a similarity means is not known
     ├── RuntimeUnavailableError  the runtime asked for is not on this machine
     └── GalleryError             a gallery on disk
         ├── GalleryNotFoundError
@@ -78,6 +79,10 @@ class DownloadError(ModelError):
 
 class TrainingError(Face2VecError):
     """A training diverged, or cannot go on from what is in its folder."""
+
+
+class CalibrationError(Face2VecError):
+    """What a similarity means is not known for a model, or not for what was asked."""
 
 
 class RuntimeUnavailableError(Face2VecError):

@@ -27,10 +27,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec.calibration import Calibration
 from face2vec.errors import (
     GalleryDamagedError,
     GalleryError,
     GalleryLockedError,
+    GalleryMismatchError,
     GalleryVersionError,
 )
 from face2vec.gallery_file import (
@@ -70,6 +72,7 @@ __all__ = [
 ]
 
 _PHOTOS_A_PAGE = 1000
+_CALIBRATION = "calibration"
 
 
 class Gallery:
@@ -234,6 +237,21 @@ class Gallery:
             photos = [photos]
         return self._writer_session().remove(_absolute(photo) for photo in photos)
 
+    def calibrate(self, calibration: Calibration) -> None:
+        """Keep what similarities in this gallery mean.
+
+        Raises:
+            GalleryMismatchError: it is of another model.
+        """
+        made = self._fingerprint["model"]
+        if calibration.weights != made["weights"]:
+            raise GalleryMismatchError(
+                f"the calibration is of model {calibration.model!r} and the gallery {self.folder} "
+                f"was made with {made['key']!r}, or with other weights of it; fit it with the "
+                "gallery's own model"
+            )
+        self._writer_session().note(_CALIBRATION, calibration.to_json())
+
     def gone(self) -> Iterator[str]:
         """Full paths of photos in the gallery whose files no longer exist."""
         for path, _, _ in self.photos():
@@ -355,6 +373,18 @@ class Gallery:
                 if not page:
                     break
                 last = page[-1][0]
+
+    def calibration(self) -> Calibration | None:
+        """What similarities mean here, as it was kept by `calibrate`; None if nothing was.
+
+        Raises:
+            CalibrationError: it is damaged.
+        """
+        with self._file.reading() as connection:
+            found = connection.execute(
+                "SELECT value FROM meta WHERE key = ?", (_CALIBRATION,)
+            ).fetchone()
+        return None if found is None else Calibration.from_json(found[0])
 
     def counts(self) -> Counts:
         """How many photos and faces there are."""

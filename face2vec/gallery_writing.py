@@ -118,6 +118,11 @@ class Session:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('unpurged', '1')")
         return Removed(len(names), faces)
 
+    def note(self, key: str, value: str) -> None:
+        """Write a value down beside what the gallery says of itself."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
     def end(self) -> None:
         """Nothing of what was removed stays, and all there is goes into the one file.
 

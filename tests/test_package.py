@@ -25,7 +25,7 @@ HEAVY = (
 # photo to match, and shows what comes out of it.
 ORDER = (
     ("errors", "files", "pages"),
-    ("records",),
+    ("records", "calibration"),
     ("photos", "runtime", "mtcnn_networks"),
     ("cascade", "models.description"),
     ("models.catalogue", "models.download", "models.facenet"),
@@ -48,14 +48,14 @@ ORDER = (
     ("samples.people",),
     ("samples",),
     ("evaluation", "evaluation.metrics", "evaluation.sets"),
-    ("evaluation.identification",),
+    ("evaluation.fitting", "evaluation.identification"),
     ("evaluation.report",),
     ("training", "training.augment", "training.curves", "training.faces"),
     ("training.batches", "training.layers"),
     ("training.inception", "training.inception_resnet", "training.losses", "training.mini"),
     ("training.export", "training.networks", "training.objectives", "training.trainer"),
     ("training.recipe",),
-    ("cli_evaluate", "cli_train", "demo"),
+    ("cli_evaluate", "cli_train", "cli_verify", "demo"),
     ("cli",),
     ("__main__",),
 )

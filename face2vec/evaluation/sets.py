@@ -41,6 +41,7 @@ class NamedFaces:
         names: of the people.
         counts: int64 (people,), photos of each, with those that have no face.
         model: key of the model that made the embeddings.
+        weights: SHA-256 in hexadecimal of its weights.
     """
 
     photos: tuple[Path, ...]
@@ -50,6 +51,7 @@ class NamedFaces:
     names: tuple[str, ...]
     counts: NDArray[np.int64]
     model: str
+    weights: str
 
     @property
     def without_face(self) -> int:
@@ -64,6 +66,11 @@ class NamedPhotos(NamedTuple):
     """Folder that all of them are in."""
     people: dict[Path, str]
     """Person of each photo, by its full path."""
+
+
+def named_photos(people: Path) -> NamedPhotos:
+    """A folder of people (`photos_in`) or a list (`photos_listed`)."""
+    return photos_in(people) if people.is_dir() else photos_listed(people)
 
 
 def photos_in(folder: Path) -> NamedPhotos:
@@ -195,6 +202,7 @@ def named_faces(
         tuple(names),
         np.bincount(everyone, minlength=len(names)),
         made_with["model"]["key"],
+        made_with["model"]["weights"],
     )
 
 

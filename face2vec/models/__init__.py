@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from face2vec.models.catalogue import CATALOGUE, DEFAULT_MODEL, find_model
 from face2vec.models.description import FIVE_POINTS, ModelDescription, standardize
-from face2vec.models.store import LoadedModel, cache_dir, load_model
+from face2vec.models.store import LoadedModel, cache_dir, calibration_of, load_model
 
 __all__ = [
     "CATALOGUE",
@@ -13,6 +13,7 @@ __all__ = [
     "LoadedModel",
     "ModelDescription",
     "cache_dir",
+    "calibration_of",
     "find_model",
     "load_model",
     "standardize",

@@ -16,7 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from face2vec.errors import ModelError
+from face2vec.calibration import Calibration
+from face2vec.errors import CalibrationError, ModelError
 from face2vec.files import written_whole
 from face2vec.models.catalogue import CATALOGUE, find_model
 from face2vec.models.description import ModelDescription, Precision, check_precision
@@ -70,6 +71,25 @@ class LoadedModel:
     path: Path
     fingerprint: str
     origin: str
+
+
+def calibration_of(model: LoadedModel) -> Calibration | None:
+    """What similarities of a model mean: ``NAME.calibration.json`` beside its file, or shipped.
+
+    Raises:
+        CalibrationError: it is damaged, or of other weights.
+    """
+    name = f"{model.description.key}.calibration.json"
+    for path in (model.path.with_suffix(".calibration.json"), Path(__file__).with_name(name)):
+        if path.is_file():
+            calibration = Calibration.from_json(path.read_text(encoding="utf-8"))
+            if calibration.weights != model.fingerprint:
+                raise CalibrationError(
+                    f"{path} is of other weights of {calibration.model!r}; fit it again: "
+                    "face2vec calibrate"
+                )
+            return calibration
+    return None
 
 
 def cache_dir() -> Path:

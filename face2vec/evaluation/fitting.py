@@ -1,0 +1,44 @@
+"""A calibration from photos whose people are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from face2vec.calibration import Calibration, fit
+from face2vec.evaluation.metrics import all_pairs
+from face2vec.evaluation.sets import NamedPhotos, named_faces
+
+
+def calibration_on(
+    photos: NamedPhotos,
+    gallery: Path,
+    *,
+    model: str | Path | None = None,
+    data: str,
+    progress: bool = False,
+    **settings: Any,
+) -> Calibration:
+    """Fit a calibration on all pairs of photos.
+
+    Args:
+        photos: with their people.
+        gallery: folder of a gallery that keeps their faces; made if it is not there.
+        model: as `Face2Vec` takes it.
+        data: what the photos are, in words.
+        progress: show a bar on standard error.
+        settings: others of `Face2Vec`.
+
+    Raises:
+        CalibrationError: too few pairs.
+    """
+    faces = named_faces(photos, gallery, model=model, progress=progress, **settings)
+    pairs = all_pairs(faces.embeddings, faces.people, faces.counts)
+    return fit(
+        pairs.genuine,
+        pairs.impostor,
+        model=faces.model,
+        weights=faces.weights,
+        data=data,
+        people=len(faces.names),
+    )

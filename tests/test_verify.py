@@ -1,0 +1,218 @@
+"""Verifying through engine and command line, and calibrations kept with galleries and models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from face2vec import Face2Vec, samples
+from face2vec.calibration import Calibration
+from face2vec.cli import main
+from face2vec.errors import (
+    CalibrationError,
+    GalleryError,
+    GalleryMismatchError,
+    NoFaceError,
+    SettingsError,
+)
+from face2vec.evaluation.fitting import calibration_on
+from face2vec.evaluation.sets import photos_in
+from face2vec.gallery import Gallery
+from face2vec.models import calibration_of, load_model
+
+PEOPLE, PHOTOS = 16, 4
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn people, a folder each."""
+    folder = tmp_path_factory.mktemp("people")
+    for number, person in enumerate(samples.people(PEOPLE, seed=8)):
+        (folder / f"{number:02d}").mkdir()
+        for photo in range(PHOTOS):
+            (folder / f"{number:02d}" / f"{photo}.jpg").write_bytes(person.photo(photo).jpeg())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
+    return calibration_on(photos_in(people), tmp_path_factory.mktemp("faces") / "g", model="mini",
+                          data="drawn people")  # fmt: skip
+
+
+@pytest.fixture
+def gallery(people: Path, fitted: Calibration, tmp_path: Path) -> Path:
+    """Two people's photos, with the calibration."""
+    folder = tmp_path / "gallery"
+    with Face2Vec(folder, model="mini") as engine:
+        engine.add(people / "00", people / "01")
+    with Gallery.open(folder) as opened, opened.writing():
+        opened.calibrate(fitted)
+    return folder
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_calibration_on_people_says_what_it_was_fitted_on(fitted: Calibration) -> None:
+    assert (fitted.model, fitted.data, fitted.people) == ("mini", "drawn people", PEOPLE)
+    assert fitted.weights == load_model("mini").fingerprint
+    assert fitted.genuine == PEOPLE * PHOTOS * (PHOTOS - 1) // 2
+    assert fitted.impostor == PEOPLE * (PEOPLE - 1) // 2 * PHOTOS**2
+
+
+def test_verify_tells_one_person_from_two(people: Path, gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        one = engine.verify(people / "02" / "0.jpg", people / "02" / "1.jpg", far=0.1)
+        two = engine.verify(people / "02" / "0.jpg", people / "03" / "1.jpg", far=0.1)
+        faces = [engine.encode(people / "02" / f"{n}.jpg")[0] for n in (0, 1)]
+    assert one.same
+    assert not two.same
+    assert one.probability > 0.9 > 0.5 > two.probability
+    similarity = float(faces[0].embedding @ faces[1].embedding)
+    assert one.similarity == pytest.approx(similarity, abs=1e-5)
+    assert one.far == 0.1
+
+
+def test_verify_takes_photos_faces_and_embeddings_alike(people: Path, gallery: Path) -> None:
+    photos = [people / "02" / f"{n}.jpg" for n in (0, 1)]
+    with Face2Vec(gallery) as engine:
+        faces = [engine.encode(photo)[0] for photo in photos]
+        answers = [
+            engine.verify(*photos, far=0.1),
+            engine.verify(*faces, far=0.1),
+            engine.verify(photos[0].read_bytes(), faces[1].embedding, far=0.1),
+            engine.verify(3.0 * faces[0].embedding, faces[1], far=0.1),
+        ]
+        stored = engine.search(faces[0], k=2)[0].matches
+        between = engine.verify(stored[0].face, stored[1].face, far=0.1)
+    for answer in answers[1:]:
+        assert answer.similarity == pytest.approx(answers[0].similarity, abs=1e-5)
+        assert answer.probability == pytest.approx(answers[0].probability, abs=1e-3)
+    assert -1 <= between.similarity <= 1
+
+
+def test_verify_answers_many_pairs_at_once(people: Path, gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        rows = np.stack(
+            [engine.encode(people / f"{n:02d}" / "0.jpg")[0].embedding for n in (2, 3, 4)]
+        )
+        others = np.stack(
+            [engine.encode(people / f"{n:02d}" / "1.jpg")[0].embedding for n in (2, 4, 4)]
+        )
+        many = engine.verify(rows, others, far=0.1)
+        one_by_one = [engine.verify(a, b, far=0.1) for a, b in zip(rows, others, strict=True)]
+        with pytest.raises(SettingsError, match="cannot be verified pair by pair"):
+            engine.verify(rows, others[:2])
+    assert many.same.tolist() == [one.same for one in one_by_one]
+    np.testing.assert_allclose(many.similarity, [one.similarity for one in one_by_one], atol=1e-6)
+    np.testing.assert_allclose(many.probability, [one.probability for one in one_by_one], atol=1e-4)
+
+
+def test_verify_of_a_photo_without_a_face_says_so(
+    people: Path, gallery: Path, faces_folder: Path
+) -> None:
+    with Face2Vec(gallery) as engine, pytest.raises(NoFaceError, match="nobody"):
+        engine.verify(faces_folder / "nobody.jpg", people / "00" / "0.jpg")
+
+
+def test_verify_of_a_model_without_a_calibration_says_what_to_do(
+    people: Path, tiny_model: Path
+) -> None:
+    with pytest.raises(CalibrationError, match="face2vec calibrate PEOPLE"):
+        Face2Vec(model=tiny_model).verify(people / "00" / "0.jpg", people / "00" / "1.jpg")
+
+
+def test_calibration_beside_a_model_is_found(
+    people: Path, fitted: Calibration, tiny_model: Path
+) -> None:
+    model = load_model(tiny_model)
+    file = tiny_model.with_suffix(".calibration.json")
+    own = replace(fitted, model="tiny", weights=model.fingerprint)
+    try:
+        file.write_text(own.to_json(), encoding="utf-8")
+        assert calibration_of(model) == own
+        assert Face2Vec(model=tiny_model).calibration == own
+        file.write_text(fitted.to_json(), encoding="utf-8")
+        with pytest.raises(CalibrationError, match="of other weights"):
+            calibration_of(model)
+    finally:
+        file.unlink()
+    assert calibration_of(model) is None
+
+
+def test_gallery_keeps_its_calibration_and_not_another_model_s(
+    gallery: Path, fitted: Calibration
+) -> None:
+    with Gallery.open(gallery) as opened:
+        assert opened.calibration() == fitted
+        with pytest.raises(GalleryError, match="open for reading"):
+            opened.calibrate(fitted)
+        with opened.writing():
+            with pytest.raises(GalleryMismatchError, match="fit it with the gallery's own model"):
+                opened.calibrate(replace(fitted, weights="00" * 32))
+            newer = replace(fitted, data="newer")
+            opened.calibrate(newer)
+        assert opened.calibration() == newer
+
+
+def test_gallery_without_a_calibration_has_none(people: Path, tmp_path: Path) -> None:
+    with Face2Vec(tmp_path / "g", model="mini") as engine:
+        engine.add(people / "00")
+    with Gallery.open(tmp_path / "g") as opened:
+        assert opened.calibration() is None
+
+
+def test_verify_command_says_one_person_or_two(people: Path, gallery: Path) -> None:
+    same = run("verify", people / "02" / "0.jpg", people / "02" / "1.jpg", "--gallery", gallery,
+               "--far", "0.1")  # fmt: skip
+    assert (same.exit_code, same.stdout.splitlines()[0]) == (0, "one person")
+    assert "as fitted on drawn people" in same.stderr
+    other = run("verify", people / "02" / "0.jpg", people / "03" / "0.jpg", "--gallery", gallery,
+                "--far", "0.1", "--json")  # fmt: skip
+    facts = json.loads(other.stdout)
+    assert (other.exit_code, facts["same"], facts["far"]) == (1, False, 0.1)
+    assert facts["distance"] == pytest.approx(np.sqrt(2 - 2 * facts["similarity"]))
+
+
+def test_verify_command_refuses_a_rate_that_cannot_be_known(people: Path, gallery: Path) -> None:
+    done = run("verify", people / "02" / "0.jpg", people / "02" / "1.jpg", "--gallery", gallery,
+               "--far", "1e-6")  # fmt: skip
+    assert done.exit_code == 3
+    assert "cannot be told" in done.stderr
+
+
+def test_calibrate_command_stores_with_the_gallery(
+    people: Path, fitted: Calibration, tmp_path: Path
+) -> None:
+    with Face2Vec(tmp_path / "g", model="mini") as engine:
+        engine.add(people / "00")
+    done = run("calibrate", people, "--gallery", tmp_path / "g", "--data", "drawn people", "-q")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == ""
+    assert f"Fitted on {fitted.genuine:,} pairs of one person" in done.stderr
+    with Gallery.open(tmp_path / "g") as opened:
+        kept = opened.calibration()
+    assert kept is not None
+    np.testing.assert_allclose(kept.thresholds, fitted.thresholds, atol=1e-5)
+    assert kept.data == "drawn people"
+
+
+def test_calibrate_command_writes_a_file(people: Path, fitted: Calibration, tmp_path: Path) -> None:
+    out = tmp_path / "mini.calibration.json"
+    done = run("calibrate", people, "--model", "mini", "--out", out, "-q")
+    assert done.exit_code == 0, done.output
+    written = Calibration.from_json(out.read_text(encoding="utf-8"))
+    assert written.data == people.name
+    np.testing.assert_allclose(written.thresholds, fitted.thresholds, atol=1e-5)
+
+
+def test_calibrate_command_wants_to_know_where_to(people: Path, gallery: Path) -> None:
+    assert run("calibrate", people).exit_code == 2
+    assert run("calibrate", people, "--gallery", gallery, "--model", "mini").exit_code == 2
