@@ -266,6 +266,11 @@ def index_command(
     "--min-similarity", type=click.FloatRange(-1, 1), help="Leave out matches below this cosine."
 )
 @click.option(
+    "--far",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Leave out matches that a larger share of pairs of two people reaches.",
+)
+@click.option(
     "--one-person",
     is_flag=True,
     help="All PHOTOs show one person: search once, with the largest face of each.",
@@ -286,6 +291,7 @@ def search_command(
     photos: tuple[str, ...],
     k: int,
     min_similarity: float | None,
+    far: float | None,
     one_person: bool,
     as_json: bool,
     page: str | None,
@@ -304,7 +310,7 @@ def search_command(
     with _existing(gallery, runtime, threads) as engine:
         for query in [list(photos)] if one_person else photos:
             try:
-                found = engine.search(query, k, min_similarity=min_similarity)
+                found = engine.search(query, k, min_similarity=min_similarity, far=far)
             except PhotoError as error:
                 _say_error(error)
                 unreadable = True

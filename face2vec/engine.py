@@ -90,6 +90,7 @@ class Face2Vec:
         self._model: LoadedModel | None = None
         self._encoder: Encoder | None = None
         self._index: GalleryIndex | None = None
+        self._calibration: tuple[Calibration | None] | None = None
         if self._folder is not None:
             try:
                 self._gallery = Gallery.open(self._folder)
@@ -227,7 +228,12 @@ class Face2Vec:
     # Searching
 
     def search(
-        self, query: Query, k: int = 10, *, min_similarity: float | None = None
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        min_similarity: float | None = None,
+        far: float | None = None,
     ) -> list[Found]:
         """The k most similar gallery faces, for each face of the query.
 
@@ -239,6 +245,7 @@ class Face2Vec:
                 embedding (d,), one entry; or embeddings (n, d), n entries.
             k: most matches an entry, at least 1.
             min_similarity: leave out matches below it, −1…1.
+            far: leave out matches that a larger share of pairs of two people reaches, 0…1.
 
         Returns:
             One `Found` an entry, matches most similar first; [] for a photo without a face.
@@ -248,10 +255,15 @@ class Face2Vec:
             PhotoError: the photo cannot be read.
             NoFaceError: none of several photos has a face.
             SettingsError: k below 1, or an embedding of another dimension.
+            CalibrationError: ``far`` is given, and what similarities mean is not known for
+                the gallery's model, or not at so low a rate.
         """
         gallery = self._readable()
         if k < 1:
             raise SettingsError(f"k must be at least 1, not {k}")
+        if far is not None:
+            least = self.calibration.threshold(far)
+            min_similarity = least if min_similarity is None else max(least, min_similarity)
         name, faces, embeddings, source = self._query(query, gallery)
         if not len(embeddings):
             return []
@@ -260,6 +272,7 @@ class Face2Vec:
             with self._index_of(gallery).at(now) as index:
                 wanted = k if itself is None else k + 1
                 similarities, ids = index.search(embeddings, wanted, now.embeddings)
+                among = len(index)
             if itself is not None or min_similarity is not None:
                 lowest = -1.0 if min_similarity is None else min_similarity
                 for n, row in enumerate(similarities):
@@ -269,8 +282,9 @@ class Face2Vec:
                     similarities[n], ids[n] = row[keep][:k], ids[n][keep][:k]
             everyone = ids[0] if len(ids) == 1 else np.unique(np.concatenate(ids))
             stored = now.faces(everyone.tolist())
+        meaning = self._calibrated(gallery)
         return [
-            Found(name, face, _matches(stored, row, row_ids), source)
+            Found(name, face, _matches(stored, row, row_ids, meaning, among), source)
             for face, row, row_ids in zip(faces, similarities, ids, strict=True)
         ]
 
@@ -283,15 +297,29 @@ class Face2Vec:
         Raises:
             CalibrationError: neither has one.
         """
-        own = None if self._gallery is None else self._gallery.calibration()
-        model = self._load_model()
-        found = own or calibration_of(model)
+        if self._gallery is not None:
+            found = self._calibrated(self._gallery)
+            key = self._gallery.fingerprint["model"]["key"]
+        else:
+            model = self._load_model()
+            key = model.description.key
+            found = calibration_of(key, model.fingerprint, model.origin)
         if found is None:
             raise CalibrationError(
-                f"what a similarity means is not known for the model {model.description.key!r}. "
+                f"what a similarity means is not known for the model {key!r}. "
                 "Fit it on photos whose people are known: face2vec calibrate PEOPLE"
             )
         return found
+
+    def _calibrated(self, gallery: Gallery) -> Calibration | None:
+        """The gallery's calibration or its model's, read once, without loading the model."""
+        if self._calibration is None:
+            made = gallery.fingerprint["model"]
+            self._calibration = (
+                gallery.calibration()
+                or calibration_of(made["key"], made["weights"], made["origin"]),
+            )
+        return self._calibration[0]
 
     def verify(
         self,
@@ -550,7 +578,11 @@ def _own_record(face: Face, gallery: Gallery) -> Face | None:
 
 
 def _matches(
-    stored: StoredFaces, similarities: NDArray[np.float32], ids: NDArray[np.int64]
+    stored: StoredFaces,
+    similarities: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    meaning: Calibration | None,
+    among: int,
 ) -> Matches:
     """The faces that were found; their records are made when they are first looked at."""
     some = stored.of(ids.tolist())
@@ -559,7 +591,12 @@ def _matches(
         by_id = dict(zip(ids.tolist(), similarities.tolist(), strict=True))
         for rank, (face, photo, copies) in enumerate(some, 1):
             similarity = max(-1.0, min(by_id[face.id], 1.0))  # it may be off by a last bit
-            yield Match(rank, similarity, face, photo, copies)
+            if meaning is None:
+                yield Match(rank, similarity, face, photo, copies)
+            else:
+                probability = meaning.probability(similarity, 1 / max(among, 2))
+                false = (among - 1) * meaning.far(similarity)
+                yield Match(rank, similarity, face, photo, copies, float(probability), float(false))
 
     return Matches.later(len(some), ranked)
 

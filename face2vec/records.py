@@ -95,6 +95,10 @@ class Match:
         face: the matched face (its box and landmarks are in the matched photo).
         photo: path of the photo that the face is in.
         copies: other paths in the gallery that hold the very same bytes.
+        probability: that it is the same person, 0…1, where one face of the gallery is expected
+            to be; None where the model has no calibration.
+        false_matches: how many faces of other people are expected in a gallery of this size
+            with this similarity or more; None as above.
     """
 
     rank: int
@@ -102,6 +106,8 @@ class Match:
     face: Face
     photo: str
     copies: tuple[str, ...] = ()
+    probability: float | None = None
+    false_matches: float | None = None
 
     def __repr__(self) -> str:
         return f"Match(rank={self.rank}, similarity={self.similarity:.4f}, photo={self.photo!r})"

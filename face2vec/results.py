@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 COLUMNS = (
-    *("rank", "similarity", "photo", "left", "top", "right", "bottom", "confidence"),
+    *("rank", "similarity", "probability", "false_matches", "photo"),
+    *("left", "top", "right", "bottom", "confidence"),
     *(f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy"),
     *("copies", "face_id"),
 )
@@ -108,8 +109,11 @@ class Matches(Sequence["Match"]):
         """An aligned table of rank, similarity and photo; at most ``rows`` of them."""
         if not self:
             return "no match"
-        lines = ["rank  similarity  photo"]
-        lines += [f"{m.rank:>4}  {m.similarity:>10.4f}  {printable(m.photo)}" for m in self[:rows]]
+        sure = self[0].probability is not None
+        lines = [f"rank  similarity  {'probability  ' if sure else ''}photo"]
+        for m in self[:rows]:
+            probability = f"{m.probability:>11.1%}  " if m.probability is not None else ""
+            lines.append(f"{m.rank:>4}  {m.similarity:>10.4f}  {probability}{printable(m.photo)}")
         if rows is not None and len(self) > rows:
             lines.append(f"… {len(self) - rows} more")
         return "\n".join(lines)
@@ -117,13 +121,16 @@ class Matches(Sequence["Match"]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One JSON-able dictionary a match.
 
-        The keys are ``rank``, ``similarity``, ``photo``, ``box`` (left, top, right, bottom),
-        ``landmarks`` (name to [x, y]), ``confidence``, ``copies`` and ``face_id``.
+        The keys are ``rank``, ``similarity``, ``probability``, ``false_matches``, ``photo``,
+        ``box`` (left, top, right, bottom), ``landmarks`` (name to [x, y]), ``confidence``,
+        ``copies`` and ``face_id``.
         """
         return [
             {
                 "rank": m.rank,
                 "similarity": float(m.similarity),
+                "probability": m.probability,
+                "false_matches": m.false_matches,
                 "photo": m.photo,
                 **_face_dict(m.face),
                 "copies": list(m.copies),
@@ -145,7 +152,8 @@ class Matches(Sequence["Match"]):
         frame: type[pandas.DataFrame] = _import("pandas", "to_dataframe()").DataFrame
         rows = [
             (
-                *(m.rank, float(m.similarity), m.photo, *m.face.box, m.face.confidence),
+                *(m.rank, float(m.similarity), m.probability, m.false_matches, m.photo),
+                *(*m.face.box, m.face.confidence),
                 *(value for point in m.face.landmarks for value in point),
                 *(m.copies, m.face.id),
             )
@@ -455,7 +463,9 @@ def _html_section(number: int, found: Found) -> str:
 def _html_table(matches: Matches, caption: str) -> str:
     if not matches:
         return "<p>No match.</p>"
-    head = "".join(f'<th scope="col">{t}</th>' for t in ("Rank", "Face", "Similarity", "Photo"))
+    sure = ("Probability",) if matches[0].probability is not None else ()
+    titles = ("Rank", "Face", "Similarity", *sure, "Photo")
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
     rows = "\n".join(_html_rows(matches))
     title = f"<caption>{caption}</caption>" if caption else ""
     return f"<table>{title}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
@@ -465,10 +475,12 @@ def _html_rows(matches: Matches) -> Iterator[str]:
     for m in matches:
         name = _short_name(m.photo)
         face = img(thumbnail(m.photo, m.face.box), f"Match {m.rank}, face in {name}")
+        known = m.probability is not None
+        probability = f'<td class="number">{m.probability:.1%}</td>' if known else ""
         copies = "".join(f"<br>the same file: {photo_link(copy)}" for copy in m.copies)
         yield (
             f'<tr><td class="number">{m.rank}</td><td>{face}</td>'
-            f'<td class="number">{m.similarity:.4f}</td>'
+            f'<td class="number">{m.similarity:.4f}</td>{probability}'
             f'<td class="photo">{photo_link(m.photo)}<br>{box_words(m.face.box)}{copies}</td></tr>'
         )
 

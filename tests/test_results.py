@@ -165,7 +165,8 @@ def test_matches_text_escapes_control_characters_and_undecodable_bytes() -> None
 def test_matches_to_dataframe_columns_and_values(matches: Matches) -> None:
     frame = matches.to_dataframe()
     assert list(frame.columns) == [
-        *("rank", "similarity", "photo", "left", "top", "right", "bottom", "confidence"),
+        *("rank", "similarity", "probability", "false_matches", "photo"),
+        *("left", "top", "right", "bottom", "confidence"),
         *("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y", "nose_x", "nose_y"),
         *("left_mouth_x", "left_mouth_y", "right_mouth_x", "right_mouth_y"),
         *("copies", "face_id"),
@@ -192,6 +193,8 @@ def test_matches_to_json_round_trip(matches: Matches) -> None:
     assert rows[1] == {
         "rank": 2,
         "similarity": 0.5,
+        "probability": None,
+        "false_matches": None,
         "photo": matches[1].photo,
         "box": [200.0, 20.0, 240.0, 80.0],
         "landmarks": {

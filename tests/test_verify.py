@@ -133,18 +133,19 @@ def test_calibration_beside_a_model_is_found(
     people: Path, fitted: Calibration, tiny_model: Path
 ) -> None:
     model = load_model(tiny_model)
+    named = ("tiny", model.fingerprint, str(tiny_model))
     file = tiny_model.with_suffix(".calibration.json")
     own = replace(fitted, model="tiny", weights=model.fingerprint)
     try:
         file.write_text(own.to_json(), encoding="utf-8")
-        assert calibration_of(model) == own
+        assert calibration_of(*named) == own
         assert Face2Vec(model=tiny_model).calibration == own
         file.write_text(fitted.to_json(), encoding="utf-8")
         with pytest.raises(CalibrationError, match="of other weights"):
-            calibration_of(model)
+            calibration_of(*named)
     finally:
         file.unlink()
-    assert calibration_of(model) is None
+    assert calibration_of(*named) is None
 
 
 def test_gallery_keeps_its_calibration_and_not_another_model_s(
@@ -216,3 +217,48 @@ def test_calibrate_command_writes_a_file(people: Path, fitted: Calibration, tmp_
 def test_calibrate_command_wants_to_know_where_to(people: Path, gallery: Path) -> None:
     assert run("calibrate", people).exit_code == 2
     assert run("calibrate", people, "--gallery", gallery, "--model", "mini").exit_code == 2
+
+
+def test_search_says_how_probable_a_match_is_in_a_gallery_of_this_size(
+    people: Path, gallery: Path, fitted: Calibration
+) -> None:
+    with Face2Vec(gallery) as engine:
+        (found,) = engine.search(people / "00" / "0.jpg", k=8)
+    assert len(found.matches) == 8
+    for match in found.matches:
+        assert match.probability == fitted.probability(match.similarity, 1 / 8)
+        assert match.false_matches == 7 * fitted.far(match.similarity)
+    words = found.matches.to_text().splitlines()
+    assert words[0] == "rank  similarity  probability  photo"
+    assert f"{found.matches[0].probability:.1%}" in words[1]
+    assert found.matches.to_dicts()[0]["probability"] == found.matches[0].probability
+    frame = found.matches.to_dataframe()
+    assert frame.false_matches.tolist() == [match.false_matches for match in found.matches]
+    assert '<th scope="col">Probability</th>' in found.matches._repr_html_()
+
+
+def test_search_leaves_out_what_a_larger_share_of_false_pairs_reaches(
+    people: Path, gallery: Path, fitted: Calibration
+) -> None:
+    with Face2Vec(gallery) as engine:
+        whole = engine.search(people / "00" / "0.jpg", k=8)[0].matches
+        some = engine.search(people / "00" / "0.jpg", k=8, far=0.1)[0].matches
+        fewer = engine.search(people / "00" / "0.jpg", k=8, far=0.1, min_similarity=0.95)[0].matches
+    least = fitted.threshold(0.1)
+    assert [m.photo for m in some] == [m.photo for m in whole if m.similarity >= least]
+    assert len(some) < 8
+    assert [m.photo for m in fewer] == [m.photo for m in whole if m.similarity >= 0.95]
+    told = run("search", gallery, people / "00" / "0.jpg", "--far", "0.1", "--json")
+    assert len(json.loads(told.stdout)["matches"]) == len(some)
+
+
+def test_search_by_rate_without_a_calibration_is_refused(
+    people: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    with Face2Vec(tmp_path / "g", model=tiny_model) as engine:
+        engine.add(people / "00")
+        with pytest.raises(CalibrationError, match="not known for the model 'tiny'"):
+            engine.search(people / "00" / "0.jpg", far=1e-3)
+        (found,) = engine.search(people / "00" / "0.jpg")
+    assert found.matches[0].probability is None
+    assert found.matches.to_text().startswith("rank  similarity  photo")

@@ -73,17 +73,25 @@ class LoadedModel:
     origin: str
 
 
-def calibration_of(model: LoadedModel) -> Calibration | None:
+def calibration_of(key: str, weights: str, origin: str) -> Calibration | None:
     """What similarities of a model mean: ``NAME.calibration.json`` beside its file, or shipped.
+
+    Args:
+        key: of the model.
+        weights: its `LoadedModel.fingerprint`.
+        origin: its `LoadedModel.origin`.
 
     Raises:
         CalibrationError: it is damaged, or of other weights.
     """
-    name = f"{model.description.key}.calibration.json"
-    for path in (model.path.with_suffix(".calibration.json"), Path(__file__).with_name(name)):
+    name = f"{key}.calibration.json"
+    places = [Path(__file__).with_name(name)]
+    if Path(origin).is_absolute():
+        places.insert(0, Path(origin).with_suffix(".calibration.json"))
+    for path in places:
         if path.is_file():
             calibration = Calibration.from_json(path.read_text(encoding="utf-8"))
-            if calibration.weights != model.fingerprint:
+            if calibration.weights != weights:
                 raise CalibrationError(
                     f"{path} is of other weights of {calibration.model!r}; fit it again: "
                     "face2vec calibrate"
