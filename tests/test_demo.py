@@ -63,4 +63,4 @@ def test_demo_command_prints_matches_and_where_to_look(tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
     assert "of 2 new photos found the right person first" in result.stderr
     assert (tmp_path / "d" / "matches.png").is_file()
-    assert "rank  similarity  photo" in result.stderr
+    assert "rank  similarity  probability  photo" in result.stderr

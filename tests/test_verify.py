@@ -148,6 +148,17 @@ def test_calibration_beside_a_model_is_found(
     assert calibration_of(*named) is None
 
 
+def test_shipped_model_comes_with_its_calibration() -> None:
+    model = load_model("mini")
+    shipped = calibration_of("mini", model.fingerprint, model.origin)
+    assert shipped is not None
+    assert shipped.people > 5000
+    assert 0.3 < shipped.threshold(1e-3) < 0.7
+    assert shipped.probability(0.9) > 0.99
+    assert shipped.probability(0.0) < 0.2
+    assert Face2Vec(model="mini").calibration == shipped
+
+
 def test_gallery_keeps_its_calibration_and_not_another_model_s(
     gallery: Path, fitted: Calibration
 ) -> None:
