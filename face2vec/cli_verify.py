@@ -82,6 +82,7 @@ def calibrate_command(
     PEOPLE is a folder with a folder of photos a person, or a text file with a photo and a
     person a line. It should be like the photos that will be searched.
     """
+    from face2vec.engine import Face2Vec
     from face2vec.evaluation.fitting import calibration_on
     from face2vec.evaluation.sets import named_photos
     from face2vec.gallery import Gallery
@@ -90,15 +91,14 @@ def calibrate_command(
         raise click.UsageError("give --gallery, or --out with the --model that it is for")
     with ExitStack() as stack:
         if gallery is not None:
-            opened = stack.enter_context(Gallery.open(gallery))
-            model = opened.fingerprint["model"]["origin"]
+            with Gallery.open(gallery) as opened:
+                model = opened.fingerprint["model"]["origin"]
         if faces is None:
             faces = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "faces"
         fitted = calibration_on(named_photos(people), faces, model=model, data=data or people.name,
                                 progress=not quiet)  # fmt: skip
         if gallery is not None:
-            stack.enter_context(opened.writing())
-            opened.calibrate(fitted)
+            stack.enter_context(Face2Vec(gallery)).calibrate(fitted)
     if out is not None:
         out.write_text(fitted.to_json() + "\n", encoding="utf-8")
     for far in (1e-1, 1e-2, 1e-3, 1e-4):

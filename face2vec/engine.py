@@ -311,6 +311,21 @@ class Face2Vec:
             )
         return found
 
+    def calibrate(self, calibration: Calibration) -> None:
+        """Keep with the gallery what similarities mean for it.
+
+        Args:
+            calibration: fitted with the gallery's own model, see ``face2vec calibrate``.
+
+        Raises:
+            GalleryMismatchError: it is of another model.
+            GalleryLockedError: another process is writing to the gallery.
+        """
+        gallery = self._readable()
+        with gallery.writing():
+            gallery.calibrate(calibration)
+        self._calibration = None
+
     def _calibrated(self, gallery: Gallery) -> Calibration | None:
         """The gallery's calibration or its model's, read once, without loading the model."""
         if self._calibration is None:

@@ -51,8 +51,7 @@ def gallery(people: Path, fitted: Calibration, tmp_path: Path) -> Path:
     folder = tmp_path / "gallery"
     with Face2Vec(folder, model="mini") as engine:
         engine.add(people / "00", people / "01")
-    with Gallery.open(folder) as opened, opened.writing():
-        opened.calibrate(fitted)
+        engine.calibrate(fitted)
     return folder
 
 
@@ -172,6 +171,16 @@ def test_gallery_keeps_its_calibration_and_not_another_model_s(
             newer = replace(fitted, data="newer")
             opened.calibrate(newer)
         assert opened.calibration() == newer
+
+
+def test_engine_uses_a_new_calibration_at_once(
+    people: Path, gallery: Path, fitted: Calibration
+) -> None:
+    with Face2Vec(gallery) as engine:
+        assert engine.calibration == fitted
+        engine.calibrate(replace(fitted, log_ratios=tuple(v + 1 for v in fitted.log_ratios)))
+        match = engine.search(people / "00" / "0.jpg", k=2)[0].matches[1]
+    assert match.probability > fitted.probability(match.similarity, 1 / 8)
 
 
 def test_gallery_without_a_calibration_has_none(people: Path, tmp_path: Path) -> None:
