@@ -158,6 +158,10 @@ def test_shipped_model_comes_with_its_calibration() -> None:
     assert Face2Vec(model="mini").calibration == shipped
 
 
+def test_shipped_calibration_is_not_taken_for_a_model_of_the_same_name() -> None:
+    assert calibration_of("mini", "00" * 32, "/somewhere/mini.onnx") is None
+
+
 def test_gallery_keeps_its_calibration_and_not_another_model_s(
     gallery: Path, fitted: Calibration
 ) -> None:

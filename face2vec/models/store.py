@@ -82,22 +82,23 @@ def calibration_of(key: str, weights: str, origin: str) -> Calibration | None:
         origin: its `LoadedModel.origin`.
 
     Raises:
-        CalibrationError: it is damaged, or of other weights.
+        CalibrationError: it is damaged, or what lies beside the file is of other weights.
     """
-    name = f"{key}.calibration.json"
-    places = [Path(__file__).with_name(name)]
-    if Path(origin).is_absolute():
-        places.insert(0, Path(origin).with_suffix(".calibration.json"))
-    for path in places:
-        if path.is_file():
-            calibration = Calibration.from_json(path.read_text(encoding="utf-8"))
-            if calibration.weights != weights:
-                raise CalibrationError(
-                    f"{path} is of other weights of {calibration.model!r}; fit it again: "
-                    "face2vec calibrate"
-                )
-            return calibration
-    return None
+    beside = Path(origin).with_suffix(".calibration.json")
+    if Path(origin).is_absolute() and beside.is_file():
+        calibration = Calibration.from_json(beside.read_text(encoding="utf-8"))
+        if calibration.weights != weights:
+            raise CalibrationError(
+                f"{beside} is of other weights of {calibration.model!r}; fit it again: "
+                "face2vec calibrate"
+            )
+        return calibration
+    shipped = Path(__file__).with_name(f"{key}.calibration.json")
+    if not shipped.is_file():
+        return None
+    calibration = Calibration.from_json(shipped.read_text(encoding="utf-8"))
+    # A model that somebody trained may have the name of one that is shipped.
+    return calibration if calibration.weights == weights else None
 
 
 def cache_dir() -> Path:
