@@ -226,4 +226,4 @@ def _cut(
             largest = max(faces, key=lambda face: face.area)
             yield photo.name, cut_faces(photo, [largest], model)[1][0], person
     if lost:
-        log.warning("left out: %d photos without a face", lost)
+        log.warning("left out, for no face was found: %d of the photos", lost)
