@@ -12,10 +12,10 @@ import os
 from pathlib import Path
 
 import numpy as np
+from build import chosen
 from common import arguments, overlap, publish, table
 from PIL import Image
 
-from build import chosen
 from face2vec.cascade import Detector, DetectorSettings
 from face2vec.runtime import Runtime
 

@@ -107,7 +107,7 @@ class Report:
                  xlim=(1e-5, 1), ylim=(0, 1.01))  # fmt: skip
         axes.grid(alpha=0.3)
         axes.legend(loc="best")
-        figure.savefig(path, dpi=120, bbox_inches="tight")
+        figure.savefig(path, dpi=100, bbox_inches="tight")
 
     def _sections(self, folder: Path) -> Iterator[str]:
         from PIL import Image
