@@ -66,13 +66,8 @@ def pairs_command(people: Path, **options: Any) -> None:
     person a line, as CelebA has it.
     """
     from face2vec.evaluation.report import pairs_report
-    from face2vec.evaluation.sets import named_photos
 
-    _measure(
-        named_photos(people),
-        lambda faces, model: pairs_report(f"Pairs of {_name(people)}, {model}", faces),
-        **options,
-    )
+    _measure_people(people, "Pairs of", pairs_report, **options)
 
 
 @evaluate_commands.command("identification")
@@ -85,20 +80,23 @@ def identification_command(people: Path, **options: Any) -> None:
     person a line, as CelebA has it.
     """
     from face2vec.evaluation.report import identification_report
+
+    _measure_people(people, "Identification in", identification_report, **options)
+
+
+def _measure_people(
+    people: Path, what: str, report: Callable[[str, NamedFaces], Report], **options: Any
+) -> None:
+    """Measure on a folder of people or a list, and call it by its folder."""
     from face2vec.evaluation.sets import named_photos
 
+    whole = people.resolve()
+    name = whole.name if whole.is_dir() else whole.parent.name
     _measure(
         named_photos(people),
-        lambda faces, model: identification_report(
-            f"Identification in {_name(people)}, {model}", faces
-        ),
+        lambda faces, model: report(f"{what} {name}, {model}", faces),
         **options,
     )
-
-
-def _name(people: Path) -> str:
-    people = people.resolve()
-    return people.name if people.is_dir() else people.parent.name
 
 
 def _measure(

@@ -183,19 +183,11 @@ class Snapshot:
 
     def stat_of(self, photo: str) -> tuple[int, int] | None:
         """(size, mtime_ns) that a photo was recorded with, by its full path; None if it was not."""
-        owner = owner_of(self.roots, photo)
-        if owner is None:
-            return None
-        found: tuple[int, int] | None = self._connection.execute(STAT, owner).fetchone()
-        return found
+        return self._two_of(photo, STAT)
 
     def size_of(self, photo: str) -> tuple[int, int] | None:
         """(width, height) of an upright photo by its full path; None if it is not there."""
-        owner = owner_of(self.roots, photo)
-        if owner is None:
-            return None
-        found: tuple[int, int] | None = self._connection.execute(_SIZE, owner).fetchone()
-        return found
+        return self._two_of(photo, _SIZE)
 
     def content_of(self, sha256: bytes) -> int | None:
         """Number of the content with that hash, or None if the gallery does not know it."""
@@ -264,6 +256,13 @@ class Snapshot:
         roots = roots_of(self._connection)
         state = State(self._gallery_uuid, *_last_change(self._connection))
         return _Known(version, state, roots, {number: path for path, number in roots.items()})
+
+    def _two_of(self, photo: str, select: str) -> tuple[int, int] | None:
+        owner = owner_of(self.roots, photo)
+        if owner is None:
+            return None
+        found: tuple[int, int] | None = self._connection.execute(select, owner).fetchone()
+        return found
 
     def _rows_of(self, ids: Sequence[int], select: str) -> list[tuple[Any, ...]]:
         """Rows of a SELECT for many ids, whose column stands at its end."""
