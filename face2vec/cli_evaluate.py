@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -111,10 +109,7 @@ def _measure(
 ) -> None:
     from face2vec.evaluation.sets import named_faces
 
-    with ExitStack() as stack:
-        if gallery is None:
-            gallery = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "gallery"
-        faces = named_faces(photos, gallery, model=model, progress=not quiet)
+    faces = named_faces(photos, gallery, model=model, progress=not quiet)
     measured = report(faces, faces.model)
     click.echo(measured.to_json() if as_json else measured.to_text())
     if out is not None:

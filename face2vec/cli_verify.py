@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -89,16 +87,14 @@ def calibrate_command(
 
     if (gallery is None) == (out is None) or (gallery is not None and model is not None):
         raise click.UsageError("give --gallery, or --out with the --model that it is for")
-    with ExitStack() as stack:
-        if gallery is not None:
-            with Gallery.open(gallery) as opened:
-                model = opened.fingerprint["model"]["origin"]
-        if faces is None:
-            faces = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "faces"
-        fitted = calibration_on(named_photos(people), faces, model=model, data=data or people.name,
-                                progress=not quiet)  # fmt: skip
-        if gallery is not None:
-            stack.enter_context(Face2Vec(gallery)).calibrate(fitted)
+    if gallery is not None:
+        with Gallery.open(gallery) as opened:
+            model = opened.fingerprint["model"]["origin"]
+    fitted = calibration_on(named_photos(people), faces, model=model, data=data or people.name,
+                            progress=not quiet)  # fmt: skip
+    if gallery is not None:
+        with Face2Vec(gallery) as engine:
+            engine.calibrate(fitted)
     if out is not None:
         out.write_text(fitted.to_json() + "\n", encoding="utf-8")
     for far in (1e-1, 1e-2, 1e-3, 1e-4):

@@ -603,15 +603,15 @@ def _matches(
     some = stored.of(ids.tolist())
 
     def ranked() -> Iterator[Match]:
-        by_id = dict(zip(ids.tolist(), similarities.tolist(), strict=True))
+        cosines = np.clip(similarities.astype(np.float64), -1.0, 1.0)  # maybe off by a last bit
+        columns = [cosines.tolist()]
+        if meaning is not None:
+            columns.append(meaning.probability(cosines, 1 / max(among, 2)).tolist())
+            columns.append(((among - 1) * meaning.far(cosines)).tolist())
+        by_id = dict(zip(ids.tolist(), zip(*columns, strict=True), strict=True))
         for rank, (face, photo, copies) in enumerate(some, 1):
-            similarity = max(-1.0, min(by_id[face.id], 1.0))  # it may be off by a last bit
-            if meaning is None:
-                yield Match(rank, similarity, face, photo, copies)
-            else:
-                probability = meaning.probability(similarity, 1 / max(among, 2))
-                false = (among - 1) * meaning.far(similarity)
-                yield Match(rank, similarity, face, photo, copies, float(probability), float(false))
+            similarity, *sure = by_id[face.id]
+            yield Match(rank, similarity, face, photo, copies, *sure)
 
     return Matches.later(len(some), ranked)
 

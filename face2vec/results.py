@@ -149,7 +149,7 @@ class Matches(Sequence["Match"]):
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        frame: type[pandas.DataFrame] = _import("pandas", "to_dataframe()").DataFrame
+        frame: type[pandas.DataFrame] = plot_package("pandas", "to_dataframe()").DataFrame
         rows = [
             (
                 *(m.rank, float(m.similarity), m.probability, m.false_matches, m.photo),
@@ -324,7 +324,12 @@ def _face_dict(face: Face) -> dict[str, Any]:
     }
 
 
-def _import(package: str, what: str) -> Any:
+def plot_package(package: str, what: str) -> Any:
+    """A package of ``face2vec[plot]``.
+
+    Raises:
+        MissingExtraError: it is not installed; ``what`` is what needs it.
+    """
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -377,7 +382,7 @@ def _grid(
             f"{sum(rows_of)} rows of faces are too many for one picture (at most "
             f"{MAX_GRID_ROWS}); draw fewer, or write a page with save_html"
         )
-    figure_class: type[Figure] = _import("matplotlib.figure", "drawing matches").Figure
+    figure_class: type[Figure] = plot_package("matplotlib.figure", "drawing matches").Figure
 
     class NotebookFigure(figure_class):  # type: ignore[misc, valid-type]
         """A figure that a notebook shows although pyplot, with its global state, is not used."""
@@ -427,7 +432,7 @@ def _grid(
 
 def _fonts() -> tuple[list[str], list[Any]]:
     """The font families to draw names in that are on this machine, and the fonts themselves."""
-    manager = _import("matplotlib.font_manager", "drawing matches")
+    manager = plot_package("matplotlib.font_manager", "drawing matches")
     installed = {entry.name for entry in manager.fontManager.ttflist}
     families = ["DejaVu Sans", *(name for name in WIDE_FONTS if name in installed)]
     return families, [manager.get_font(manager.findfont(name)) for name in families]

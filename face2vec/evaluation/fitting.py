@@ -12,7 +12,7 @@ from face2vec.evaluation.sets import NamedPhotos, named_faces
 
 def calibration_on(
     photos: NamedPhotos,
-    gallery: Path,
+    gallery: Path | None = None,
     *,
     model: str | Path | None = None,
     data: str,
@@ -23,7 +23,7 @@ def calibration_on(
 
     Args:
         photos: with their people.
-        gallery: folder of a gallery that keeps their faces; made if it is not there.
+        gallery: folder of a gallery that keeps their faces, as `named_faces` takes it.
         model: as `Face2Vec` takes it.
         data: what the photos are, in words.
         progress: show a bar on standard error.
@@ -33,7 +33,7 @@ def calibration_on(
         CalibrationError: too few pairs.
     """
     faces = named_faces(photos, gallery, model=model, progress=progress, **settings)
-    pairs = all_pairs(faces.embeddings, faces.people, faces.counts)
+    pairs = all_pairs(faces.embeddings, faces.people, faces.counts, highest_far=0)
     return fit(
         pairs.genuine,
         pairs.impostor,

@@ -97,7 +97,7 @@ def all_pairs(
         photos: int64 (people,), photos of each person with those that have no face; as many
             as faces if None.
         highest_far: people are kept of so many of the most similar impostor pairs and half as
-            many again, for `with_intervals`.
+            many again, for `with_intervals`; 0 keeps none and saves comparing twice.
     """
     count = int(people.max(initial=-1)) + 1 if photos is None else len(photos)
     faces = np.bincount(people, minlength=count).astype(np.int64)
@@ -111,22 +111,29 @@ def all_pairs(
     impostor = _joined(other, np.float32)
     impostor.sort()
     impostor = impostor[::-1]
+    nearest = _nearest_people(embeddings, people, impostor, highest_far)
+    photos = faces if photos is None else photos
+    return PairScores(genuine, genuine_people, impostor, nearest, photos, faces)
+
+
+def _nearest_people(
+    embeddings: NDArray[np.float32],
+    people: NDArray[np.int64],
+    impostor: Scores,
+    highest_far: float,
+) -> NDArray[np.int64]:
+    """See `PairScores.impostor_people`."""
+    two = [np.empty((0, 2), np.int64)]
+    if not highest_far or not len(impostor):
+        return two[0]
     most = min(len(impostor), int(1.5 * highest_far * len(impostor)) + 1)
-    least = impostor[most - 1] if most else np.float32(np.inf)
-    values, two = [], []
+    values = []
     for similar, first, second in _compared(embeddings):
-        near = (similar >= least) & (people[first] != people[second])
+        near = (similar >= impostor[most - 1]) & (people[first] != people[second])
         values.append(similar[near])
         two.append(np.stack([people[first[near]], people[second[near]]], axis=1))
-    order = np.argsort(_joined(values, np.float32), kind="stable")[::-1][:most]
-    return PairScores(
-        genuine,
-        genuine_people,
-        impostor,
-        np.concatenate([np.empty((0, 2), np.int64), *two])[order],
-        faces if photos is None else photos,
-        faces,
-    )
+    order = np.argsort(np.concatenate(values), kind="stable")[::-1][:most]
+    return np.concatenate(two)[order]
 
 
 def true_accepts(pairs: PairScores, far: float) -> TrueAccepts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import importlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.errors import MissingExtraError, PhotoError
+from face2vec.errors import PhotoError
 from face2vec.evaluation.identification import RANKS, Identification, identify
 from face2vec.evaluation.metrics import (
     PairScores,
@@ -29,7 +28,7 @@ from face2vec.evaluation.sets import NamedFaces, Pair
 from face2vec.files import written_whole
 from face2vec.pages import img, photo_link, write_page
 from face2vec.records import Box
-from face2vec.results import thumbnail
+from face2vec.results import plot_package, thumbnail
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 FALSE_POSITIVE_RATES = (1e-1, 1e-2, 1e-3)
@@ -96,10 +95,7 @@ class Report:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        try:
-            figure = importlib.import_module("matplotlib.figure").Figure(figsize=(8, 5))
-        except ImportError as error:
-            raise MissingExtraError("drawing curves", "matplotlib", "plot") from error
+        figure = plot_package("matplotlib.figure", "drawing curves").Figure(figsize=(8, 5))
         axes = figure.add_subplot()
         for name, x, y in self.curves:
             axes.plot(x, y, label=name)

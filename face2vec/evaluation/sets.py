@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,7 +158,7 @@ def _lfw_photo(root: Path, name: str, number: str) -> Path:
 
 def named_faces(
     photos: NamedPhotos,
-    gallery: Path,
+    gallery: Path | None = None,
     *,
     model: str | Path | None = None,
     progress: bool = False,
@@ -170,7 +171,8 @@ def named_faces(
 
     Args:
         photos: with their people.
-        gallery: folder of the gallery; made if it is not there.
+        gallery: folder of the gallery; made if it is not there. None for one that is gone
+            afterwards.
         model: as `Face2Vec` takes it.
         progress: show a bar on standard error.
         settings: others of `Face2Vec`.
@@ -179,6 +181,11 @@ def named_faces(
         GalleryError: the gallery cannot be written, or is of another model.
         ModelError: the model cannot be had or loaded.
     """
+    if gallery is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return named_faces(
+                photos, Path(folder) / "gallery", model=model, progress=progress, **settings
+            )
     names = sorted(set(photos.people.values()))
     numbers = {name: number for number, name in enumerate(names)}
     everyone = np.array([numbers[name] for name in photos.people.values()])

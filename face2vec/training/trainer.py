@@ -181,7 +181,7 @@ def true_accept_rate(
         0…1; NaN where there are no pairs of one kind.
     """
     named = people >= 0
-    return true_accepts(all_pairs(embeddings[named], people[named]), far).tar
+    return true_accepts(all_pairs(embeddings[named], people[named], highest_far=0), far).tar
 
 
 def _save(learner: keras.Model, path: Path, step: int) -> None:
