@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face2vec.errors import MissingExtraError, SettingsError
-from face2vec.training import LOSSES, NETWORKS
+from face2vec.training import LOSSES, NETWORKS, OPTIMIZERS
 
 if TYPE_CHECKING:
     from face2vec.training.trainer import Progress
@@ -41,6 +41,12 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
 @click.option("--teacher", metavar="KEY_OR_FILE", help="Model that distillation follows.")
 @click.option("--teacher-sees", type=click.Choice(("augmented", "clean")), default="augmented",
               show_default=True, help="clean: asked once, at the start.")  # fmt: skip
+@click.option("--teacher-stages", metavar="NAME,NAME…",
+              help="Tensors of the teacher's graph that stages learn first.")  # fmt: skip
+@click.option("--stage-epochs", type=click.IntRange(min=1), default=4, show_default=True,
+              help="How long they do.")  # fmt: skip
+@click.option("--stage-rate", type=click.FloatRange(min=0, min_open=True), default=8e-3,
+              show_default=True, help="Highest learning rate meanwhile.")  # fmt: skip
 @click.option("--margin", type=click.FloatRange(0, 4), default=0.2, show_default=True)
 @click.option("--people", type=click.IntRange(min=2), default=16, show_default=True,
               help="People in a batch of triplets.")  # fmt: skip
@@ -51,6 +57,7 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=3e-3,
               show_default=True, help="Highest learning rate.")  # fmt: skip
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True)
 @click.option("--augment", type=click.Choice(("full", "light", "none")), default="full",
               show_default=True, help="How far crops are changed.")  # fmt: skip
 @click.option("--mix", type=click.FloatRange(0, 1), default=0.0, show_default=True,
@@ -89,6 +96,9 @@ def _choose_backend() -> None:
         raise MissingExtraError("training", "tensorflow", "train")
     os.environ.setdefault("KERAS_BACKEND", there[0])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # By itself TensorFlow uses oneDNN on the newest processors only; on one with AVX2 mini
+    # learns 1.6 times as fast with it.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def _recipe(options: dict[str, Any]) -> Any:
@@ -102,9 +112,12 @@ def _recipe(options: dict[str, Any]) -> Any:
         raise SettingsError("--mix is for distillation: a blend of two people is nobody's face")
     same = ("network", "dimension", "loss", "start_from", "teacher", "teacher_sees", "margin",
             "batch", "people", "photos", "held_out", "seed")  # fmt: skip
+    how_fast = options["optimizer"]
     return Recipe(
         **{name: options[name] for name in same},
-        schedule=Schedule(epochs=options["epochs"], rate=options["rate"]),
+        teacher_stages=tuple(filter(None, (options["teacher_stages"] or "").split(","))),
+        stages=Schedule(options["stage_epochs"], options["stage_rate"], optimizer=how_fast),
+        schedule=Schedule(options["epochs"], options["rate"], optimizer=how_fast),
         augmentation=augmentation,
     )
 

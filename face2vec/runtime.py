@@ -11,7 +11,7 @@ import importlib.util
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -63,21 +63,26 @@ class Runtime:
     precision: str = "f32"
     threads: int = 1
 
-    def load(self, graph: Graph) -> Network:
+    def load(self, graph: Graph, also: Sequence[str] = ()) -> Network:
         """Load an ONNX graph (bytes or file) or, with OpenVINO, an IR ``.xml`` file.
 
+        Args:
+            graph: what to load.
+            also: names of tensors inside the graph (of layers, in an IR file) that a run gives
+                after its outputs.
+
         Raises:
-            ModelError: the graph cannot be read.
+            ModelError: the graph cannot be read, or has no such tensor.
             RuntimeUnavailableError: an IR file without OpenVINO as the runtime.
         """
         if self.name == "openvino":
-            return _OpenVinoNetwork(graph, self.threads, self.precision)
+            return _OpenVinoNetwork(graph, self.threads, self.precision, also)
         if isinstance(graph, Path) and graph.suffix == ".xml":
             raise RuntimeUnavailableError(
                 f"{graph} is an OpenVINO file and the runtime is {self.name}. "
                 "Choose runtime='openvino' (pip install 'face2vec[openvino]')."
             )
-        return _OnnxNetwork(graph, cuda=self.name == "cuda")
+        return _OnnxNetwork(_also_giving(graph, also), cuda=self.name == "cuda")
 
     def describe(self) -> dict[str, Any]:
         """What ``info`` says of the runtime."""
@@ -216,7 +221,7 @@ class _OnnxNetwork:
 
 
 class _OpenVinoNetwork:
-    def __init__(self, graph: Graph, streams: int, precision: str) -> None:
+    def __init__(self, graph: Graph, streams: int, precision: str, also: Sequence[str]) -> None:
         openvino = _openvino()
         # As many streams as callers, one thread each, as ONNX Runtime is used here.
         config = {
@@ -232,7 +237,18 @@ class _OpenVinoNetwork:
                     openvino.PartialShape([-1, *list(value.partial_shape)[1:]])
                 )
             model.validate_nodes_and_infer_types()
+            # ONNX names tensors, an IR file the layers that give them.
+            inside = {
+                name: output
+                for layer in model.get_ops()
+                for output in layer.outputs()
+                for name in (layer.get_friendly_name(), *output.get_names())
+            }
+            _refuse_missing(graph, also, inside)
+            model.add_outputs([inside[name] for name in also])
             self._compiled = core.compile_model(model, "CPU", config)
+        except ModelError:
+            raise
         except Exception as error:  # openvino raises RuntimeError and pybind's own
             raise ModelError(
                 f"{_name(graph)} cannot be loaded by OpenVINO: {_line(error)}"
@@ -248,6 +264,24 @@ class _OpenVinoNetwork:
         except RuntimeError as error:
             raise _cannot_take(inputs, error) from error
         return [results[output] for output in self._compiled.outputs]
+
+
+def _also_giving(graph: Graph, also: Sequence[str]) -> Graph:
+    """The graph with some of its tensors as outputs after its own."""
+    if not also:
+        return graph
+    import onnx
+
+    model = onnx.load_from_string(graph) if isinstance(graph, bytes) else onnx.load(graph)
+    _refuse_missing(graph, also, {name for node in model.graph.node for name in node.output})
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in also)
+    return bytes(model.SerializeToString())
+
+
+def _refuse_missing(graph: Graph, also: Sequence[str], inside: Container[str]) -> None:
+    for name in also:
+        if name not in inside:
+            raise ModelError(f"{_name(graph)} has no tensor {name!r}; look at it with Netron")
 
 
 def _name(graph: Graph) -> str:

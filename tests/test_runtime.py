@@ -259,3 +259,27 @@ def test_openvino_and_onnxruntime_give_the_same_embeddings(tiny_model: Path) -> 
     np.testing.assert_allclose(full, reference, atol=1e-4)
     # In the precision that this machine is given, which may be bf16.
     assert (own * reference).sum(axis=1).min() > 0.999
+
+
+# --- what is computed on the way --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_load_gives_tensors_inside_the_graph_after_its_outputs(tiny_model: Path, name: str) -> None:
+    from onnx import load
+
+    inner = load(tiny_model).graph.node[0].output[0]
+    plain = Runtime(name).load(tiny_model)
+    asked = Runtime(name).load(tiny_model, (inner,))
+    pixels = {plain.input_name: crops(2)}
+    (alone,) = plain.run(pixels)
+    embeddings, first = asked.run(pixels)
+    np.testing.assert_allclose(embeddings, alone, atol=1e-6)
+    cells = crops(2).reshape(2, 3, SIDE // 7, 7, SIDE // 7, 7).mean(axis=(3, 5))
+    np.testing.assert_allclose(first, cells, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_load_refuses_tensors_that_are_not_in_the_graph(tiny_model: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="no tensor 'nowhere'"):
+        Runtime(name).load(tiny_model, ("nowhere",))

@@ -37,6 +37,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     monkeypatch.setattr(recipe.networks, "build", small_network)
     monkeypatch.setattr(recipe.networks, "side", lambda name: 32)
+    monkeypatch.setattr(recipe.networks, "stages", lambda name: ("stage_0", "stage_1"))
     return recipe
 
 
@@ -46,12 +47,12 @@ def small_network(name: str, dimension: int | None = None, input_size: int | Non
     from keras import layers
 
     crops = x = keras.Input((32, 32, 3))
-    for filters in (8, 16, 16):
+    for number, filters in enumerate((8, 16, 16)):
         y = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
         y = layers.LeakyReLU(0.1)(layers.BatchNormalization(momentum=0.8)(y))
         z = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
         z = layers.BatchNormalization(momentum=0.8)(z)
-        x = layers.Add()([y, z])
+        x = layers.Add(name=f"stage_{number}")([y, z])
     x = layers.DepthwiseConv2D(4, use_bias=False)(x)
     x = layers.BatchNormalization(momentum=0.8)(x)
     x = layers.Dense(dimension or 24, use_bias=False)(layers.Flatten()(x))
@@ -211,10 +212,49 @@ def test_distillation_comes_closer_to_its_teacher(
         assert json.loads(model.with_suffix(".json").read_text())["dimension"] == 16
 
 
+def test_distillation_stage_by_stage_learns_what_the_teacher_does_on_the_way(
+    recipe: ModuleType, faces: Faces, tmp_path: Path
+) -> None:
+    import onnx
+
+    from face2vec.training.trainer import Schedule
+
+    long = tiny(recipe, schedule=Schedule(epochs=25, rate=2e-3))
+    teacher = recipe.run(long, faces, tmp_path / "teacher")
+    made = [output for node in onnx.load(teacher).graph.node for output in node.output]
+    tensors = tuple(
+        next(name for name in made if f"/stage_{number}" in name and "Add" in name)
+        for number in (0, 1)
+    )
+    settings = tiny(
+        recipe, loss="distillation", teacher=str(teacher), teacher_sees="clean", batch=12,
+        dimension=None, seed=1, teacher_stages=tensors,
+        stages=Schedule(epochs=30, rate=5e-3, optimizer="muon"),
+        schedule=Schedule(epochs=1, rate=1e-5, optimizer="muon"),
+    )  # fmt: skip
+    recipe.run(settings, faces, tmp_path / "student")
+    rows = curves(tmp_path / "student" / "stages")
+    for part in ("stage_0", "stage_1", "embedding"):
+        assert rows[-1][part] < 0.5 * rows[0][part]
+    assert rows[-1]["loss"] == pytest.approx(
+        sum(rows[-1][part] for part in ("stage_0", "stage_1", "embedding")), rel=0.2
+    )
+    # The stages were taught apart from each other, and are the network all the same.
+    assert curves(tmp_path / "student")[-1]["cosine"] > rows[0]["cosine"] + 0.1
+
+    steps: list[int] = []
+    recipe.run(settings, faces, tmp_path / "student", watch=lambda p: steps.append(p.step))
+    assert steps == []  # all of it is done
+    wrong = tiny(recipe, **vars(settings) | {"teacher_stages": tensors[:1]})
+    with pytest.raises(SettingsError, match=r"has 2 stages .* and 1 tensors are named"):
+        recipe.run(wrong, faces, tmp_path / "wrong")
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"loss": "distillation"}, "needs one"),
+        ({"teacher_stages": ("a", "b")}, "need a teacher"),
         ({"teacher": "mini"}, "belongs to the loss distillation"),
         ({"loss": "softmax"}, "there are semi-hard"),
         ({"held_out": 0.0}, "above 0"),

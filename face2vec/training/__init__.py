@@ -5,3 +5,6 @@ NETWORKS = ("nn2", "nn3", "nn4", "nns1", "nns2", "inception_resnet_v1", "mini")
 
 LOSSES = ("semi-hard", "batch-hard", "distillation")
 """What a `recipe.Recipe` can ask of a network."""
+
+OPTIMIZERS = ("adamw", "muon")
+"""How a `trainer.Schedule` can go downhill."""

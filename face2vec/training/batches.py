@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,10 +33,12 @@ class Batch:
     Attributes:
         crops: RGB uint8 (n, side, side, 3), augmented.
         targets: what the objective compares with, by name.
+        maps: what else goes into the network, by name; see `stages`.
     """
 
     crops: NDArray[np.uint8]
     targets: dict[str, NDArray[Any]]
+    maps: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class Batches(Protocol):
@@ -79,7 +81,7 @@ class TaughtBatches:
 
     def plan(self, epoch: int) -> list[Rows]:
         """All faces once, in random order, in full batches; what is left over is left out."""
-        return _shuffled(len(self._faces), self._size, (self._seed, epoch))
+        return shuffled(len(self._faces), self._size, (self._seed, epoch))
 
     def make(self, epoch: int, rows: Rows) -> Batch:
         """One batch."""
@@ -122,7 +124,7 @@ class RememberedBatches:
 
     def plan(self, epoch: int) -> list[Rows]:
         """All faces once, in random order, in full batches; what is left over is left out."""
-        return _shuffled(len(self._faces), self._size, (self._seed, epoch))
+        return shuffled(len(self._faces), self._size, (self._seed, epoch))
 
     def make(self, epoch: int, rows: Rows) -> Batch:
         """One batch."""
@@ -212,7 +214,8 @@ def remembered_targets(
     return targets
 
 
-def _shuffled(count: int, size: int, key: tuple[int, ...]) -> list[Rows]:
+def shuffled(count: int, size: int, key: tuple[int, ...]) -> list[Rows]:
+    """Rows in random order, in batches of one size; what is left over is left out."""
     order = np.random.default_rng(key).permutation(count)
     return [order[start : start + size] for start in range(0, count - size + 1, size)]
 

@@ -110,6 +110,15 @@ def side(name: str) -> int:
     return 160 if name == "inception_resnet_v1" else _PLANS[name][1][0]
 
 
+def stages(name: str) -> tuple[str, ...]:
+    """Names of a network's layers that can learn what another network's do; often none."""
+    if name == "mini":
+        from face2vec.training.mini import STAGES
+
+        return STAGES
+    return ()
+
+
 def cost(network: keras.Model) -> Cost:
     """Count a network's parameters and multiply-adds, layer by layer.
 

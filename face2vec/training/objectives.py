@@ -31,8 +31,8 @@ class Objective(Protocol):
 
     parts: tuple[str, ...]
 
-    def __call__(self, embeddings: Tensor, wanted: Tensors) -> tuple[Tensor, Tensors]:
-        """Loss, and the parts by name, of a batch's embeddings and targets."""
+    def __call__(self, given: Any, wanted: Tensors, /) -> tuple[Tensor, Tensors]:
+        """Loss, and the parts by name, of what the network gives for a batch and its targets."""
 
 
 class FollowTeacher:
@@ -68,7 +68,7 @@ class Learner(keras.Model):  # type: ignore[misc]  # Keras has no types
     """A network with the loss and the figures of its objective.
 
     Args:
-        network: from crops to embeddings.
+        network: from crops to embeddings, or its stages `stages.apart`.
         objective: what is asked of it.
     """
 

@@ -32,12 +32,14 @@ from face2vec.training.batches import (
 from face2vec.training.export import export, load_exported
 from face2vec.training.faces import Faces
 from face2vec.training.objectives import FollowTeacher, Learner, Objective, TellApart
+from face2vec.training.stages import FollowStages, StageBatches, StageTeacher, apart
 from face2vec.training.trainer import CURVES, Progress, Schedule, embed, train, true_accept_rate
 
 log = logging.getLogger("face2vec")
 
 RECIPE = "recipe.json"
 TARGETS = "targets.npy"
+STAGES = "stages"
 HELD_OUT_SEED = 0
 
 
@@ -52,6 +54,9 @@ class Recipe:
             ``"distillation"`` a teacher.
         start_from: a catalogue key, or an exported .onnx or a .weights.h5 of the same network.
         teacher: key or file of a model, as `Face2Vec` takes it.
+        teacher_stages: names of tensors in the teacher's graph. Where they are given, the stages
+            of the network learn them, one each, before the whole follows the embeddings.
+        stages: how long and how fast that is.
         teacher_sees: the ``"augmented"`` crops that the student sees, or, once, ``"clean"`` ones.
         margin: of the triplets, in squared distance.
         batch: crops a step, for distillation.
@@ -68,6 +73,8 @@ class Recipe:
     loss: str = "semi-hard"
     start_from: str | None = None
     teacher: str | None = None
+    teacher_stages: tuple[str, ...] = ()
+    stages: Schedule = field(default_factory=Schedule)
     teacher_sees: Literal["augmented", "clean"] = "augmented"
     margin: float = 0.2
     batch: int = 64
@@ -83,6 +90,8 @@ class Recipe:
             raise SettingsError(f"no loss {self.loss!r}; there are {', '.join(LOSSES)}")
         if (self.loss == "distillation") != (self.teacher is not None):
             raise SettingsError("a teacher belongs to the loss distillation, and it needs one")
+        if self.teacher_stages and self.teacher is None:
+            raise SettingsError("stages of a teacher need a teacher")
         if not 0 < self.held_out < 1:
             raise SettingsError(f"held_out is {self.held_out}; it must be above 0 and below 1")
 
@@ -138,16 +147,52 @@ def run(
     # Whatever the seed: a training that starts from another is measured with the same faces.
     learn, held = faces.split(recipe.held_out, HELD_OUT_SEED, recipe.loss != "distillation")
     objective, batches, measure = _task(recipe, network, learn, held, folder)
-    try:
-        train(Learner(network, objective), batches, recipe.schedule, folder,
-              measure=measure, watch=watch)  # fmt: skip
-    finally:
-        if (folder / CURVES).exists():
-            curves.plot(folder / CURVES)
+    if recipe.teacher_stages:
+        first = _stage_by_stage(recipe, network, learn)
+        _train(*first, recipe.stages, folder / STAGES, measure, watch)
+    learner = Learner(network, objective)
+    _train(learner, batches, recipe.schedule, folder, measure, watch)
     network.save_weights(folder / f"{recipe.network}.weights.h5")
     path = folder / f"{recipe.network}.onnx"
     export(network, path, description)
     return path
+
+
+def _train(
+    learner: Learner,
+    batches: Batches,
+    schedule: Schedule,
+    folder: Path,
+    measure: Callable[[], dict[str, float]],
+    watch: Callable[[Progress], None],
+) -> None:
+    try:
+        train(learner, batches, schedule, folder, measure=measure, watch=watch)
+    finally:
+        if (folder / CURVES).exists():
+            curves.plot(folder / CURVES)
+
+
+def _stage_by_stage(
+    recipe: Recipe, network: keras.Model, learn: Faces
+) -> tuple[Learner, StageBatches]:
+    """The stages of a network, each to learn what the teacher's does, and from what."""
+    assert recipe.teacher is not None
+    names = networks.stages(recipe.network)
+    if len(names) != len(recipe.teacher_stages):
+        raise SettingsError(
+            f"{recipe.network} has {len(names)} stages that can learn from a teacher's, and "
+            f"{len(recipe.teacher_stages)} tensors are named"
+        )
+    shapes = [network.get_layer(name).output.shape[1:] for name in names]
+    teacher = StageTeacher(
+        load_model(recipe.teacher), choose_runtime(), recipe.teacher_stages, shapes
+    )
+    batches = StageBatches(
+        teacher, names, learn, Augmentation.none(),
+        side=network.input_shape[1], size=recipe.batch, seed=recipe.seed,
+    )  # fmt: skip
+    return Learner(apart(network, names), FollowStages(names)), batches
 
 
 def build(recipe: Recipe, description: ModelDescription) -> keras.Model:

@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 from face2vec.errors import SettingsError, TrainingError
 from face2vec.evaluation.metrics import all_pairs, true_accepts
 from face2vec.files import written_whole
+from face2vec.training import OPTIMIZERS as OPTIMIZER_NAMES
 from face2vec.training.batches import Batches, made_ahead
+from face2vec.training.muon import Muon
 
 CHECKPOINT = "checkpoint.npz"
 CURVES = "curves.csv"
+CROPS = "crops"
 PIXEL_MIDDLE = 127.5
 FALSE_ACCEPT_RATE = 1e-3
+OPTIMIZERS = dict(zip(OPTIMIZER_NAMES, (keras.optimizers.AdamW, Muon), strict=True))
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,15 @@ class Schedule:
         rate: the highest learning rate, reached after ``warm_up`` and then lowered to 0
             along half a cosine.
         warm_up: share of the steps, 0…1.
-        weight_decay: AdamW's, of kernels only.
+        optimizer: ``"adamw"``, or ``"muon"``, which learns more from each batch.
+        weight_decay: of kernels only.
         checkpoint_seconds: time between checkpoints inside an epoch.
     """
 
     epochs: int = 20
     rate: float = 3e-3
     warm_up: float = 0.05
+    optimizer: str = "adamw"
     weight_decay: float = 1e-2
     checkpoint_seconds: float = 300.0
 
@@ -112,7 +118,7 @@ def train(
         raise SettingsError("there are fewer faces than one batch takes; make the batch smaller")
     steps = schedule.epochs * an_epoch
     rate = _rate(schedule, steps)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=schedule.weight_decay)
+    optimizer = OPTIMIZERS[schedule.optimizer](rate, weight_decay=schedule.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     learner.compile(optimizer=optimizer, jit_compile=False)
     optimizer.build(learner.trainable_variables)
@@ -126,8 +132,11 @@ def train(
         figures: dict[str, float] = {}
         left = batches.plan(epoch)[step - epoch * an_epoch :]
         for batch in made_ahead(left, partial(batches.make, epoch)):
+            pixels = standardized(batch.crops)
             logs = learner.train_on_batch(
-                standardized(batch.crops), batch.targets, return_dict=True
+                {CROPS: pixels, **batch.maps} if batch.maps else pixels,
+                batch.targets,
+                return_dict=True,
             )
             figures = {name: float(value) for name, value in logs.items()}
             step += 1

@@ -1,0 +1,179 @@
+"""Each stage of a network learns what the same stage of a teacher does, all at the same time.
+
+A stage is given the teacher's maps and asked for its next ones (Li et al., Blockwisely
+supervised neural architecture search with knowledge distillation, 2020, section 3.1). Every
+place of a map is an example, where an embedding is one for the whole crop, and no stage waits
+for those before it: some thousand faces bring a network to where following embeddings alone
+takes hundreds of thousands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from face2vec.errors import SettingsError
+from face2vec.models import LoadedModel, standardize
+from face2vec.runtime import Runtime
+from face2vec.training.augment import Augmentation
+from face2vec.training.batches import Batch, Rows, augmented, resized, shuffled
+from face2vec.training.faces import Faces
+from face2vec.training.layers import Tensor
+from face2vec.training.trainer import CROPS
+
+EMBEDDING = "embedding"
+LEAST_VARIANCE = 1e-3
+"""Of a channel, as a share of the mean over channels: one that never changes teaches nothing."""
+
+
+def apart(network: keras.Model, stages: Sequence[str]) -> keras.Model:
+    """The stages of a network side by side, sharing its weights.
+
+    Args:
+        network: from crops to embeddings.
+        stages: names of the layers at which it is cut.
+
+    Returns:
+        A model from a dictionary of crops and, by the layers' names, the maps that go into
+        each stage, to a dictionary of what each gives, the last under ``"embedding"``.
+    """
+    cuts = [network.input, *(network.get_layer(name).output for name in stages), network.output]
+    names = [CROPS, *stages, EMBEDDING]
+    given = {
+        name: keras.Input(cut.shape[1:], name=name)
+        for name, cut in zip(names[:-1], cuts[:-1], strict=True)
+    }
+    gives = {
+        after: keras.Model(start, end, name=f"to_{after}")(given[before])
+        for before, after, start, end in zip(names, names[1:], cuts, cuts[1:], strict=False)
+    }
+    return keras.Model(given, gives, name=f"{network.name}_apart")
+
+
+class FollowStages:
+    """Of what the teacher's stages give, the share that the network's do not explain.
+
+    The loss is the sum over stages of the mean square error of a channel over its variance in
+    the batch, averaged over channels: 1 for a stage that gives the means, 0 for one that gives
+    what the teacher does.
+
+    Args:
+        stages: names of the layers at which the network is cut.
+    """
+
+    def __init__(self, stages: Sequence[str]) -> None:
+        self.parts = (*stages, EMBEDDING)
+
+    def __call__(
+        self, given: dict[str, Tensor], wanted: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss, and the share that each stage does not explain."""
+        shares = {name: _unexplained(given[name], wanted[name]) for name in self.parts}
+        return sum(shares.values()), shares
+
+
+class StageTeacher:
+    """A network that says what it computes on the way to its embedding.
+
+    Args:
+        model: the network.
+        runtime: where it runs.
+        tensors: names of the maps in its graph, in order.
+        shapes: (height, width, channels) of the maps that the student gives.
+
+    Raises:
+        ModelError: the graph has no such tensor.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        runtime: Runtime,
+        tensors: Sequence[str],
+        shapes: Sequence[tuple[int, int, int]],
+    ) -> None:
+        self.description = model.description
+        self._tensors, self._shapes = tensors, shapes
+        self._network = runtime.load(model.path, tensors)
+
+    def __call__(self, crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Maps float32 (n, height, width, channels) and embeddings (n, d) of any length.
+
+        Args:
+            crops: RGB uint8 (n, side, side, 3), cut as the model wants them.
+
+        Raises:
+            SettingsError: a map does not have the shape of the student's.
+        """
+        pixels = standardize(crops, self.description)
+        embeddings, *maps = self._network.run({self._network.input_name: pixels})
+        fitting = [
+            _channels_last(*one) for one in zip(maps, self._shapes, self._tensors, strict=True)
+        ]
+        return [*fitting, embeddings.reshape(len(crops), -1)]
+
+
+class StageBatches:
+    """Crops, and what each stage of the teacher gives for the very same ones.
+
+    Args:
+        teacher: says it.
+        stages: names of the layers of the student that learn it.
+        faces: what it is asked about.
+        how: the augmentation.
+        side: of the student's crops.
+        size: crops a batch.
+        seed: decides order and augmentation.
+    """
+
+    def __init__(
+        self,
+        teacher: StageTeacher,
+        stages: Sequence[str],
+        faces: Faces,
+        how: Augmentation,
+        *,
+        side: int,
+        size: int,
+        seed: int,
+    ) -> None:
+        self._teacher, self._stages, self._faces = teacher, tuple(stages), faces
+        self._how, self._side, self._size, self._seed = how, side, size, seed
+
+    def plan(self, epoch: int) -> list[Rows]:
+        """All faces once, in random order, in full batches; what is left over is left out."""
+        return shuffled(len(self._faces), self._size, (self._seed, epoch))
+
+    def make(self, epoch: int, rows: Rows) -> Batch:
+        """One batch."""
+        key = (self._seed, epoch)
+        crops = augmented(self._faces, rows, self._teacher.description.input_size, self._how, key)
+        told = dict(zip((*self._stages, EMBEDDING), self._teacher(crops), strict=True))
+        maps = {name: told[name] for name in self._stages}
+        return Batch(resized(crops, self._side), told, maps)
+
+
+def _unexplained(given: Tensor, wanted: Tensor) -> Tensor:
+    axes = tuple(range(len(wanted.shape) - 1))
+    variance = ops.var(wanted, axis=axes)
+    variance = ops.maximum(variance, LEAST_VARIANCE * ops.mean(variance))
+    return ops.mean(ops.mean(ops.square(given - wanted), axis=axes) / variance)
+
+
+def _channels_last(
+    maps: NDArray[np.float32], shape: tuple[int, int, int], tensor: str
+) -> NDArray[Any]:
+    height, width, channels = shape
+    if maps.shape[1:] == shape:
+        return maps
+    if maps.shape[1:] == (channels, height, width):
+        return maps.transpose(0, 2, 3, 1)
+    raise SettingsError(
+        f"the teacher's tensor {tensor!r} has the shape {maps.shape[1:]}; the student's stage "
+        f"gives {shape}, so it cannot learn it"
+    )
