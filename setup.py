@@ -45,21 +45,24 @@ EXTRAS = {
     ],
     # Beside the processor's builds of the same names these do not win by themselves: docs/gpu.md.
     "gpu": ["faiss-gpu>=1.15; sys_platform == 'linux'", "onnxruntime-gpu>=1.21"],
+    "people": [
+        "scipy>=1.13",  # hierarchical clustering
+        "scikit-learn>=1.5",  # k-means, DBSCAN and HDBSCAN, to compare with
+    ],
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
     "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
 }
 EXTRAS["test"] = [
-    "face2vec[openvino,notebook]",
+    "face2vec[openvino,notebook,people]",
     "pytest>=8.2",
     "hypothesis>=6.100",
-    "scikit-learn>=1.5",  # the reference that figures of an evaluation are compared with
     "click>=8.2",  # whose test runner keeps stderr apart
     "Pillow>=13.0",  # these two as the tests of their limits and their tiles want them
     "pillow-heif>=1.5",
     "ruff>=0.17",  # other versions of these two judge and format in other ways
     "mypy>=2.4",
 ]
-EXTRAS["all"] = ["face2vec[openvino,keras,train,tfds,plot,notebook]"]
+EXTRAS["all"] = ["face2vec[openvino,keras,train,tfds,people,plot,notebook]"]
 
 setup(
     name="face2vec",

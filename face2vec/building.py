@@ -43,6 +43,7 @@ class BuildSummary:
         copies: photos whose very bytes the gallery had under another name.
         faces: faces added.
         no_face: photos read in which no face was found.
+        forgotten: photos passed over, for all whom they show were forgotten.
         unreadable: (path, reason) of photos that could not be read.
         seconds: how long it took.
         interrupted: whether Ctrl-C ended it early; what is counted here is kept.
@@ -54,6 +55,7 @@ class BuildSummary:
     copies: int = 0
     faces: int = 0
     no_face: int = 0
+    forgotten: int = 0
     unreadable: tuple[tuple[str, str], ...] = ()
     seconds: float = 0.0
     interrupted: bool = False
@@ -76,6 +78,7 @@ class _Task:
     mtime_ns: int
     sha256: bytes = b""
     known: bool = False
+    forgotten: bool = False
 
 
 @dataclass
@@ -147,11 +150,19 @@ class Build:
         data = read_photo_bytes(task.found.full)
         task.sha256 = hashlib.sha256(data).digest()
         task.known = self.gallery.content_of(task.sha256) is not None
-        return None if task.known else self.encoder().read(data, str(task.found.full))
+        task.forgotten = self.gallery.is_forgotten(task.sha256)
+        return (
+            None
+            if task.known or task.forgotten
+            else self.encoder().read(data, str(task.found.full))
+        )
 
     def _enter(self, encoded: Encoded[_Task]) -> None:
         """Turn what became of a photo into a row of the batch."""
         task, error = encoded.item, encoded.error
+        if task.forgotten:
+            self.counts["forgotten"] += 1
+            return
         if error is not None:
             log.info("%s", error)
             self.unreadable.append((str(task.found.full), error.reason))

@@ -110,11 +110,19 @@ class Calibration:
         Raises:
             CalibrationError: a prior that is none.
         """
+        odds: Any = self.log_odds(similarity, prior)
+        return cast("Similarities", 1.0 / (1.0 + np.exp(-odds)))
+
+    def log_odds(self, similarity: Similarities, prior: float = 0.5) -> Similarities:
+        """Natural logarithm of how much likelier one person is than two; see `probability`.
+
+        Raises:
+            CalibrationError: a prior that is none.
+        """
         if not 0 < prior < 1:
             raise CalibrationError(f"prior is {prior}; it must lie between 0 and 1")
-        odds = np.interp(similarity, self.similarities, self.log_ratios)
-        odds = odds + np.log(prior / (1 - prior))
-        return cast("Similarities", 1.0 / (1.0 + np.exp(-odds)))
+        odds: Any = np.interp(similarity, self.similarities, self.log_ratios)
+        return cast("Similarities", odds + np.log(prior / (1 - prior)))
 
     def to_json(self) -> str:
         """As it is stored."""

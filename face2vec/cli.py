@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 
 from face2vec.cli_evaluate import evaluate_commands
+from face2vec.cli_people import PEOPLE_COMMANDS
 from face2vec.cli_train import train_command
 from face2vec.cli_verify import calibrate_command, verify_command
 from face2vec.errors import Face2VecError, NoFaceError, PhotoError
@@ -40,7 +41,8 @@ EXIT_CODES = {
     SOME: "index: done, but some photos could not be read\n"
     "       search: no match, or no face in the query\n"
     "       check: problems found\n"
-    "       verify: two people",
+    "       verify: two people\n"
+    "       identify: somebody unknown, or no face",
     USAGE: "the command was not understood",
     ERROR: "an error, told on stderr (with FACE2VEC_DEBUG=1 also where it arose)",
     INTERRUPTED: "stopped by Ctrl-C; what is done is kept",
@@ -141,7 +143,7 @@ def main() -> None:
     """Find a face again in a photo collection."""
 
 
-for one in (train_command, evaluate_commands, verify_command, calibrate_command):
+for one in (train_command, evaluate_commands, verify_command, calibrate_command, *PEOPLE_COMMANDS):
     main.add_command(one)
 
 
@@ -471,6 +473,8 @@ def _summary_dict(summary: BuildSummary) -> dict[str, Any]:
 
 def _say_summary(summary: BuildSummary, gallery: Path) -> None:
     parts = [f"{summary.added:,} new", f"{summary.unchanged:,} unchanged"]
+    if summary.forgotten:
+        parts.append(f"{summary.forgotten:,} of people who were forgotten")
     if summary.copies:
         parts.append(_count(summary.copies, "copy", "copies"))
     _say(f"{_count(summary.photos, 'photo')}: {', '.join(parts)}")

@@ -18,7 +18,7 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec import gallery_people
 from face2vec.calibration import Calibration
 from face2vec.errors import (
     GalleryDamagedError,
@@ -38,6 +39,8 @@ from face2vec.errors import (
 from face2vec.gallery_file import (
     FILE,
     FORMAT,
+    OLDEST_FORMAT,
+    Connection,
     GalleryFile,
     refuse_orphaned_wal,
     write_empty,
@@ -54,7 +57,8 @@ from face2vec.gallery_rows import (
     decoded,
     owner_of,
 )
-from face2vec.gallery_writing import Removed, Session
+from face2vec.gallery_writing import Changed, Removed, Session
+from face2vec.records import Person
 
 __all__ = [
     "INDEXED",
@@ -252,6 +256,105 @@ class Gallery:
             )
         self._writer_session().note(_CALIBRATION, calibration.to_json())
 
+    # People
+
+    def people(self) -> list[Person]:
+        """All people, those with most faces first."""
+        with self.snapshot() as now:
+            return now.people()
+
+    def person(self, who: int | str) -> Person:
+        """A person by number or name.
+
+        Raises:
+            GalleryError: there is none.
+        """
+        everyone = self.people()
+        for person in everyone:
+            if who == person.name or who == person.id:
+                return person
+        for person in everyone:
+            if who == str(person.id):
+                return person
+        raise GalleryError(
+            f"There is no person {who!r} in the gallery {self.folder}. "
+            f"See who there is with: face2vec people {self.folder}"
+        )
+
+    def assign(self, joining: Mapping[int, Sequence[int]], new: Iterable[Sequence[int]]) -> None:
+        """Note what clustering found: faces that join people, and new people by their faces."""
+        self._say(lambda c: gallery_people.assign(c, joining, new))
+
+    def release(self) -> None:
+        """Take back all that clustering found and nobody said."""
+        self._say(gallery_people.release)
+
+    def drop_nobodies(self) -> None:
+        """Drop people with neither a name nor a face."""
+        self._say(gallery_people.drop_empty)
+
+    def name(self, person: int, name: str | None) -> None:
+        """Give a person a name, or take it away.
+
+        Raises:
+            GalleryError: somebody else has that name.
+        """
+        self._say(lambda c: gallery_people.name(c, person, name))
+
+    def merge(self, into: int, others: Sequence[int]) -> None:
+        """The others are the same person as the first.
+
+        Raises:
+            GalleryError: they have different names.
+        """
+        self._say(lambda c: gallery_people.merge(c, into, others))
+
+    def split(self, person: int, faces: Sequence[int]) -> int:
+        """Make a new person of some faces of one; returns the new number.
+
+        Raises:
+            GalleryError: a face is not one of that person.
+        """
+        return self._say(lambda c: gallery_people.split(c, person, faces))
+
+    def this_person(self, person: int | None, faces: Sequence[int]) -> int:
+        """These faces are of that person, or of a new one; returns the number."""
+        return self._say(lambda c: gallery_people.this_person(c, person, faces))
+
+    def not_this_person(self, person: int, faces: Sequence[int]) -> None:
+        """These faces are of somebody else.
+
+        Raises:
+            GalleryError: a face is not one of that person.
+        """
+        self._say(lambda c: gallery_people.not_this_person(c, person, faces))
+
+    def undo(self) -> str:
+        """Take back what was said last; returns what that was.
+
+        Raises:
+            GalleryError: nothing was said.
+        """
+        return self._say(gallery_people.undo)
+
+    def forget(self, person: int) -> Removed:
+        """Delete a person: faces, embeddings, the photos that show nobody else.
+
+        Their hashes are kept, so that the same photos are not taken in again.
+        """
+        faces, photos = self._writer_session().change(
+            lambda c: gallery_people.forget(c, person), purge=True
+        )
+        return Removed(photos, faces)
+
+    def is_forgotten(self, sha256: bytes) -> bool:
+        """Whether a photo of these bytes showed nobody but people who were forgotten."""
+        with self.snapshot() as now:
+            return now.is_forgotten(sha256)
+
+    def _say(self, how: Callable[[Connection], Changed]) -> Changed:
+        return self._writer_session().change(how)
+
     def gone(self) -> Iterator[str]:
         """Full paths of photos in the gallery whose files no longer exist."""
         for path, _, _ in self.photos():
@@ -427,11 +530,11 @@ class Gallery:
                     "It was left as it is; choose another folder."
                 )
             meta = dict(connection.execute("SELECT key, value FROM meta"))
-            if int(meta["format"]) < FORMAT:
+            if int(meta["format"]) < OLDEST_FORMAT:
                 raise GalleryVersionError(
                     f"The gallery {self.folder} has format {meta['format']}, from before the first "
-                    f"release of face2vec; this face2vec knows format {FORMAT}. It was left as it "
-                    "is; index the photos again into another folder."
+                    f"release of face2vec; this face2vec knows {OLDEST_FORMAT} to {FORMAT}. It was "
+                    "left as it is; index the photos again into another folder."
                 )
             if int(meta["format"]) > FORMAT:
                 raise GalleryVersionError(

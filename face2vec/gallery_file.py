@@ -24,7 +24,9 @@ from face2vec.errors import (
     GalleryNotFoundError,
 )
 
-FORMAT = 2
+FORMAT = 3
+OLDEST_FORMAT = 2
+"""What can still be read; the next one who writes brings it up to date, see `upgrade`."""
 FILE = "gallery.sqlite"
 
 # An embedding of 512 numbers takes about 2.1 kB: SQLite's usual page of 4 kB holds one
@@ -92,6 +94,33 @@ END;
     "@before",
     "1103515245 * coalesce((SELECT history FROM journal ORDER BY position DESC LIMIT 1), 0)",
 )
+
+# Who is in the photos: format 3 has this beside what format 2 has.
+PEOPLE_SCHEMA = """
+CREATE TABLE people (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE);
+CREATE TABLE memberships (
+    face_id INTEGER PRIMARY KEY REFERENCES faces ON DELETE CASCADE,
+    person_id INTEGER NOT NULL REFERENCES people ON DELETE CASCADE,
+    said INTEGER NOT NULL CHECK (said IN (0, 1))
+);
+CREATE INDEX memberships_by_person ON memberships (person_id);
+CREATE TABLE refusals (
+    face_id INTEGER NOT NULL REFERENCES faces ON DELETE CASCADE,
+    person_id INTEGER NOT NULL REFERENCES people ON DELETE CASCADE,
+    PRIMARY KEY (face_id, person_id)
+) WITHOUT ROWID;
+CREATE INDEX refusals_by_person ON refusals (person_id);
+CREATE TABLE sayings (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    what TEXT NOT NULL,
+    before TEXT NOT NULL
+);
+CREATE TABLE forgotten (
+    sha256 BLOB NOT NULL CHECK (length(sha256) = 32),
+    "left" REAL, "top" REAL, "right" REAL, "bottom" REAL
+);
+CREATE INDEX forgotten_by_content ON forgotten (sha256);
+"""
 
 
 class Connection(sqlite3.Connection):
@@ -185,6 +214,7 @@ class GalleryFile:
         # last batches, and an index.faiss saved after them would be ahead of the
         # truth. One fsync a batch is nothing beside the networks that filled it.
         connection.execute("PRAGMA synchronous = FULL")
+        _upgrade(connection)
         return connection
 
     def disconnect(self, connection: Connection) -> None:
@@ -255,6 +285,20 @@ class GalleryFile:
         return connection
 
 
+def has_people(connection: sqlite3.Connection) -> bool:
+    """Whether the gallery has room for people, as one of an older format does not."""
+    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'people'").fetchone())
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Add what a gallery of an older format does not have, all of it or nothing."""
+    if not has_people(connection):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {PEOPLE_SCHEMA}"
+            f"UPDATE meta SET value = '{FORMAT}' WHERE key = 'format'; COMMIT;"
+        )
+
+
 def write_empty(file: Path, meta: Mapping[str, str]) -> None:
     """Make the file under another name and rename it, so that it is whole or not there."""
     new = _beside(file, ".new")
@@ -266,7 +310,7 @@ def write_empty(file: Path, meta: Mapping[str, str]) -> None:
         try:
             connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            connection.executescript(f"BEGIN; {_SCHEMA} {PEOPLE_SCHEMA} COMMIT;")
             connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
         finally:
             connection.close()

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec import gallery_people
 from face2vec.errors import GalleryError
 from face2vec.gallery_check import problems
-from face2vec.gallery_file import Connection, GalleryFile
+from face2vec.gallery_file import Connection, GalleryFile, has_people
+from face2vec.gallery_people import Memberships
 from face2vec.gallery_rows import (
     NAMED_FACES,
     NO_FACE,
@@ -22,6 +24,7 @@ from face2vec.gallery_rows import (
     matrix,
     owner_of,
 )
+from face2vec.records import Person
 
 STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
 _SIZE = (
@@ -201,6 +204,32 @@ class Snapshot:
             " WHERE root_id = ? AND path > ? ORDER BY path LIMIT ?",
             (root, after, most),
         ).fetchall()
+
+    def people(self) -> list[Person]:
+        """All people, those with most faces first."""
+        return gallery_people.everyone(self._connection) if has_people(self._connection) else []
+
+    def memberships(self) -> Memberships:
+        """Who each face is that is anybody, in order of face."""
+        if has_people(self._connection):
+            return gallery_people.memberships(self._connection)
+        return Memberships(*np.empty((3, 0), np.int64))
+
+    def refusals(self) -> set[tuple[int, int]]:
+        """(face, person) of which somebody said that it is not so."""
+        return gallery_people.refusals(self._connection) if has_people(self._connection) else set()
+
+    def is_forgotten(self, sha256: bytes) -> bool:
+        """Whether a photo of these bytes showed nobody but people who were forgotten."""
+        return has_people(self._connection) and gallery_people.is_forgotten(
+            self._connection, sha256
+        )
+
+    def contents(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All faces and the photo, as bytes, that each is in: two int64 (n,) in order of face."""
+        rows = self._connection.execute("SELECT id, content_id FROM faces ORDER BY id").fetchall()
+        faces, contents = np.array(rows, np.int64).reshape(-1, 2).T
+        return faces, contents
 
     def counts(self) -> Counts:
         """How many photos and faces there are."""

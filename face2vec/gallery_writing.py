@@ -6,18 +6,22 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 from face2vec.gallery_file import Connection, GalleryFile
+from face2vec.gallery_people import boxes_forgotten, has_whole, remembered
 from face2vec.gallery_reading import roots_of
-from face2vec.gallery_rows import Entry, encoded, face_rows, owner_of
+from face2vec.gallery_rows import INDEXED, NO_FACE, Entry, encoded, face_rows, owner_of
 
 _INSERT_FACE = (
     'INSERT INTO faces (content_id, "left", "top", "right", "bottom", landmarks, confidence,'
     " quality, embedding_crc32) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+
+Changed = TypeVar("Changed")
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +72,8 @@ class Session:
     def record(self, entries: Iterable[Entry]) -> list[Entry]:
         """See ``Gallery.record``."""
         refused: list[Entry] = []
-        rows = [(entry, face_rows(entry, self._dimension)) for entry in entries]
+        kept = [self._without_forgotten(entry) for entry in entries]
+        rows = [(entry, face_rows(entry, self._dimension)) for entry in kept if entry is not None]
         # Bytes that lose their name wait for the end if the batch gives them another later.
         # All others go at once, so that it makes no difference where one batch ends and
         # the next begins.
@@ -115,8 +120,21 @@ class Session:
                 "DELETE FROM roots WHERE NOT EXISTS (SELECT 1 FROM photos WHERE root_id = roots.id)"
             )
             if names:
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('unpurged', '1')")
+                _purge_later(connection)
         return Removed(len(names), faces)
+
+    def change(self, how: Callable[[Connection], Changed], purge: bool = False) -> Changed:
+        """Do something in one transaction.
+
+        Args:
+            how: is given the connection.
+            purge: whether the file is to be rewritten when the session ends.
+        """
+        with self._transaction() as connection:
+            changed = how(connection)
+            if purge:
+                _purge_later(connection)
+        return changed
 
     def note(self, key: str, value: str) -> None:
         """Write a value down beside what the gallery says of itself."""
@@ -151,6 +169,16 @@ class Session:
         finally:
             self._file.disconnect(writer)
 
+    def _without_forgotten(self, entry: Entry) -> Entry | None:
+        """The entry without faces that are to stay forgotten; None if that is the whole photo."""
+        boxes = boxes_forgotten(self._writer, entry.sha256)
+        if not boxes or entry.content_known:
+            return entry
+        if has_whole(boxes):
+            return None
+        faces = remembered(entry.faces, boxes)
+        return replace(entry, faces=faces, status=INDEXED if faces else NO_FACE)
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         writer = self._writer
@@ -168,6 +196,10 @@ class Session:
                 raise
         except sqlite3.Error as error:
             raise self._file.in_words(error) from error
+
+
+def _purge_later(connection: Connection) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('unpurged', '1')")
 
 
 def _place(connection: Connection, roots: dict[str, int], entry: Entry) -> tuple[int, bytes]:

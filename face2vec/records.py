@@ -111,3 +111,66 @@ class Match:
 
     def __repr__(self) -> str:
         return f"Match(rank={self.rank}, similarity={self.similarity:.4f}, photo={self.photo!r})"
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody whose faces are in a gallery.
+
+    Attributes:
+        id: the person's number, the same for ever.
+        name: what somebody called them, or None.
+        faces: numbers of their faces in the gallery, rising.
+    """
+
+    id: int
+    name: str | None = None
+    faces: tuple[int, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The name, or the number in words."""
+        return self.name if self.name is not None else f"person {self.id}"
+
+    def __repr__(self) -> str:
+        return f"Person({self.id}, {self.name!r}, {len(self.faces)} faces)"
+
+
+@dataclass(frozen=True, eq=False)
+class Identified:
+    """Who a face is.
+
+    Attributes:
+        face: the face that was asked about.
+        person: the likeliest of those with a name, or None for nobody known.
+        probability: that it is that person, or, without one, that it is nobody known, 0…1.
+        candidates: the likeliest people and how likely each is, likeliest first.
+    """
+
+    face: Face
+    person: Person | None
+    probability: float
+    candidates: tuple[tuple[Person, float], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The person's name, or "unknown"."""
+        return "unknown" if self.person is None else self.person.label
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What became of somebody who was to be forgotten.
+
+    Attributes:
+        person: the number, which nobody gets again.
+        faces: how many faces were deleted.
+        photos: how many photos left the gallery, for they showed nobody else.
+        left: what was found of it in the gallery's files afterwards, in words; empty as it
+            should be.
+    """
+
+    person: int
+    faces: int
+    photos: int
+    left: tuple[str, ...] = ()

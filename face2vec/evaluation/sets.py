@@ -37,6 +37,7 @@ class NamedFaces:
     Attributes:
         photos: those in which a face was found, in order.
         boxes: of the faces, in pixels of the upright photos.
+        ids: int64 (n,), numbers of the faces in their gallery.
         embeddings: float32 (n, d) of unit length, one a photo.
         people: int64 (n,), index into ``names``.
         names: of the people.
@@ -47,6 +48,7 @@ class NamedFaces:
 
     photos: tuple[Path, ...]
     boxes: tuple[Box, ...]
+    ids: NDArray[np.int64]
     embeddings: NDArray[np.float32]
     people: NDArray[np.int64]
     names: tuple[str, ...]
@@ -204,6 +206,7 @@ def named_faces(
     return NamedFaces(
         tuple(found),
         tuple(face.box for face in found.values()),
+        np.array([face.id for face in found.values()], np.int64),
         np.stack(rows) if rows else np.empty((0, 0), np.float32),
         np.array(whose, np.int64),
         tuple(names),

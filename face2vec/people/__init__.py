@@ -1,0 +1,1 @@
+"""From faces to people: who is the same, and who somebody is."""

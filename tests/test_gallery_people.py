@@ -1,0 +1,270 @@
+"""People in a gallery's rows: what is said of them, taken back, and forgotten."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from face2vec.errors import GalleryError
+from face2vec.gallery import INDEXED, NO_FACE, Entry, Gallery
+from face2vec.records import Face, Person
+
+DIMENSION = 16
+POINTS = ((1.0, 1.0), (2.0, 1.0), (1.5, 2.0), (1.0, 3.0), (2.0, 3.0))
+TABLES = ("people", "memberships", "refusals")
+
+
+def face(number: int, left: float = 0.0) -> Face:
+    embedding = np.random.default_rng(number).standard_normal(DIMENSION).astype(np.float32)
+    embedding /= np.linalg.norm(embedding)
+    points = tuple((x + number, y) for x, y in POINTS)
+    return Face((left, 0.0, left + 10.0, 10.0), points, 0.99, embedding)
+
+
+def photo(root: Path, name: str, *faces: Face) -> Entry:
+    sha256 = hashlib.sha256(name.encode()).digest()
+    return Entry(str(root), name, 1, 1, sha256, 40, 40, INDEXED if faces else NO_FACE, "", faces)
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Iterator[Gallery]:
+    """Faces 1 to 6: each alone in its photo but 5 and 6, who are in one."""
+    with Gallery.create(tmp_path / "g", {"model": {}}, DIMENSION) as made:
+        with made.writing():
+            made.record([photo(tmp_path, f"{n}.jpg", face(n)) for n in range(1, 5)])
+            made.record([photo(tmp_path, "two.jpg", face(5), face(6, left=20.0))])
+        yield made
+
+
+def rows(gallery: Gallery) -> dict[str, list[tuple[object, ...]]]:
+    """All that the tables say of people."""
+    with sqlite3.connect(gallery.folder / "gallery.sqlite") as connection:
+        found = {
+            name: connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall()
+            for name in TABLES
+        }
+    connection.close()
+    return found
+
+
+def say(gallery: Gallery, what: Callable[[Gallery], object]) -> None:
+    with gallery.writing():
+        what(gallery)
+
+
+def two_people(gallery: Gallery) -> None:
+    say(gallery, lambda g: g.assign({}, [[1, 2, 3], [4, 5]]))
+
+
+def test_people_come_with_those_who_have_most_faces_first(gallery: Gallery) -> None:
+    say(gallery, lambda g: g.assign({}, [[4], [1, 2, 3]]))
+    assert gallery.people() == [Person(2, None, (1, 2, 3)), Person(1, None, (4,))]
+    say(gallery, lambda g: g.assign({1: [5, 6]}, []))
+    assert gallery.person(1).faces == (4, 5, 6)
+
+
+def test_person_is_found_by_number_and_name(gallery: Gallery) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.name(2, "1"))
+    assert [gallery.person(who).id for who in (1, 2, "2", "1")] == [1, 2, 2, 2]
+    with pytest.raises(GalleryError, match=r"no person 'Eve' .* face2vec people"):
+        gallery.person("Eve")
+
+
+def test_name_is_one_persons_only(gallery: Gallery) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.name(1, "Ada"))
+    say(gallery, lambda g: g.name(1, "Ada"))
+    with pytest.raises(GalleryError, match="Person 1 has the name 'Ada' already"):
+        say(gallery, lambda g: g.name(2, "Ada"))
+    say(gallery, lambda g: g.name(1, None))
+    assert gallery.person(1).name is None
+
+
+def test_merge_keeps_the_first_number_and_the_only_name(gallery: Gallery) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.not_this_person(2, [4]))
+    say(gallery, lambda g: g.name(2, "Ada"))
+    say(gallery, lambda g: g.merge(1, [2]))
+    assert gallery.people() == [Person(1, "Ada", (1, 2, 3, 5))]
+    assert rows(gallery)["refusals"] == [(4, 1)]
+    assert {said for _, _, said in rows(gallery)["memberships"]} == {1}
+
+
+def test_merge_of_two_names_is_refused(gallery: Gallery) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.name(1, "Ada"))
+    say(gallery, lambda g: g.name(2, "Eve"))
+    before = rows(gallery)
+    with pytest.raises(GalleryError, match="different names: Ada, Eve"):
+        say(gallery, lambda g: g.merge(1, [2]))
+    assert rows(gallery) == before
+
+
+def test_split_makes_somebody_new_of_some_faces(gallery: Gallery) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.split(1, [2, 3]))
+    assert gallery.people() == [Person(2, None, (4, 5)), Person(3, None, (2, 3)),
+                                Person(1, None, (1,))]  # fmt: skip
+    assert rows(gallery)["refusals"] == [(2, 1), (3, 1)]
+    with pytest.raises(GalleryError, match="Face 4 is not one of person 1"):
+        say(gallery, lambda g: g.split(1, [1, 4]))
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        lambda g: g.name(1, "Eve"),
+        lambda g: g.name(1, None),
+        lambda g: g.merge(1, [2]),
+        lambda g: g.merge(2, [1]),
+        lambda g: g.split(1, [2]),
+        lambda g: g.not_this_person(2, [4, 5]),
+        lambda g: g.this_person(1, [4, 6]),
+        lambda g: g.this_person(None, [1, 6]),
+    ],
+)
+def test_undo_brings_back_what_there_was(
+    gallery: Gallery, what: Callable[[Gallery], object]
+) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.name(1, "Ada"))
+    say(gallery, lambda g: g.not_this_person(1, [3]))
+    before = rows(gallery)
+    say(gallery, what)
+    assert rows(gallery) != before
+    say(gallery, lambda g: g.undo())
+    assert rows(gallery) == before
+
+
+def test_undo_goes_back_to_the_beginning_and_says_what_it_took_back(gallery: Gallery) -> None:
+    two_people(gallery)
+    before = rows(gallery)
+    say(gallery, lambda g: g.split(1, [2]))
+    say(gallery, lambda g: g.name(3, "Ada"))
+    say(gallery, lambda g: g.merge(2, [3]))
+    said: list[str] = []
+    for _ in range(3):
+        say(gallery, lambda g: said.append(g.undo()))
+    assert said == ["merge of 3 into person 2", "name of person 3", "split of person 1"]
+    assert rows(gallery) == before
+    with pytest.raises(GalleryError, match="nothing to take back"):
+        say(gallery, lambda g: g.undo())
+
+
+def test_undo_passes_over_faces_that_have_gone(gallery: Gallery, tmp_path: Path) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.merge(1, [2]))
+    say(gallery, lambda g: g.remove([tmp_path / "4.jpg"]))
+    say(gallery, lambda g: g.undo())
+    assert gallery.people() == [Person(1, None, (1, 2, 3)), Person(2, None, (5,))]
+    assert gallery.check() == []
+
+
+def test_release_takes_back_what_was_found_and_keeps_what_was_said(gallery: Gallery) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.this_person(2, [6]))
+    say(gallery, lambda g: g.release())
+    assert gallery.people() == [Person(2, None, (6,)), Person(1, None, ())]
+    say(gallery, lambda g: g.drop_nobodies())
+    assert gallery.people() == [Person(2, None, (6,))]
+
+
+def test_gallery_of_format_2_is_read_and_gets_room_for_people_when_it_is_written(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    gallery.close()
+    file = tmp_path / "g" / "gallery.sqlite"
+    with sqlite3.connect(file) as connection:
+        for table in ("memberships", "refusals", "sayings", "forgotten", "people"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("UPDATE meta SET value = '2' WHERE key = 'format'")
+    connection.close()
+    with Gallery.open(tmp_path / "g") as old:
+        assert old.people() == []
+        assert not old.is_forgotten(bytes(32))
+        assert old.counts().faces == 6
+        two_people(old)
+        assert len(old.people()) == 2
+        assert old.check() == []
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() == (
+            "3",
+        )
+    connection.close()
+
+
+# --- forgetting -----------------------------------------------------------------------------
+
+
+def everything(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+def test_forget_leaves_nothing_but_hashes(gallery: Gallery, tmp_path: Path) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.name(2, "Ada Nobody"))
+    secrets = [face(4).embedding.tobytes(), face(5).embedding.tobytes(), b"Ada Nobody", b"4.jpg"]
+    assert all(secret in everything(gallery.folder) for secret in secrets)
+    with gallery.writing():
+        removed = gallery.forget(2)
+    assert removed == (1, 2)
+    assert [person.id for person in gallery.people()] == [1]
+    assert [one.face.id for one in gallery.faces(range(1, 7))] == [1, 2, 3, 6]
+    assert not any(secret in everything(gallery.folder) for secret in secrets)
+    assert face(6).embedding.tobytes() in everything(gallery.folder)
+    assert gallery.check() == []
+
+
+def test_forget_drops_what_was_said_of_whoever_was_merged(gallery: Gallery) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.name(2, "Ada Nobody"))
+    say(gallery, lambda g: g.name(2, None))
+    say(gallery, lambda g: g.merge(1, [2]))
+    say(gallery, lambda g: g.forget(1))
+    assert b"Ada Nobody" not in everything(gallery.folder)
+    with pytest.raises(GalleryError, match="nothing to take back"):
+        say(gallery, lambda g: g.undo())
+
+
+def test_forget_keeps_what_was_said_of_others(gallery: Gallery) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.name(1, "Eve"))
+    say(gallery, lambda g: g.forget(2))
+    say(gallery, lambda g: g.undo())
+    assert gallery.people() == [Person(1, None, (1, 2, 3))]
+
+
+def test_forgotten_photo_is_not_recorded_again(gallery: Gallery, tmp_path: Path) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.forget(1))
+    again = photo(tmp_path, "1.jpg", face(1))
+    assert gallery.is_forgotten(again.sha256)
+    before = gallery.counts()
+    with gallery.writing():
+        gallery.record([again, photo(tmp_path, "new.jpg", face(9))])
+    assert gallery.counts().photos == before.photos + 1
+    assert gallery.stat_of(str(tmp_path), "1.jpg") is None
+
+
+def test_forgotten_face_of_a_photo_stays_out_and_the_others_come_back(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    two_people(gallery)
+    say(gallery, lambda g: g.forget(2))
+    entry = photo(tmp_path, "two.jpg", face(5, left=1.0), face(6, left=20.0))
+    assert not gallery.is_forgotten(entry.sha256)
+    say(gallery, lambda g: g.remove([tmp_path / "two.jpg"]))
+    say(gallery, lambda g: g.record([entry]))
+    (stored,) = gallery.faces_of(tmp_path / "two.jpg")
+    np.testing.assert_array_equal(stored.face.embedding, face(6).embedding)
+    alone = photo(tmp_path, "two.jpg", face(5))
+    say(gallery, lambda g: g.remove([tmp_path / "two.jpg"]))
+    say(gallery, lambda g: g.record([alone]))
+    assert gallery.faces_of(tmp_path / "two.jpg") == []
+    assert gallery.counts().no_face == 1

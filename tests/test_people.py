@@ -1,0 +1,233 @@
+"""People of a gallery through the engine and the command line, on drawn people."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from face2vec import Face2Vec, samples
+from face2vec.cli import main
+from face2vec.errors import CalibrationError, GalleryError, SettingsError
+from face2vec.people.forgetting import traces
+from face2vec.records import Person
+
+PEOPLE, PHOTOS, LATER = 8, 5, 2
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn people, a folder each, and two more photos of each in ``later``."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, person in enumerate(samples.people(PEOPLE, seed=21)):
+        for photo in range(PHOTOS + LATER):
+            file = folder / ("now" if photo < PHOTOS else "later") / f"{number}-{photo}.jpg"
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(person.photo(photo).jpeg())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("galleries") / "built"
+    with Face2Vec(folder, model="mini") as engine:
+        engine.add(photos / "now")
+    return folder
+
+
+@pytest.fixture
+def gallery(built: Path, tmp_path: Path) -> Path:
+    """A copy of the gallery, free to be changed; nobody is found in it yet."""
+    return Path(shutil.copytree(built, tmp_path / "gallery"))
+
+
+def run(*words: str | Path | int) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def drawn(engine: Face2Vec, person: Person) -> list[int]:
+    """Whom the photos of somebody were drawn of."""
+    return [int(Path(one.photo).name.partition("-")[0]) for one in engine.faces_of(person)]
+
+
+def largest(engine: Face2Vec) -> dict[int, Person]:
+    """Of each who was drawn, the person with most of their faces."""
+    found: dict[int, Person] = {}
+    for person in engine.people():
+        who = Counter(drawn(engine, person)).most_common(1)[0][0]
+        found.setdefault(who, person)
+    return found
+
+
+def test_find_people_puts_faces_of_one_person_together(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        done = engine.find_people()
+        groups = [drawn(engine, person) for person in engine.people()]
+        again = engine.find_people()
+    pairs = [(a, b) for group in groups for i, a in enumerate(group) for b in group[:i]]
+    assert np.mean([a == b for a, b in pairs]) > 0.9
+    assert len(pairs) > 0.5 * PEOPLE * PHOTOS * (PHOTOS - 1) / 2
+    assert done.people == done.new == len(groups)
+    assert done.alone == PEOPLE * PHOTOS - sum(map(len, groups))
+    assert again == (done.people, 0, 0, done.alone)
+
+
+def test_faces_that_come_later_join_and_nobody_changes_number(gallery: Path, photos: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        before = engine.people()
+        engine.add(photos / "later")
+        done = engine.find_people()
+        after = {person.id: person for person in engine.people()}
+        joined = [
+            int(Path(one.photo).name.partition("-")[0]) == drawn(engine, old)[0]
+            for old in before
+            for one in engine.faces_of(after[old.id])
+            if one.face.id not in old.faces
+        ]
+    assert all(set(old.faces) <= set(after[old.id].faces) for old in before)
+    assert len(joined) == done.joined >= PEOPLE * LATER / 2
+    assert np.mean(joined) > 0.9
+
+
+def test_find_people_again_keeps_numbers_names_and_what_was_said(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        one, other = engine.people()[:2]
+        engine.name(one, "Ada")
+        refused = other.faces[0]
+        engine.this_person(one, one.faces[0])
+        engine.not_this_person(other, refused)
+        before = {person.faces: person.id for person in engine.people()}
+        engine.find_people(again=True)
+        after = {person.faces: person.id for person in engine.people()}
+        assert engine.person("Ada").id == one.id
+        assert one.faces[0] in engine.person("Ada").faces
+        assert not any(p.id == other.id and refused in p.faces for p in engine.people())
+    same = before.keys() & after.keys()
+    assert len(same) > len(before) / 2
+    assert all(before[faces] == after[faces] for faces in same)
+
+
+def test_find_people_needs_a_calibration(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    with Face2Vec(tmp_path / "g", model=tiny_model) as engine:
+        engine.add(photos / "now" / "0-0.jpg")
+        with pytest.raises(CalibrationError, match="face2vec calibrate PEOPLE"):
+            engine.find_people()
+
+
+def test_identify_names_whom_it_knows_and_nobody_else(gallery: Path, photos: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        for who, person in largest(engine).items():
+            if who < PEOPLE // 2:
+                engine.name(person, f"drawn {who}")
+        right = wrong = 0
+        for photo in sorted((photos / "later").iterdir()):
+            (found,) = engine.identify(photo)
+            who = int(photo.name.partition("-")[0])
+            expected = f"drawn {who}" if who < PEOPLE // 2 else "unknown"
+            right, wrong = right + (found.label == expected), wrong + (found.label != expected)
+            assert 0 <= found.probability <= 1
+            assert len(found.candidates) <= 3
+            assert sum(share for _, share in found.candidates) <= 1 + 1e-9
+        sure = engine.identify(photos / "now" / "0-0.jpg", at_least=1.1)
+    assert right > 2 * wrong  # the calibration is of photos, on which people differ more
+    assert sure[0].person is None
+
+
+def test_identify_where_nobody_has_a_name_knows_nobody(gallery: Path, photos: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        (found,) = engine.identify(photos / "now" / "0-0.jpg")
+    assert (found.person, found.probability, found.candidates) == (None, 1.0, ())
+
+
+def test_merge_takes_each_person_once(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        first = engine.people()[0]
+        for others in ((), (first,), (2, 2)):
+            with pytest.raises(SettingsError, match="each once"):
+                engine.merge(first, *others)
+        with pytest.raises(SettingsError, match="faces of the gallery"):
+            engine.this_person(first, 9999)
+
+
+def test_forget_leaves_nothing_and_the_photos_stay_away(gallery: Path, photos: Path) -> None:
+    with Face2Vec(gallery, index="hnsw") as engine:
+        engine.rebuild()
+        engine.find_people()
+        person = engine.name(engine.people()[0], "Ada Nobody")
+        stored = engine._readable().faces(person.faces)
+        assert list(traces(gallery, person, stored))
+        faces = engine.info()["faces"]
+        done = engine.forget("Ada Nobody")
+        assert done.left == ()
+        assert list(traces(gallery, person, stored)) == []
+        assert done.faces == len(person.faces) == faces - engine.info()["faces"]
+        assert engine.check() == []
+        with pytest.raises(GalleryError, match="no person"):
+            engine.person("Ada Nobody")
+        again = engine.add(photos / "now")
+    assert again.forgotten == done.photos == done.faces
+    assert (again.added, again.faces) == (0, 0)
+
+
+def test_people_command_lists_them_as_words_json_and_a_page(gallery: Path, tmp_path: Path) -> None:
+    page = tmp_path / "people.html"
+    done = run("people", gallery, "--most", 3, "--html", page)
+    assert done.exit_code == 0
+    assert len(done.stdout.splitlines()) == 4
+    assert "people, " in done.stderr
+    assert page.read_text(encoding="utf-8").count('<h2 id="person-') == 3
+    listed = [json.loads(line) for line in run("people", gallery, "--json").stdout.splitlines()]
+    assert [len(one["faces"]) for one in listed] == sorted(
+        (len(one["faces"]) for one in listed), reverse=True
+    )
+    assert set(listed[0]["faces"][0]) == {"face", "photo", "box"}
+
+
+def test_commands_say_what_is_so_and_take_it_back(gallery: Path) -> None:
+    run("people", gallery)
+    assert "is Ada" in run("name", gallery, 1, "Ada").stderr
+    before = {p.id: p.faces for p in Face2Vec(gallery).people()}
+    assert run("merge", gallery, "Ada", 2).exit_code == 0
+    face = before[2][0]
+    assert run("split", gallery, "Ada", face).exit_code == 0
+    assert run("not-this-person", gallery, "Ada", before[2][1]).exit_code == 0
+    assert run("this-person", gallery, "Ada", before[2][1]).exit_code == 0
+    for _ in range(4):
+        assert run("undo", gallery).stderr.startswith("taken back: ")
+    with Face2Vec(gallery) as engine:
+        assert {p.id: p.faces for p in engine.people()} == before
+        assert engine.person("Ada").id == 1
+
+
+def test_identify_command_says_who_is_there(gallery: Path, photos: Path) -> None:
+    run("people", gallery)
+    with Face2Vec(gallery) as engine:
+        person = largest(engine)[0]
+        engine.name(person, "Ada")
+        photo = engine.faces_of(person)[0].photo
+    done = run("identify", gallery, photo)
+    assert done.exit_code == 0
+    assert ": Ada, " in done.stdout
+    facts = json.loads(run("identify", gallery, photo, "--json").stdout)
+    assert (facts["name"], facts["person"]) == ("Ada", person.id)
+    assert run("identify", gallery, photo, "--at-least", 1).exit_code in (0, 1)
+    assert run("identify", gallery, photos / "none.jpg").exit_code == 3
+
+
+def test_forget_command_asks_and_says_that_nothing_is_left(gallery: Path) -> None:
+    run("people", gallery)
+    refused = CliRunner().invoke(main, ["forget", str(gallery), "1"], input="n\n")
+    assert refused.exit_code == 1
+    done = run("forget", gallery, 1, "--yes")
+    assert done.exit_code == 0
+    assert "nothing is left" in done.stderr
+    assert run("forget", gallery, 1, "--yes").exit_code == 3
