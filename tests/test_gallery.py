@@ -174,8 +174,8 @@ def test_open_says_that_there_is_no_gallery(tmp_path: Path) -> None:
 
 
 def test_open_refuses_a_newer_format(gallery: Gallery, folder: Path) -> None:
-    change(folder, "UPDATE meta SET value = '3' WHERE key = 'format'")
-    with pytest.raises(GalleryVersionError, match=r"format 3; this face2vec knows format 2"):
+    change(folder, "UPDATE meta SET value = '4' WHERE key = 'format'")
+    with pytest.raises(GalleryVersionError, match=r"format 4; this face2vec knows format 3"):
         Gallery.open(folder)
 
 
