@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,7 +25,7 @@ from face2vec.errors import (
     PhotoError,
     SettingsError,
 )
-from face2vec.gallery import Gallery, Removed, StoredFace, StoredFaces
+from face2vec.gallery import Gallery, Removed, Snapshot, StoredFace, StoredFaces
 from face2vec.models import DEFAULT_MODEL, LoadedModel, calibration_of, load_model
 from face2vec.photos import MAX_PIXELS, PhotoLike, find_photos
 from face2vec.records import Face, Forgotten, Identified, Match, Person, Photo
@@ -36,9 +36,12 @@ if TYPE_CHECKING:
     from face2vec.building import BuildSummary
     from face2vec.encoder import Encoder
     from face2vec.indexing import GalleryIndex
+    from face2vec.layout import By
     from face2vec.people.finding import PeopleSummary
 
 log = logging.getLogger("face2vec")
+
+LAYOUTS_AT_ONCE = 256  # of which it is looked up whether they are similar enough
 
 Source = str | os.PathLike[str]
 Who = int | str | Person
@@ -288,6 +291,76 @@ class Face2Vec:
         return [
             Found(name, face, _matches(stored, row, row_ids, meaning, among), source)
             for face, row, row_ids in zip(faces, similarities, ids, strict=True)
+        ]
+
+    def search_layout(
+        self,
+        query: PhotoLike | Photo | Face,
+        k: int = 10,
+        *,
+        by: By = "pose",
+        person: Who | None = None,
+        min_similarity: float | None = None,
+        far: float | None = None,
+    ) -> list[Found]:
+        """The k gallery faces whose landmarks lie most as the query's, whoever they are.
+
+        Args:
+            query: a photo: one entry for each face in it; or a face of this gallery, which is
+                not returned itself.
+            k: most matches an entry, at least 1.
+            by: ``"pose"`` for faces that are turned alike, wherever and however large;
+                ``"framing"`` for faces at the same place in their photos.
+            person: only faces of somebody, as in "Ada, turned like this".
+            min_similarity: only faces at least so similar to the query's, −1…1.
+            far: only faces as similar as so small a share of pairs of two people is, 0…1.
+
+        Returns:
+            One `Found` an entry, least distance first (`Match.layout`, see `face2vec.layout`);
+            ``similarity`` is that of the embeddings, as in a search.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery.
+            PhotoError: the photo cannot be read.
+            SettingsError: k below 1, another ``by``, or a face that is not in the gallery.
+            CalibrationError: ``far`` is given, and what similarities mean is not known.
+        """
+        from face2vec.layout import distances, layouts
+
+        gallery = self._readable()
+        if k < 1:
+            raise SettingsError(f"k must be at least 1, not {k}")
+        if far is not None:
+            least = self.calibration.threshold(far)
+            min_similarity = least if min_similarity is None else max(least, min_similarity)
+        name, faces, embeddings, source = self._query(query, gallery)
+        with gallery.snapshot() as now:
+            ids, points, sizes = now.landmarks()
+            if isinstance(query, Face):
+                own = ids == query.id
+                if not own.any():
+                    raise SettingsError("search for the layout of a photo, or of a gallery's face")
+                asked = layouts(points[own], sizes[own], by)
+                keep = ~own
+            else:
+                size = self._open(query)
+                asked = layouts([face.landmarks for face in faces if face is not None],
+                                [(size.width, size.height)] * len(faces), by)  # fmt: skip
+                keep = np.ones(len(ids), bool)
+            if person is not None:
+                keep &= np.isin(ids, self.person(person).faces)
+            ids, known = ids[keep], layouts(points[keep], sizes[keep], by)
+            found = []
+            for face, embedding, one in zip(faces, embeddings, asked, strict=True):
+                apart = distances(one, known)
+                order = np.argsort(apart, kind="stable")
+                nearest = _similar_enough(now, ids[order], embedding, k, min_similarity)
+                found.append((face, [(float(apart[order[n]]), i, s) for n, i, s in nearest]))
+            everyone = {i for _, best in found for _, i, _ in best}
+            stored = now.faces(sorted(everyone))
+        records = {one.face.id: one for one in stored.records()}
+        return [
+            Found(name, face, Matches(_laid_out(records, best)), source) for face, best in found
         ]
 
     # Verifying
@@ -781,6 +854,34 @@ def _matches(
             yield Match(rank, similarity, face, photo, copies, *sure)
 
     return Matches.later(len(some), ranked)
+
+
+def _similar_enough(
+    now: Snapshot,
+    ids: NDArray[np.int64],
+    embedding: NDArray[np.float32],
+    most: int,
+    least: float | None,
+) -> list[tuple[int, int, float]]:
+    """(place, id, similarity) of the first faces that are at least so similar."""
+    found: list[tuple[int, int, float]] = []
+    for start in range(0, len(ids), LAYOUTS_AT_ONCE):
+        some = ids[start : start + LAYOUTS_AT_ONCE]
+        cosines = now.embeddings(some) @ embedding
+        keep = np.flatnonzero(cosines >= (-2.0 if least is None else least))
+        found += [(start + int(n), int(some[n]), float(cosines[n])) for n in keep]
+        if len(found) >= most:
+            break
+    return found[:most]
+
+
+def _laid_out(
+    records: Mapping[int | None, StoredFace], best: Iterable[tuple[float, int, float]]
+) -> Iterator[Match]:
+    for rank, (apart, i, cosine) in enumerate(best, 1):
+        one = records[i]
+        yield Match(rank, min(max(cosine, -1.0), 1.0), one.face, one.photo, one.copies,
+                    layout=apart)  # fmt: skip
 
 
 def _unit_rows(query: NDArray[Any], dimension: int) -> NDArray[np.float32]:

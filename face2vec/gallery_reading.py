@@ -231,6 +231,26 @@ class Snapshot:
         faces, contents = np.array(rows, np.int64).reshape(-1, 2).T
         return faces, contents
 
+    def landmarks(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+        """Of all faces, in order: ids (n,), landmarks (n, 5, 2), photos' width and height (n, 2).
+
+        Raises:
+            GalleryDamagedError: landmarks do not have the size that they should.
+        """
+        rows = self._connection.execute(
+            "SELECT faces.id, landmarks, width, height FROM faces"
+            " JOIN contents ON contents.id = content_id ORDER BY faces.id"
+        ).fetchall()
+        ids = np.array([row[0] for row in rows], np.int64)
+        try:
+            points = np.frombuffer(b"".join(row[1] for row in rows), "<f8").reshape(-1, 5, 2)
+        except (TypeError, ValueError) as error:
+            raise self._file.damaged(f"landmarks cannot be right ({error})") from error
+        sizes = np.array([row[2:] for row in rows], np.int64).reshape(-1, 2)
+        if len(points) != len(ids):
+            raise self._file.damaged("landmarks do not have the size that they should")
+        return ids, points, sizes
+
     def counts(self) -> Counts:
         """How many photos and faces there are."""
         (contents,) = self._connection.execute("SELECT count(*) FROM contents").fetchone()

@@ -99,6 +99,8 @@ class Match:
             to be; None where the model has no calibration.
         false_matches: how many faces of other people are expected in a gallery of this size
             with this similarity or more; None as above.
+        layout: how far its landmarks are from the query's, 0 for the same, see `layout`; None
+            unless layouts were searched for.
     """
 
     rank: int
@@ -108,6 +110,7 @@ class Match:
     copies: tuple[str, ...] = ()
     probability: float | None = None
     false_matches: float | None = None
+    layout: float | None = None
 
     def __repr__(self) -> str:
         return f"Match(rank={self.rank}, similarity={self.similarity:.4f}, photo={self.photo!r})"

@@ -109,11 +109,15 @@ class Matches(Sequence["Match"]):
         """An aligned table of rank, similarity and photo; at most ``rows`` of them."""
         if not self:
             return "no match"
-        sure = self[0].probability is not None
-        lines = [f"rank  similarity  {'probability  ' if sure else ''}photo"]
+        sure, laid_out = self[0].probability is not None, self[0].layout is not None
+        before, after = "layout  " if laid_out else "", "probability  " if sure else ""
+        lines = [f"rank  {before}similarity  {after}photo"]
         for m in self[:rows]:
+            layout = f"{m.layout:>6.4f}  " if m.layout is not None else ""
             probability = f"{m.probability:>11.1%}  " if m.probability is not None else ""
-            lines.append(f"{m.rank:>4}  {m.similarity:>10.4f}  {probability}{printable(m.photo)}")
+            lines.append(
+                f"{m.rank:>4}  {layout}{m.similarity:>10.4f}  {probability}{printable(m.photo)}"
+            )
         if rows is not None and len(self) > rows:
             lines.append(f"… {len(self) - rows} more")
         return "\n".join(lines)
@@ -123,7 +127,7 @@ class Matches(Sequence["Match"]):
 
         The keys are ``rank``, ``similarity``, ``probability``, ``false_matches``, ``photo``,
         ``box`` (left, top, right, bottom), ``landmarks`` (name to [x, y]), ``confidence``,
-        ``copies`` and ``face_id``.
+        ``copies`` and ``face_id``; after a search for layouts also ``layout``.
         """
         return [
             {
@@ -135,6 +139,7 @@ class Matches(Sequence["Match"]):
                 **_face_dict(m.face),
                 "copies": list(m.copies),
                 "face_id": m.face.id,
+                **({} if m.layout is None else {"layout": m.layout}),
             }
             for m in self
         ]
@@ -145,6 +150,8 @@ class Matches(Sequence["Match"]):
 
     def to_dataframe(self) -> pandas.DataFrame:
         """A pandas DataFrame, one row a match, the columns of ``COLUMNS``.
+
+        After a search for layouts there is one more, ``layout``.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -159,7 +166,10 @@ class Matches(Sequence["Match"]):
             )
             for m in self
         ]
-        return frame(rows, columns=list(COLUMNS))
+        table = frame(rows, columns=list(COLUMNS))
+        if self and self[0].layout is not None:
+            table["layout"] = [m.layout for m in self]
+        return table
 
     def plot(
         self,

@@ -25,7 +25,7 @@ HEAVY = (
 # photo to match, and shows what comes out of it.
 ORDER = (
     ("errors", "files", "pages"),
-    ("records", "calibration"),
+    ("records", "calibration", "layout"),
     ("photos", "runtime", "mtcnn_networks"),
     ("cascade", "models.description"),
     ("models.catalogue", "models.download", "models.facenet"),
