@@ -49,11 +49,12 @@ EXTRAS = {
         "scipy>=1.13",  # hierarchical clustering
         "scikit-learn>=1.5",  # k-means, DBSCAN and HDBSCAN, to compare with
     ],
+    "video": ["av>=14.0"],  # reads films, to evaluate on
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
     "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
 }
 EXTRAS["test"] = [
-    "face2vec[openvino,notebook,people]",
+    "face2vec[openvino,notebook,people,video]",
     "pytest>=8.2",
     "hypothesis>=6.100",
     "click>=8.2",  # whose test runner keeps stderr apart
@@ -62,7 +63,7 @@ EXTRAS["test"] = [
     "ruff>=0.17",  # other versions of these two judge and format in other ways
     "mypy>=2.4",
 ]
-EXTRAS["all"] = ["face2vec[openvino,keras,train,tfds,people,plot,notebook]"]
+EXTRAS["all"] = ["face2vec[openvino,keras,train,tfds,people,video,plot,notebook]"]
 
 setup(
     name="face2vec",

@@ -97,12 +97,10 @@ def open_set(
     numbers, shares = probabilities(
         embeddings[asked], embeddings[enrolled], whose[enrolled], meaning
     )
-    best = np.maximum(shares.max(axis=1), 1e-300)
-    # Ranked by the odds, which tell apart where probabilities are 1 to the last digit.
-    odds = np.log(best) - np.log(np.maximum(1 - shares.sum(axis=1), 1e-300))
+    best = shares.max(axis=1)
     stranger = ~np.isin(whose[asked], list(known))
-    threshold = np.quantile(odds[stranger], 1 - FPIR)
-    right = (numbers[shares.argmax(axis=1)] == whose[asked]) & (odds > threshold)
+    threshold = np.quantile(best[stranger], 1 - FPIR)
+    right = (numbers[shares.argmax(axis=1)] == whose[asked]) & (best > threshold)
     return float(1 - right[~stranger].mean())
 
 

@@ -54,6 +54,31 @@ def lfw_command(folder: Path, **options: Any) -> None:
     )
 
 
+@evaluate_commands.command("youtube")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--model", metavar="KEY_OR_FILE", help="Embedding model.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False),
+              help="Write report.html, curves.png and figures.json into this folder.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No bar.")
+def youtube_command(
+    folder: Path, model: str | None, out: Path | None, as_json: bool, quiet: bool
+) -> None:
+    """YouTube Faces: pairs of videos in ten folds.
+
+    FOLDER holds splits.txt, and a folder a person of videos, in itself or in
+    frame_images_DB/ or aligned_images_DB/; a video is a folder of frames or a film. Two
+    videos are as similar as, in the mean, all pairs of their first 100 faces.
+    """
+    from face2vec.evaluation.report import pairs_report
+    from face2vec.evaluation.videos import named_videos, youtube_pairs
+
+    pairs = youtube_pairs(folder)
+    videos = named_videos(pairs, model=model, progress=not quiet)
+    title = f"YouTube Faces, {videos.model}"
+    _tell(pairs_report(title, videos, pairs, things="video"), out, as_json)
+
+
 @evaluate_commands.command("pairs")
 @click.argument("people", type=click.Path(path_type=Path, exists=True))
 @_shared_options
@@ -110,7 +135,10 @@ def _measure(
     from face2vec.evaluation.sets import named_faces
 
     faces = named_faces(photos, gallery, model=model, progress=not quiet)
-    measured = report(faces, faces.model)
+    _tell(report(faces, faces.model), out, as_json)
+
+
+def _tell(measured: Report, out: Path | None, as_json: bool) -> None:
     click.echo(measured.to_json() if as_json else measured.to_text())
     if out is not None:
         click.echo(f"Look at {measured.save(out)}", err=True)

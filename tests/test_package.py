@@ -50,7 +50,7 @@ ORDER = (
     ("samples.people",),
     ("samples",),
     ("evaluation", "evaluation.metrics", "evaluation.sets"),
-    ("evaluation.fitting", "evaluation.identification"),
+    ("evaluation.fitting", "evaluation.identification", "evaluation.videos"),
     ("evaluation.report",),
     ("training", "training.augment", "training.curves", "training.faces"),
     ("training.batches", "training.layers"),

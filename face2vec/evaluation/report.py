@@ -126,13 +126,16 @@ class Report:
                 yield "</tbody></table>"
 
 
-def pairs_report(title: str, faces: NamedFaces, view_2: Sequence[Pair] = ()) -> Report:
+def pairs_report(
+    title: str, faces: NamedFaces, folds_of: Sequence[Pair] = (), *, things: str = "photo"
+) -> Report:
     """How well pairs of one person are told from pairs of two.
 
     Args:
         title: of the report.
         faces: all of them; each is compared with every other.
-        view_2: LFW's pairs, for the accuracy in ten folds.
+        folds_of: pairs such as LFW's View 2, for the accuracy in ten folds.
+        things: ``"photo"``, or ``"video"``, of which the worst pairs are not shown.
     """
     pairs = all_pairs(faces.embeddings, faces.people, faces.counts, max(FARS))
     accepts = with_intervals(pairs, FARS)
@@ -144,12 +147,12 @@ def pairs_report(title: str, faces: NamedFaces, view_2: Sequence[Pair] = ()) -> 
         "eer": equal_error_rate(pairs),
         "tar": [one._asdict() for one in accepts],
     }
-    rows = [*_about_rows(faces)]
+    rows = [*_about_rows(faces, things)]
     worst: list[WorstPair] = []
-    if view_2:
-        similarities = _similarities(faces, view_2)
-        same = np.array([pair.same for pair in view_2])
-        folds = ten_folds(similarities, same, np.array([pair.fold for pair in view_2]))
+    if folds_of:
+        similarities = _similarities(faces, folds_of)
+        same = np.array([pair.same for pair in folds_of])
+        folds = ten_folds(similarities, same, np.array([pair.fold for pair in folds_of]))
         figures |= {
             "view_2_accuracy": folds.mean,
             "view_2_standard_error": folds.standard_error,
@@ -157,11 +160,12 @@ def pairs_report(title: str, faces: NamedFaces, view_2: Sequence[Pair] = ()) -> 
             "view_2_pairs_without_a_face": folds.missing,
         }
         rows += [
-            ("View 2 accuracy, ten folds ± standard error",
+            ("View 2 accuracy, ten folds ± standard error" if things == "photo" else
+             "Accuracy, ten folds ± standard error",
              f"{folds.mean:.2%} ± {folds.standard_error:.2%}"),
-            ("… pairs with a photo without a face, counted as wrong", f"{folds.missing:,}"),
+            (f"… pairs with a {things} without a face, counted as wrong", f"{folds.missing:,}"),
         ]  # fmt: skip
-        worst = _worst(faces, view_2, similarities)
+        worst = _worst(faces, folds_of, similarities) if things == "photo" else []
     rows += [_accepts_row(one) for one in accepts]
     rows += [
         ("… of all pairs, of one person and of two",
@@ -212,10 +216,10 @@ def _about(faces: NamedFaces) -> dict[str, Any]:
     }
 
 
-def _about_rows(faces: NamedFaces) -> list[tuple[str, str]]:
+def _about_rows(faces: NamedFaces, things: str = "photo") -> list[tuple[str, str]]:
     return [
-        ("Photos, of people", f"{faces.counts.sum():,}, {len(faces.names):,}"),
-        ("Photos in which no face was found", f"{faces.without_face:,}"),
+        (f"{things.capitalize()}s, of people", f"{faces.counts.sum():,}, {len(faces.names):,}"),
+        (f"{things.capitalize()}s in which no face was found", f"{faces.without_face:,}"),
     ]
 
 

@@ -1,0 +1,178 @@
+"""Videos whose people are known, as YouTube Faces has them: frames, faces, and pairs in ten folds.
+
+Two videos are as similar as, in the mean, all pairs of the faces in their first hundred frames
+with a face (Schroff et al., FaceNet, 2015, section 5.7). That is the product of the two means of
+their embeddings, so a video is kept as one mean, whose length is below 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.engine import Face2Vec
+from face2vec.errors import MissingExtraError, PhotoError, SettingsError
+from face2vec.evaluation.sets import NamedFaces, Pair
+from face2vec.photos import PhotoLike
+from face2vec.records import Face
+
+SPLITS = "splits.txt"
+FOLDERS = ("", "frame_images_DB", "aligned_images_DB")
+"""Where the videos may lie; the last two are what YouTube Faces calls them."""
+FRAMES = 100
+LABELS = "labeled_faces.txt"
+
+
+def youtube_pairs(folder: Path) -> list[Pair]:
+    """The pairs of videos that ``splits.txt`` in a folder names.
+
+    A line is a fold from 1 on, two videos as NAME/NUMBER, and 1 for one person or 0 for two,
+    with commas between. A video is a folder of frames, or a film of that name.
+
+    Raises:
+        SettingsError: there is no such file, it is not of that form, or a video is not there.
+    """
+    file = folder.resolve() / SPLITS
+    if not file.is_file():
+        raise SettingsError(f"{folder} has no {SPLITS}, which says which videos are compared")
+    pairs = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        cells = [cell.strip() for cell in line.split(",")]
+        if not cells[0].isdecimal():  # the line of titles, or an empty one
+            continue
+        if len(cells) < 4 or cells[3] not in ("0", "1"):
+            raise SettingsError(f"{file}, line {number}: not a fold, two videos and 0 or 1")
+        first, second = (_video(folder.resolve(), name, file, number) for name in cells[1:3])
+        pairs.append(Pair(first, second, cells[3] == "1", int(cells[0]) - 1))
+    if len({pair.fold for pair in pairs}) < 2:
+        raise SettingsError(f"{file} has pairs in fewer than two folds")
+    return pairs
+
+
+def named_videos(
+    pairs: Iterable[Pair], *, model: str | Path | None = None, progress: bool = False
+) -> NamedFaces:
+    """A mean embedding of each video in some pairs; people are the folders of the videos.
+
+    In each frame it is the face nearest the place that YouTube Faces labels, else the middle.
+
+    Args:
+        pairs: of videos, see `youtube_pairs`.
+        model: as `Face2Vec` takes it.
+        progress: show a bar on standard error.
+
+    Returns:
+        As of photos; ``embeddings`` are means and not of unit length. Videos in which no frame
+        has a face are left out.
+
+    Raises:
+        MissingExtraError: a video is a film, and PyAV is not installed.
+        PhotoError: a film cannot be read.
+        ModelError: the model cannot be had or loaded.
+    """
+    from tqdm import tqdm
+
+    videos = sorted({video for pair in pairs for video in (pair.first, pair.second)})
+    names = sorted({video.parent.name for video in videos})
+    found: list[tuple[Path, Face, NDArray[np.float32]]] = []
+    with Face2Vec(model=model) as engine:
+        made_with = engine.encoder.model
+        for video in tqdm(videos, unit="video", disable=not progress, dynamic_ncols=True):
+            faces = list(islice(_faces(engine, video), FRAMES))
+            rows = [face.embedding for face in faces if face.embedding is not None]
+            if rows:
+                found.append((video, faces[0], np.mean(rows, axis=0, dtype=np.float32)))
+    numbers = {name: number for number, name in enumerate(names)}
+    return NamedFaces(
+        tuple(video for video, _, _ in found),
+        tuple(face.box for _, face, _ in found),
+        np.arange(len(found)),
+        np.stack([mean for _, _, mean in found]) if found else np.empty((0, 0), np.float32),
+        np.array([numbers[video.parent.name] for video, _, _ in found], np.int64),
+        tuple(names),
+        np.bincount([numbers[video.parent.name] for video in videos], minlength=len(names)),
+        made_with.description.key,
+        made_with.fingerprint,
+    )
+
+
+def frames_of(video: Path) -> Iterator[tuple[str, PhotoLike]]:
+    """Name and photo of each frame: the files of a folder by the numbers in their names, or a film.
+
+    Raises:
+        MissingExtraError: it is a film, and PyAV is not installed.
+        PhotoError: the film cannot be read.
+    """
+    if video.is_dir():
+        files = [file for file in video.iterdir() if file.is_file()]
+        yield from ((file.name, file) for file in sorted(files, key=_by_numbers))
+        return
+    try:
+        av = importlib.import_module("av")
+    except ImportError as error:
+        raise MissingExtraError("reading a film", "av", "video") from error
+    try:
+        with av.open(str(video)) as film:
+            for number, frame in enumerate(film.decode(video=0)):
+                yield str(number), frame.to_ndarray(format="rgb24")
+    except (av.error.FFmpegError, IndexError) as error:
+        raise PhotoError(str(video), "no film", str(error)) from error
+
+
+def _faces(engine: Face2Vec, video: Path) -> Iterator[Face]:
+    """One face of each frame that has one."""
+    places = _labelled(video)
+    names: list[str] = []
+
+    def photos() -> Iterator[PhotoLike]:
+        for name, photo in frames_of(video):
+            names.append(name)
+            yield photo
+
+    frames = engine.encoder.stream(photos(), engine.encoder.read)
+    for number, frame in enumerate(frames):
+        if frame.faces:
+            middle = frame.width / 2, frame.height / 2
+            x, y = places.get(names[number], middle)
+            yield min(frame.faces, key=lambda face: _away(face, x, y))
+
+
+def _away(face: Face, x: float, y: float) -> float:
+    left, top, right, bottom = face.box
+    return math.hypot((left + right) / 2 - x, (top + bottom) / 2 - y)
+
+
+def _labelled(video: Path) -> dict[str, tuple[float, float]]:
+    r"""Middle of the labelled face by frame, from lines such as ``Ann\0\0.1.jpg,0,160,120,…``."""
+    file = video.parent.with_name(f"{video.parent.name}.{LABELS}")
+    if not file.is_file():
+        return {}
+    places = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        cells = line.split(",")
+        parts = re.split(r"[\\/]", cells[0])
+        if len(cells) > 3 and len(parts) == 3 and parts[1] == video.name:
+            places[parts[2]] = float(cells[2]), float(cells[3])
+    return places
+
+
+def _video(folder: Path, name: str, file: Path, line: int) -> Path:
+    for root in FOLDERS:
+        place = folder / root / name
+        if place.is_dir():
+            return place
+        films = sorted(place.parent.glob(f"{place.name}.*")) if place.parent.is_dir() else []
+        if films:
+            return films[0]
+    raise SettingsError(f"{file}, line {line}: no video {name} in {folder}")
+
+
+def _by_numbers(file: Path) -> tuple[list[int], str]:
+    return [int(number) for number in re.findall(r"\d+", file.stem)], file.name
