@@ -2,53 +2,35 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
-from face2vec.cascade import CASCADE_VERSION, DetectorSettings
+from face2vec.engine_opened import Query, Source, own_record, unit_rows
+from face2vec.engine_people import PeopleEngine, Who
 from face2vec.errors import (
-    CalibrationError,
     GalleryError,
-    GalleryMismatchError,
-    GalleryNotFoundError,
-    NoFaceError,
     PhotoError,
     SettingsError,
 )
 from face2vec.gallery import Gallery, Removed, Snapshot, StoredFace, StoredFaces
-from face2vec.models import DEFAULT_MODEL, LoadedModel, calibration_of, load_model
-from face2vec.photos import MAX_PIXELS, PhotoLike, find_photos
-from face2vec.records import Face, Forgotten, Identified, Match, Person, Photo
+from face2vec.photos import PhotoLike, find_photos
+from face2vec.records import Face, Match, Photo
 from face2vec.results import Found, Matches
 from face2vec.runtime import choose_runtime, detector_runtime
 
 if TYPE_CHECKING:
     from face2vec.building import BuildSummary
-    from face2vec.encoder import Encoder
-    from face2vec.indexing import GalleryIndex
     from face2vec.layout import By
-    from face2vec.people.finding import PeopleSummary
-
-log = logging.getLogger("face2vec")
 
 LAYOUTS_AT_ONCE = 256  # of which it is looked up whether they are similar enough
 
-Source = str | os.PathLike[str]
-Who = int | str | Person
-Query = PhotoLike | Photo | Face | NDArray[np.float32] | Sequence[PhotoLike | Photo]
 
-
-class Face2Vec:
+class Face2Vec(PeopleEngine):
     """Face retrieval over a photo collection.
 
     Without a gallery it encodes photos. With one it also adds photos to it and
@@ -71,116 +53,6 @@ class Face2Vec:
         GalleryError: the gallery cannot be opened.
         SettingsError: a setting out of its range.
     """
-
-    def __init__(
-        self,
-        gallery: Source | None = None,
-        *,
-        model: Source | None = None,
-        detector: DetectorSettings | None = None,
-        runtime: str = "auto",
-        threads: int | None = None,
-        index: str = "auto",
-        max_pixels: int = MAX_PIXELS,
-    ) -> None:
-        self._folder = None if gallery is None else Path(gallery).absolute()
-        self._wanted_model = model
-        self._wanted_detector = detector
-        self._wanted_index = index
-        self._runtime_wish = runtime
-        self._threads = threads
-        self._max_pixels = max_pixels
-        self._lock = threading.RLock()
-        self._gallery: Gallery | None = None
-        self._model: LoadedModel | None = None
-        self._encoder: Encoder | None = None
-        self._index: GalleryIndex | None = None
-        self._calibration: tuple[Calibration | None] | None = None
-        if self._folder is not None:
-            try:
-                self._gallery = Gallery.open(self._folder)
-            except GalleryNotFoundError:
-                log.info("no gallery at %s yet", self._folder)
-            else:
-                self._check_detector(self._gallery)
-                if model is not None:
-                    self._check_model(self._gallery, self._load_model())
-
-    def __enter__(self) -> Face2Vec:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"Face2Vec({str(self._folder) if self._folder else ''!r})"
-
-    def close(self) -> None:
-        """Close the gallery and let the worker threads end."""
-        if self._encoder is not None:
-            self._encoder.close()
-            self._encoder = None
-        if self._gallery is not None:
-            self._gallery.close()
-            self._gallery = None
-        self._index = None
-
-    # Encoding
-
-    @property
-    def detector(self) -> DetectorSettings:
-        """What counts as a face."""
-        if self._gallery is not None:
-            return DetectorSettings(**self._gallery.fingerprint["detector"])
-        return self._wanted_detector or DetectorSettings()
-
-    @property
-    def encoder(self) -> Encoder:
-        """The networks, loaded at first use."""
-        with self._lock:
-            if self._encoder is None:
-                from face2vec.encoder import Encoder
-
-                runtime = choose_runtime(self._runtime_wish, self._threads)
-                self._encoder = Encoder(
-                    self._load_model(), self.detector, runtime, self._max_pixels
-                )
-            return self._encoder
-
-    def encode(self, photo: PhotoLike | Photo) -> list[Face]:
-        """Faces of one photo with their embeddings, most confident first; [] if there are none.
-
-        Args:
-            photo: a path, bytes, a PIL image, an RGB uint8 array or an opened `Photo`.
-
-        Raises:
-            PhotoError: the photo cannot be read.
-            ModelError: the model cannot be had or loaded.
-        """
-        return self.encoder.encode(self._open(photo))
-
-    def bulk_encode(
-        self,
-        photos: Iterable[PhotoLike | Photo],
-        *,
-        on_error: Callable[[PhotoError], None] | None = None,
-    ) -> Iterator[list[Face]]:
-        """Faces of many photos, one list a photo, in order, while the next are being worked on.
-
-        Args:
-            photos: anything that `encode` takes; read only as fast as needed.
-            on_error: called with each photo that cannot be read, which then
-                gives an empty list; without it the error is raised in its place.
-        """
-        for encoded in self.encoder.stream(photos, self._open):
-            if encoded.error is not None:
-                if on_error is None:
-                    raise encoded.error
-                on_error(encoded.error)
-            yield list(encoded.faces)
-
-    def _open(self, photo: PhotoLike | Photo) -> Photo:
-        return photo if isinstance(photo, Photo) else self.encoder.read(photo)
 
     # Building
 
@@ -266,20 +138,18 @@ class Face2Vec:
         gallery = self._readable()
         if k < 1:
             raise SettingsError(f"k must be at least 1, not {k}")
-        if far is not None:
-            least = self.calibration.threshold(far)
-            min_similarity = least if min_similarity is None else max(least, min_similarity)
+        least = self._least(min_similarity, far)
         name, faces, embeddings, source = self._query(query, gallery)
         if not len(embeddings):
             return []
-        itself = _own_record(query, gallery) if isinstance(query, Face) else None
+        itself = own_record(query, gallery) if isinstance(query, Face) else None
         with gallery.snapshot(mapped=True) as now:
             with self._index_of(gallery).at(now) as index:
                 wanted = k if itself is None else k + 1
                 similarities, ids = index.search(embeddings, wanted, now.embeddings)
                 among = len(index)
-            if itself is not None or min_similarity is not None:
-                lowest = -1.0 if min_similarity is None else min_similarity
+            if itself is not None or least is not None:
+                lowest = -1.0 if least is None else least
                 for n, row in enumerate(similarities):
                     keep = row >= lowest
                     if itself is not None:
@@ -330,9 +200,7 @@ class Face2Vec:
         gallery = self._readable()
         if k < 1:
             raise SettingsError(f"k must be at least 1, not {k}")
-        if far is not None:
-            least = self.calibration.threshold(far)
-            min_similarity = least if min_similarity is None else max(least, min_similarity)
+        least = self._least(min_similarity, far)
         name, faces, embeddings, source = self._query(query, gallery)
         with gallery.snapshot() as now:
             ids, points, sizes = now.landmarks()
@@ -354,7 +222,7 @@ class Face2Vec:
             for face, embedding, one in zip(faces, embeddings, asked, strict=True):
                 apart = distances(one, known)
                 order = np.argsort(apart, kind="stable")
-                nearest = _similar_enough(now, ids[order], embedding, k, min_similarity)
+                nearest = _similar_enough(now, ids[order], embedding, k, least)
                 found.append((face, [(float(apart[order[n]]), i, s) for n, i, s in nearest]))
             everyone = {i for _, best in found for _, i, _ in best}
             stored = now.faces(sorted(everyone))
@@ -363,28 +231,14 @@ class Face2Vec:
             Found(name, face, Matches(_laid_out(records, best)), source) for face, best in found
         ]
 
+    def _least(self, min_similarity: float | None, far: float | None) -> float | None:
+        """The higher of a similarity and the one that a false accept rate asks for."""
+        if far is None:
+            return min_similarity
+        least = self.calibration.threshold(far)
+        return least if min_similarity is None else max(least, min_similarity)
+
     # Verifying
-
-    @property
-    def calibration(self) -> Calibration:
-        """What similarities mean: the gallery's own where it has one, else the model's.
-
-        Raises:
-            CalibrationError: neither has one.
-        """
-        if self._gallery is not None:
-            found = self._calibrated(self._gallery)
-            key = self._gallery.fingerprint["model"]["key"]
-        else:
-            model = self._load_model()
-            key = model.description.key
-            found = calibration_of(key, model.fingerprint, model.origin)
-        if found is None:
-            raise CalibrationError(
-                f"what a similarity means is not known for the model {key!r}. "
-                "Fit it on photos whose people are known: face2vec calibrate PEOPLE"
-            )
-        return found
 
     def calibrate(self, calibration: Calibration) -> None:
         """Keep with the gallery what similarities mean for it.
@@ -400,16 +254,6 @@ class Face2Vec:
         with gallery.writing():
             gallery.calibrate(calibration)
         self._calibration = None
-
-    def _calibrated(self, gallery: Gallery) -> Calibration | None:
-        """The gallery's calibration or its model's, read once, without loading the model."""
-        if self._calibration is None:
-            made = gallery.fingerprint["model"]
-            self._calibration = (
-                gallery.calibration()
-                or calibration_of(made["key"], made["weights"], made["origin"]),
-            )
-        return self._calibration[0]
 
     def verify(
         self,
@@ -444,7 +288,7 @@ class Face2Vec:
     def _side(self, query: PhotoLike | Photo | Face | NDArray[np.float32]) -> NDArray[np.float32]:
         """Embedding (d,), or embeddings (n, d), of one side of a comparison."""
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
-            rows = _unit_rows(query, self._load_model().description.dimension)
+            rows = unit_rows(query, self._load_model().description.dimension)
             return rows if query.ndim == 2 else rows[0]
         if isinstance(query, Face):
             if query.embedding is not None:
@@ -452,221 +296,6 @@ class Face2Vec:
             return self._embedding_of(query, self._readable())
         embedding: NDArray[np.float32] = self._one_person([cast("PhotoLike | Photo", query)])[2][0]
         return embedding
-
-    def _query(
-        self, query: Query, gallery: Gallery
-    ) -> tuple[str, Sequence[Face | None], NDArray[np.float32], Any]:
-        """(name, faces, embeddings, what the faces can be cut from) of whatever was asked about."""
-        if isinstance(query, Face):
-            return "<face>", [query], self._embedding_of(query, gallery)[None], None
-        if isinstance(query, np.ndarray) and query.dtype.kind == "f":
-            embeddings = _unit_rows(query, gallery.dimension)
-            return "<embedding>", [None] * len(embeddings), embeddings, None
-        self._check_model(gallery, self._load_model())
-        if isinstance(query, list | tuple):
-            return self._one_person(query)
-        photo = self._open(cast("PhotoLike | Photo", query))
-        faces = self.encoder.encode(photo)
-        rows = [face.embedding for face in faces if face.embedding is not None]
-        embeddings = np.stack(rows) if rows else np.empty((0, 0), np.float32)
-        return photo.name, faces, embeddings, photo.source
-
-    def _embedding_of(self, face: Face, gallery: Gallery) -> NDArray[np.float32]:
-        if face.embedding is not None:
-            return face.embedding
-        own = _own_record(face, gallery)
-        if own is None or own.embedding is None:
-            raise SettingsError(
-                f"{face!r} has no embedding and is not in the gallery; search with a face from "
-                "encode() or from a match"
-            )
-        return own.embedding
-
-    def _one_person(
-        self, photos: Sequence[PhotoLike | Photo]
-    ) -> tuple[str, list[Face], NDArray[np.float32], Any]:
-        """The largest face of each photo, and the mean of their embeddings."""
-        opened = [self._open(photo) for photo in photos]
-        name = ", ".join(photo.name for photo in opened)
-        largest = []
-        for faces, photo in zip(self.bulk_encode(opened), opened, strict=True):
-            if len(faces) > 1:
-                log.warning("%s: took the largest of %d faces", photo.name, len(faces))
-            if faces:
-                largest.append((max(faces, key=lambda face: face.area), photo))
-        if not largest:
-            raise NoFaceError(f"no face found in any of: {name}. Give photos that show the person")
-        if len(largest) < len(opened):
-            log.warning("no face in %d of %d photos", len(opened) - len(largest), len(opened))
-        total = np.sum([f.embedding for f, _ in largest if f.embedding is not None], axis=0)
-        mean = (total / np.linalg.norm(total)).astype(np.float32)
-        face, photo = max(largest, key=lambda pair: pair[0].area)
-        return name, [face.with_embedding(mean)], mean[None], photo.source
-
-    # People
-
-    def find_people(self, *, again: bool = False) -> PeopleSummary:
-        """Group the faces that are nobody's yet into people, or let them join people.
-
-        Who somebody is stays as it was: people keep their numbers, names and faces.
-
-        Args:
-            again: group all faces anew but those of which somebody said who they are.
-
-        Raises:
-            CalibrationError: what similarities mean is not known for the gallery's model.
-            GalleryLockedError: another process is writing to the gallery.
-            MissingExtraError: SciPy is not installed.
-        """
-        from face2vec.people.finding import find_people
-
-        gallery, calibration = self._readable(), self.calibration
-        with gallery.writing():
-            return find_people(gallery, self._index_of(gallery), calibration, again=again)
-
-    def people(self) -> list[Person]:
-        """Everybody in the gallery, those with most faces first."""
-        return self._readable().people()
-
-    def person(self, who: Who) -> Person:
-        """Somebody by number or name.
-
-        Raises:
-            GalleryError: there is no such person.
-        """
-        return who if isinstance(who, Person) else self._readable().person(who)
-
-    def faces_of(self, who: Who) -> list[StoredFace]:
-        """Somebody's faces, without embeddings, and the photos that they are in."""
-        return self._readable().faces(self.person(who).faces, with_embeddings=False)
-
-    def name(self, who: Who, name: str | None) -> Person:
-        """Give somebody a name, or take it away with None.
-
-        Raises:
-            GalleryError: somebody else has that name.
-        """
-        return self._said(who, lambda gallery, i: gallery.name(i, name))
-
-    def merge(self, who: Who, *others: Who) -> Person:
-        """Say that others are the same person as the first, who keeps the number.
-
-        Raises:
-            GalleryError: they have different names.
-        """
-        numbers = [self.person(other).id for other in others]
-        mine = self.person(who).id
-        if not numbers or mine in numbers or len(set(numbers)) < len(numbers):
-            raise SettingsError("name two people or more, each once, to merge them")
-        return self._said(who, lambda gallery, i: gallery.merge(i, numbers))
-
-    def split(self, who: Who, *faces: int) -> Person:
-        """Make a new person of some faces of somebody.
-
-        Args:
-            who: the person that they are taken from.
-            faces: their numbers.
-
-        Raises:
-            GalleryError: a face is not one of that person.
-        """
-        new: list[int] = []
-        self._said(who, lambda gallery, i: new.append(gallery.split(i, faces)))
-        return self.person(new[0])
-
-    def this_person(self, who: Who | None, *faces: int) -> Person:
-        """Say that faces are of somebody, or, with None, of a new person."""
-        gallery = self._readable()
-        known = None if who is None else self.person(who).id
-        if len(gallery.faces(faces, with_embeddings=False)) < len(set(faces)) or not faces:
-            raise SettingsError(f"name faces of the gallery by their numbers, not {faces}")
-        with gallery.writing():
-            number = gallery.this_person(known, faces)
-        return self.person(number)
-
-    def not_this_person(self, who: Who, *faces: int) -> Person:
-        """Say that faces are not of somebody; they are nobody's until people are found again.
-
-        Raises:
-            GalleryError: a face is not one of that person.
-        """
-        return self._said(who, lambda gallery, i: gallery.not_this_person(i, faces))
-
-    def undo(self) -> str:
-        """Take back what was said last of people; returns what that was.
-
-        Raises:
-            GalleryError: there is nothing to take back.
-        """
-        gallery = self._readable()
-        with gallery.writing():
-            return gallery.undo()
-
-    def identify(
-        self, query: PhotoLike | Photo | Face, *, at_least: float = 0.5, candidates: int = 3
-    ) -> list[Identified]:
-        """Who each face of a photo is, out of the people with names.
-
-        Args:
-            query: a photo, or a face.
-            at_least: how likely somebody has to be to be named, 0…1.
-            candidates: how many people to give with each face.
-
-        Returns:
-            One entry a face; somebody's whose probability is lower is unknown.
-
-        Raises:
-            CalibrationError: what similarities mean is not known for the gallery's model.
-            PhotoError: the photo cannot be read.
-        """
-        from face2vec.people.recognition import probabilities, ranked
-
-        gallery, calibration = self._readable(), self.calibration
-        _, faces, embeddings, _ = self._query(query, gallery)
-        with gallery.snapshot() as now:
-            named = {p.id: p for p in now.people() if p.name is not None and p.faces}
-            ids = np.array([i for p in named.values() for i in p.faces], np.int64)
-            whose = np.array([p.id for p in named.values() for _ in p.faces], np.int64)
-            known = now.embeddings(ids) if len(ids) else None
-        people: list[Person] = []
-        shares = np.zeros((len(embeddings), 0))
-        if known is not None and len(embeddings):
-            numbers, shares = probabilities(embeddings, known, whose, calibration)
-            people = [named[i] for i in numbers.tolist()]
-        found = []
-        for face, row in zip(faces, shares, strict=True):
-            assert face is not None
-            best = ranked(people, row, candidates)
-            sure = [one for one in best[:1] if one[1] >= at_least]
-            person, probability = sure[0] if sure else (None, 1.0 - float(row.sum()))
-            found.append(Identified(face, person, probability, tuple(best)))
-        return found
-
-    def forget(self, who: Who) -> Forgotten:
-        """Delete somebody: faces, embeddings, name, and photos that show nobody else.
-
-        The photos' files stay where they are, and only their hashes here, so that they are not
-        taken in again. What is left in the gallery's files is looked at afterwards.
-
-        Raises:
-            GalleryError: there is no such person, or the gallery cannot be written.
-        """
-        from face2vec.people.forgetting import traces
-
-        gallery = self._readable()
-        person = self.person(who)
-        stored = gallery.faces(person.faces)
-        with gallery.writing():
-            removed = gallery.forget(person.id)
-            self._index_of(gallery).rebuild()
-        left = traces(gallery.folder, person, stored)
-        return Forgotten(person.id, removed.faces, removed.photos, tuple(left))
-
-    def _said(self, who: Who, say: Callable[[Gallery, int], object]) -> Person:
-        gallery, number = self._readable(), self.person(who).id
-        with gallery.writing():
-            say(gallery, number)
-        return self.person(number)
 
     # Keeping
 
@@ -736,101 +365,6 @@ class Face2Vec:
             "detector_runtime": detector_runtime(runtime).describe(),
         }
 
-    # Opening
-
-    def _index_of(self, gallery: Gallery) -> GalleryIndex:
-        with self._lock:
-            if self._index is None:
-                from face2vec.indexing import GalleryIndex
-
-                self._index = GalleryIndex(gallery, self._wanted_index)
-            return self._index
-
-    def _load_model(self) -> LoadedModel:
-        with self._lock:
-            if self._model is None:
-                wanted = self._wanted_model
-                if wanted is None and self._gallery is not None:
-                    wanted = self._gallery.fingerprint["model"]["origin"]
-                self._model = load_model(DEFAULT_MODEL if wanted is None else wanted)
-            return self._model
-
-    def _readable(self) -> Gallery:
-        if self._folder is None:
-            raise SettingsError(
-                "this Face2Vec has no gallery; name a folder: Face2Vec('indexes/family')"
-            )
-        if self._gallery is None:
-            try:
-                self._gallery = Gallery.open(self._folder)
-            except GalleryNotFoundError as error:
-                raise GalleryNotFoundError(
-                    f"there is no gallery at {self._folder} yet; add photos to it first"
-                ) from error
-        return self._gallery
-
-    def _writable(self) -> Gallery:
-        """The gallery, made if it is not there, of this very model."""
-        model = self._load_model()
-        if self._folder is not None and self._gallery is None:
-            try:
-                self._gallery = Gallery.open(self._folder)
-            except GalleryNotFoundError:
-                model = self.encoder.model  # one that cannot be loaded leaves no gallery behind
-                fingerprint = _fingerprint(model, self.detector)
-                self._gallery = Gallery.create(
-                    self._folder, fingerprint, model.description.dimension
-                )
-        gallery = self._readable()
-        self._check_detector(gallery)
-        self._check_model(gallery, model)
-        return gallery
-
-    def _check_model(self, gallery: Gallery, model: LoadedModel) -> None:
-        version = gallery.fingerprint["cascade"]
-        if version != CASCADE_VERSION:
-            raise GalleryMismatchError(
-                f"the gallery {gallery.folder} was made with version {version} of the cascade, "
-                f"this face2vec has version {CASCADE_VERSION} and cuts faces in another way: use "
-                "the face2vec that made it, or make a new gallery"
-            )
-        made = {k: v for k, v in gallery.fingerprint["model"].items() if k != "origin"}
-        mine = {k: v for k, v in _model_fingerprint(model).items() if k != "origin"}
-        if made != mine:
-            raise GalleryMismatchError(
-                f"the gallery {gallery.folder} was made with model {_words(made, mine)}; "
-                f"this is model {_words(mine, made)}. Embeddings of different models cannot be "
-                "compared: use the gallery's model, or make a new gallery"
-            )
-
-    def _check_detector(self, gallery: Gallery) -> None:
-        made, wanted = gallery.fingerprint["detector"], self._wanted_detector
-        if wanted is not None and wanted.to_dict() != made:
-            mine = wanted.to_dict()
-            differ = ", ".join(f"{k} {made[k]} not {mine[k]}" for k in mine if made[k] != mine[k])
-            raise GalleryMismatchError(
-                f"the gallery {gallery.folder} was made with other detector settings: {differ}. "
-                "Leave them out to use the gallery's, or make a new gallery"
-            )
-
-
-def _own_record(face: Face, gallery: Gallery) -> Face | None:
-    """The gallery's record of a face; None where its id is another's, as from another gallery."""
-    for stored in gallery.faces([] if face.id is None else [face.id]):
-        own = stored.face
-        same_place = (own.box, own.landmarks, own.confidence) == (
-            face.box,
-            face.landmarks,
-            face.confidence,
-        )
-        if not same_place:
-            continue
-        if own.embedding is None or face.embedding is None:
-            return own
-        if np.array_equal(own.embedding, face.embedding):
-            return own
-    return None
-
 
 def _matches(
     stored: StoredFaces,
@@ -882,50 +416,3 @@ def _laid_out(
         one = records[i]
         yield Match(rank, min(max(cosine, -1.0), 1.0), one.face, one.photo, one.copies,
                     layout=apart)  # fmt: skip
-
-
-def _unit_rows(query: NDArray[Any], dimension: int) -> NDArray[np.float32]:
-    """Embeddings of a query, (d,) or (n, d), as unit rows (n, d)."""
-    rows: NDArray[np.float32] = np.array(query, dtype=np.float32, ndmin=2)
-    if rows.ndim != 2 or rows.shape[1] != dimension:
-        raise SettingsError(
-            f"the query has shape {query.shape}; embeddings of this gallery are ({dimension},), "
-            f"several of them (n, {dimension})"
-        )
-    for row in rows:
-        length = math.sqrt(row.dot(row))
-        if not 0 < length < math.inf:
-            raise SettingsError("an embedding of the query has no or infinite length")
-        row /= length
-    return rows
-
-
-def _fingerprint(model: LoadedModel, detector: DetectorSettings) -> dict[str, Any]:
-    """All that the embeddings of a gallery depend on, and where the model was found."""
-    return {
-        "cascade": CASCADE_VERSION,
-        "detector": detector.to_dict(),
-        "model": _model_fingerprint(model),
-    }
-
-
-def _model_fingerprint(model: LoadedModel) -> dict[str, Any]:
-    description = model.description
-    return {
-        "origin": model.origin,
-        "key": description.key,
-        "weights": model.fingerprint,
-        "dimension": description.dimension,
-        "input_size": description.input_size,
-        "alignment": description.alignment,
-        "template": None if description.template is None else [*map(list, description.template)],
-        "margin": [description.margin, description.margin_size],
-        "standardization": [description.standardization, description.mean, description.std],
-        "channels": description.channels,
-        "mirror": description.mirror,
-    }
-
-
-def _words(mine: dict[str, Any], other: dict[str, Any]) -> str:
-    differ = ", ".join(f"{k}: {v}" for k, v in mine.items() if other.get(k) != v and k != "key")
-    return f"{mine.get('key')} ({differ})"

@@ -777,7 +777,7 @@ def test_model_that_makes_other_embeddings_is_refused_in_words(
 def test_gallery_of_another_cascade_is_refused(
     folder: Path, faces_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("face2vec.engine.CASCADE_VERSION", 2)
+    monkeypatch.setattr("face2vec.engine_opened.CASCADE_VERSION", 2)
     before = dump(folder)
     with open_engine(folder) as engine:
         with pytest.raises(GalleryMismatchError, match=r"version 1 of the cascade.*has version 2"):

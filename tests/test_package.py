@@ -42,6 +42,8 @@ ORDER = (
     ("building", "indexing", "results"),
     ("people", "people.clustering", "people.forgetting", "people.pages", "people.recognition"),
     ("people.finding",),
+    ("engine_opened",),
+    ("engine_people",),
     ("engine",),
     ("",),  # the package itself
     ("samples.model",),

@@ -51,7 +51,29 @@ class Batches(Protocol):
         """One batch."""
 
 
-class TaughtBatches:
+class ShuffledBatches:
+    """All faces once an epoch, in random order, in batches of one size.
+
+    Args:
+        faces: which.
+        how: the augmentation.
+        side: of the student's crops.
+        size: crops a batch; what is left over at the end of an epoch is left out.
+        seed: decides order and augmentation.
+    """
+
+    def __init__(self, faces: Faces, how: Augmentation, *, side: int, size: int, seed: int) -> None:
+        self._faces, self._how = faces, how
+        self._side, self._size, self._seed = side, size, seed
+
+    def plan(self, epoch: int) -> list[Rows]:
+        """Rows of the faces in each batch of an epoch."""
+        order = np.random.default_rng((self._seed, epoch)).permutation(len(self._faces))
+        starts = range(0, len(order) - self._size + 1, self._size)
+        return [order[start : start + self._size] for start in starts]
+
+
+class TaughtBatches(ShuffledBatches):
     """For distillation: crops, and what the teacher says of the very same ones.
 
     Changed in the same way for both (Beyer et al., Knowledge distillation: a good teacher is
@@ -76,12 +98,8 @@ class TaughtBatches:
         size: int,
         seed: int,
     ) -> None:
-        self._teacher, self._faces = teacher, faces
-        self._how, self._side, self._size, self._seed = how, side, size, seed
-
-    def plan(self, epoch: int) -> list[Rows]:
-        """All faces once, in random order, in full batches; what is left over is left out."""
-        return shuffled(len(self._faces), self._size, (self._seed, epoch))
+        super().__init__(faces, how, side=side, size=size, seed=seed)
+        self._teacher = teacher
 
     def make(self, epoch: int, rows: Rows) -> Batch:
         """One batch."""
@@ -91,7 +109,7 @@ class TaughtBatches:
         return Batch(resized(crops, self._side), {"embedding": self._teacher(crops)})
 
 
-class RememberedBatches:
+class RememberedBatches(ShuffledBatches):
     """For distillation with a teacher that is asked once: what it says of the clean crops.
 
     Its targets do not follow what augmentation does to a crop, which asks the student to see
@@ -119,12 +137,8 @@ class RememberedBatches:
     ) -> None:
         if how.mix:
             raise SettingsError("crops can only be mixed where the teacher sees the mixture")
-        self._targets, self._faces = targets, faces
-        self._how, self._side, self._size, self._seed = how, side, size, seed
-
-    def plan(self, epoch: int) -> list[Rows]:
-        """All faces once, in random order, in full batches; what is left over is left out."""
-        return shuffled(len(self._faces), self._size, (self._seed, epoch))
+        super().__init__(faces, how, side=side, size=size, seed=seed)
+        self._targets = targets
 
     def make(self, epoch: int, rows: Rows) -> Batch:
         """One batch."""
@@ -212,12 +226,6 @@ def remembered_targets(
     with written_whole(path) as stream:
         np.save(stream, targets)
     return targets
-
-
-def shuffled(count: int, size: int, key: tuple[int, ...]) -> list[Rows]:
-    """Rows in random order, in batches of one size; what is left over is left out."""
-    order = np.random.default_rng(key).permutation(count)
-    return [order[start : start + size] for start in range(0, count - size + 1, size)]
 
 
 def augmented(

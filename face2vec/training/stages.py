@@ -21,7 +21,7 @@ from face2vec.errors import SettingsError
 from face2vec.models import LoadedModel, standardize
 from face2vec.runtime import Runtime
 from face2vec.training.augment import Augmentation
-from face2vec.training.batches import Batch, Rows, augmented, resized, shuffled
+from face2vec.training.batches import Batch, Rows, ShuffledBatches, augmented, resized
 from face2vec.training.faces import Faces
 from face2vec.training.layers import Tensor
 from face2vec.training.trainer import CROPS
@@ -118,7 +118,7 @@ class StageTeacher:
         return [*fitting, embeddings.reshape(len(crops), -1)]
 
 
-class StageBatches:
+class StageBatches(ShuffledBatches):
     """Crops, and what each stage of the teacher gives for the very same ones.
 
     Args:
@@ -142,12 +142,8 @@ class StageBatches:
         size: int,
         seed: int,
     ) -> None:
-        self._teacher, self._stages, self._faces = teacher, tuple(stages), faces
-        self._how, self._side, self._size, self._seed = how, side, size, seed
-
-    def plan(self, epoch: int) -> list[Rows]:
-        """All faces once, in random order, in full batches; what is left over is left out."""
-        return shuffled(len(self._faces), self._size, (self._seed, epoch))
+        super().__init__(faces, how, side=side, size=size, seed=seed)
+        self._teacher, self._stages = teacher, tuple(stages)
 
     def make(self, epoch: int, rows: Rows) -> Batch:
         """One batch."""
