@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from face2vec.building import BuildSummary
     from face2vec.cascade import DetectorSettings
     from face2vec.engine import Face2Vec
+    from face2vec.layout import By
     from face2vec.models import ModelDescription
     from face2vec.results import Found
 
@@ -277,6 +278,12 @@ def index_command(
     is_flag=True,
     help="All PHOTOs show one person: search once, with the largest face of each.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(("pose", "framing")),
+    help="Find faces turned alike, or at the same place in their photos, whoever they are.",
+)
+@click.option("--person", metavar="WHO", help="With --layout: faces of this person only.")
 @json_option
 @click.option(
     "--html", "page", type=click.Path(dir_okay=False), help="Write a page with the matches."
@@ -295,6 +302,8 @@ def search_command(
     min_similarity: float | None,
     far: float | None,
     one_person: bool,
+    layout: By | None,
+    person: str | None,
     as_json: bool,
     page: str | None,
     picture: str | None,
@@ -307,12 +316,19 @@ def search_command(
     """
     from face2vec import results
 
+    if (layout and one_person) or (person and not layout):
+        raise click.UsageError("--person needs --layout, and --one-person goes without")
     all_found: list[Found] = []
     unreadable = False
     with _existing(gallery, runtime, threads) as engine:
         for query in [list(photos)] if one_person else photos:
             try:
-                found = engine.search(query, k, min_similarity=min_similarity, far=far)
+                if layout and isinstance(query, str):
+                    found = engine.search_layout(
+                        query, k, by=layout, person=person, min_similarity=min_similarity, far=far
+                    )
+                else:
+                    found = engine.search(query, k, min_similarity=min_similarity, far=far)
             except PhotoError as error:
                 _say_error(error)
                 unreadable = True

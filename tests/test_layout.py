@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from face2vec import Face2Vec
+from face2vec.cli import main
 from face2vec.errors import SettingsError
 from face2vec.layout import distances, layouts
 
@@ -118,3 +121,25 @@ def test_matches_of_layouts_say_how_far_they_are(gallery: Path, hopper: Image.Im
     assert matches.to_text().splitlines()[0] == "rank  layout  similarity  photo"
     assert matches.to_dicts()[0]["layout"] == matches[0].layout
     assert matches.to_dataframe()["layout"].tolist() == [m.layout for m in matches]
+
+
+def search(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, ["search", *map(str, words)])
+
+
+def test_search_command_finds_layouts(gallery: Path, faces_folder: Path) -> None:
+    photo = faces_folder / "hopper.jpg"
+    with Face2Vec(gallery) as engine:
+        expected = engine.search_layout(photo, k=3)[0].matches
+        engine.name(engine.this_person(None, expected[1].face.id), "Ada")
+    done = search(gallery, photo, "--layout", "pose", "-k", "3")
+    assert done.exit_code == 0
+    assert expected.to_text() in done.stdout
+    only = search(gallery, photo, "--layout", "pose", "--person", "Ada", "--json")
+    (match,) = json.loads(only.stdout)["matches"]
+    assert match["face_id"] == expected[1].face.id
+
+
+@pytest.mark.parametrize("words", [["--person", "Ada"], ["--layout", "pose", "--one-person"]])
+def test_search_command_refuses_what_does_not_go_together(gallery: Path, words: list[str]) -> None:
+    assert search(gallery, "who.jpg", *words).exit_code == 2
