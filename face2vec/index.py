@@ -42,7 +42,8 @@ HNSW_BREADTH = 128
 # Among a million, 10 faces a person: 128: 0.744, 256: 0.839, 512: 0.887, 1,024: 0.931; so it grows.
 HNSW_FACES_A_STEP = 1_000
 HNSW_BYTES = 8 * HNSW_LINKS + 32  # a face beside its vector: links, level and id
-# A deleted node stays as a stepping stone and is never returned; too many make it slow.
+# A deleted node stays as a stepping stone, with another's embedding, and is never returned; too
+# many make it slow.
 HNSW_DEAD_SHARE = 0.2
 # ivf, and ivfpq with the exact similarities of 4 k faces or more, by how many of 1,024 lists
 # are searched: 32: 0.965 / 0.999, 64: 0.980 / 1.000, 128: 0.991 / 1.000.
@@ -201,6 +202,23 @@ class FaceIndex:
         if self._dead > HNSW_DEAD_SHARE * self._index.ntotal:
             self._index = _without_dead(self._index)
             self._dead = 0
+        elif gone.any():
+            self._overwrite(np.flatnonzero(gone))
+
+    def _overwrite(self, dead: Ids) -> None:
+        """Leave no embedding of the dead: each node gets that of the face most like it.
+
+        There it goes on leading searches the way that it did. So do nodes that died before and
+        had an embedding of those who died now.
+        """
+        vectors, labels = _vectors(self._index), _labels(self._index)
+        beginnings = vectors[:, :2].copy().view(np.int64)[:, 0]
+        dead = np.flatnonzero((labels < 0) & np.isin(beginnings, beginnings[dead]))
+        found = [ids[0] if len(ids) else -1 for ids in self.search(vectors[dead].copy(), 1)[1]]
+        self._plan = None
+        order = np.argsort(labels)
+        heirs = order[np.minimum(np.searchsorted(labels[order], found), len(order) - 1)]
+        vectors[dead] = np.where((labels[heirs] >= 0)[:, None], vectors[heirs], 0)
 
     def search(
         self, queries: Vectors, k: int, rerank: Callable[[Ids], Vectors] | None = None
@@ -408,14 +426,19 @@ def _labels(index: Any) -> Ids:
     return labels
 
 
+def _vectors(index: Any) -> Vectors:
+    """The embeddings inside an HNSW index, (n, d), to be read and written in place."""
+    storage = faiss.downcast_index(faiss.downcast_index(index.index).storage)
+    vectors: Vectors = faiss.rev_swig_ptr(storage.get_xb(), index.ntotal * index.d)
+    return vectors.reshape(-1, index.d)
+
+
 def _without_dead(index: Any) -> Any:
     labels = _labels(index)
-    storage = faiss.downcast_index(faiss.downcast_index(index.index).storage)
-    vectors = faiss.rev_swig_ptr(storage.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
     alive = labels >= 0
     rebuilt = _untrained("hnsw", index.d, 0)
     if alive.any():
-        rebuilt.add_with_ids(vectors[alive], labels[alive])
+        rebuilt.add_with_ids(_vectors(index)[alive], labels[alive])
     return rebuilt
 
 

@@ -317,6 +317,35 @@ def test_removed_faces_stay_removed_in_a_file(
         assert not set(after) & set(ids[:1000])
 
 
+def test_hnsw_keeps_no_embedding_of_what_was_removed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    vectors = rng.standard_normal((2000, D)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = 7 + 2 * np.arange(2000)
+    index = FaceIndex.build([(ids, vectors)], 2000, D, "hnsw")
+    first, second = np.arange(0, 2000, 13), np.arange(5, 2000, 17)  # some are in both
+    index.remove(ids[first])
+    index.remove(ids[second])
+    gone = np.union1d(first, second)
+    assert len(index) == 2000 - len(gone)
+    index.save(tmp_path / "index.faiss")
+    content = (tmp_path / "index.faiss").read_bytes()
+    assert not any(vectors[row].tobytes() in content for row in gone)
+    left = np.setdiff1d(np.arange(2000), gone)
+    assert all(vectors[row].tobytes() in content for row in left[:50])
+    found = index.search(vectors[left], 1)[1]
+    assert np.mean([mine[0] == i for mine, i in zip(found, ids[left], strict=True)]) > 0.99
+    loaded = FaceIndex.load(tmp_path / "index.faiss")
+    assert not np.isin(np.concatenate(loaded.search(vectors[gone], 3)[1]), ids[gone]).any()
+
+
+def test_hnsw_of_which_all_are_removed_finds_nobody() -> None:
+    vectors = np.eye(D, dtype=np.float32)
+    index = FaceIndex.build([(np.arange(D), vectors)], D, D, "hnsw")
+    index.remove(np.arange(D))
+    assert [len(ids) for ids in index.search(vectors[:2], 3)[1]] == [0, 0]
+
+
 def test_hnsw_with_many_removed_is_built_again(few: tuple[Ids, Vectors]) -> None:
     ids, vectors = few
     index = FaceIndex.build([few], 40, D, "hnsw")
