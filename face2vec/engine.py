@@ -201,19 +201,19 @@ class Face2Vec(PeopleEngine):
         if k < 1:
             raise SettingsError(f"k must be at least 1, not {k}")
         least = self._least(min_similarity, far)
-        name, faces, embeddings, source = self._query(query, gallery)
+        asked_of = query if isinstance(query, Face) else self._open(query)
+        if isinstance(asked_of, Face) and own_record(asked_of, gallery) is None:
+            raise SettingsError("search for the layout of a photo, or of a gallery's face")
+        name, faces, embeddings, source = self._query(asked_of, gallery)
         with gallery.snapshot() as now:
             ids, points, sizes = now.landmarks()
-            if isinstance(query, Face):
-                own = ids == query.id
-                if not own.any():
-                    raise SettingsError("search for the layout of a photo, or of a gallery's face")
+            if isinstance(asked_of, Face):
+                own = ids == asked_of.id
                 asked = layouts(points[own], sizes[own], by)
                 keep = ~own
             else:
-                size = self._open(query)
                 asked = layouts([face.landmarks for face in faces if face is not None],
-                                [(size.width, size.height)] * len(faces), by)  # fmt: skip
+                                [(asked_of.width, asked_of.height)] * len(faces), by)  # fmt: skip
                 keep = np.ones(len(ids), bool)
             if person is not None:
                 keep &= np.isin(ids, self.person(person).faces)

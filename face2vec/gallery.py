@@ -281,13 +281,21 @@ class Gallery:
             f"See who there is with: face2vec people {self.folder}"
         )
 
-    def assign(self, joining: Mapping[int, Sequence[int]], new: Iterable[Sequence[int]]) -> None:
-        """Note what clustering found: faces that join people, and new people by their faces."""
-        self._say(lambda c: gallery_people.assign(c, joining, new))
+    def assign(
+        self,
+        joining: Mapping[int, Sequence[int]],
+        new: Iterable[Sequence[int]],
+        *,
+        again: bool = False,
+    ) -> None:
+        """Note what clustering found: faces that join people, and new people by their faces.
 
-    def release(self) -> None:
-        """Take back all that clustering found and nobody said."""
-        self._say(gallery_people.release)
+        Args:
+            joining: numbers of faces by the person's.
+            new: numbers of the faces of each.
+            again: in its place, of all that was found before and nobody said.
+        """
+        self._say(lambda c: gallery_people.assign(c, joining, new, again=again))
 
     def drop_nobodies(self) -> None:
         """Drop people with neither a name nor a face."""
@@ -349,8 +357,11 @@ class Gallery:
 
     def is_forgotten(self, sha256: bytes) -> bool:
         """Whether a photo of these bytes showed nobody but people who were forgotten."""
-        with self.snapshot() as now:
-            return now.is_forgotten(sha256)
+        session = self._session
+        if session is None:
+            with self.snapshot() as now:
+                return now.is_forgotten(sha256)
+        return session.look_up(gallery_people.FORGOTTEN, sha256) is not None
 
     def _say(self, how: Callable[[Connection], Changed]) -> Changed:
         return self._writer_session().change(how)

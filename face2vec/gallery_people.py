@@ -17,6 +17,8 @@ from face2vec.errors import GalleryError
 from face2vec.gallery_file import Connection
 from face2vec.records import Box, Face, Person
 
+FORGOTTEN = 'SELECT 1 FROM forgotten WHERE sha256 = ? AND "left" IS NULL'
+"""Whether a photo showed nobody but people who were forgotten."""
 SAME_PLACE = 0.5
 """Overlap, intersection over union, from which on two boxes in a photo are of one face."""
 
@@ -57,18 +59,22 @@ def refusals(connection: Connection) -> set[tuple[int, int]]:
 
 
 def assign(
-    connection: Connection, joining: Mapping[int, Sequence[int]], new: Iterable[Sequence[int]]
+    connection: Connection,
+    joining: Mapping[int, Sequence[int]],
+    new: Iterable[Sequence[int]],
+    *,
+    again: bool,
 ) -> None:
-    """Note what clustering found: faces that join people, and new people by their faces."""
+    """Note what clustering found: faces that join people, and new people by their faces.
+
+    With ``again`` in its place: of all that was found before and nobody said.
+    """
+    if again:
+        connection.execute("DELETE FROM memberships WHERE said = 0")
     for person, faces in joining.items():
         _add(connection, person, faces, said=False)
     for faces in new:
         _add(connection, _new(connection, None), faces, said=False)
-
-
-def release(connection: Connection) -> None:
-    """Take back all that clustering found and nobody said; who has a name stays."""
-    connection.execute("DELETE FROM memberships WHERE said = 0")
 
 
 def drop_empty(connection: Connection) -> None:
@@ -203,11 +209,6 @@ def forget(connection: Connection, person: int) -> tuple[int, int]:
     )
     _unsay(connection, person, set(faces))
     return len(faces), photos
-
-
-def is_forgotten(connection: Connection, sha256: bytes) -> bool:
-    """Whether a photo of these bytes showed nobody but people who were forgotten."""
-    return has_whole(boxes_forgotten(connection, sha256))
 
 
 def boxes_forgotten(connection: Connection, sha256: bytes) -> list[Box | None]:

@@ -221,8 +221,8 @@ class Snapshot:
 
     def is_forgotten(self, sha256: bytes) -> bool:
         """Whether a photo of these bytes showed nobody but people who were forgotten."""
-        return has_people(self._connection) and gallery_people.is_forgotten(
-            self._connection, sha256
+        return has_people(self._connection) and bool(
+            self._connection.execute(gallery_people.FORGOTTEN, (sha256,)).fetchone()
         )
 
     def contents(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -169,7 +169,7 @@ def test_undo_passes_over_faces_that_have_gone(gallery: Gallery, tmp_path: Path)
 def test_release_takes_back_what_was_found_and_keeps_what_was_said(gallery: Gallery) -> None:
     two_people(gallery)
     say(gallery, lambda g: g.this_person(2, [6]))
-    say(gallery, lambda g: g.release())
+    say(gallery, lambda g: g.assign({}, [], again=True))
     assert gallery.people() == [Person(2, None, (6,)), Person(1, None, ())]
     say(gallery, lambda g: g.drop_nobodies())
     assert gallery.people() == [Person(2, None, (6,))]

@@ -73,9 +73,7 @@ def find_people(
         joining.setdefault(person, []).extend(ids)
     known = sum(map(len, joining.values()))
     renamed, new = _same_again(new, before, people, refused)
-    if again:
-        gallery.release()
-    gallery.assign(joining | renamed, new)
+    gallery.assign(joining | renamed, new, again=again)
     gallery.drop_nobodies()
     return PeopleSummary(len(gallery.people()), len(new), known, len(still))
 
