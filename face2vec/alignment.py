@@ -40,7 +40,25 @@ def cut_faces(
     Raises:
         PhotoError: it has to be read again in full for a small face, and cannot be.
     """
-    faces = [_full_size(face, photo) for face in found]
+    return cut_known(photo, [_full_size(face, photo) for face in found], model)
+
+
+def cut_known(
+    photo: Photo, faces: Sequence[Face], model: ModelDescription
+) -> tuple[list[Face], ImageArray]:
+    """Faces each with its quality for a model, and their crops.
+
+    Args:
+        photo: the photo that the faces are in.
+        faces: boxes and landmarks in pixels of the full photo.
+        model: which alignment, and the side of the crop.
+
+    Returns:
+        The faces; RGB uint8 (n, side, side, 3).
+
+    Raises:
+        PhotoError: it has to be read again in full for a small face, and cannot be.
+    """
     faces = [replace(face, quality=min(1.0, crop_detail(face, model))) for face in faces]
     return faces, cut_crops(photo, faces, model)
 

@@ -24,6 +24,7 @@ import click
 from face2vec.cli_evaluate import evaluate_commands
 from face2vec.cli_people import PEOPLE_COMMANDS
 from face2vec.cli_train import train_command
+from face2vec.cli_upgrade import upgrade_command
 from face2vec.cli_verify import calibrate_command, verify_command
 from face2vec.errors import Face2VecError, NoFaceError, PhotoError
 from face2vec.pages import printable
@@ -43,7 +44,8 @@ EXIT_CODES = {
     "       search: no match, or no face in the query\n"
     "       check: problems found\n"
     "       verify: two people\n"
-    "       identify: somebody unknown, or no face",
+    "       identify: somebody unknown, or no face\n"
+    "       upgrade: photos are missing, still of the old model",
     USAGE: "the command was not understood",
     ERROR: "an error, told on stderr (with FACE2VEC_DEBUG=1 also where it arose)",
     INTERRUPTED: "stopped by Ctrl-C; what is done is kept",
@@ -144,7 +146,8 @@ def main() -> None:
     """Find a face again in a photo collection."""
 
 
-for one in (train_command, evaluate_commands, verify_command, calibrate_command, *PEOPLE_COMMANDS):
+for one in (train_command, evaluate_commands, verify_command, calibrate_command, *PEOPLE_COMMANDS,
+            upgrade_command):  # fmt: skip
     main.add_command(one)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.alignment import cut_faces
+from face2vec.alignment import cut_faces, cut_known
 from face2vec.cascade import Detector, DetectorSettings
 from face2vec.embedder import BATCH, Embedder
 from face2vec.errors import PhotoError
@@ -118,7 +118,10 @@ class Encoder:
         return _embedded(cut.faces, self.embed(cut.crops))
 
     def stream(
-        self, items: Iterable[Item], read: Callable[[Item], Photo | None]
+        self,
+        items: Iterable[Item],
+        read: Callable[[Item], Photo | None],
+        known: Callable[[Item], Sequence[Face]] | None = None,
     ) -> Iterator[Encoded[Item]]:
         """Encode many photos, one `Encoded` an item, in order.
 
@@ -127,6 +130,8 @@ class Encoder:
             read: opens an item; called in a worker. None stands for one that
                 is not to be encoded and comes out without faces. A `PhotoError`
                 becomes that item's error, any other exception is raised here.
+            known: gives the faces of an item, in pixels of the full photo, where they are
+                not to be searched for; they come out in that order.
         """
         items = iter(items)
         waiting: deque[Future[list[Encoded[Item]]]] = deque()
@@ -136,7 +141,7 @@ class Encoder:
                 while len(waiting) < 2 * self.runtime.threads and (
                     chunk := list(islice(items, CHUNK))
                 ):
-                    waiting.append(self._pool.submit(self._encode_chunk, chunk, read))
+                    waiting.append(self._pool.submit(self._encode_chunk, chunk, read, known))
                 if not waiting:
                     return
                 yield from waiting.popleft().result()
@@ -163,7 +168,10 @@ class Encoder:
         return np.concatenate(list(self._pool.map(self._embedder, parts)))
 
     def _encode_chunk(
-        self, items: list[Item], read: Callable[[Item], Photo | None]
+        self,
+        items: list[Item],
+        read: Callable[[Item], Photo | None],
+        known: Callable[[Item], Sequence[Face]] | None,
     ) -> list[Encoded[Item]]:
         cuts: list[_Cut[Item]] = []
         together: list[tuple[_Cut[Item], Photo]] = []
@@ -171,8 +179,14 @@ class Encoder:
             cut = _Cut(item)
             cuts.append(cut)
             try:
-                if (photo := read(item)) is not None:
+                if (photo := read(item)) is None:
+                    continue
+                if known is None:
                     together.append((cut, photo))
+                else:
+                    cut.width, cut.height = photo.width, photo.height
+                    model = self.model.description
+                    cut.faces, cut.crops = cut_known(photo, known(item), model)
             except PhotoError as error:
                 cut.error = error
             if sum(photo.image.size for _, photo in together) >= 3 * CHUNK_PIXELS:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
 from face2vec.engine_opened import Query, Source, own_record, unit_rows
-from face2vec.engine_people import PeopleEngine, Who
+from face2vec.engine_people import Who
+from face2vec.engine_upgrade import UpgradeEngine
 from face2vec.errors import (
     GalleryError,
     PhotoError,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 LAYOUTS_AT_ONCE = 256  # of which it is looked up whether they are similar enough
 
 
-class Face2Vec(PeopleEngine):
+class Face2Vec(UpgradeEngine):
     """Face retrieval over a photo collection.
 
     Without a gallery it encodes photos. With one it also adds photos to it and
@@ -356,6 +357,7 @@ class Face2Vec(PeopleEngine):
         return {
             "gallery": str(gallery.folder),
             **gallery.counts()._asdict(),
+            "mapped": len(gallery.mapped()),
             "made_with": gallery.fingerprint,
             "dimension": gallery.dimension,
             "index": kind,

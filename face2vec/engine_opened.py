@@ -273,9 +273,10 @@ class OpenedGallery:
                 self._gallery = Gallery.open(self._folder)
             except GalleryNotFoundError:
                 model = self.encoder.model  # one that cannot be loaded leaves no gallery behind
-                fingerprint = _fingerprint(model, self.detector)
                 self._gallery = Gallery.create(
-                    self._folder, fingerprint, model.description.dimension
+                    self._folder,
+                    fingerprint(model, self.detector),
+                    model.description.dimension,
                 )
         gallery = self._readable()
         self._check_detector(gallery)
@@ -283,20 +284,23 @@ class OpenedGallery:
         return gallery
 
     def _check_model(self, gallery: Gallery, model: LoadedModel) -> None:
+        self._check_cascade(gallery)
+        if not of_model(gallery, model):
+            made, mine = gallery.fingerprint["model"], _model_fingerprint(model)
+            raise GalleryMismatchError(
+                f"the gallery {gallery.folder} was made with model {_words(made, mine)}; "
+                f"this is model {_words(mine, made)}. Embeddings of different models cannot be "
+                "compared: use the gallery's model, make a new gallery, or bring this one to the "
+                f"other model: face2vec upgrade {gallery.folder} --model {model.origin}"
+            )
+
+    def _check_cascade(self, gallery: Gallery) -> None:
         version = gallery.fingerprint["cascade"]
         if version != CASCADE_VERSION:
             raise GalleryMismatchError(
                 f"the gallery {gallery.folder} was made with version {version} of the cascade, "
                 f"this face2vec has version {CASCADE_VERSION} and cuts faces in another way: use "
                 "the face2vec that made it, or make a new gallery"
-            )
-        made = {k: v for k, v in gallery.fingerprint["model"].items() if k != "origin"}
-        mine = {k: v for k, v in _model_fingerprint(model).items() if k != "origin"}
-        if made != mine:
-            raise GalleryMismatchError(
-                f"the gallery {gallery.folder} was made with model {_words(made, mine)}; "
-                f"this is model {_words(mine, made)}. Embeddings of different models cannot be "
-                "compared: use the gallery's model, or make a new gallery"
             )
 
     def _check_detector(self, gallery: Gallery) -> None:
@@ -344,7 +348,13 @@ def unit_rows(query: NDArray[Any], dimension: int) -> NDArray[np.float32]:
     return rows
 
 
-def _fingerprint(model: LoadedModel, detector: DetectorSettings) -> dict[str, Any]:
+def of_model(gallery: Gallery, model: LoadedModel) -> bool:
+    """Whether a gallery's embeddings are of this very model, wherever it was found."""
+    made, mine = gallery.fingerprint["model"], _model_fingerprint(model)
+    return {**made, "origin": ""} == {**mine, "origin": ""}
+
+
+def fingerprint(model: LoadedModel, detector: DetectorSettings) -> dict[str, Any]:
     """All that the embeddings of a gallery depend on, and where the model was found."""
     return {
         "cascade": CASCADE_VERSION,

@@ -16,6 +16,7 @@
         ├── GalleryLockedError   another process is writing; says which
         ├── GalleryVersionError  written by a newer face2vec
         ├── GalleryMismatchError made with another model or other settings
+        │   └── GalleryUpgradedError  since it was opened
         └── GalleryDamagedError  the SQLite file is truncated or not a gallery
 
 Messages say what was wrong, where, and what to do; the command line prints
@@ -107,6 +108,10 @@ class GalleryVersionError(GalleryError):
 
 class GalleryMismatchError(GalleryError):
     """The gallery was made with another model or other settings."""
+
+
+class GalleryUpgradedError(GalleryMismatchError):
+    """The gallery was upgraded to another model while it was open; open it again."""
 
 
 class GalleryDamagedError(GalleryError):

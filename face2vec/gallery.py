@@ -46,7 +46,7 @@ from face2vec.gallery_file import (
     write_empty,
     writer_lock,
 )
-from face2vec.gallery_reading import CONTENT, STAT, Changes, Counts, Snapshot, State
+from face2vec.gallery_reading import CONTENT, STAT, Changes, Counts, Snapshot, State, last_change
 from face2vec.gallery_rows import (
     INDEXED,
     NO_FACE,
@@ -56,6 +56,15 @@ from face2vec.gallery_rows import (
     StoredFaces,
     decoded,
     owner_of,
+)
+from face2vec.gallery_upgrade import (
+    Inside,
+    Map,
+    NewEmbeddings,
+    Remade,
+    Switched,
+    replace_mapped,
+    switch,
 )
 from face2vec.gallery_writing import Changed, Removed, Session
 from face2vec.records import Person
@@ -202,7 +211,7 @@ class Gallery:
             )
         try:
             with writer_lock(self.folder):
-                session = self._session = Session(self._file, self._dimension)
+                session = self._session = Session(self._file, self._uuid, self._dimension)
                 try:
                     yield
                 finally:
@@ -397,6 +406,39 @@ class Gallery:
                     )
         return self.remove(list(self.gone()))
 
+    def switch(
+        self,
+        new: NewEmbeddings,
+        mapped_by: Map | None,
+        drop: bool,
+        index: Callable[[Inside, int, State], None],
+    ) -> Switched:
+        """Become a gallery of another model; this object and all others of it end with that.
+
+        Args:
+            new: embeddings of its faces.
+            mapped_by: from old embeddings to new ones, for faces that have no new one.
+            drop: drop photos with such faces instead.
+            index: called with what the gallery will hold, the length of an embedding, and the
+                state in which it will be, before it is so.
+
+        Raises:
+            GalleryError: faces have no new embedding, and neither is given.
+        """
+
+        def how(connection: Connection) -> Switched:
+            done = switch(connection, new, mapped_by, drop)
+            target = new.target
+            state = State(target.new_gallery, *last_change(connection))
+            index(Inside(connection, target.dimension), target.dimension, state)
+            return done
+
+        return self._writer_session().change(how, purge=True)
+
+    def replace_mapped(self, faces: Iterable[Remade]) -> None:
+        """Put true embeddings in the place of mapped ones, in one transaction."""
+        self._writer_session().change(lambda c: replace_mapped(c, faces))
+
     # Reading
 
     def stat_of(self, root: str, path: str) -> tuple[int, int] | None:
@@ -499,6 +541,11 @@ class Gallery:
                 "SELECT value FROM meta WHERE key = ?", (_CALIBRATION,)
             ).fetchone()
         return None if found is None else Calibration.from_json(found[0])
+
+    def mapped(self) -> NDArray[np.int64]:
+        """Numbers of the faces whose embeddings were mapped from an older model's, rising."""
+        with self.snapshot() as now:
+            return now.mapped()
 
     def counts(self) -> Counts:
         """How many photos and faces there are."""

@@ -38,10 +38,10 @@ def problems(connection: Connection, dimension: int) -> Iterator[str]:
         "faces without an embedding": "faces"
         " WHERE NOT EXISTS (SELECT 1 FROM embeddings WHERE face_id = id)",
         "faces that the journal does not know, or calls removed": "faces"
-        f" LEFT JOIN {_COUNT_CHANGES} ON i = id WHERE added IS NOT 1 OR removed IS NOT 0",
+        f" LEFT JOIN {_COUNT_CHANGES} ON i = id WHERE added - removed IS NOT 1",
         "faces that the journal knows and the gallery does not": _COUNT_CHANGES
         + " LEFT JOIN faces ON id = i"
-        " WHERE id IS NULL AND (added IS NOT 1 OR removed IS NOT 1)",
+        " WHERE id IS NULL AND added <> removed",
     }
     for what, where in questions.items():
         (count,) = connection.execute(f"SELECT count(*) FROM {where}").fetchone()

@@ -36,6 +36,11 @@ _PAGE_BYTES = 16384
 _BUSY_SECONDS = 5.0
 _MAPPED_BYTES = 1 << 40  # SQLite takes what it can of it, 2 GB as a rule
 
+LAST_HISTORY = (
+    "1103515245 * coalesce((SELECT history FROM journal ORDER BY position DESC LIMIT 1), 0)"
+)
+"""What the check sum of a journal begins its next line with, in SQL."""
+
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE roots (id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB NOT NULL UNIQUE);
@@ -92,7 +97,7 @@ END;
     # so it differs where two galleries went different ways after one backup. The prime keeps
     # all products below 2^63.
     "@before",
-    "1103515245 * coalesce((SELECT history FROM journal ORDER BY position DESC LIMIT 1), 0)",
+    LAST_HISTORY,
 )
 
 # Who is in the photos: format 3 has this beside what format 2 has.
@@ -120,6 +125,15 @@ CREATE TABLE forgotten (
     "left" REAL, "top" REAL, "right" REAL, "bottom" REAL
 );
 CREATE INDEX forgotten_by_content ON forgotten (sha256);
+"""
+
+
+# Of faces whose embeddings were mapped from an older model's, and only while there are some.
+MAPPED = "mapped"
+MAPPED_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS {MAPPED} (
+    face_id INTEGER PRIMARY KEY REFERENCES faces ON DELETE CASCADE
+)
 """
 
 
@@ -239,7 +253,7 @@ class GalleryFile:
 
     def in_words(self, error: sqlite3.Error) -> GalleryError:
         """What an error of SQLite means for the one who uses the gallery."""
-        return _in_words(error, self.path)
+        return in_words(error, self.path)
 
     def _connect_reader(self) -> Connection:
         """Connect without the right to change anything.
@@ -287,7 +301,13 @@ class GalleryFile:
 
 def has_people(connection: sqlite3.Connection) -> bool:
     """Whether the gallery has room for people, as one of an older format does not."""
-    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'people'").fetchone())
+    return has_table(connection, "people")
+
+
+def has_table(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether there is a table of that name."""
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    return bool(found)
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
@@ -317,7 +337,7 @@ def write_empty(file: Path, meta: Mapping[str, str]) -> None:
         new.replace(file)
         _sync_folder(file.parent)
     except sqlite3.Error as error:
-        raise _in_words(error, file) from error
+        raise in_words(error, file) from error
     except OSError as error:
         raise GalleryError(f"Cannot write the gallery {file.parent}: {error}.") from error
 
@@ -405,7 +425,8 @@ def _damaged(file: Path, what: str) -> GalleryDamagedError:
     )
 
 
-def _in_words(error: sqlite3.Error, file: Path) -> GalleryError:
+def in_words(error: sqlite3.Error, file: Path) -> GalleryError:
+    """What an error of SQLite at a file in a gallery's folder means."""
     code = getattr(error, "sqlite_errorcode", 0)
     if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (
         code == sqlite3.SQLITE_IOERR_SHORT_READ

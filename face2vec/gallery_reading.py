@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec import gallery_people
-from face2vec.errors import GalleryError
+from face2vec.errors import GalleryError, GalleryUpgradedError
 from face2vec.gallery_check import problems
-from face2vec.gallery_file import Connection, GalleryFile, has_people
+from face2vec.gallery_file import MAPPED, Connection, GalleryFile, has_people, has_table
 from face2vec.gallery_people import Memberships
 from face2vec.gallery_rows import (
     NAMED_FACES,
     NO_FACE,
     UNREADABLE,
+    KnownPhoto,
     StoredFaces,
     decoded,
     matrix,
@@ -32,6 +33,7 @@ _SIZE = (
     " WHERE root_id = ? AND path = ?"
 )
 CONTENT = "SELECT id FROM contents WHERE sha256 = ?"
+UUID = "SELECT value FROM meta WHERE key = 'uuid'"
 _FACES = f"{NAMED_FACES} WHERE faces.id"
 _EMBEDDINGS = "SELECT face_id, embedding FROM embeddings"
 
@@ -69,7 +71,8 @@ class Counts(NamedTuple):
 class Changes(NamedTuple):
     """Faces that came and went since an earlier state, int64 ids in order.
 
-    A face that came and went in between is in neither.
+    A face that came and went in between is in neither; one whose embedding was replaced is
+    in both.
     """
 
     added: NDArray[np.int64]
@@ -231,6 +234,45 @@ class Snapshot:
         faces, contents = np.array(rows, np.int64).reshape(-1, 2).T
         return faces, contents
 
+    def mapped(self) -> NDArray[np.int64]:
+        """Numbers of the faces whose embeddings were mapped from an older model's, rising."""
+        if not has_table(self._connection, MAPPED):
+            return np.empty(0, np.int64)
+        rows = self._connection.execute(f"SELECT face_id FROM {MAPPED} ORDER BY face_id")
+        return np.array([row[0] for row in rows], np.int64)
+
+    def checks(self, ids: Sequence[int]) -> dict[int, int]:
+        """CRC-32 of the embeddings of faces by their numbers; what is not there is left out."""
+        return dict(self._rows_of(ids, "SELECT id, embedding_crc32 FROM faces WHERE id"))
+
+    def all_checks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All faces, and the CRC-32 of the embedding of each: int64 (n,) in order of face."""
+        rows = self._connection.execute("SELECT id, embedding_crc32 FROM faces ORDER BY id")
+        ids, checks = np.array(rows.fetchall(), np.int64).reshape(-1, 2).T
+        return ids, checks
+
+    def known_photos(self, contents: Sequence[int]) -> list[KnownPhoto]:
+        """Photos with their faces by the numbers of their bytes; what is not there is left out."""
+        rows = self._rows_of(contents, "SELECT content_id, id FROM faces WHERE content_id")
+        numbers = sorted({face for _, face in rows})
+        stored = {one.face.id: one for one in self.faces(numbers).records()}
+        checks = self.checks(numbers)
+        hashes = dict(self._rows_of(contents, "SELECT id, sha256 FROM contents WHERE id"))
+        inside: dict[int, list[int]] = {content: [] for content in contents}
+        for content, face in sorted(set(rows)):
+            inside[content].append(face)
+        return [
+            KnownPhoto(
+                content,
+                hashes[content],
+                (stored[faces[0]].photo, *stored[faces[0]].copies),
+                tuple(stored[i].face for i in faces),
+                tuple(checks[i] for i in faces),
+            )
+            for content, faces in inside.items()
+            if faces
+        ]
+
     def landmarks(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         """Of all faces, in order: ids (n,), landmarks (n, 5, 2), photos' width and height (n, 2).
 
@@ -288,13 +330,15 @@ class Snapshot:
                 "it anew."
             )
         rows = self._connection.execute(
-            "SELECT face_id, sum(CASE change WHEN '+' THEN 1 ELSE -1 END) AS net FROM journal"
-            " WHERE position > ? GROUP BY face_id HAVING net <> 0 ORDER BY face_id",
+            "SELECT face_id, sum(CASE change WHEN '+' THEN 1 ELSE -1 END) AS net,"
+            " max(CASE change WHEN '-' THEN position END)"
+            " < max(CASE change WHEN '+' THEN position END) AS back FROM journal"
+            " WHERE position > ? GROUP BY face_id HAVING net <> 0 OR back ORDER BY face_id",
             (state.position,),
         ).fetchall()
         return Changes(
-            added=np.array([face for face, net in rows if net > 0], dtype=np.int64),
-            removed=np.array([face for face, net in rows if net < 0], dtype=np.int64),
+            added=np.array([face for face, net, _ in rows if net >= 0], dtype=np.int64),
+            removed=np.array([face for face, net, _ in rows if net <= 0], dtype=np.int64),
         )
 
     def problems(self) -> Iterator[str]:
@@ -302,8 +346,9 @@ class Snapshot:
         return problems(self._connection, self._dimension)
 
     def _read_anew(self, version: int) -> _Known:
+        refuse_upgraded(self._connection, self._file, self._gallery_uuid)
         roots = roots_of(self._connection)
-        state = State(self._gallery_uuid, *_last_change(self._connection))
+        state = State(self._gallery_uuid, *last_change(self._connection))
         return _Known(version, state, roots, {number: path for path, number in roots.items()})
 
     def _two_of(self, photo: str, select: str) -> tuple[int, int] | None:
@@ -334,6 +379,16 @@ class Snapshot:
             raise self._file.damaged(str(error)) from error
 
 
+def refuse_upgraded(connection: Connection, file: GalleryFile, uuid: str) -> None:
+    """Refuse where the gallery is not the one that was opened, for it has another model now."""
+    (now,) = connection.execute(UUID).fetchone()
+    if now != uuid:
+        raise GalleryUpgradedError(
+            f"The gallery {file.folder} was upgraded to another model while it was open. Open it "
+            "again, and encode again what was encoded with the older model."
+        )
+
+
 @cache
 def _for_ids(select: str, marks: int) -> str:
     return f"{select} IN ({','.join('?' * marks)})"
@@ -345,7 +400,8 @@ def roots_of(connection: Connection) -> dict[str, int]:
     return {decoded(path): root_id for path, root_id in rows}
 
 
-def _last_change(connection: Connection) -> tuple[int, int]:
+def last_change(connection: Connection) -> tuple[int, int]:
+    """(position, history) at the end of the journal."""
     last = connection.execute(
         "SELECT position, history FROM journal ORDER BY position DESC LIMIT 1"
     ).fetchone()

@@ -90,6 +90,25 @@ class StoredFace:
     copies: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class KnownPhoto:
+    """The bytes of a photo in the gallery, and the faces that were found in them.
+
+    Attributes:
+        content: their number.
+        sha256: the 32 bytes of their hash.
+        photos: full paths of the files that hold them, in order.
+        faces: with their ids, without their embeddings.
+        checks: CRC-32 of the embedding of each face.
+    """
+
+    content: int
+    sha256: bytes
+    photos: tuple[str, ...]
+    faces: tuple[Face, ...]
+    checks: tuple[int, ...]
+
+
 class StoredFaces:
     """Faces as SQLite gave them, made into records only when they are asked for.
 

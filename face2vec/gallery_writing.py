@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
+from face2vec.errors import GalleryError
 from face2vec.gallery_file import Connection, GalleryFile
 from face2vec.gallery_people import boxes_forgotten, has_whole, remembered
-from face2vec.gallery_reading import roots_of
+from face2vec.gallery_reading import refuse_upgraded, roots_of
 from face2vec.gallery_rows import INDEXED, NO_FACE, Entry, encoded, face_rows, owner_of
+from face2vec.gallery_upgrade import drop_gone
 
 _INSERT_FACE = (
     'INSERT INTO faces (content_id, "left", "top", "right", "bottom", landmarks, confidence,'
@@ -42,18 +44,20 @@ class Session:
 
     Args:
         file: the gallery's; the caller holds the right to write.
+        uuid: the gallery's own name.
         dimension: length of an embedding.
 
     Attributes:
         roots: folders that photos were added from, as ``Snapshot.roots``.
     """
 
-    def __init__(self, file: GalleryFile, dimension: int) -> None:
+    def __init__(self, file: GalleryFile, uuid: str, dimension: int) -> None:
         self._file = file
         self._dimension = dimension
         try:
             self._writer = file.connect_writer()
             self._reader = file.borrow()
+            refuse_upgraded(self._writer, file, uuid)
             self.roots = roots_of(self._writer)
         except sqlite3.Error as error:
             raise file.in_words(error) from error
@@ -151,6 +155,7 @@ class Session:
             self._file.give_back(self._reader)
             unpurged = writer.execute("SELECT 1 FROM meta WHERE key = 'unpurged'").fetchone()
             if unpurged:
+                drop_gone(self._file.folder, writer)
                 # Zeroing what is deleted is not enough: when SQLite moves rows between
                 # pages it leaves copies behind. Only rewriting the file removes those.
                 writer.execute("VACUUM")
@@ -166,6 +171,8 @@ class Session:
             _empty_wal(writer)
         except sqlite3.Error as error:
             _log.warning("After writing: %s", self._file.in_words(error))
+        except GalleryError as error:
+            _log.warning("After writing: %s", error)
         finally:
             self._file.disconnect(writer)
 

@@ -6,7 +6,8 @@ import logging
 import threading
 
 from face2vec.errors import GalleryError
-from face2vec.gallery import Gallery, Snapshot
+from face2vec.gallery import Gallery, Snapshot, State
+from face2vec.gallery_upgrade import Inside
 from face2vec.index import FaceIndex, IndexDamagedError, available_memory, choose_kind
 
 log = logging.getLogger("face2vec")
@@ -34,6 +35,7 @@ class GalleryIndex:
         self._search_ended = threading.Condition(self._lock)
         self._searches = self._waiting = 0
         self.path = gallery.folder / INDEX_FILE
+        self._beside = self.path.with_name(INDEX_FILE + ".upgraded")
 
     def at(self, now: Snapshot) -> _InUse:
         """For a ``with``: the index as the gallery is in a snapshot, or newer; it stays so."""
@@ -57,6 +59,27 @@ class GalleryIndex:
         with self._lock, self._gallery.snapshot() as now:
             index = self._index = self._built(now)
             index.save(self.path)
+
+    def write_beside(self, batches: Inside, dimension: int, state: State) -> None:
+        """Write an index of what the gallery is about to hold, beside its own.
+
+        Args:
+            batches: ids and embeddings, again and again, and how many there are.
+            dimension: length of an embedding.
+            state: in which the gallery will be.
+        """
+        count = batches.count
+        kind = choose_kind(count, dimension, available_memory(), self._wanted)
+        batches.batch_size = max(BATCH, min(count // 100, BATCH_MOST))
+        index = FaceIndex.build(batches, count, dimension, kind)
+        index.state = state
+        index.save(self._beside)
+
+    def take_beside(self) -> None:
+        """Put the index that was written beside in the place of the gallery's own."""
+        with self._lock:
+            self._index = None
+            self._beside.replace(self.path)
 
     def problems(self) -> list[str]:
         """What is wrong with the file, in words; [] when it is sound."""

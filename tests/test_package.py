@@ -25,7 +25,7 @@ HEAVY = (
 # photo to match, and shows what comes out of it.
 ORDER = (
     ("errors", "files", "pages"),
-    ("records", "calibration", "layout"),
+    ("records", "calibration", "layout", "mapping"),
     ("photos", "runtime", "mtcnn_networks"),
     ("cascade", "models.description"),
     ("models.catalogue", "models.download", "models.facenet"),
@@ -36,14 +36,16 @@ ORDER = (
     ("gallery_file", "gallery_rows"),
     ("gallery_check", "gallery_people"),
     ("gallery_reading",),
+    ("gallery_upgrade",),
     ("gallery_writing",),
     ("gallery",),
     ("index",),
     ("building", "indexing", "results"),
     ("people", "people.clustering", "people.forgetting", "people.pages", "people.recognition"),
-    ("people.finding",),
+    ("people.finding", "upgrading"),
     ("engine_opened",),
     ("engine_people",),
+    ("engine_upgrade",),
     ("engine",),
     ("",),  # the package itself
     ("samples.model",),
@@ -61,7 +63,7 @@ ORDER = (
     ("training.trainer",),
     ("training.stages",),
     ("training.recipe",),
-    ("cli_evaluate", "cli_people", "cli_train", "cli_verify", "demo"),
+    ("cli_evaluate", "cli_people", "cli_train", "cli_upgrade", "cli_verify", "demo"),
     ("cli",),
     ("__main__",),
 )
