@@ -13,7 +13,6 @@ import os
 import shlex
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from face2vec.cli_people import PEOPLE_COMMANDS
 from face2vec.cli_train import train_command
 from face2vec.cli_upgrade import upgrade_command
 from face2vec.cli_verify import calibrate_command, verify_command
+from face2vec.cli_words import reasons
 from face2vec.errors import Face2VecError, NoFaceError, PhotoError
 from face2vec.pages import printable
 
@@ -57,7 +57,6 @@ INDEXES = ("auto", "exact", "hnsw", "ivf", "ivfpq")
 MODEL_FACTS = (
     *("key", "dimension", "size_bytes", "lfw", "licence", "trained_on", "commercial_use", "url"),
 )
-NAMES_SHOWN = 3  # photos named for each reason in the summary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -500,10 +499,8 @@ def _say_summary(summary: BuildSummary, gallery: Path) -> None:
     _say(f"{_count(summary.faces, 'new face')}; {_count(summary.no_face, 'photo')} with no face")
     if summary.unreadable:
         _say(f"{_count(len(summary.unreadable), 'photo')} could not be read:")
-        for reason, count in Counter(reason for _, reason in summary.unreadable).most_common():
-            names = [printable(path) for path, why in summary.unreadable if why == reason]
-            more = ", …" if count > NAMES_SHOWN else ""
-            _say(f"  {count:,} × {reason}: {', '.join(names[:NAMES_SHOWN])}{more}")
+        for line in reasons(summary.unreadable):
+            _say(line)
     _say(f"{summary.rate:,.1f} photos a second, {summary.seconds:,.1f} s")
     if not summary.interrupted:
         _say(f"Search it: face2vec search {printable(shlex.quote(str(gallery)))} PHOTO")

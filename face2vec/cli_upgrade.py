@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from face2vec.cli_words import reasons
 from face2vec.pages import printable
 
 if TYPE_CHECKING:
     from face2vec.upgrading import UpgradeSummary
 
 DONE, NOT_SWITCHED, INTERRUPTED = 0, 1, 130
-NAMES_SHOWN = 3
 
 
 @click.command("upgrade")
@@ -101,10 +100,8 @@ def _say_summary(done: UpgradeSummary, gallery: str) -> None:
         _say(f"{done.dropped:,} faces dropped with their photos")
     if done.missing:
         _say(f"{len(done.missing):,} photos are not there as they were indexed:")
-        for reason, count in Counter(reason for _, reason in done.missing).most_common():
-            names = [printable(path) for path, why in done.missing if why == reason]
-            more = ", …" if count > NAMES_SHOWN else ""
-            _say(f"  {count:,} × {reason}: {', '.join(names[:NAMES_SHOWN])}{more}")
+        for line in reasons(done.missing):
+            _say(line)
     if done.mapped:
         _say(f"{done.mapped:,} faces are found by mapped embeddings")
     if done.switched:

@@ -63,6 +63,7 @@ ORDER = (
     ("training.trainer",),
     ("training.stages",),
     ("training.recipe",),
+    ("cli_words",),
     ("cli_evaluate", "cli_people", "cli_train", "cli_upgrade", "cli_verify", "demo"),
     ("cli",),
     ("__main__",),
