@@ -19,6 +19,7 @@ from face2vec.errors import (
     SettingsError,
 )
 from face2vec.gallery import Gallery, Removed, Snapshot, StoredFace, StoredFaces
+from face2vec.gallery_upgrade import begun
 from face2vec.photos import PhotoLike, find_photos
 from face2vec.records import Face, Match, Photo
 from face2vec.results import Found, Matches
@@ -358,6 +359,7 @@ class Face2Vec(UpgradeEngine):
             "gallery": str(gallery.folder),
             **gallery.counts()._asdict(),
             "mapped": len(gallery.mapped()),
+            "upgrade_begun": begun(gallery.folder),
             "made_with": gallery.fingerprint,
             "dimension": gallery.dimension,
             "index": kind,

@@ -317,6 +317,20 @@ def drop_gone(folder: Path, gallery: Connection) -> None:
         connection.close()
 
 
+def begun(folder: Path) -> dict[str, Any] | None:
+    """To which model an upgrade has begun and how many faces are done; None where none has."""
+    path = folder / UPGRADE_FILE
+    target = _target_in(path)
+    if target is None:
+        return None
+    connection = _connected(path)
+    try:
+        (faces,) = connection.execute("SELECT count(*) FROM embeddings").fetchone()
+    finally:
+        connection.close()
+    return {"model": target.fingerprint["model"]["key"], "faces": faces}
+
+
 def abandon(folder: Path) -> bool:
     """Delete what an upgrade has made so far; returns whether one had begun."""
     path = folder / UPGRADE_FILE

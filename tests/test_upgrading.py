@@ -101,6 +101,7 @@ def test_upgrade_equals_a_gallery_that_was_built_with_the_model(
         assert (done.switched, done.faces, done.missing) == (True, FACES, ())
         found = engine.search(photos / "0-0.jpg", k=3)[0].matches
         assert engine.check() == []
+        assert engine.info()["upgrade_begun"] is None
     assert stored(gallery) == fresh(photos, tmp_path / "fresh")
     with Face2Vec(tmp_path / "fresh") as engine:
         wanted = engine.search(photos / "0-0.jpg", k=3)[0].matches
@@ -134,6 +135,7 @@ def test_upgrade_goes_on_where_it_was_stopped_and_the_old_model_answers_meanwhil
     extra = next(iter(samples.people(1, seed=77))).photo(0).jpeg()
     (photos / "more" / "new.jpg").write_bytes(extra)
     with Face2Vec(gallery) as engine:
+        assert engine.info()["upgrade_begun"] == {"model": "mini", "faces": 12}
         assert engine.add(photos).faces == 1
         assert engine.search(photos / "1-1.jpg", k=1)[0].matches[0].photo.endswith("1-1.jpg")
         done = engine.upgrade("mini")
