@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from face2vec.cli_compare import compare_command
 from face2vec.cli_evaluate import evaluate_commands
 from face2vec.cli_people import PEOPLE_COMMANDS
 from face2vec.cli_train import train_command
@@ -43,6 +44,7 @@ EXIT_CODES = {
     "       search: no match, or no face in the query\n"
     "       check: problems found\n"
     "       verify: two people\n"
+    "       compare: an encoder could not be measured here\n"
     "       identify: somebody unknown, or no face",
     USAGE: "the command was not understood",
     ERROR: "an error, told on stderr (with FACE2VEC_DEBUG=1 also where it arose)",
@@ -144,7 +146,8 @@ def main() -> None:
     """Find a face again in a photo collection."""
 
 
-for one in (train_command, evaluate_commands, verify_command, calibrate_command, *PEOPLE_COMMANDS):
+for one in (train_command, evaluate_commands, compare_command, verify_command, calibrate_command,
+            *PEOPLE_COMMANDS):  # fmt: skip
     main.add_command(one)
 
 
