@@ -27,6 +27,8 @@ from face2vec.evaluation.encoders.seam import (
 from face2vec.photos import PhotoLike
 
 PREFIX = "deepface"
+PACKAGES = ("deepface", "werkzeug")
+"""The second is imported by the first, which does not declare it."""
 DETECTOR = "opencv"
 """What ``represent`` takes where its caller says nothing."""
 NO_FACE = ("FaceNotDetected", "ImgNotFound")
@@ -45,15 +47,16 @@ class DeepFaceEncoder:
         detector: a detector that DeepFace has.
 
     Raises:
-        MissingExtraError: the package is not installed.
+        MissingExtraError: one of `PACKAGES` is not installed.
         UnknownModelError: it has no such model or detector; the message lists what it has.
         ModelError: model or detector cannot be had: weights that cannot be fetched, a package of
             its own that is missing, or a runtime that cannot run the network.
     """
 
     def __init__(self, model: str, detector: str = DETECTOR) -> None:
-        if importlib.util.find_spec("deepface") is None:
-            raise MissingExtraError(f"the encoder {PREFIX}", "deepface", "deepface")
+        for package in PACKAGES:
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError(f"the encoder {PREFIX}", package, "deepface")
         self._model, self._detector = model, detector
         self.name = ":".join((PREFIX, model, *([detector] if detector != DETECTOR else [])))
         try:

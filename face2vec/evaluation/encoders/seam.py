@@ -143,6 +143,8 @@ def quiet() -> Iterator[None]:
 
 
 def described(error: Exception) -> str:
-    """A foreign exception in one line."""
+    """A foreign exception in one line, with the one behind it."""
     words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+    said = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    cause = error.__cause__
+    return f"{said} ({described(cause)})" if isinstance(cause, Exception) else said
