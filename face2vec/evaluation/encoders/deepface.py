@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import importlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,6 +30,8 @@ PACKAGES = ("deepface", "werkzeug")
 """The second is imported by the first, which does not declare it."""
 DETECTOR = "opencv"
 """What ``represent`` takes where its caller says nothing."""
+BACKEND = "DEEPFACE_BACKEND_ENGINE"
+"""With which its users choose between TensorFlow, PyTorch and ONNX Runtime."""
 NO_FACE = ("FaceNotDetected", "ImgNotFound")
 """What it raises for a photo without a face."""
 
@@ -79,7 +80,7 @@ class DeepFaceEncoder:
         self.weights = digest.hexdigest()
         self.weights_bytes = sum(file.stat().st_size for file in files)
         backend = importlib.import_module("deepface.commons.backend_utils").get_backend_engine()
-        self.runs_on = f"deepface {importlib.metadata.version('deepface')}, {backend}"
+        self.runs_on = f"deepface {importlib.import_module('deepface').__version__}, {backend}"
 
     def encode(self, photos: Iterable[PhotoLike]) -> Iterator[EncodedPhoto]:
         """See `PhotoEncoder.encode`; one photo at a time, as ``represent`` is mostly called."""
@@ -134,7 +135,8 @@ def _built(task: str, name: str) -> tuple[Any, tuple[Path, ...]]:
         with quiet(), _weights_asked_for() as files:
             built = modeling.build_model(task, name)
     except Exception as error:  # of deepface and its runtimes: it may be any
-        raise ModelError(f"deepface cannot build {name}: {described(error)}") from error
+        hint = f"; or set {BACKEND}=onnx" if "LocallyConnected2D" in str(error) else ""
+        raise ModelError(f"deepface cannot build {name}: {described(error)}{hint}") from error
     return built, tuple(files)
 
 
