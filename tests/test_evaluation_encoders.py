@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -13,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import needs
 from keras_weights import PlainFaceNet, write_keras_2
 from numpy.typing import NDArray
 from PIL import Image
 
 from face2vec import Face2Vec, samples
+from face2vec.cli import main
 from face2vec.embedder import Embedder
 from face2vec.errors import MissingExtraError, ModelError, SettingsError, UnknownModelError
 from face2vec.evaluation.encoders import (
@@ -30,6 +33,7 @@ from face2vec.evaluation.encoders import (
     open_encoder,
 )
 from face2vec.evaluation.encoders.seam import described, one_by_one, unit_rows
+from face2vec.evaluation.report import pairs_report
 from face2vec.evaluation.sets import encoded_faces, named_faces, photos_in
 from face2vec.models import CATALOGUE, load_model
 from face2vec.runtime import choose_runtime
@@ -313,6 +317,29 @@ def test_keras_facenet_with_weights_that_are_none_is_refused_in_words(
     (tmp_path / "text.h5").write_text("not HDF5")
     with pytest.raises(ModelError, match=r"keras-facenet cannot load .*text\.h5: "):
         open_encoder(f"keras-facenet:{KEY}:{tmp_path / 'text.h5'}")
+
+
+@pytest.mark.keras
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_evaluate_takes_keras_facenet_and_keeps_its_bars_out_of_the_json(
+    random_weights: Callable[[int], Path], tmp_path: Path
+) -> None:
+    for person in samples.people(2, seed=8):
+        (tmp_path / person.name).mkdir()
+        for number in range(2):
+            (tmp_path / person.name / f"{number}.jpg").write_bytes(person.photo(number).jpeg())
+    name = f"keras-facenet:{KEY}:{random_weights(512)}"
+    done = CliRunner().invoke(main, ["evaluate", "pairs", str(tmp_path), "--model", name, "--json"])
+    assert done.exit_code == 0, done.output
+    with closing(open_encoder(name)) as encoder:
+        faces = encoded_faces(photos_in(tmp_path), encoder)
+    figures = pairs_report("", faces).figures
+    assert figures["photos_without_a_face"] == 0
+    assert json.loads(done.stdout)["auc"] == pytest.approx(figures["auc"])
+    assert json.loads(done.stdout)["tar"][0]["threshold"] == pytest.approx(
+        figures["tar"][0]["threshold"], abs=1e-5
+    )
 
 
 def test_keras_facenet_s_own_download_is_taken_if_it_is_whole(
