@@ -30,6 +30,11 @@ EXTRAS = {
         "scipy>=1.13",  # keras-facenet imports these two and does not declare them
         "opencv-python-headless>=4.10",
     ],
+    # Not in "all": its OpenCV and that of "keras" are two packages with the same files.
+    "deepface": [
+        "deepface>=0.0.103",  # the first that was tried
+        "werkzeug>=3.1",  # deepface imports it and does not declare it
+    ],
     # Keras takes JAX or PyTorch, too, where one of them is installed and KERAS_BACKEND says so.
     "train": [
         "keras>=3.15",

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from face2vec.cli_compare import compare_command
 from face2vec.cli_evaluate import evaluate_commands
 from face2vec.cli_people import PEOPLE_COMMANDS
 from face2vec.cli_train import train_command
@@ -45,7 +46,8 @@ EXIT_CODES = {
     "       check: problems found\n"
     "       verify: two people\n"
     "       identify: somebody unknown, or no face\n"
-    "       upgrade: photos are missing, still of the old model",
+    "       upgrade: photos are missing, still of the old model\n"
+    "       compare: an encoder could not be measured here",
     USAGE: "the command was not understood",
     ERROR: "an error, told on stderr (with FACE2VEC_DEBUG=1 also where it arose)",
     INTERRUPTED: "stopped by Ctrl-C; what is done is kept",
@@ -145,8 +147,8 @@ def main() -> None:
     """Find a face again in a photo collection."""
 
 
-for one in (train_command, evaluate_commands, verify_command, calibrate_command, *PEOPLE_COMMANDS,
-            upgrade_command):  # fmt: skip
+for one in (train_command, evaluate_commands, compare_command, verify_command, calibrate_command,
+            *PEOPLE_COMMANDS, upgrade_command):  # fmt: skip
     main.add_command(one)
 
 

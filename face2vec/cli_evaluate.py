@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from face2vec.evaluation.sets import NamedFaces, NamedPhotos
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+MODEL_HELP = (
+    "A model's key or file, or another encoder: keras-facenet:KEY, deepface:MODEL (see compare)."
+)
 
 
 @click.group("evaluate")
@@ -28,7 +33,7 @@ def _shared_options(command: Command) -> Command:
                      help="Write report.html, curves.png and figures.json into this folder."),
         click.option("--gallery", type=click.Path(path_type=Path),
                      help="Keep the faces here, to go on or to measure again. [default: nowhere]"),
-        click.option("--model", metavar="KEY_OR_FILE", help="Embedding model."),
+        click.option("--model", metavar="ENCODER", help=MODEL_HELP),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -56,7 +61,7 @@ def lfw_command(folder: Path, **options: Any) -> None:
 
 @evaluate_commands.command("youtube")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--model", metavar="KEY_OR_FILE", help="Embedding model.")
+@click.option("--model", metavar="ENCODER", help=MODEL_HELP)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
               help="Write report.html, curves.png and figures.json into this folder.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout.")
@@ -132,9 +137,16 @@ def _measure(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from face2vec.evaluation.sets import named_faces
+    from face2vec.evaluation.encoders import is_other, open_encoder
+    from face2vec.evaluation.sets import encoded_faces, named_faces
 
-    faces = named_faces(photos, gallery, model=model, progress=not quiet)
+    if not is_other(model):
+        faces = named_faces(photos, gallery, model=model, progress=not quiet)
+    elif gallery is not None:
+        raise click.UsageError("a gallery keeps faces of face2vec's own; leave out --gallery")
+    else:
+        with closing(open_encoder(model)) as encoder:
+            faces = encoded_faces(photos, encoder, progress=not quiet)
     _tell(report(faces, faces.model), out, as_json)
 
 

@@ -20,11 +20,11 @@ from PIL import Image, ImageEnhance, ImageOps
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ASKED_FOR = ("network", "gpu")
+ASKED_FOR = ("network", "gpu", "deepface")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs the internet or a GPU, unless -m names it; the count is reported."""
+    """Leave out what needs the internet, a GPU or DeepFace, unless -m names it; and say so."""
     chosen = config.getoption("-m")
     for name in ASKED_FOR:
         if name not in chosen:

@@ -151,3 +151,11 @@ def test_evaluate_what_is_no_lfw_is_refused_in_words(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["evaluate", "lfw", str(tmp_path)])
     assert done.exit_code == 3
     assert "has no pairs.txt" in done.stderr
+
+
+def test_evaluate_keeps_no_faces_of_other_encoders(lfw: Path, tmp_path: Path) -> None:
+    words = ["lfw", str(lfw), "--model", "deepface:Facenet", "--gallery", str(tmp_path / "g")]
+    done = CliRunner().invoke(main, ["evaluate", *words])
+    assert done.exit_code == 2
+    assert "leave out --gallery" in done.stderr
+    assert not (tmp_path / "g").exists()

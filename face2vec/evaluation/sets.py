@@ -1,10 +1,11 @@
-"""Photos with names: LFW's pairs, a folder of people, a list; and their faces by an engine."""
+"""Photos with names: LFW's pairs, a folder of people, a list; and their faces by an encoder."""
 
 from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
+from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder
 from face2vec.gallery import Gallery
 from face2vec.photos import find_photos
 from face2vec.records import Box, Face
@@ -188,31 +190,73 @@ def named_faces(
             return named_faces(
                 photos, Path(folder) / "gallery", model=model, progress=progress, **settings
             )
+    with Face2Vec(gallery, model=model, **settings) as engine:
+        engine.add(str(photos.root), progress=progress)
+    found: dict[Path, EncodedFace] = {}
+    ids = []
+    with Gallery.open(gallery) as opened:
+        made_with = opened.fingerprint["model"]
+        for photo in photos.people:
+            face = _centre_face(opened, photo)
+            if face is not None and face.embedding is not None:
+                found[photo] = EncodedFace(face.box, face.embedding)
+                ids.append(face.id)
+    return replace(
+        faces_found(photos, found, made_with["key"], made_with["weights"]),
+        ids=np.array(ids, np.int64),
+    )
+
+
+def encoded_faces(
+    photos: NamedPhotos, encoder: PhotoEncoder, *, progress: bool = False
+) -> NamedFaces:
+    """The face nearest the centre of each photo, by any encoder; nothing is kept.
+
+    Args:
+        photos: with their people.
+        encoder: see `open_encoder`.
+        progress: show a bar on standard error.
+
+    Returns:
+        As `named_faces`; ``ids`` count from 0.
+    """
+    from tqdm import tqdm
+
+    encoded = tqdm(
+        zip(photos.people, encoder.encode(photos.people), strict=True),
+        total=len(photos.people), unit="photo", disable=not progress, dynamic_ncols=True,
+    )  # fmt: skip
+    found = {path: one.centre_face for path, one in encoded}
+    faces = {path: face for path, face in found.items() if face is not None}
+    return faces_found(photos, faces, encoder.name, encoder.weights)
+
+
+def faces_found(
+    photos: NamedPhotos, found: Mapping[Path, EncodedFace], model: str, weights: str
+) -> NamedFaces:
+    """What an encoder found in photos, with their people; ``ids`` count from 0.
+
+    Args:
+        photos: all of them.
+        found: the face of each photo that has one, in the order of ``photos``.
+        model: what made the embeddings.
+        weights: SHA-256 in hexadecimal of its weights.
+    """
     names = sorted(set(photos.people.values()))
     numbers = {name: number for number, name in enumerate(names)}
     everyone = np.array([numbers[name] for name in photos.people.values()])
-    with Face2Vec(gallery, model=model, **settings) as engine:
-        engine.add(str(photos.root), progress=progress)
-    found: dict[Path, Face] = {}
-    whose = []
-    with Gallery.open(gallery) as opened:
-        made_with = opened.fingerprint
-        for photo, number in zip(photos.people, everyone, strict=True):
-            face = _centre_face(opened, photo)
-            if face is not None:
-                found[photo] = face
-                whose.append(number)
-    rows = [face.embedding for face in found.values() if face.embedding is not None]
     return NamedFaces(
         tuple(found),
         tuple(face.box for face in found.values()),
-        np.array([face.id for face in found.values()], np.int64),
-        np.stack(rows) if rows else np.empty((0, 0), np.float32),
-        np.array(whose, np.int64),
+        np.arange(len(found)),
+        np.stack([face.embedding for face in found.values()])
+        if found
+        else np.empty((0, 0), np.float32),
+        np.array([numbers[photos.people[photo]] for photo in found], np.int64),
         tuple(names),
         np.bincount(everyone, minlength=len(names)),
-        made_with["model"]["key"],
-        made_with["model"]["weights"],
+        model,
+        weights,
     )
 
 

@@ -8,20 +8,19 @@ their embeddings, so a video is kept as one mean, whose length is below 1.
 from __future__ import annotations
 
 import importlib
-import math
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.engine import Face2Vec
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
+from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder, open_encoder
 from face2vec.evaluation.sets import NamedFaces, Pair
 from face2vec.photos import PhotoLike
-from face2vec.records import Face
 
 SPLITS = "splits.txt"
 FOLDERS = ("", "frame_images_DB", "aligned_images_DB")
@@ -65,7 +64,7 @@ def named_videos(
 
     Args:
         pairs: of videos, see `youtube_pairs`.
-        model: as `Face2Vec` takes it.
+        model: name of an encoder, see `open_encoder`.
         progress: show a bar on standard error.
 
     Returns:
@@ -81,12 +80,11 @@ def named_videos(
 
     videos = sorted({video for pair in pairs for video in (pair.first, pair.second)})
     names = sorted({video.parent.name for video in videos})
-    found: list[tuple[Path, Face, NDArray[np.float32]]] = []
-    with Face2Vec(model=model) as engine:
-        made_with = engine.encoder.model
+    found: list[tuple[Path, EncodedFace, NDArray[np.float32]]] = []
+    with closing(open_encoder(model)) as encoder:
         for video in tqdm(videos, unit="video", disable=not progress, dynamic_ncols=True):
-            faces = list(islice(_faces(engine, video), FRAMES))
-            rows = [face.embedding for face in faces if face.embedding is not None]
+            faces = list(islice(_faces(encoder, video), FRAMES))
+            rows = [face.embedding for face in faces]
             if rows:
                 found.append((video, faces[0], np.mean(rows, axis=0, dtype=np.float32)))
     numbers = {name: number for number, name in enumerate(names)}
@@ -98,8 +96,8 @@ def named_videos(
         np.array([numbers[video.parent.name] for video, _, _ in found], np.int64),
         tuple(names),
         np.bincount([numbers[video.parent.name] for video in videos], minlength=len(names)),
-        made_with.description.key,
-        made_with.fingerprint,
+        encoder.name,
+        encoder.weights,
     )
 
 
@@ -126,7 +124,7 @@ def frames_of(video: Path) -> Iterator[tuple[str, PhotoLike]]:
         raise PhotoError(str(video), "no film", str(error)) from error
 
 
-def _faces(engine: Face2Vec, video: Path) -> Iterator[Face]:
+def _faces(encoder: PhotoEncoder, video: Path) -> Iterator[EncodedFace]:
     """One face of each frame that has one."""
     places = _labelled(video)
     names: list[str] = []
@@ -136,17 +134,11 @@ def _faces(engine: Face2Vec, video: Path) -> Iterator[Face]:
             names.append(name)
             yield photo
 
-    frames = engine.encoder.stream(photos(), engine.encoder.read)
-    for number, frame in enumerate(frames):
-        if frame.faces:
-            middle = frame.width / 2, frame.height / 2
-            x, y = places.get(names[number], middle)
-            yield min(frame.faces, key=lambda face: _away(face, x, y))
-
-
-def _away(face: Face, x: float, y: float) -> float:
-    left, top, right, bottom = face.box
-    return math.hypot((left + right) / 2 - x, (top + bottom) / 2 - y)
+    for number, frame in enumerate(encoder.encode(photos())):
+        middle = frame.width / 2, frame.height / 2
+        face = frame.face_nearest(*places.get(names[number], middle))
+        if face is not None:
+            yield face
 
 
 def _labelled(video: Path) -> dict[str, tuple[float, float]]:

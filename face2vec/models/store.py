@@ -72,6 +72,10 @@ class LoadedModel:
     fingerprint: str
     origin: str
 
+    def files(self) -> list[Path]:
+        """The graph, and the files beside it that hold its weights."""
+        return [self.path, *_weight_files(self.path)]
+
 
 def calibration_of(key: str, weights: str, origin: str) -> Calibration | None:
     """What similarities of a model mean: ``NAME.calibration.json`` beside its file, or shipped.

@@ -1,0 +1,236 @@
+"""Encoders side by side on LFW: how often each is right, how fast it is and what it takes."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.errors import ModelError
+from face2vec.evaluation.measuring import Measured, measured
+from face2vec.evaluation.report import CURVES, FIGURES, Report, identification_report, pairs_report
+from face2vec.evaluation.sets import NamedFaces, NamedPhotos, Pair, faces_found
+from face2vec.files import written_whole
+from face2vec.pages import img, write_page
+
+FAR = 1e-3
+PAGE = "compare.html"
+NOT_MEASURED = "not measured here"
+COLUMNS = (
+    "encoder",
+    "LFW View 2",
+    f"TAR at FAR {FAR:g}",
+    "rank-1",
+    "no face",
+    "photos/s",
+    "faces/s",
+    "memory",
+    "weights",
+    "numbers",
+    "runs on",
+)
+RANK_1 = COLUMNS.index("rank-1")
+LEGEND = (
+    "LFW View 2: accuracy in ten folds ± standard error. TAR: of all pairs of all photos. "
+    "Photos without a face are errors in both. photos/s: from files to embeddings. faces/s: the "
+    "embedding network alone, 32 crops at once. Both are medians, with all cores. memory: the most "
+    "that a process of its own took. weights: of the embedding network, on disk."
+)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One encoder.
+
+    Attributes:
+        encoder: as it was asked for.
+        figures: JSON-able values by name, rates 0…1; {} where it could not be measured here.
+        reason: why it could not.
+        curve: (FAR, TAR) of all pairs of LFW's photos.
+    """
+
+    encoder: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    curve: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    def cells(self) -> list[str]:
+        """What the table says, one text for each of `COLUMNS`."""
+        if not self.figures:
+            return [self.encoder, NOT_MEASURED, *[""] * (len(COLUMNS) - 2)]
+        lfw, people = self.figures["lfw"], self.figures["people"]
+        (tar,) = (one["tar"] for one in lfw["tar"] if one["far"] == FAR)
+        peak = self.figures["peak_bytes"]
+        return [
+            self.encoder,
+            f"{lfw['view_2_accuracy']:.2%} ± {lfw['view_2_standard_error']:.2%}",
+            f"{tar:.1%}",
+            "" if people is None else f"{people['cmc']['1']:.1%}",
+            f"{lfw['photos_without_a_face']:,} of {lfw['photos']:,}",
+            f"{self.figures['photos_per_second']:,.1f}",
+            f"{self.figures['faces_per_second']:,.1f}",
+            "" if peak is None else f"{peak / 2**20:,.0f} MiB",
+            f"{self.figures['weights_bytes'] / 1e6:,.1f} MB",
+            f"{self.figures['dimension']:,}",
+            self.figures["runs_on"],
+        ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Encoders in the order in which they were asked for."""
+
+    rows: tuple[Compared, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of them could be measured here."""
+        return all(row.figures for row in self.rows)
+
+    def to_text(self) -> str:
+        """A table in columns, and under it why an encoder was not measured."""
+        table = self._table()
+        widths = [max(len(line[n]) for line in table) for n in range(len(table[0]))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in table
+        ]
+        return "\n".join([*lines, *(f"\n{note}" for note in self._notes())])
+
+    def to_json(self) -> str:
+        """Everything on one line."""
+        return json.dumps(self._facts())
+
+    def save(self, folder: Path) -> Path:
+        """Write ``compare.html``, ``curves.png`` and ``figures.json``; gives the page's path.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        curves = tuple((row.encoder, *row.curve) for row in self.rows if row.curve is not None)
+        title = "Encoders on Labeled Faces in the Wild"
+        axes = ("false accept rate", "true accept rate")
+        Report(title, {}, (), curves, axes).plot(folder / CURVES)
+        with written_whole(folder / FIGURES) as stream:
+            stream.write(json.dumps(self._facts(), indent=2).encode() + b"\n")
+        write_page(folder / PAGE, title, "\n".join(self._sections(folder / CURVES)))
+        return folder / PAGE
+
+    def _table(self) -> list[list[str]]:
+        """Heads and cells; rank-1 only where it was measured."""
+        table = [list(COLUMNS), *(row.cells() for row in self.rows)]
+        if not any(row.figures and row.figures["people"] for row in self.rows):
+            for line in table:
+                del line[RANK_1]
+        return table
+
+    def _notes(self) -> Iterator[str]:
+        for row in self.rows:
+            if row.reason:
+                yield f"{row.encoder}, {NOT_MEASURED}: {row.reason}"
+            elif row.figures["failures"]:
+                yield f"{row.encoder}: failed on {row.figures['failures']:,} photos"
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "cores": os.cpu_count(),
+            "encoders": [
+                {"encoder": row.encoder, "not_measured": row.reason or None, **row.figures}
+                for row in self.rows
+            ],
+        }
+
+    def _sections(self, curves: Path) -> Iterator[str]:
+        from PIL import Image
+
+        heads, *lines = self._table()
+        yield "<table><thead><tr>"
+        yield "".join(f'<th scope="col">{html.escape(head)}</th>' for head in heads)
+        yield "</tr></thead><tbody>"
+        for line in lines:
+            yield "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
+        yield "</tbody></table>"
+        yield from (f"<p>{html.escape(note)}</p>" for note in self._notes())
+        yield f"<p>{html.escape(LEGEND)}</p>"
+        with Image.open(curves) as picture:
+            yield img(picture.convert("RGB"), "true accept rate over false accept rate")
+
+
+def compare(
+    encoders: Sequence[str],
+    lfw: NamedPhotos,
+    view_2: Sequence[Pair],
+    people: NamedPhotos | None = None,
+    *,
+    runtime: str = "auto",
+    say: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Measure encoders one after the other, each in a process of its own.
+
+    Args:
+        encoders: names, see `open_encoder`.
+        lfw: photos with their people.
+        view_2: LFW's pairs of them in folds.
+        people: photos of people to be found again, for rank-1; None for none.
+        runtime: for models of face2vec's own.
+        say: told which encoder is next; with it, bars are shown on standard error.
+
+    Returns:
+        What could be measured, and why the rest could not.
+    """
+    photos = list(dict.fromkeys([*lfw.people, *(people.people if people else ())]))
+    rows = []
+    for number, encoder in enumerate(encoders, 1):
+        if say is not None:
+            say(f"{number} of {len(encoders)}: {encoder}")
+        try:
+            found = measured(encoder, photos, runtime=runtime, progress=say is not None)
+            rows.append(_compared(encoder, found, lfw, view_2, people))
+        except ModelError as error:
+            rows.append(Compared(encoder, reason=str(error)))
+    return Comparison(tuple(rows))
+
+
+def _compared(
+    encoder: str,
+    found: Measured,
+    lfw: NamedPhotos,
+    view_2: Sequence[Pair],
+    people: NamedPhotos | None,
+) -> Compared:
+    faces = _faces_of(found, lfw)
+    _refuse_too_few(faces, view_2)
+    report = pairs_report(encoder, faces, view_2)
+    who = None if people is None else identification_report(encoder, _faces_of(found, people))
+    (_, far, tar), *_ = report.curves
+    figures = {name: value for name, value in vars(found).items() if name != "found"}
+    figures |= {"lfw": report.figures, "people": None if who is None else who.figures}
+    return Compared(encoder, figures, curve=(far, tar))
+
+
+def _faces_of(found: Measured, photos: NamedPhotos) -> NamedFaces:
+    faces = {photo: found.found[photo] for photo in photos.people if photo in found.found}
+    return faces_found(photos, faces, found.name, found.weights)
+
+
+def _refuse_too_few(faces: NamedFaces, view_2: Sequence[Pair]) -> None:
+    """Without pairs of both kinds there is no rate, and without two folds no threshold.
+
+    Raises:
+        ModelError: the encoder found faces in so few photos.
+    """
+    there = set(faces.photos)
+    known = [pair for pair in view_2 if pair.first in there and pair.second in there]
+    if len({pair.same for pair in known}) < 2 or len({pair.fold for pair in known}) < 2:
+        raise ModelError(
+            f"it found faces in {len(there):,} of {faces.counts.sum():,} photos, too few to "
+            "compare LFW's pairs"
+        )

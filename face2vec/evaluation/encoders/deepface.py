@@ -1,0 +1,159 @@
+"""DeepFace's models as they are used: ``DeepFace.represent`` with its own detector and crop."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.errors import MissingExtraError, ModelError, UnknownModelError
+from face2vec.evaluation.encoders.seam import (
+    EncodedFace,
+    EncodedPhoto,
+    described,
+    one_by_one,
+    quiet,
+    unit_rows,
+)
+from face2vec.photos import PhotoLike
+
+PREFIX = "deepface"
+PACKAGES = ("deepface", "werkzeug")
+"""The second is imported by the first, which does not declare it."""
+DETECTOR = "opencv"
+"""What ``represent`` takes where its caller says nothing."""
+BACKEND = "DEEPFACE_BACKEND_ENGINE"
+"""With which its users choose between TensorFlow, PyTorch and ONNX Runtime."""
+NO_FACE = ("FaceNotDetected", "ImgNotFound")
+"""What it raises for a photo without a face."""
+
+
+class DeepFaceEncoder:
+    """A `PhotoEncoder` that calls DeepFace's ``represent`` with its defaults.
+
+    Boxes of the detector, turned so that the eyes are level, fitted into the network's input with
+    black edges, and the pixels handed over as 0…1 BGR, whatever the network was trained with.
+
+    Args:
+        model: a name that DeepFace has, such as ``Facenet512``, or ``DeepFace`` for the original
+            network, whose 4,096 numbers are those of its last layer but one.
+        detector: a detector that DeepFace has.
+
+    Raises:
+        MissingExtraError: one of `PACKAGES` is not installed.
+        UnknownModelError: it has no such model or detector; the message lists what it has.
+        ModelError: model or detector cannot be had: weights that cannot be fetched, a package of
+            its own that is missing, or a runtime that cannot run the network.
+    """
+
+    def __init__(self, model: str, detector: str = DETECTOR) -> None:
+        for package in PACKAGES:
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError(f"the encoder {PREFIX}", package, "deepface")
+        self._model, self._detector = model, detector
+        self.name = ":".join((PREFIX, model, *([detector] if detector != DETECTOR else [])))
+        try:
+            with quiet():
+                self._package = importlib.import_module("deepface.DeepFace")
+                self._modeling = importlib.import_module("deepface.modules.modeling")
+        except Exception as error:  # a runtime of it that is broken may raise any
+            raise ModelError(f"deepface cannot be imported: {described(error)}") from error
+        self._check("facial_recognition", "model", model)
+        self._check("face_detector", "detector", detector)
+        network, files = _built("facial_recognition", model)
+        _built("face_detector", detector)
+        self.dimension = int(network.output_shape)
+        width, height = network.input_shape
+        self.crop_size = int(height), int(width)
+        digest = hashlib.sha256()
+        for file in files:
+            with file.open("rb") as stream:
+                hashlib.file_digest(stream, lambda: digest)
+        self.weights = digest.hexdigest()
+        self.weights_bytes = sum(file.stat().st_size for file in files)
+        backend = importlib.import_module("deepface.commons.backend_utils").get_backend_engine()
+        self.runs_on = f"deepface {importlib.import_module('deepface').__version__}, {backend}"
+
+    def encode(self, photos: Iterable[PhotoLike]) -> Iterator[EncodedPhoto]:
+        """See `PhotoEncoder.encode`; one photo at a time, as ``represent`` is mostly called."""
+        return one_by_one(photos, self._faces_in)
+
+    def _faces_in(self, image: NDArray[np.uint8]) -> list[EncodedFace]:
+        try:
+            rows = self._package.represent(
+                np.ascontiguousarray(image[:, :, ::-1]),
+                model_name=self._model,
+                detector_backend=self._detector,
+            )
+        except Exception as error:
+            if type(error).__name__ in NO_FACE:
+                return []
+            raise
+        found = []
+        for row in rows:
+            area = row["facial_area"]
+            left, top = float(area["x"]), float(area["y"])
+            (embedding,) = unit_rows(self.name, row["embedding"])
+            box = left, top, left + float(area["w"]), top + float(area["h"])
+            found.append(EncodedFace(box, embedding))
+        return found
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `PhotoEncoder.embed`."""
+        with quiet():
+            rows = self._package.represent(
+                [np.ascontiguousarray(crop[:, :, ::-1]) for crop in crops],
+                model_name=self._model,
+                detector_backend="skip",
+            )
+        # One photo comes back as its faces, several as the faces of each.
+        faces = rows if len(crops) == 1 else [row for of_photo in rows for row in of_photo]
+        return unit_rows(self.name, [face["embedding"] for face in faces])
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _check(self, task: str, what: str, name: str) -> None:
+        known = self._modeling.AVAILABLE_MODELS[task]
+        if name not in known:
+            raise UnknownModelError(f"deepface has no {what} {name!r}; it has: {', '.join(known)}")
+
+
+@functools.cache  # DeepFace, too, builds each once a process
+def _built(task: str, name: str) -> tuple[Any, tuple[Path, ...]]:
+    """What DeepFace builds, and the files whose weights it loaded."""
+    modeling = importlib.import_module("deepface.modules.modeling")
+    try:
+        with quiet(), _weights_asked_for() as files:
+            built = modeling.build_model(task, name)
+    except Exception as error:  # of deepface and its runtimes: it may be any
+        hint = f"; or set {BACKEND}=onnx" if "LocallyConnected2D" in str(error) else ""
+        raise ModelError(f"deepface cannot build {name}: {described(error)}{hint}") from error
+    return built, tuple(files)
+
+
+@contextlib.contextmanager
+def _weights_asked_for() -> Iterator[list[Path]]:
+    """The weights files that DeepFace looks up meanwhile; it names them nowhere else."""
+    utils: Any = importlib.import_module("deepface.commons.weight_utils")
+    original = utils.download_weights_if_necessary
+    files: list[Path] = []
+
+    def noted(*args: Any, **kwargs: Any) -> str:
+        file: str = original(*args, **kwargs)
+        files.append(Path(file))
+        return file
+
+    utils.download_weights_if_necessary = noted
+    try:
+        yield files
+    finally:
+        utils.download_weights_if_necessary = original

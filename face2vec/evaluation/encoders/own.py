@@ -1,0 +1,59 @@
+"""face2vec itself: its cascade and alignment, and a model of the catalogue or of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.cascade import DetectorSettings
+from face2vec.encoder import Encoder
+from face2vec.evaluation.encoders.seam import EncodedFace, EncodedPhoto
+from face2vec.models import DEFAULT_MODEL, load_model
+from face2vec.photos import PhotoLike
+from face2vec.runtime import choose_runtime
+
+
+class OwnEncoder:
+    """A `PhotoEncoder` of this package: what `Face2Vec` encodes with.
+
+    Args:
+        model: as `Face2Vec` takes it: a key, or an ONNX, OpenVINO IR or Keras weights file with
+            its description; None for the default.
+        runtime: where the embedding network runs.
+
+    Raises:
+        ModelError: the model cannot be had or loaded.
+    """
+
+    def __init__(self, model: str | Path | None = None, runtime: str = "auto") -> None:
+        loaded = load_model(model or DEFAULT_MODEL)
+        chosen = choose_runtime(runtime)
+        self._encoder = Encoder(loaded, DetectorSettings(), chosen)
+        self.name = loaded.description.key
+        self.dimension = loaded.description.dimension
+        self.crop_size = loaded.description.input_size, loaded.description.input_size
+        self.weights = loaded.fingerprint
+        self.weights_bytes = sum(file.stat().st_size for file in loaded.files())
+        self.runs_on = f"{chosen.name} {chosen.precision}"
+
+    def encode(self, photos: Iterable[PhotoLike]) -> Iterator[EncodedPhoto]:
+        """See `PhotoEncoder.encode`; many photos are on their way at once."""
+        for encoded in self._encoder.stream(photos, self._encoder.read):
+            faces = tuple(
+                EncodedFace(face.box, face.embedding)
+                for face in encoded.faces
+                if face.embedding is not None
+            )
+            failure = "" if encoded.error is None else str(encoded.error)
+            yield EncodedPhoto(faces, encoded.width, encoded.height, failure)
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `PhotoEncoder.embed`; the batch is spread over the threads."""
+        return self._encoder.embed(crops)
+
+    def close(self) -> None:
+        """Let the worker threads end."""
+        self._encoder.close()

@@ -1,0 +1,215 @@
+"""One encoder in a process of its own: its faces in some photos, its speed and its memory.
+
+``python -m face2vec.evaluation.measuring FOLDER`` is that process. What it is to do and what
+came of it are files in the folder, so that nothing which a package prints is taken for a figure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from face2vec.errors import Face2VecError, ModelError
+from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder, open_encoder
+from face2vec.evaluation.encoders.seam import described
+
+BATCH = 32
+"""Crops that are embedded at once where the network alone is timed."""
+RUNS = 7
+"""Times that this is done; the median counts."""
+BLOCK = 64
+"""Photos that are timed together; the median of the blocks counts."""
+JOB, FIGURES, FACES, REASON = "job.json", "figures.json", "faces.npz", "reason.txt"
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured of one encoder.
+
+    Attributes:
+        name: of the encoder.
+        dimension: numbers in an embedding.
+        weights: SHA-256 in hexadecimal of its network's weights.
+        weights_bytes: their size on disk.
+        runs_on: runtime and precision, in words.
+        photos_per_second: from files to embeddings, one photo after the other or overlapped as
+            the encoder has it; median over blocks of photos.
+        faces_per_second: the embedding network with its standardisation alone, `BATCH` crops at
+            once; median.
+        peak_bytes: most memory that the process had, with Python and the packages; None where the
+            system does not tell.
+        failures: photos that could not be read or on which the encoder failed.
+        found: the face nearest the centre of each photo that has one.
+    """
+
+    name: str
+    dimension: int
+    weights: str
+    weights_bytes: int
+    runs_on: str
+    photos_per_second: float
+    faces_per_second: float
+    peak_bytes: int | None
+    failures: int
+    found: dict[Path, EncodedFace]
+
+
+def measured(
+    name: str, photos: Sequence[Path], *, runtime: str = "auto", progress: bool = False
+) -> Measured:
+    """Encode photos in a process of its own, and time and weigh it.
+
+    Args:
+        name: of the encoder, see `open_encoder`.
+        photos: paths.
+        runtime: for a model of face2vec's own.
+        progress: let the process show a bar on standard error.
+
+    Raises:
+        ModelError: the encoder cannot be had here, or found no face in any photo; says why.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        job = {"encoder": name, "photos": list(map(str, photos)), "runtime": runtime,
+               "progress": progress}  # fmt: skip
+        (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, place],
+            stdout=subprocess.DEVNULL,
+            env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ},
+            check=False,
+        )
+        if done.returncode:
+            raise ModelError(_reason(folder, done.returncode))
+        figures = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+        with np.load(folder / FACES, allow_pickle=False) as arrays:
+            found = {
+                photos[row]: EncodedFace(tuple(box), embedding)
+                for row, box, embedding in zip(
+                    arrays["rows"], arrays["boxes"].tolist(), arrays["embeddings"], strict=True
+                )
+            }
+    return Measured(found=found, **figures)
+
+
+def _reason(folder: Path, status: int) -> str:
+    if (folder / REASON).is_file():
+        return (folder / REASON).read_text(encoding="utf-8")
+    if status < 0:
+        return f"its process was ended by signal {-status}; was there enough memory?"
+    return f"its process ended with exit code {status}"
+
+
+def _measure(folder: Path, encoder: PhotoEncoder, job: dict[str, Any]) -> None:
+    from tqdm import tqdm
+
+    photos = job["photos"]
+    rows, faces, failures = [], [], []
+    times = [time.perf_counter()]
+    bar = tqdm(encoder.encode(map(Path, photos)), encoder.name, len(photos), unit="photo",
+               disable=not job["progress"], dynamic_ncols=True)  # fmt: skip
+    for row, photo in enumerate(bar):
+        times.append(time.perf_counter())
+        if photo.failure:
+            failures.append(photo.failure)
+        if (face := photo.centre_face) is not None:
+            rows.append(row)
+            faces.append(face)
+    if not faces:
+        first = f"; the first failure: {failures[0]}" if failures else ""
+        raise ModelError(f"it found no face in any of {len(photos):,} photos{first}")
+    figures = {
+        "name": encoder.name,
+        "dimension": encoder.dimension,
+        "weights": encoder.weights,
+        "weights_bytes": encoder.weights_bytes,
+        "runs_on": encoder.runs_on,
+        "photos_per_second": median_rate(times),
+        "faces_per_second": _embedding_rate(encoder),
+        "peak_bytes": peak_memory(),
+        "failures": len(failures),
+    }
+    (folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
+    np.savez(
+        folder / FACES,
+        rows=np.array(rows),
+        boxes=np.array([face.box for face in faces], np.float64),
+        embeddings=np.stack([face.embedding for face in faces]),
+    )
+
+
+def median_rate(times: Sequence[float]) -> float:
+    """Photos a second: the median over blocks of `BLOCK` photos, or of a fifth of fewer photos.
+
+    Args:
+        times: seconds at the start and after each photo.
+    """
+    count = len(times) - 1
+    block = max(1, min(BLOCK, count // 5))
+    return statistics.median(
+        block / max(times[start + block] - times[start], 1e-9)
+        for start in range(0, count - block + 1, block)
+    )
+
+
+def _embedding_rate(encoder: PhotoEncoder) -> float:
+    shape = (BATCH, *encoder.crop_size, 3)
+    crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    encoder.embed(crops)  # the first compiles
+    rates = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        encoder.embed(crops)
+        rates.append(BATCH / (time.perf_counter() - start))
+    return statistics.median(rates)
+
+
+def peak_memory() -> int | None:
+    """Most bytes of memory that this process had at once; None where the system does not tell.
+
+    On Linux not ``ru_maxrss``: a process starts with that of the one which started it.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _main(folder: Path) -> int:
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    try:
+        with closing(open_encoder(job["encoder"], job["runtime"])) as encoder:
+            _measure(folder, encoder, job)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # of another package it may be any, and it is a row of the table
+        if os.environ.get("FACE2VEC_DEBUG") == "1":
+            traceback.print_exc()
+        reason = str(error) if isinstance(error, Face2VecError) else described(error)
+        (folder / REASON).write_text(reason, encoding="utf-8")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1])))
