@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 
 from face2vec.cli_evaluate import evaluate_commands
+from face2vec.cli_lab import lab_commands
 from face2vec.cli_people import PEOPLE_COMMANDS
 from face2vec.cli_train import train_command
 from face2vec.cli_verify import calibrate_command, verify_command
@@ -144,7 +145,10 @@ def main() -> None:
     """Find a face again in a photo collection."""
 
 
-for one in (train_command, evaluate_commands, verify_command, calibrate_command, *PEOPLE_COMMANDS):
+for one in (
+    *(train_command, evaluate_commands, lab_commands, verify_command, calibrate_command),
+    *PEOPLE_COMMANDS,
+):
     main.add_command(one)
 
 
