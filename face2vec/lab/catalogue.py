@@ -41,7 +41,7 @@ class Degradation:
         apply: the portrait's image at a strength; a pure function of its three arguments.
         steps: strengths, mildest first, in the unit that ``apply`` states.
         ordinary: the one of the steps that is common enough in photos to judge a model by.
-        label: of a step, with ``{}`` for the strength.
+        label: of a step, with ``{}`` for the strength and ``{s}`` for the end of a plural.
         paper: VAL at FAR 1e-3 of the FaceNet paper's NN1 at some of the steps, 0…1.
         says: what a step is, in a sentence.
     """
@@ -58,7 +58,8 @@ class Degradation:
 
     def step_label(self, strength: float) -> str:
         """A step in words."""
-        return self.label.format(strength)
+        words = self.label.format(strength, s="" if strength == 1 else "s")
+        return words.replace("-", "−")
 
     def image(self, portrait: Portrait, strength: float, seed: int, number: int) -> ImageArray:
         """One portrait at one step.
@@ -98,7 +99,7 @@ DEGRADATIONS: tuple[Degradation, ...] = (
     ),
     Degradation(
         "marks", "Paint on the skin", "Marks", drawn.marked,
-        (3, 6, 12, 24), 6, "{:.0f} strokes",
+        (3, 6, 12, 24), 6, "{:.0f} stroke{s}",
         "Strokes of dark and light paint at random places, for scars, tattoos and face paint.",
     ),
     Degradation(
@@ -128,7 +129,7 @@ DEGRADATIONS: tuple[Degradation, ...] = (
     ),
     Degradation(
         "words", "Printed words", "Words", drawn.printed,
-        (1, 2, 3, 5), 2, "{:.0f} lines",
+        (1, 2, 3, 5), 2, "{:.0f} line{s}",
         "Lines of white words, letters a quarter of the distance between the eyes high.",
     ),
     Degradation(

@@ -21,8 +21,10 @@ class Finding(NamedTuple):
     title: str
     verdict: Verdict
     """By how much of the TAR is kept at the step that is common in photos."""
+    step: str
+    """That step."""
     kept: str
-    """That share, with its interval and the step."""
+    """That share, with its interval."""
     holds: str
     """The strongest step up to which all keep ``GOOD`` of it, or ``"none"``."""
     fails: str
@@ -57,7 +59,8 @@ def _finding(series: Series, far: float) -> Finding:
     return Finding(
         series.degradation.title,
         verdict,
-        f"{common.kept.words()} at {common.label}",
+        common.label,
+        common.kept.words(),
         holds,
         fails,
         _alarm(series, far),

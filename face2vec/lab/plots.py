@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#777777", "#009E73"
 ACROSS = 3
+CROWDED = 40  # letters below an axis, above which they are turned
 
 
 def series_plot(series: Series, clean: Step) -> Figure:
@@ -118,7 +119,9 @@ def _draw_series(axes: Any, series: Series, clean: Step) -> None:
                  if s.strength in theirs]  # fmt: skip
         axes.plot(*zip(*known, strict=True), "D--", color=GREY, ms=4, lw=1,
                   label="the paper's NN1, its own photos")  # fmt: skip
-    axes.set_xticks(places, [s.label for s in steps], fontsize=8)
+    labels = [s.label for s in steps]
+    crowded = sum(map(len, labels)) > CROWDED
+    axes.set_xticks(places, labels, fontsize=8, rotation=25 if crowded else 0)
     axes.set_ylim(-0.02, 1.02)
     axes.tick_params(axis="y", labelsize=8)
     axes.grid(alpha=0.3)

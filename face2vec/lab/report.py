@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE, FIGURES, OVERVIEW, CURVES = "report.html", "figures.json", "overview.png", "curves.png"
-SHOWN = 126  # pixels of the side of an example
+SHOWN = 150  # pixels of the side of an example
 DENSITY = 150  # dots an inch
 BACKGROUND = (128, 128, 128)
 
@@ -51,8 +51,8 @@ def robustness_text(measured: Robustness) -> str:
     lines += _aligned([_slice_head(), *(_slice_cells(one) for one in measured.slices)])
     for verdict in VERDICTS:
         of_it = [one for one in findings(measured) if one.verdict == verdict]
-        lines += [f"\n{verdict.capitalize()}:" if of_it else ""]
-        lines += [f"  {one.title}: keeps {one.kept} of the clean TAR" for one in of_it]
+        lines += ["", f"{verdict.capitalize()}:"] if of_it else []
+        lines += [f"  {one.title}, {one.step}: keeps {one.kept} of the clean TAR" for one in of_it]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -195,20 +195,16 @@ def _summary(measured: Robustness) -> Iterator[str]:
         f"<p>By the part of the clean photos' TAR that is kept at a step common in photos: good "
         f"from {GOOD:.0%} on, bad below {BAD:.0%}.</p>"
     )
-    for verdict in VERDICTS:
-        of_it = [one for one in found if one.verdict == verdict]
-        if of_it:
-            yield f"<h3>{verdict.capitalize()}</h3>"
-            yield _table(
-                ("", "TAR kept (95 %)", f"keeps {GOOD:.0%} up to", f"loses {1 - LOST:.0%} from",
-                 "strangers alike"),
-                [_finding_cells(one) for one in of_it],
-            )  # fmt: skip
+    yield _table(
+        ("", "", "common step", "TAR kept (95 %)", f"keeps {GOOD:.0%} up to",
+         f"loses {1 - LOST:.0%} from", "strangers alike"),
+        [_finding_cells(one) for verdict in VERDICTS for one in found if one.verdict == verdict],
+    )  # fmt: skip
     yield _picture(overview_plot(measured), "Part of the true accepts kept at a common step")
 
 
 def _finding_cells(one: Finding) -> tuple[str, ...]:
-    return (one.title, one.kept, one.holds, one.fails, one.alarm or "no")
+    return (one.verdict.capitalize(), *one[:1], *one[2:-1], one.alarm or "no")
 
 
 def _series_section(series: Series, measured: Robustness) -> Iterator[str]:

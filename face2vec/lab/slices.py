@@ -80,13 +80,16 @@ def sliced(
         people: int64 (n,), 0…people − 1.
         threshold: lowest similarity that is accepted, the same for all.
         far: of the whole at the threshold.
-        slices: for each attribute, its values and which photos, bool (n,), have them.
+        slices: for each attribute, its values and which photos, bool (n,), have them; what no
+            photo has is left out.
         draws: of the people.
     """
     everybody = draws.tar(counted(embeddings, embeddings, people, threshold)).value
     found = []
     for attribute, values in slices.items():
         for value, some in values.items():
+            if not some.any():
+                continue
             counts = counted(embeddings, embeddings, people, threshold, some)
             within = counted(embeddings, embeddings, people, threshold, some, some)
             found.append(_slice(attribute, value, counts, within, draws, everybody, far))
