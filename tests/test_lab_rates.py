@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from face2vec.evaluation.metrics import all_pairs, true_accepts
-from face2vec.lab.rates import Counts, Draws, Rate, counted
+from face2vec.evaluation.metrics import all_pairs
+from face2vec.lab.rates import Counts, Draws, Rate, counted, threshold_for
 
 PEOPLE = np.repeat(np.arange(12), [4, 3, 2, 1, 3, 2, 4, 2, 3, 1, 2, 3])
 NAN = float("nan")
@@ -76,12 +76,14 @@ def test_counted_of_some_against_some() -> None:
 def test_clean_photos_give_what_all_pairs_give() -> None:
     clean = embeddings(6)
     pairs = all_pairs(clean, PEOPLE)
-    for far in (0.2, 0.05, 0.01):
-        expected = true_accepts(pairs, far)
-        counts = counted(clean, clean, PEOPLE, expected.threshold)
-        assert rates(counts)["tar"] == pytest.approx(expected.tar)
-        # One pair is just below the threshold, in one order of the two photos or in both.
-        assert rates(counts)["far"] == pytest.approx(far, abs=1.01 / len(pairs.impostor))
+    for far in (0.2, 0.05, 0.01, 0.0):
+        allowed = int(far * len(pairs.impostor))
+        threshold = threshold_for(pairs.impostor, far)
+        assert pairs.impostor[allowed] < threshold
+        assert not allowed or threshold < pairs.impostor[allowed - 1]
+        counts = counted(clean, clean, PEOPLE, threshold)
+        assert rates(counts)["tar"] == pytest.approx((pairs.genuine > threshold).mean())
+        assert rates(counts)["far"] == pytest.approx(allowed / len(pairs.impostor))
         assert counts.impostor_pairs == 2 * len(pairs.impostor)
 
 

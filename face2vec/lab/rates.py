@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.evaluation.metrics import BLOCK, CONFIDENCE, ROUNDS
+from face2vec.evaluation.metrics import BLOCK, CONFIDENCE, ROUNDS, Scores, threshold_at
 
 Embeddings = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
+
+JUST_ABOVE = 1e-4
 
 
 class Rate(NamedTuple):
@@ -72,6 +74,21 @@ class Counts:
         """How many pairs of two people were compared."""
         pairs = self.queries.sum() * self.others.sum() - (self.queries * self.others).sum()
         return int(pairs)
+
+
+def threshold_for(highest_first: Scores, far: float) -> float:
+    """A similarity that at most this share of the impostor pairs reaches.
+
+    Halfway between the last that may and the next, so that the last bit of a similarity, which
+    differs with the size of a product of matrices, decides nothing.
+
+    Args:
+        highest_first: float32 (i,), similarities of impostor pairs.
+        far: 0…1.
+    """
+    allowed = int(np.floor(far * len(highest_first) * (1 + 1e-12)))
+    below = threshold_at(highest_first, far)
+    return (below + float(highest_first[allowed - 1])) / 2 if allowed else below + JUST_ABOVE
 
 
 def counted(

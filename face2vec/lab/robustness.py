@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
-from face2vec.evaluation.metrics import TrueAccepts, all_pairs, true_accepts, with_intervals
+from face2vec.evaluation.metrics import TrueAccepts, all_pairs, with_intervals
 from face2vec.lab.catalogue import Degradation
 from face2vec.lab.portraits import ImageArray, Points, Portrait
 from face2vec.lab.pose import mouth_width, yaw
-from face2vec.lab.rates import Draws, Embeddings, Numbers, Rate, counted
+from face2vec.lab.rates import Draws, Embeddings, Numbers, Rate, counted, threshold_for
 from face2vec.lab.sitters import Sitters, nearest
 from face2vec.lab.slices import Slice, sliced
 from face2vec.records import Face, Photo
@@ -178,7 +178,7 @@ def robustness(
     clean = clean[kept]
     draws = Draws(count, seed=seed)
     pairs = all_pairs(clean, people, highest_far=0)
-    threshold = true_accepts(pairs, far).threshold
+    threshold = threshold_for(pairs.impostor, far)
     measure = _Measure(clean, people, threshold, far, draws)
     shown = next((number for number in seen.images if kept[number]), 0)
     mate = _mate(seen.embeddings[0], sitters.people, shown)

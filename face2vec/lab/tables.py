@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
-from face2vec.evaluation.metrics import all_pairs, true_accepts
+from face2vec.evaluation.metrics import all_pairs
 from face2vec.evaluation.sets import IMAGES
-from face2vec.lab.rates import Draws
+from face2vec.lab.rates import Draws, threshold_for
 from face2vec.lab.sitters import sitters_in
 from face2vec.lab.slices import Slice, sliced
 
@@ -179,7 +179,7 @@ def slices_of(
     embeddings = np.stack([face for face in faces if face is not None])
     numbers, draws = sitters.people, Draws(len(sitters.names), seed=seed)
     pairs = all_pairs(embeddings, numbers, highest_far=0)
-    threshold = true_accepts(pairs, far).threshold
+    threshold = threshold_for(pairs.impostor, far)
     divisions: dict[str, dict[str, NDArray[np.bool_]]] = {"all": {"": np.ones(len(numbers), bool)}}
     for name, values in table.attributes.items():
         here = np.array([values[place] for place in places])
