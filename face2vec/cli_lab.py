@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from face2vec.cli_train import choose_backend
+
 if TYPE_CHECKING:
     from face2vec.engine import Face2Vec
+    from face2vec.lab.studies import Training
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -126,6 +129,86 @@ def slices_command(
         title = f"Slices of {_name(table)}, {measured.model}"
         page = save_slices(measured.slices, measured.everybody, measured.about, out, title)
         click.echo(f"Look at {page}", err=True)
+
+
+def _study_options(command: Command) -> Command:
+    for option in (
+        click.option("-q", "--quiet", is_flag=True, help="Do not say which training begins."),
+        click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout."),
+        click.option("--far", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+                     default=1e-3, show_default=True, help="At which TAR is measured."),
+        click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True),
+        click.option("--aligned", is_flag=True,
+                     help="FACES are crops already, square, of one size."),
+        click.option("--table", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+                     help="For a tar: a CSV with the columns file and person."),
+        click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True,
+                     help="Folder for the trainings and the page; the same command goes on."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@lab_commands.command("dimensions")
+@click.argument("faces")
+@click.option("--dimension", "sizes", type=click.IntRange(min=1), multiple=True,
+              help="Of embeddings; may be repeated. [default: 32 to 512, doubling]")  # fmt: skip
+@_study_options
+def dimensions_command(faces: str, sizes: tuple[int, ...], **options: Any) -> None:
+    """Train the small network with embeddings of several lengths.
+
+    FACES is what `face2vec train` takes, with names. A tenth of the people is held out and
+    measured with.
+    """
+    from face2vec.lab.studies import DIMENSIONS, by_dimension
+
+    _study(faces, "Embedding size", by_dimension, sizes or DIMENSIONS, **options)
+
+
+@lab_commands.command("data")
+@click.argument("faces")
+@click.option("--share", "shares", type=click.FloatRange(0, 1, min_open=True), multiple=True,
+              help="Of the people; may be repeated. [default: 0.125, 0.25, 0.5, 1]")  # fmt: skip
+@_study_options
+def data_command(faces: str, shares: tuple[float, ...], **options: Any) -> None:
+    """Train the small network on shares of the people.
+
+    FACES is what `face2vec train` takes, with names. A tenth of the people is held out and
+    measured with; each training has about as many steps.
+    """
+    from face2vec.lab.studies import SHARES, by_data
+
+    _study(faces, "Amount of training data", by_data, shares or SHARES, **options)
+
+
+def _study(
+    source: str,
+    title: str,
+    study: Callable[..., list[Training]],
+    values: tuple[Any, ...],
+    *,
+    out: Path,
+    table: Path | None,
+    aligned: bool,
+    epochs: int,
+    far: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    choose_backend()
+    from face2vec.lab.studies import save_study, study_text
+    from face2vec.training.faces import load_faces
+    from face2vec.training.recipe import Recipe
+    from face2vec.training.trainer import Schedule
+
+    recipe = Recipe(schedule=Schedule(epochs))
+    faces = load_faces(source, recipe.description(), table=table, aligned=aligned)
+    say = (lambda _: None) if quiet else (lambda words: click.echo(words, err=True))
+    trainings = study(recipe, faces, out, values, far=far, say=say)
+    click.echo(
+        json.dumps([one.figures() for one in trainings]) if as_json else study_text(trainings)
+    )
+    click.echo(f"Look at {save_study(trainings, out, title)}", err=True)
 
 
 def _engine(source: Path, model: str | None) -> Face2Vec:

@@ -68,7 +68,9 @@ ORDER = (
     ("training.trainer",),
     ("training.stages",),
     ("training.recipe",),
-    ("cli_evaluate", "cli_lab", "cli_people", "cli_train", "cli_verify", "demo"),
+    ("lab.studies",),
+    ("cli_evaluate", "cli_people", "cli_train", "cli_verify", "demo"),
+    ("cli_lab",),
     ("cli",),
     ("__main__",),
 )

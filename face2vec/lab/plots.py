@@ -106,6 +106,29 @@ def slices_plot(slices: Sequence[Slice], everybody: Rate) -> Figure:
     return figure
 
 
+def rates_plot(
+    labels: Sequence[str], rates: Sequence[Rate], paper: Sequence[float | None]
+) -> Figure:
+    """Rates with intervals one after another, and the paper's where it has any.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure = _figure(7.5, 3.2)
+    axes = figure.add_subplot()
+    _bars(axes, rates, label="measured")
+    known = [(place, value) for place, value in enumerate(paper) if value is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), "D--", color=GREY, ms=4, lw=1,
+                  label="the paper's NN1, its own photos")  # fmt: skip
+    axes.set_xticks(range(len(labels)), labels, fontsize=8)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_ylabel("true accept rate", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
 def _draw_series(axes: Any, series: Series, clean: Step) -> None:
     steps = (clean, *series.steps)
     places = np.arange(len(steps))

@@ -47,8 +47,8 @@ def robustness_text(measured: Robustness) -> str:
     rows = [head, ("clean", "", *_cells(measured.clean))]
     for series in measured.series:
         rows += [(series.degradation.name, step.label, *_cells(step)) for step in series.steps]
-    lines = [_about(measured), "", *_aligned(rows), ""]
-    lines += _aligned([_slice_head(), *(_slice_cells(one) for one in measured.slices)])
+    lines = [_about(measured), "", *aligned(rows), ""]
+    lines += aligned([_slice_head(), *(_slice_cells(one) for one in measured.slices)])
     for verdict in VERDICTS:
         of_it = [one for one in findings(measured) if one.verdict == verdict]
         lines += ["", f"{verdict.capitalize()}:"] if of_it else []
@@ -59,7 +59,7 @@ def robustness_text(measured: Robustness) -> str:
 def slices_text(slices: Sequence[Slice]) -> str:
     """A line a slice, in columns."""
     rows = [_slice_head(), *(_slice_cells(one) for one in slices)]
-    return "\n".join(line.rstrip() for line in _aligned(rows))
+    return "\n".join(line.rstrip() for line in aligned(rows))
 
 
 def save_robustness(measured: Robustness, folder: Path, title: str) -> Path:
@@ -146,7 +146,8 @@ def _slice_cells(one: Slice) -> tuple[str, ...]:
             one.tar.words(), one.recall.words(), _rate(one.far.value), one.remark)  # fmt: skip
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows as lines, each column as wide as its widest cell."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -195,12 +196,12 @@ def _summary(measured: Robustness) -> Iterator[str]:
         f"<p>By the part of the clean photos' TAR that is kept at a step common in photos: good "
         f"from {GOOD:.0%} on, bad below {BAD:.0%}.</p>"
     )
-    yield _table(
+    yield table(
         ("", "", "common step", "TAR kept (95 %)", f"keeps {GOOD:.0%} up to",
          f"loses {1 - LOST:.0%} from", "strangers alike"),
         [_finding_cells(one) for verdict in VERDICTS for one in found if one.verdict == verdict],
     )  # fmt: skip
-    yield _picture(overview_plot(measured), "Part of the true accepts kept at a common step")
+    yield picture(overview_plot(measured), "Part of the true accepts kept at a common step")
 
 
 def _finding_cells(one: Finding) -> tuple[str, ...]:
@@ -234,14 +235,14 @@ def _series_section(series: Series, measured: Robustness) -> Iterator[str]:
             ("the paper's VAL",
              *(f"{theirs[s.strength]:.1%}" if s.strength in theirs else "" for s in steps)),
         ]  # fmt: skip
-    yield _table(head, [("example", *pictures), *rows], raw=True)
+    yield table(head, [("example", *pictures), *rows], raw=True)
     if kind.paper:
         yield (
             "<p>The paper's figures are of its network NN1 (140 million parameters) on its own "
             "photos, at FAR 1e-3; the row above them is counted in the way nearest to it. Compare "
             "how they fall, not how high they are.</p>"
         )
-    yield _picture(series_plot(series, measured.clean), f"Figures over {kind.title.lower()}")
+    yield picture(series_plot(series, measured.clean), f"Figures over {kind.title.lower()}")
 
 
 def _slices_section(
@@ -252,9 +253,9 @@ def _slices_section(
         of_it = [one for one in slices if one.attribute == attribute]
         yield f"<h3>{html.escape(attribute)}</h3>"
         every = [] if everybody is None else [everybody]
-        yield _table(_slice_head()[1:], [_slice_cells(one)[1:] for one in (*every, *of_it)])
+        yield table(_slice_head()[1:], [_slice_cells(one)[1:] for one in (*every, *of_it)])
         if whole is not None:
-            yield _picture(slices_plot(of_it, whole), f"True accept rate by {attribute.lower()}")
+            yield picture(slices_plot(of_it, whole), f"True accept rate by {attribute.lower()}")
 
 
 def _example_cell(example: Example, label: str, threshold: float) -> str:
@@ -273,7 +274,7 @@ def _two_lines(words: str) -> str:
     return f"{value}<br><small>{interval}</small>"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], raw: bool = False) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], raw: bool = False) -> str:
     """A table; cells are text unless ``raw``, and the first of each row is its name."""
 
     def cell(words: str) -> str:
@@ -293,7 +294,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], raw: bool = False
     )
 
 
-def _picture(figure: Figure, alt: str) -> str:
+def picture(figure: Figure, alt: str) -> str:
     """A plot inside the page; `pages.img` shows it at two thirds, so it is drawn as much larger."""
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=DENSITY)
