@@ -22,6 +22,7 @@ import click
 
 from face2vec.cli_compare import compare_command
 from face2vec.cli_evaluate import evaluate_commands
+from face2vec.cli_lab import lab_commands
 from face2vec.cli_people import PEOPLE_COMMANDS
 from face2vec.cli_train import train_command
 from face2vec.cli_upgrade import upgrade_command
@@ -147,8 +148,10 @@ def main() -> None:
     """Find a face again in a photo collection."""
 
 
-for one in (train_command, evaluate_commands, compare_command, verify_command, calibrate_command,
-            *PEOPLE_COMMANDS, upgrade_command):  # fmt: skip
+for one in (
+    *(train_command, evaluate_commands, compare_command, lab_commands),
+    *(verify_command, calibrate_command, *PEOPLE_COMMANDS, upgrade_command),
+):
     main.add_command(one)
 
 

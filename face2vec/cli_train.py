@@ -73,7 +73,7 @@ def train_command(faces: str, out: Path, quiet: bool, **options: Any) -> None:
     person, a tar archive of such folders, or tfds:celeb_a. It ends with OUT/NETWORK.onnx,
     which `--model` takes. Stopped or killed, the same command goes on with it.
     """
-    _choose_backend()
+    choose_backend()
     from face2vec.training.faces import load_faces
     from face2vec.training.recipe import run
 
@@ -87,8 +87,12 @@ def train_command(faces: str, out: Path, quiet: bool, **options: Any) -> None:
                err=True)  # fmt: skip
 
 
-def _choose_backend() -> None:
-    """Keras takes TensorFlow unless told; take another that is installed where that is not."""
+def choose_backend() -> None:
+    """Keras takes TensorFlow unless told; take another that is installed where that is not.
+
+    Raises:
+        MissingExtraError: Keras, or every backend of it, is missing.
+    """
     if importlib.util.find_spec("keras") is None:
         raise MissingExtraError("training", "keras", "train")
     there = [name for name in BACKENDS if importlib.util.find_spec(name)]

@@ -23,6 +23,7 @@ MODELS = {
     "02_build_an_index": _REFERENCE,
     "03_train_a_facenet": ("`mini`",),
     "04_choose_a_threshold": ("FACE2VEC_MODEL", "`mini`"),
+    "05_what_it_sees": ("FACE2VEC_MODEL", "`mini`"),
 }
 """What a notebook says of the model that its outputs are of."""
 

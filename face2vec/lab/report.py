@@ -1,0 +1,302 @@
+"""The laboratory's results as text, as JSON and as one page with pictures."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageOps
+
+from face2vec.files import written_whole
+from face2vec.lab.catalogue import HEADINGS, Heading
+from face2vec.lab.findings import BAD, GOOD, LOST, VERDICTS, Finding, findings
+from face2vec.lab.plots import all_series_plot, overview_plot, series_plot, slices_plot
+from face2vec.lab.robustness import Example, Robustness, Series, Step
+from face2vec.lab.slices import FEWEST_PAIRS, FEWEST_PEOPLE, Slice
+from face2vec.pages import img, write_page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAGE, FIGURES, OVERVIEW, CURVES = "report.html", "figures.json", "overview.png", "curves.png"
+SHOWN = 150  # pixels of the side of an example
+DENSITY = 150  # dots an inch
+BACKGROUND = (128, 128, 128)
+
+_ELSEWHERE: dict[Heading, str] = {
+    "Origin": (
+        "No change to a photo makes another origin, age or sex of it, and a photo does not say "
+        "which it has. <code>face2vec lab slices TABLE</code> measures them from a table that "
+        "does."
+    ),
+    "Expression and angle": (
+        "Nothing is changed in the first two tables: they divide the clean photos by where the "
+        "landmarks are. How far a face is turned is told from the nose alone, to some ten "
+        "degrees; the width of a mouth stands in for a smile, in faces that look ahead."
+    ),
+}
+
+
+def robustness_text(measured: Robustness) -> str:
+    """A line a step, in columns, and what the model is good and bad at."""
+    head = ("", "", "TAR (95 %)", "of clean", "recall@1 (95 %)", "no face", "FAR", "FAR, both")
+    rows = [head, ("clean", "", *_cells(measured.clean))]
+    for series in measured.series:
+        rows += [(series.degradation.name, step.label, *_cells(step)) for step in series.steps]
+    lines = [_about(measured), "", *aligned(rows), ""]
+    lines += aligned([_slice_head(), *(_slice_cells(one) for one in measured.slices)])
+    for verdict in VERDICTS:
+        of_it = [one for one in findings(measured) if one.verdict == verdict]
+        lines += ["", f"{verdict.capitalize()}:"] if of_it else []
+        lines += [f"  {one.title}, {one.step}: keeps {one.kept} of the clean TAR" for one in of_it]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def slices_text(slices: Sequence[Slice]) -> str:
+    """A line a slice, in columns."""
+    rows = [_slice_head(), *(_slice_cells(one) for one in slices)]
+    return "\n".join(line.rstrip() for line in aligned(rows))
+
+
+def save_robustness(measured: Robustness, folder: Path, title: str) -> Path:
+    """Write ``report.html``, ``figures.json`` and two plots; gives the page's path.
+
+    The page holds photos of the first person; what is published without their consent is better
+    made of the plots and the figures.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    overview_plot(measured).savefig(folder / OVERVIEW, dpi=DENSITY)
+    all_series_plot(measured).savefig(folder / CURVES, dpi=DENSITY)
+    _write_figures(folder, measured.figures() | {"findings": _finding_figures(measured)})
+    write_page(folder / PAGE, title, "\n".join(_robustness_page(measured)))
+    return folder / PAGE
+
+
+def save_slices(
+    slices: Sequence[Slice], everybody: Slice, about: str, folder: Path, title: str
+) -> Path:
+    """Write ``report.html`` and ``figures.json``; gives the page's path.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {"all": everybody.figures(), "slices": [one.figures() for one in slices]}
+    _write_figures(folder, figures)
+    body = [f"<p>{html.escape(about)}</p>", _SLICE_WORDS]
+    weak = [one for one in slices if one.weak]
+    words = ", ".join(f"{one.attribute} {one.value}" for one in weak)
+    body.append(f"<p><strong>Weak: {html.escape(words) or 'none'}.</strong></p>")
+    body += _slices_section(slices, everybody)
+    write_page(folder / PAGE, title, "\n".join(body))
+    return folder / PAGE
+
+
+def _write_figures(folder: Path, figures: dict[str, Any]) -> None:
+    with written_whole(folder / FIGURES) as stream:
+        stream.write(json.dumps(figures, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _finding_figures(measured: Robustness) -> list[dict[str, str]]:
+    return [one._asdict() for one in findings(measured)]
+
+
+# --- text -----------------------------------------------------------------------------------
+
+
+def _about(measured: Robustness) -> str:
+    left_out = measured.without_face
+    return (
+        f"{measured.photos:,} photos of {measured.people:,} people, model {measured.model}; "
+        f"{left_out:,} more left out, for no face was found. The threshold, "
+        f"{measured.threshold:.3f}, was set at FAR {measured.far:g} on "
+        f"{measured.impostor_pairs:,} pairs of clean photos of two people."
+    )
+
+
+def _cells(step: Step) -> tuple[str, ...]:
+    return (
+        step.tar.words(),
+        f"{step.kept.value:.0%}",
+        step.recall.words(),
+        f"{step.without_face:.1%}",
+        _rate(step.far.value),
+        _rate(step.far_alike.value),
+    )
+
+
+def _rate(value: float) -> str:
+    return "–" if value != value else f"{value:.2%}"
+
+
+def _slice_head() -> tuple[str, ...]:
+    return ("slice", "", "photos", "people", "pairs", "TAR (95 %)", "recall@1 (95 %)",
+            "FAR in the slice", "")  # fmt: skip
+
+
+def _slice_cells(one: Slice) -> tuple[str, ...]:
+    return (one.attribute, one.value, f"{one.photos:,}", f"{one.people:,}", f"{one.pairs:,}",
+            one.tar.words(), one.recall.words(), _rate(one.far.value), one.remark)  # fmt: skip
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows as lines, each column as wide as its widest cell."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+
+
+# --- pages ----------------------------------------------------------------------------------
+
+_SLICE_WORDS = f"""<p>TAR and recall@1 are of the slice's photos against all photos; FAR is of pairs
+of two people both of whose photos are of the slice. <em>Weak</em>: the interval of TAR is wholly
+below the TAR of all photos, or that of FAR wholly above the FAR that the threshold was set for. Of
+many slices one in forty is weak by chance. Slices of fewer than {FEWEST_PEOPLE} people or
+{FEWEST_PAIRS} pairs of one person are too small to say.</p>"""
+
+_ROBUSTNESS_WORDS = """<p>Every photo is enrolled clean and asked about changed: searched for faces,
+aligned and embedded anew, and compared with all clean photos but its own. <em>TAR</em> is the share
+of pairs of one person that reach the threshold, <em>recall@1</em> the share of changed photos whose
+most similar clean photo is of the same person. A face that is not found any more is an error in
+both. Intervals are of 95 %, from drawing people again and again with the threshold as it is.</p>
+<p>The threshold is not set anew for worse photos, for nobody who uses a model does that.
+<em>FAR</em> says what it lets through when one photo of two people is changed, and when both are:
+two people in the same mask may look alike.</p>"""
+
+
+def _robustness_page(measured: Robustness) -> Iterator[str]:
+    yield f"<p>{html.escape(_about(measured))}</p>"
+    yield from _summary(measured)
+    yield _ROBUSTNESS_WORDS
+    for heading in HEADINGS:
+        of_it = [one for one in measured.series if one.degradation.heading == heading]
+        if not of_it and heading not in _ELSEWHERE:
+            continue
+        yield f"<h2>{heading}</h2>"
+        if heading in _ELSEWHERE:
+            yield f"<p>{_ELSEWHERE[heading]}</p>"
+        if heading == "Expression and angle":
+            yield from _slices_section(measured.slices, None, measured.clean)
+        for series in of_it:
+            yield from _series_section(series, measured)
+
+
+def _summary(measured: Robustness) -> Iterator[str]:
+    found = findings(measured)
+    yield (
+        f"<p>By the part of the clean photos' TAR that is kept at a step common in photos: good "
+        f"from {GOOD:.0%} on, bad below {BAD:.0%}.</p>"
+    )
+    yield table(
+        ("", "", "common step", "TAR kept (95 %)", f"keeps {GOOD:.0%} up to",
+         f"loses {1 - LOST:.0%} from", "strangers alike"),
+        [_finding_cells(one) for verdict in VERDICTS for one in found if one.verdict == verdict],
+    )  # fmt: skip
+    yield picture(overview_plot(measured), "Part of the true accepts kept at a common step")
+
+
+def _finding_cells(one: Finding) -> tuple[str, ...]:
+    return (one.verdict.capitalize(), *one[:1], *one[2:-1], one.alarm or "no")
+
+
+def _series_section(series: Series, measured: Robustness) -> Iterator[str]:
+    kind = series.degradation
+    yield f"<h3>{html.escape(kind.title)}</h3>\n<p>{html.escape(kind.says)}</p>"
+    steps = (measured.clean, *series.steps)
+    examples = (measured.example, *series.examples)
+    head = ("", *(step.label for step in steps))
+    pictures = [
+        _example_cell(one, step.label, measured.threshold)
+        for one, step in zip(examples, steps, strict=True)
+    ]
+    rows = [
+        ("TAR", *(_two_lines(step.tar.words()) for step in steps)),
+        ("recall@1", *(_two_lines(step.recall.words()) for step in steps)),
+        ("no face found", *(f"{step.without_face:.1%}" for step in steps)),
+        ("FAR", *(_rate(step.far.value) for step in steps)),
+        ("FAR, both changed", *(_rate(step.far_alike.value) for step in steps)),
+    ]
+    if any(step.unchanged for step in series.steps):
+        rows.append(("left as they are", *(f"{step.unchanged:.0%}" for step in steps)))
+    if kind.paper:
+        theirs = dict(kind.paper)
+        rows += [
+            ("TAR, both changed, threshold anew",
+             *(f"{step.anew.tar:.1%}" for step in steps)),
+            ("the paper's VAL",
+             *(f"{theirs[s.strength]:.1%}" if s.strength in theirs else "" for s in steps)),
+        ]  # fmt: skip
+    yield table(head, [("example", *pictures), *rows], raw=True)
+    if kind.paper:
+        yield (
+            "<p>The paper's figures are of its network NN1 (140 million parameters) on its own "
+            "photos, at FAR 1e-3; the row above them is counted in the way nearest to it. Compare "
+            "how they fall, not how high they are.</p>"
+        )
+    yield picture(series_plot(series, measured.clean), f"Figures over {kind.title.lower()}")
+
+
+def _slices_section(
+    slices: Sequence[Slice], everybody: Slice | None, clean: Step | None = None
+) -> Iterator[str]:
+    whole = everybody.tar if everybody is not None else clean.tar if clean is not None else None
+    for attribute in dict.fromkeys(one.attribute for one in slices):
+        of_it = [one for one in slices if one.attribute == attribute]
+        yield f"<h3>{html.escape(attribute)}</h3>"
+        every = [] if everybody is None else [everybody]
+        yield table(_slice_head()[1:], [_slice_cells(one)[1:] for one in (*every, *of_it)])
+        if whole is not None:
+            yield picture(slices_plot(of_it, whole), f"True accept rate by {attribute.lower()}")
+
+
+def _example_cell(example: Example, label: str, threshold: float) -> str:
+    image = Image.fromarray(example.image)
+    shown = ImageOps.pad(image, (SHOWN, SHOWN), Image.Resampling.BICUBIC, BACKGROUND)
+    if example.similarity is None:
+        words = "no face found"
+    else:
+        accepted = "accepted" if example.similarity >= threshold else "refused"
+        words = f"{example.similarity:.2f}, {accepted}"
+    return f"{img(shown, f'The example photo, {label}')}{words}"
+
+
+def _two_lines(words: str) -> str:
+    value, _, interval = words.partition(" ")
+    return f"{value}<br><small>{interval}</small>"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], raw: bool = False) -> str:
+    """A table; cells are text unless ``raw``, and the first of each row is its name."""
+
+    def cell(words: str) -> str:
+        return words if raw else html.escape(words)
+
+    titles = "".join(f'<th scope="col">{html.escape(one)}</th>' for one in head)
+    lines = [
+        f'<tr><th scope="row">{cell(first)}</th>'
+        + "".join(f"<td>{cell(one)}</td>" for one in others)
+        + "</tr>"
+        for first, *others in rows
+    ]
+    body = "\n".join(lines)
+    return (
+        f'<div style="overflow-x: auto"><table><thead><tr>{titles}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def picture(figure: Figure, alt: str) -> str:
+    """A plot inside the page; `pages.img` shows it at two thirds, so it is drawn as much larger."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=DENSITY)
+    with Image.open(png) as drawn:
+        return img(drawn.convert("RGB"), alt)

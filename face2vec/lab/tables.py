@@ -1,0 +1,196 @@
+"""A table that says who is in which photo and what kind of photo it is, and its slices."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.engine import Face2Vec
+from face2vec.errors import SettingsError
+from face2vec.evaluation.metrics import all_pairs
+from face2vec.evaluation.sets import IMAGES
+from face2vec.lab.rates import Draws, threshold_for
+from face2vec.lab.sitters import sitters_in
+from face2vec.lab.slices import Slice, sliced
+
+PHOTO_COLUMNS, PERSON_COLUMN = ("photo", "file"), "person"
+MOST_VALUES = 12
+"""Numbers with more values than this are divided into quarters; words are left out."""
+EMPTY = "not stated"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Photos with their people and attributes.
+
+    Attributes:
+        people: person of each photo, by its full path.
+        attributes: for each column, the value of each photo in order.
+        left_out: columns of too many different words to be divided by.
+    """
+
+    people: dict[Path, str]
+    attributes: dict[str, list[str]]
+    left_out: tuple[str, ...] = ()
+
+
+def read_table(file: Path, by: Sequence[str] = ()) -> Table:
+    """A CSV with a column ``photo`` or ``file``, a column ``person`` and attributes.
+
+    Photos are relative to the file's folder, or to ``images`` in it.
+
+    Args:
+        file: UTF-8, with a row of column names.
+        by: the columns to divide by; all others if none is named, but those of more than
+            ``MOST_VALUES`` different words.
+
+    Raises:
+        SettingsError: a column or a photo is not there, or a photo is named twice.
+    """
+    with file.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        columns, rows = list(reader.fieldnames or ()), list(reader)
+    photo_column = next((name for name in PHOTO_COLUMNS if name in columns), None)
+    if photo_column is None or PERSON_COLUMN not in columns:
+        raise SettingsError(
+            f"{file} needs a column photo or file and a column person; it has "
+            f"{', '.join(columns) or 'none'}"
+        )
+    others = [name for name in columns if name not in (photo_column, PERSON_COLUMN)]
+    if unknown := [name for name in by if name not in others]:
+        raise SettingsError(
+            f"{file} has no attribute {', '.join(unknown)}; it has {', '.join(others) or 'none'}"
+        )
+    people: dict[Path, str] = {}
+    for number, row in enumerate(rows, 2):
+        path = _photo(file, row[photo_column] or "", number)
+        if path in people:
+            raise SettingsError(f"{file}, row {number}: {path} was named before")
+        people[path] = row[PERSON_COLUMN] or ""
+    values = {name: [row[name] or "" for row in rows] for name in by or others}
+    divided = {name: _groups(some) for name, some in values.items()}
+    left_out = tuple(
+        name for name, some in divided.items() if not by and len(set(some)) > MOST_VALUES
+    )
+    return Table(people, {n: v for n, v in divided.items() if n not in left_out}, left_out)
+
+
+def _photo(file: Path, name: str, number: int) -> Path:
+    folder = file.resolve().parent
+    for path in (folder / name, folder / IMAGES / name):
+        if name and path.is_file():
+            return path
+    raise SettingsError(f"{file}, row {number}: no photo {folder / name}")
+
+
+def _groups(values: list[str]) -> list[str]:
+    """Values as they are; many different numbers as the quarter that each is in."""
+    if len(set(values)) <= MOST_VALUES:
+        return [value or EMPTY for value in values]
+    try:
+        numbers = np.array([float(value) if value else np.nan for value in values])
+    except ValueError:
+        return [value or EMPTY for value in values]
+    edges = np.unique(np.nanquantile(numbers, [0, 0.25, 0.5, 0.75, 1]))
+    place = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)
+    return [
+        EMPTY if number != number else f"{edges[n]:g} to {edges[n + 1]:g}"
+        for number, n in zip(numbers, place, strict=True)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class TableSlices:
+    """What `slices_of` measured.
+
+    Attributes:
+        model: key of the model.
+        far: that the threshold was set for.
+        threshold: lowest similarity that is accepted.
+        impostor_pairs: that it was set on.
+        without_face: photos that were left out, for no face was found.
+        everybody: the whole as one slice.
+        slices: of each attribute and value.
+    """
+
+    model: str
+    far: float
+    threshold: float
+    impostor_pairs: int
+    without_face: int
+    everybody: Slice
+    slices: tuple[Slice, ...]
+
+    @property
+    def about(self) -> str:
+        """What was measured, in words."""
+        return (
+            f"{self.everybody.photos:,} photos of {self.everybody.people:,} people, model "
+            f"{self.model}; {self.without_face:,} more left out, for no face was found. The "
+            f"threshold, {self.threshold:.3f}, was set at FAR {self.far:g} on "
+            f"{self.impostor_pairs:,} pairs of two people."
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "model": self.model,
+            "far": self.far,
+            "threshold": self.threshold,
+            "impostor_pairs": self.impostor_pairs,
+            "photos_without_a_face": self.without_face,
+            "all": self.everybody.figures(),
+            "slices": [one.figures() for one in self.slices],
+        }
+
+
+def slices_of(
+    table: Table,
+    engine: Face2Vec,
+    *,
+    people: int | None = None,
+    photos: int | None = None,
+    far: float = 1e-3,
+    seed: int = 0,
+) -> TableSlices:
+    """Measure each slice of a table at the threshold of the whole.
+
+    Args:
+        table: who is where, and what the photos are like.
+        engine: detector and model.
+        people: how many at most, drawn at random; None for all who have two photos.
+        photos: of each at most.
+        far: false accept rate of the whole that the threshold is set for.
+        seed: of the draw and of the intervals.
+
+    Raises:
+        SettingsError: fewer than two people have two photos with a face.
+    """
+    sitters = sitters_in(table.people, engine, people=people, photos=photos, seed=seed)
+    rows = {photo: row for row, photo in enumerate(table.people)}
+    places = [rows[sitter.photo] for sitter in sitters.sitters]
+    faces = [sitter.face.embedding for sitter in sitters.sitters]
+    embeddings = np.stack([face for face in faces if face is not None])
+    numbers, draws = sitters.people, Draws(len(sitters.names), seed=seed)
+    pairs = all_pairs(embeddings, numbers, highest_far=0)
+    threshold = threshold_for(pairs.impostor, far)
+    divisions: dict[str, dict[str, NDArray[np.bool_]]] = {"all": {"": np.ones(len(numbers), bool)}}
+    for name, values in table.attributes.items():
+        here = np.array([values[place] for place in places])
+        divisions[name] = {str(value): here == value for value in np.unique(here)}
+    whole, *others = sliced(embeddings, numbers, threshold, far, divisions, draws)
+    return TableSlices(
+        engine.encoder.model.description.key,
+        far,
+        threshold,
+        len(pairs.impostor),
+        sitters.without_face,
+        whole,
+        tuple(others),
+    )

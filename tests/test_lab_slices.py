@@ -1,0 +1,57 @@
+"""Slices of embeddings whose slices are known to differ."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from face2vec.lab.rates import Draws, counted
+from face2vec.lab.slices import FEWEST_PAIRS, FEWEST_PEOPLE, sliced
+
+COUNT, PHOTOS = 60, 3
+PEOPLE = np.repeat(np.arange(COUNT), PHOTOS)
+HARD = PEOPLE < COUNT // 2
+FEW = PEOPLE < FEWEST_PEOPLE - 1
+
+
+def embeddings(noise: np.ndarray, together: np.ndarray | None = None) -> np.ndarray:
+    """People at random, photos about them; those ``together`` are alike."""
+    rng = np.random.default_rng(1)
+    centres = rng.standard_normal((COUNT, 24))
+    rows = centres[PEOPLE] + noise[:, None] * rng.standard_normal((len(PEOPLE), 24))
+    if together is not None:
+        rows[together] += 3 * rng.standard_normal(24)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def remarks(rows: np.ndarray, threshold: float, far: float) -> dict[str, str]:
+    slices = {"kind": {"hard": HARD, "easy": ~HARD, "few": FEW, "none": HARD & ~HARD}}
+    found = sliced(rows, PEOPLE, threshold, far, slices, Draws(COUNT))
+    return {one.value: one.remark for one in found}
+
+
+def test_a_slice_of_noisy_photos_is_weak_and_the_other_is_not() -> None:
+    rows = embeddings(np.where(HARD, 1.1, 0.4))
+    assert remarks(rows, 0.6, 0.01) == {"hard": "weak", "easy": "", "few": "too small to say"}
+
+
+def test_a_slice_of_people_who_look_alike_is_weak_by_its_false_accepts() -> None:
+    rows = embeddings(np.full(len(PEOPLE), 0.3), together=HARD)
+    one, other = sliced(
+        rows, PEOPLE, 0.6, 0.01, {"kind": {"hard": HARD, "easy": ~HARD}}, Draws(COUNT)
+    )
+    assert one.tar.value == 1
+    assert one.far.low > 0.01
+    assert (one.remark, other.remark) == ("weak", "")
+
+
+def test_slices_are_counted_as_their_photos_alone() -> None:
+    rows = embeddings(np.full(len(PEOPLE), 0.8))
+    rows[[0, 100]] = np.nan
+    (one,) = sliced(rows, PEOPLE, 0.5, 0.01, {"kind": {"hard": HARD}}, Draws(COUNT))
+    counts = counted(rows, rows, PEOPLE, 0.5, HARD)
+    assert (one.photos, one.people) == (HARD.sum(), COUNT // 2)
+    assert one.pairs == counts.genuine.sum() > FEWEST_PAIRS
+    assert one.tar == Draws(COUNT).tar(counts)
+    assert one.recall == Draws(COUNT).recall(counts)
+    assert one.far == Draws(COUNT).far(counted(rows, rows, PEOPLE, 0.5, HARD, HARD))
+    assert one.figures()["tar"]["value"] == one.tar.value

@@ -1,0 +1,95 @@
+"""Trainings that differ in one thing, on the same people held out."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import needs
+
+from face2vec.errors import SettingsError
+from face2vec.evaluation.metrics import TrueAccepts
+from face2vec.lab.studies import Training, fewer_people, named_split, save_study, study_text
+from face2vec.training.faces import Faces
+
+PEOPLE, PHOTOS = 40, 3
+TRAININGS = (
+    Training("64 numbers", 36, 108, TrueAccepts(1e-2, 0.4, 0.5, 0.45, 0.55), 0.868),
+    Training("96 numbers", 36, 108, TrueAccepts(1e-2, 0.4, 0.6, 0.55, 0.65)),
+)
+
+
+def faces() -> Faces:
+    """Crops of one colour a person, with some noise; the last three have no name."""
+    rng = np.random.default_rng(3)
+    people = np.concatenate([np.repeat(np.arange(PEOPLE), PHOTOS), [-1] * 3])
+    colours = rng.integers(40, 215, (PEOPLE + 1, 4, 4, 3))[people].repeat(8, 1).repeat(8, 2)
+    crops = np.clip(colours + rng.normal(0, 12, colours.shape), 0, 255).astype(np.uint8)
+    return Faces(crops, people, tuple(f"P{number}" for number in range(PEOPLE)))
+
+
+def test_a_tenth_of_the_named_people_is_held_out_whole() -> None:
+    learn, held = named_split(faces())
+    assert len(np.unique(held.people)) == PEOPLE // 10
+    assert set(held.people) | set(learn.people) == set(range(PEOPLE))
+    assert not set(held.people) & set(learn.people)
+    few = faces().only(np.arange(4 * PHOTOS))
+    with pytest.raises(SettingsError, match="4 people are too few"):
+        named_split(few)
+
+
+def test_fewer_people_are_part_of_more() -> None:
+    sets = [set(fewer_people(named_split(faces())[0], share).people) for share in (0.25, 0.5, 1)]
+    assert [len(some) for some in sets] == [9, 18, 36]
+    assert sets[0] < sets[1] < sets[2]
+    quarter = fewer_people(named_split(faces())[0], 0.25)
+    assert np.bincount(quarter.people)[list(sets[0])].tolist() == [PHOTOS] * 9
+
+
+def test_a_study_is_told_as_text_and_as_a_page(tmp_path: Path) -> None:
+    rows = [re.split(r"  +", line.strip()) for line in study_text(TRAININGS).splitlines()]
+    assert rows[1] == ["64 numbers", "36", "108", "50.0% (45.0% to 55.0%)", "86.8%"]
+    assert rows[2] == ["96 numbers", "36", "108", "60.0% (55.0% to 65.0%)"]
+    page = save_study(TRAININGS, tmp_path, "Embedding size").read_text(encoding="utf-8")
+    assert "<td>60.0% (55.0% to 65.0%)</td>" in page
+    assert page.count("<img ") == 1
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert figures == [one.figures() for one in TRAININGS]
+
+
+@pytest.mark.slow
+@pytest.mark.keras
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_studies_train_what_they_say_and_measure_it_on_those_held_out(tmp_path: Path) -> None:
+    needs("train", "keras")
+    from face2vec.embedder import Embedder
+    from face2vec.evaluation.metrics import all_pairs, true_accepts
+    from face2vec.lab.studies import by_data, by_dimension
+    from face2vec.models.store import load_model
+    from face2vec.runtime import choose_runtime
+    from face2vec.training.augment import Augmentation
+    from face2vec.training.batches import resized
+    from face2vec.training.recipe import Recipe
+    from face2vec.training.trainer import Schedule
+
+    recipe = Recipe(
+        people=4, photos=2, schedule=Schedule(1), augmentation=Augmentation.none(), held_out=0.1
+    )
+    said: list[str] = []
+    sizes = by_dimension(recipe, faces(), tmp_path / "d", (8, 16), far=0.1, say=said.append)
+    assert said == ["8 numbers", "16 numbers"]
+    held = named_split(faces())[1]
+    for size, one in zip((8, 16), sizes, strict=True):
+        model = load_model(tmp_path / "d" / str(size) / "mini.onnx")
+        assert model.description.dimension == size
+        rows = Embedder(model, choose_runtime())(resized(held.crops, 112))
+        people = np.unique(held.people, return_inverse=True)[1]
+        assert one.accepts.tar == true_accepts(all_pairs(rows, people), 0.1).tar
+        assert (one.people, one.photos) == (36, 108)
+    shares = by_data(recipe, faces(), tmp_path / "s", (0.5,), far=0.1)
+    assert (shares[0].people, shares[0].photos) == (18, 54)
+    kept = json.loads((tmp_path / "s" / "0.5" / "recipe.json").read_text(encoding="utf-8"))
+    assert kept["schedule"]["epochs"] == 2
