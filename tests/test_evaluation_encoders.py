@@ -108,6 +108,10 @@ def test_foreign_errors_are_told_in_one_line_with_their_cause() -> None:
     error = ValueError("two\nlines")
     error.__cause__ = OSError()
     assert described(error) == "ValueError: two lines (OSError)"
+    error.__cause__ = KeyError("other")
+    assert described(error) == "ValueError: two lines (KeyError: 'other')"
+    error.__cause__ = ValueError("two")
+    assert described(error) == "ValueError: two lines"
 
 
 # --- names ----------------------------------------------------------------------------------

@@ -147,6 +147,6 @@ def described(error: Exception) -> str:
     words = " ".join(str(error).split())
     said = f"{type(error).__name__}: {words}" if words else type(error).__name__
     cause = error.__cause__
-    if not isinstance(cause, Exception) or str(cause) in str(error):
+    if not isinstance(cause, Exception) or (str(cause) and str(cause) in str(error)):
         return said
     return f"{said} ({described(cause)})"
