@@ -63,18 +63,25 @@ def test_a_study_is_told_as_text_and_as_a_page(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.keras
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_studies_train_what_they_say_and_measure_it_on_those_held_out(tmp_path: Path) -> None:
+def test_studies_train_what_they_say_and_measure_it_on_those_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     needs("train", "keras")
+    from test_training_recipe import small_network
+
     from face2vec.embedder import Embedder
     from face2vec.evaluation.metrics import all_pairs, true_accepts
     from face2vec.lab.studies import by_data, by_dimension
     from face2vec.models.store import load_model
     from face2vec.runtime import choose_runtime
+    from face2vec.training import networks
     from face2vec.training.augment import Augmentation
     from face2vec.training.batches import resized
     from face2vec.training.recipe import Recipe
     from face2vec.training.trainer import Schedule
 
+    monkeypatch.setattr(networks, "build", small_network)
+    monkeypatch.setattr(networks, "side", lambda name: 32)
     recipe = Recipe(
         people=4, photos=2, schedule=Schedule(1), augmentation=Augmentation.none(), held_out=0.1
     )
@@ -85,7 +92,7 @@ def test_studies_train_what_they_say_and_measure_it_on_those_held_out(tmp_path: 
     for size, one in zip((8, 16), sizes, strict=True):
         model = load_model(tmp_path / "d" / str(size) / "mini.onnx")
         assert model.description.dimension == size
-        rows = Embedder(model, choose_runtime())(resized(held.crops, 112))
+        rows = Embedder(model, choose_runtime())(resized(held.crops, 32))
         people = np.unique(held.people, return_inverse=True)[1]
         assert one.accepts.tar == true_accepts(all_pairs(rows, people), 0.1).tar
         assert (one.people, one.photos) == (36, 108)

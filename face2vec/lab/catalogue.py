@@ -134,7 +134,7 @@ DEGRADATIONS: tuple[Degradation, ...] = (
     ),
     Degradation(
         "sunglasses", "Sunglasses", "Eyewear", drawn.in_sunglasses,
-        (0.0, 0.6, 1.0), 1.0, "{:.0%}",
+        (0.0, 0.6, 1.0), 1.0, "{:.0%} dark",
         "How much of the light the lenses hold back; 0 % is rims alone.",
     ),
     Degradation(

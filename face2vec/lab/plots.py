@@ -95,7 +95,7 @@ def slices_plot(slices: Sequence[Slice], everybody: Rate) -> Figure:
     for place, one in enumerate(slices):
         if one.remark:
             axes.plot(one.tar.value, place, "o", ms=6, color=ORANGE if one.weak else "white",
-                      mec=BLUE if one.small else ORANGE)  # fmt: skip
+                      mec=BLUE if one.small else ORANGE, zorder=5)  # fmt: skip
     names = [f"{one.value} ({one.people:,} people)" for one in slices]
     axes.set_yticks(range(len(slices)), names, fontsize=8)
     axes.invert_yaxis()
