@@ -453,7 +453,10 @@ def models_command(as_json: bool) -> None:
     widths = [max(len(row[n]) for row in (head, *rows)) for n in range(len(head))]
     for row in (head, *rows):
         _out("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    _say(f"\nThe default is {DEFAULT_MODEL}. LFW is the accuracy published with the weights.")
+    _say(
+        f"\nThe default is {DEFAULT_MODEL}. LFW is the accuracy published with the "
+        "weights, of mini as measured by this project."
+    )
     for m in CATALOGUE.values():
         _say(f"{m.key}: {m.commercial_use}")
 

@@ -269,7 +269,11 @@ def test_catalogue_cannot_be_changed() -> None:
 
 
 def test_find_model_gives_the_description_of_a_key() -> None:
-    assert find_model(DEFAULT_MODEL) is CATALOGUE["20180402-114759"]
+    assert find_model("20180402-114759") is CATALOGUE["20180402-114759"]
+
+
+def test_the_default_model_needs_no_download() -> None:
+    assert find_model(DEFAULT_MODEL).url is None
 
 
 def test_find_model_lists_what_there_is_and_guesses() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 import face2vec.errors
 from face2vec.errors import DownloadError
-from face2vec.models import CATALOGUE, DEFAULT_MODEL, download
+from face2vec.models import CATALOGUE, download
 from face2vec.models.download import download as fetch
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -365,7 +365,7 @@ def until(holds: Any) -> None:
 def test_download_fetches_the_published_weights(tmp_path: Path) -> None:
     from face2vec.models.facenet import facenet_graph
 
-    model = CATALOGUE[DEFAULT_MODEL]
+    model = CATALOGUE["20180402-114759"]
     assert model.url is not None
     assert model.sha256 is not None
     place = fetch(model.url, tmp_path / "weights.h5", sha256=model.sha256)
