@@ -17,13 +17,13 @@ MOST_CELLS = 25
 MOST_BYTES = 300_000
 SOMEBODYS_FOLDER = re.compile(r"(?:/(?:tmp|root|home|Users|work|private|var|opt)/|\b[A-Z]:\\)")
 
-_REFERENCE = ("FACE2VEC_MODEL", "face-reidentification-retail-0095", "Apache-2.0", "256")
+_SMALL = ("FACE2VEC_MODEL", "`mini`")
 MODELS = {
-    "01_search_in_three_lines": _REFERENCE,
-    "02_build_an_index": _REFERENCE,
+    "01_search_in_three_lines": _SMALL,
+    "02_build_an_index": _SMALL,
     "03_train_a_facenet": ("`mini`",),
-    "04_choose_a_threshold": ("FACE2VEC_MODEL", "`mini`"),
-    "05_what_it_sees": ("FACE2VEC_MODEL", "`mini`"),
+    "04_choose_a_threshold": _SMALL,
+    "05_what_it_sees": _SMALL,
 }
 """What a notebook says of the model that its outputs are of."""
 
