@@ -58,7 +58,8 @@ def people_command(gallery: Path, again: bool, most: int, page: str | None, as_j
             save_people(people[:most], engine.faces_of, page)
     click.echo(
         f"{found.people:,} people, {found.new:,} of them new; {found.joined:,} faces joined "
-        f"somebody known, {found.alone:,} are like no other",
+        f"somebody known, {found.alone:,} are like no other"
+        + (f", {found.doubtful:,} may be no faces and were left out" if found.doubtful else ""),
         err=True,
     )
 

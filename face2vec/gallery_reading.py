@@ -273,6 +273,11 @@ class Snapshot:
             if faces
         ]
 
+    def confidences(self) -> NDArray[np.float64]:
+        """How sure the detector was of each face, 0…1, in order of face."""
+        rows = self._connection.execute("SELECT confidence FROM faces ORDER BY id").fetchall()
+        return np.array([row[0] for row in rows], np.float64)
+
     def landmarks(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         """Of all faces, in order: ids (n,), landmarks (n, 5, 2), photos' width and height (n, 2).
 

@@ -17,6 +17,7 @@ from face2vec.cli import main
 from face2vec.errors import CalibrationError, GalleryError, SettingsError
 from face2vec.evaluation.fitting import calibration_on
 from face2vec.evaluation.sets import photos_in
+from face2vec.people import finding
 from face2vec.people.forgetting import traces
 from face2vec.records import Person
 
@@ -90,8 +91,23 @@ def test_find_people_puts_faces_of_one_person_together(gallery: Path) -> None:
     assert np.mean([a == b for a, b in pairs]) > 0.9
     assert len(pairs) > 0.5 * PEOPLE * PHOTOS * (PHOTOS - 1) / 2
     assert done.people == done.new == len(groups)
-    assert done.alone == PEOPLE * PHOTOS - sum(map(len, groups))
-    assert again == (done.people, 0, 0, done.alone)
+    assert done.alone + done.doubtful == PEOPLE * PHOTOS - sum(map(len, groups))
+    assert again == (done.people, 0, 0, done.alone, done.doubtful)
+
+
+def test_find_people_leaves_out_what_may_be_no_face(
+    gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Face2Vec(gallery) as engine:
+        stored = engine._readable().faces(range(1, PEOPLE * PHOTOS + 1), with_embeddings=False)
+        sure = {one.face.id: one.face.confidence for one in stored}
+        limit = float(np.median(list(sure.values())))
+        monkeypatch.setattr(finding, "SURE", limit)
+        done = engine.find_people()
+        grouped = {face for person in engine.people() for face in person.faces}
+    assert done.doubtful == sum(one < limit for one in sure.values()) > 0
+    assert grouped
+    assert all(sure[face] >= limit for face in grouped)
 
 
 def test_faces_that_come_later_join_and_nobody_changes_number(gallery: Path, photos: Path) -> None:

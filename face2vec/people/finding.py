@@ -19,6 +19,9 @@ from face2vec.indexing import GalleryIndex
 from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, Ids, average, joined
 
 QUERIES = 1024  # in one call of the index
+SURE = 0.9
+"""Confidence of the detector from which on a face is grouped. Below it lies much of what it takes
+for faces and is none, such as ears and blur, and these are alike enough to make up a person."""
 
 
 class PeopleSummary(NamedTuple):
@@ -29,12 +32,14 @@ class PeopleSummary(NamedTuple):
         new: how many of them are new.
         joined: faces that joined somebody who was known.
         alone: faces that are like no other.
+        doubtful: faces that were not looked at, for they may be none.
     """
 
     people: int
     new: int
     joined: int
     alone: int
+    doubtful: int
 
 
 def find_people(
@@ -54,7 +59,7 @@ def find_people(
     """
     before = {person.id: person.faces for person in gallery.people()} if again else {}
     with gallery.snapshot() as now:
-        faces, near, people = _material(now, index, again)
+        faces, near, people, doubtful = _material(now, index, again)
         evidence = Evidence(calibration, now.count)
         refused = now.refusals()
     who = {face: person for person, some in people.items() for face in some.ids.tolist()}
@@ -75,18 +80,19 @@ def find_people(
     renamed, new = _same_again(new, before, people, refused)
     gallery.assign(joining | renamed, new, again=again)
     gallery.drop_nobodies()
-    return PeopleSummary(len(gallery.people()), len(new), known, len(still))
+    return PeopleSummary(len(gallery.people()), len(new), known, len(still), doubtful)
 
 
 def _material(
     now: Snapshot, index: GalleryIndex, again: bool
-) -> tuple[Faces, list[Ids], dict[int, Faces]]:
-    """The faces that are nobody's, those most similar to each, and the faces of people."""
+) -> tuple[Faces, list[Ids], dict[int, Faces], int]:
+    """Faces that are nobody's, those most similar to each, people's faces, number of doubtful."""
     ids, photos = now.contents()
     members = now.memberships()
     kept = members.said.astype(bool) | (not again)
     taken, whose = members.faces[kept], members.people[kept]
-    free = ~np.isin(ids, taken)
+    nobodys = ~np.isin(ids, taken)
+    free = nobodys & (now.confidences() >= SURE)
     with index.at(now) as current:
         near = list(_nearest(now, current, ids[free]))
     faces = Faces(ids[free], now.embeddings(ids[free]), photos[free])
@@ -95,7 +101,7 @@ def _material(
         own = taken[whose == person]
         own_photos = photos[np.searchsorted(ids, own)]
         people[person] = Faces(own, now.embeddings(own), own_photos)
-    return faces, near, people
+    return faces, near, people, int((nobodys & ~free).sum())
 
 
 def _nearest(now: Snapshot, index: FaceIndex, ids: NDArray[np.int64]) -> Iterator[Ids]:
