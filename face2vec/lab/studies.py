@@ -76,13 +76,17 @@ def named_split(faces: Faces, seed: int = 0) -> tuple[Faces, Faces]:
     """
     named = faces.only(np.flatnonzero(faces.people >= 0))
     learn, held = named.split(HELD_OUT, seed, by_person=True)
-    few = (np.unique(side.people, return_counts=True)[1] > 1 for side in (learn, held))
-    if min(int(mated.sum()) for mated in few) < 2:
+    if min(_mated(learn), _mated(held)) < 2:
         raise SettingsError(
             f"{len(np.unique(named.people))} people are too few: a tenth of them is held out, and "
             "two with two photos are needed there"
         )
     return learn, held
+
+
+def _mated(faces: Faces) -> int:
+    """People with two photos or more."""
+    return int((np.unique(faces.people, return_counts=True)[1] > 1).sum())
 
 
 def fewer_people(faces: Faces, share: float, seed: int = 0) -> Faces:
@@ -137,6 +141,9 @@ def by_data(
 ) -> list[Training]:
     """One training for each share of the people, each of about as many steps as the whole.
 
+    Batches are of as many people in all of them: those that the recipe says, or the people of
+    the smallest share where they are fewer.
+
     Args:
         recipe: of the training on all people; those on fewer have more epochs.
         faces: with names.
@@ -149,7 +156,12 @@ def by_data(
         SettingsError: too few people.
         TrainingError: the folder holds other trainings, or one diverged.
     """
+    from face2vec.training.recipe import HELD_OUT_SEED
+
     learn, held = named_split(faces)
+    smallest = fewer_people(learn, min(shares))
+    taught = smallest.split(recipe.held_out, HELD_OUT_SEED, by_person=True)[0]
+    recipe = replace(recipe, people=min(recipe.people, _mated(taught)))
     found = []
     for share in shares:
         some = fewer_people(learn, share)
