@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,6 +14,28 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 Landmarks = tuple[Point, Point, Point, Point, Point]
+
+
+class Boxed(Protocol):
+    """Anything that is somewhere in a photo."""
+
+    @property
+    def box(self) -> Box:
+        """(left, top, right, bottom) in pixels."""
+        ...
+
+
+Placed = TypeVar("Placed", bound=Boxed)
+
+
+def nearest_to(faces: Iterable[Placed], x: float, y: float) -> Placed | None:
+    """The one whose box has its middle nearest to a point of the photo, the first of equals."""
+
+    def away(face: Placed) -> float:
+        left, top, right, bottom = face.box
+        return math.hypot((left + right) / 2 - x, (top + bottom) / 2 - y)
+
+    return min(faces, key=away, default=None)
 
 
 @dataclass(frozen=True, eq=False)

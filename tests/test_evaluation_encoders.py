@@ -65,7 +65,6 @@ def test_centre_face_is_the_one_nearest_the_middle() -> None:
     left, middle, right = face(0, 1), face(48, 2), face(90, 3)
     photo = EncodedPhoto((left, right, middle), 100, 10)
     assert photo.centre_face is middle
-    assert photo.face_nearest(100, 5) is right
     assert EncodedPhoto((), 100, 10).centre_face is None
 
 

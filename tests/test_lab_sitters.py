@@ -10,8 +10,7 @@ from PIL import Image
 
 from face2vec import Face2Vec, samples
 from face2vec.errors import SettingsError
-from face2vec.lab.sitters import is_gallery, nearest, sitters_of
-from face2vec.records import Face
+from face2vec.lab.sitters import is_gallery, sitters_of
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +81,3 @@ def test_too_few_people_are_refused(folder: Path, tiny_model: Path, tmp_path: Pa
         pytest.raises(SettingsError, match="0 people have two photos or more"),
     ):
         sitters_of(tmp_path, engine, people=10, photos=5)
-
-
-def test_nearest_is_the_face_whose_middle_is_nearest() -> None:
-    points = ((0.0, 0.0),) * 5
-    faces = [Face((x, 0.0, x + 10, 10.0), points, 1.0) for x in (0.0, 40.0, 90.0)]  # type: ignore[arg-type]
-    assert nearest(faces, 50, 5) is faces[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from face2vec.errors import SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder
 from face2vec.gallery import Gallery
 from face2vec.photos import find_photos
-from face2vec.records import Box, Face
+from face2vec.records import Box, Face, nearest_to
 
 PAIRS = "pairs.txt"
 IMAGES = "images"
@@ -265,8 +264,4 @@ def _centre_face(gallery: Gallery, photo: Path) -> Face | None:
     if not stored or size is None:
         return None
     width, height = size
-
-    def away(box: Box) -> float:
-        return math.hypot(box[0] + box[2] - width, box[1] + box[3] - height)
-
-    return min((one.face for one in stored), key=lambda face: away(face.box))
+    return nearest_to((one.face for one in stored), width / 2, height / 2)

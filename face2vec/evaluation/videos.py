@@ -21,6 +21,7 @@ from face2vec.errors import MissingExtraError, PhotoError, SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder, open_encoder
 from face2vec.evaluation.sets import NamedFaces, Pair
 from face2vec.photos import PhotoLike
+from face2vec.records import nearest_to
 
 SPLITS = "splits.txt"
 FOLDERS = ("", "frame_images_DB", "aligned_images_DB")
@@ -136,7 +137,7 @@ def _faces(encoder: PhotoEncoder, video: Path) -> Iterator[EncodedFace]:
 
     for number, frame in enumerate(encoder.encode(photos())):
         middle = frame.width / 2, frame.height / 2
-        face = frame.face_nearest(*places.get(names[number], middle))
+        face = nearest_to(frame.faces, *places.get(names[number], middle))
         if face is not None:
             yield face
 

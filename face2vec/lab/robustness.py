@@ -17,9 +17,9 @@ from face2vec.lab.catalogue import Degradation
 from face2vec.lab.portraits import ImageArray, Points, Portrait
 from face2vec.lab.pose import mouth_width, yaw
 from face2vec.lab.rates import Draws, Embeddings, Numbers, Rate, counted, threshold_for
-from face2vec.lab.sitters import Sitters, nearest
+from face2vec.lab.sitters import Sitters
 from face2vec.lab.slices import Slice, sliced
-from face2vec.records import Face, Photo
+from face2vec.records import Face, Photo, nearest_to
 
 FAR = 1e-3
 YAWS = (0.0, 10.0, 20.0, 35.0, 90.0)
@@ -294,7 +294,7 @@ def _same_face(faces: Sequence[Face], portrait: Portrait, width: int, height: in
         for face in faces
         if face.box[0] <= x <= face.box[2] and face.box[1] <= y <= face.box[3]
     ]
-    return nearest(there, x, y) if there else None
+    return nearest_to(there, x, y)
 
 
 def _renumbered(people: Numbers) -> tuple[Numbers, int]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -16,7 +15,7 @@ from face2vec.errors import PhotoError, SettingsError
 from face2vec.evaluation.sets import named_photos
 from face2vec.gallery_file import FILE
 from face2vec.lab.portraits import Portrait, portrait_of
-from face2vec.records import Box, Face
+from face2vec.records import Face, nearest_to
 
 Item = TypeVar("Item")
 
@@ -115,19 +114,11 @@ def sitters_in(
     found: list[tuple[Path, Face, str]] = []
     encoded = engine.encoder.stream(asked, lambda one: engine.encoder.read(str(one[0])))
     for one in encoded:
-        if one.faces:
+        face = nearest_to(one.faces, one.width / 2, one.height / 2)
+        if face is not None:
             photo, person = one.item
-            found.append((photo, nearest(one.faces, one.width / 2, one.height / 2), person))
+            found.append((photo, face, person))
     return _numbered(found, len(asked) - len(found))
-
-
-def nearest(faces: Sequence[Face], x: float, y: float) -> Face:
-    """The face whose box has its middle nearest to a point of the photo."""
-
-    def away(box: Box) -> float:
-        return math.hypot((box[0] + box[2]) / 2 - x, (box[1] + box[3]) / 2 - y)
-
-    return min(faces, key=lambda face: away(face.box))
 
 
 def _of_gallery(source: Path, engine: Face2Vec, people: int, photos: int, seed: int) -> Sitters:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from face2vec.errors import ModelError, PhotoError
 from face2vec.photos import PhotoLike, open_photo
-from face2vec.records import Box
+from face2vec.records import Box, nearest_to
 
 log = logging.getLogger("face2vec")
 
@@ -38,19 +37,10 @@ class EncodedPhoto(NamedTuple):
     failure: str = ""
     """Why there are no faces, where the reason is not that none was found."""
 
-    def face_nearest(self, x: float, y: float) -> EncodedFace | None:
-        """The face whose middle is nearest a place in the photo; None if there is none."""
-
-        def away(face: EncodedFace) -> float:
-            left, top, right, bottom = face.box
-            return math.hypot((left + right) / 2 - x, (top + bottom) / 2 - y)
-
-        return min(self.faces, key=away, default=None)
-
     @property
     def centre_face(self) -> EncodedFace | None:
         """The face nearest the middle: whose name a photo has in LFW and CelebA."""
-        return self.face_nearest(self.width / 2, self.height / 2)
+        return nearest_to(self.faces, self.width / 2, self.height / 2)
 
 
 class PhotoEncoder(Protocol):
