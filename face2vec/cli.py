@@ -29,7 +29,7 @@ from face2vec.cli_upgrade import upgrade_command
 from face2vec.cli_verify import calibrate_command, verify_command
 from face2vec.cli_words import reasons
 from face2vec.errors import Face2VecError, NoFaceError, PhotoError
-from face2vec.pages import printable
+from face2vec.pages import columns, printable
 
 if TYPE_CHECKING:
     from face2vec.building import BuildSummary
@@ -450,9 +450,8 @@ def models_command(as_json: bool) -> None:
         )
         for m in CATALOGUE.values()
     ]
-    widths = [max(len(row[n]) for row in (head, *rows)) for n in range(len(head))]
-    for row in (head, *rows):
-        _out("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for line in columns([head, *rows]):
+        _out(line)
     _say(
         f"\nThe default is {DEFAULT_MODEL}. LFW is the accuracy published with the "
         "weights, of mini as measured by this project."

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 @contextmanager
@@ -27,3 +28,13 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values for people and programs to read, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; the file stays as it was.
+    """
+    with written_whole(path) as stream:
+        stream.write(json.dumps(values, indent=2).encode() + b"\n")

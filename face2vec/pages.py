@@ -1,4 +1,7 @@
-"""Self-contained HTML pages: styles and pictures inside the file, no script, nothing fetched."""
+"""What people read: self-contained HTML pages, tables, names that are safe to print.
+
+A page has its styles and pictures inside the file, no script, and fetches nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import base64
 import html
 import io
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +71,38 @@ def img(image: Image.Image, alt: str) -> str:
         f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" '
         f'alt="{html.escape(alt)}">'
     )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = False) -> str:
+    """A table; the first cell of each row is its name.
+
+    Args:
+        head: of each column; none for a table without.
+        rows: cells of each.
+        raw: whether cells are HTML; without it they are text, as ``head`` always is.
+    """
+
+    def cell(words: str) -> str:
+        return words if raw else html.escape(words)
+
+    titles = "".join(f'<th scope="col">{html.escape(one)}</th>' for one in head)
+    above = f"<thead><tr>{titles}</tr></thead>\n" if titles else ""
+    body = "\n".join(
+        f'<tr><th scope="row">{cell(first)}</th>'
+        + "".join(f"<td>{cell(one)}</td>" for one in others)
+        + "</tr>"
+        for first, *others in rows
+    )
+    return f'<div style="overflow-x: auto"><table>{above}<tbody>\n{body}\n</tbody></table></div>'
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines of text, each column as wide as its widest cell, no blanks at the ends."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def photo_link(photo: str) -> str:

@@ -145,7 +145,8 @@ def test_compare_writes_a_page_with_the_table_and_the_curves(
     compared: tuple[Any, Path], broken_model: Path
 ) -> None:
     page = (compared[1] / "compare.html").read_text(encoding="utf-8")
-    for word in ("mini", "not measured here", "1 of 12", "256"):
+    assert '<th scope="row">mini</th>' in page
+    for word in ("not measured here", "1 of 12", "256"):
         assert f"<td>{word}</td>" in page
     assert f"{broken_model}, not measured here: " in page
     assert page.count("<img ") == 1

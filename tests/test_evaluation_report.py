@@ -117,7 +117,7 @@ def test_evaluate_lfw_prints_figures_and_writes_a_page(
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert page.count("<img ") == 1 + 2 * len(report.worst)
     for what, value in report.rows:
-        assert f"<td>{what}</td><td>{value}</td>" in page
+        assert f">{what}</th><td>{value}</td>" in page
     assert "<script" not in page
     assert "http" not in page
 

@@ -17,8 +17,8 @@ from face2vec.errors import ModelError
 from face2vec.evaluation.measuring import Measured, measured
 from face2vec.evaluation.report import CURVES, FIGURES, Report, identification_report, pairs_report
 from face2vec.evaluation.sets import NamedFaces, NamedPhotos, Pair, faces_found
-from face2vec.files import written_whole
-from face2vec.pages import img, write_page
+from face2vec.files import write_json
+from face2vec.pages import columns, img, table, write_page
 
 FAR = 1e-3
 PAGE = "compare.html"
@@ -96,13 +96,7 @@ class Comparison:
 
     def to_text(self) -> str:
         """A table in columns, and under it why an encoder was not measured."""
-        table = self._table()
-        widths = [max(len(line[n]) for line in table) for n in range(len(table[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in table
-        ]
-        return "\n".join([*lines, *(f"\n{note}" for note in self._notes())])
+        return "\n".join([*columns(self._table()), *(f"\n{note}" for note in self._notes())])
 
     def to_json(self) -> str:
         """Everything on one line."""
@@ -119,18 +113,17 @@ class Comparison:
         title = "Encoders on Labeled Faces in the Wild"
         axes = ("false accept rate", "true accept rate")
         Report(title, {}, (), curves, axes).plot(folder / CURVES)
-        with written_whole(folder / FIGURES) as stream:
-            stream.write(json.dumps(self._facts(), indent=2).encode() + b"\n")
+        write_json(folder / FIGURES, self._facts())
         write_page(folder / PAGE, title, "\n".join(self._sections(folder / CURVES)))
         return folder / PAGE
 
     def _table(self) -> list[list[str]]:
         """Heads and cells; rank-1 only where it was measured."""
-        table = [list(COLUMNS), *(row.cells() for row in self.rows)]
+        lines = [list(COLUMNS), *(row.cells() for row in self.rows)]
         if not any(row.figures and row.figures["people"] for row in self.rows):
-            for line in table:
+            for line in lines:
                 del line[RANK_1]
-        return table
+        return lines
 
     def _notes(self) -> Iterator[str]:
         for row in self.rows:
@@ -152,12 +145,7 @@ class Comparison:
         from PIL import Image
 
         heads, *lines = self._table()
-        yield "<table><thead><tr>"
-        yield "".join(f'<th scope="col">{html.escape(head)}</th>' for head in heads)
-        yield "</tr></thead><tbody>"
-        for line in lines:
-            yield "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
-        yield "</tbody></table>"
+        yield table(heads, lines)
         yield from (f"<p>{html.escape(note)}</p>" for note in self._notes())
         yield f"<p>{html.escape(LEGEND)}</p>"
         with Image.open(curves) as picture:

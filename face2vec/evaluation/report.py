@@ -25,8 +25,8 @@ from face2vec.evaluation.metrics import (
     with_intervals,
 )
 from face2vec.evaluation.sets import NamedFaces, Pair
-from face2vec.files import written_whole
-from face2vec.pages import img, photo_link, write_page
+from face2vec.files import write_json
+from face2vec.pages import columns, img, photo_link, table, write_page
 from face2vec.records import Box
 from face2vec.results import plot_package, thumbnail
 
@@ -69,8 +69,7 @@ class Report:
 
     def to_text(self) -> str:
         """The rows in two columns."""
-        width = max(len(what) for what, _ in self.rows)
-        return "\n".join(f"{what:<{width}}  {value}" for what, value in self.rows)
+        return "\n".join(columns(self.rows))
 
     def to_json(self) -> str:
         """The figures on one line."""
@@ -84,8 +83,7 @@ class Report:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.plot(folder / CURVES)
-        with written_whole(folder / FIGURES) as stream:
-            stream.write(json.dumps(self.figures, indent=2).encode() + b"\n")
+        write_json(folder / FIGURES, self.figures)
         write_page(folder / PAGE, self.title, "\n".join(self._sections(folder)))
         return folder / PAGE
 
@@ -108,11 +106,7 @@ class Report:
     def _sections(self, folder: Path) -> Iterator[str]:
         from PIL import Image
 
-        rows = "\n".join(
-            f"<tr><td>{html.escape(what)}</td><td>{html.escape(value)}</td></tr>"
-            for what, value in self.rows
-        )
-        yield f"<table><tbody>\n{rows}\n</tbody></table>"
+        yield table((), self.rows)
         with Image.open(folder / CURVES) as picture:
             yield img(picture.convert("RGB"), f"{self.axes[1]} over {self.axes[0]}")
         for same, title in (

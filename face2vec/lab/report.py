@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import html
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
-from face2vec.files import written_whole
+from face2vec.files import write_json
 from face2vec.lab.catalogue import HEADINGS, Heading
 from face2vec.lab.findings import BAD, GOOD, LOST, VERDICTS, Finding, findings
 from face2vec.lab.plots import all_series_plot, overview_plot, series_plot, slices_plot
 from face2vec.lab.robustness import Example, Robustness, Series, Step
 from face2vec.lab.slices import FEWEST_PAIRS, FEWEST_PEOPLE, Slice
-from face2vec.pages import img, write_page
+from face2vec.pages import columns, img, table, write_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,19 +46,18 @@ def robustness_text(measured: Robustness) -> str:
     rows = [head, ("clean", "", *_cells(measured.clean))]
     for series in measured.series:
         rows += [(series.degradation.name, step.label, *_cells(step)) for step in series.steps]
-    lines = [_about(measured), "", *aligned(rows), ""]
-    lines += aligned([_slice_head(), *(_slice_cells(one) for one in measured.slices)])
+    slices = [_slice_head(), *(_slice_cells(one) for one in measured.slices)]
+    lines = [_about(measured), "", *columns(rows), "", *columns(slices)]
     for verdict in VERDICTS:
         of_it = [one for one in findings(measured) if one.verdict == verdict]
         lines += ["", f"{verdict.capitalize()}:"] if of_it else []
         lines += [f"  {one.title}, {one.step}: keeps {one.kept} of the clean TAR" for one in of_it]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(lines)
 
 
 def slices_text(slices: Sequence[Slice]) -> str:
     """A line a slice, in columns."""
-    rows = [_slice_head(), *(_slice_cells(one) for one in slices)]
-    return "\n".join(line.rstrip() for line in aligned(rows))
+    return "\n".join(columns([_slice_head(), *(_slice_cells(one) for one in slices)]))
 
 
 def save_robustness(measured: Robustness, folder: Path, title: str) -> Path:
@@ -74,7 +72,7 @@ def save_robustness(measured: Robustness, folder: Path, title: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     overview_plot(measured).savefig(folder / OVERVIEW, dpi=DENSITY)
     all_series_plot(measured).savefig(folder / CURVES, dpi=DENSITY)
-    _write_figures(folder, measured.figures() | {"findings": _finding_figures(measured)})
+    write_json(folder / FIGURES, measured.figures() | {"findings": _finding_figures(measured)})
     write_page(folder / PAGE, title, "\n".join(_robustness_page(measured)))
     return folder / PAGE
 
@@ -89,7 +87,7 @@ def save_slices(
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"all": everybody.figures(), "slices": [one.figures() for one in slices]}
-    _write_figures(folder, figures)
+    write_json(folder / FIGURES, figures)
     body = [f"<p>{html.escape(about)}</p>", _SLICE_WORDS]
     weak = [one for one in slices if one.weak]
     words = ", ".join(f"{one.attribute} {one.value}" for one in weak)
@@ -97,11 +95,6 @@ def save_slices(
     body += _slices_section(slices, everybody)
     write_page(folder / PAGE, title, "\n".join(body))
     return folder / PAGE
-
-
-def _write_figures(folder: Path, figures: dict[str, Any]) -> None:
-    with written_whole(folder / FIGURES) as stream:
-        stream.write(json.dumps(figures, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def _finding_figures(measured: Robustness) -> list[dict[str, str]]:
@@ -144,15 +137,6 @@ def _slice_head() -> tuple[str, ...]:
 def _slice_cells(one: Slice) -> tuple[str, ...]:
     return (one.attribute, one.value, f"{one.photos:,}", f"{one.people:,}", f"{one.pairs:,}",
             one.tar.words(), one.recall.words(), _rate(one.far.value), one.remark)  # fmt: skip
-
-
-def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows as lines, each column as wide as its widest cell."""
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
 
 
 # --- pages ----------------------------------------------------------------------------------
@@ -272,26 +256,6 @@ def _example_cell(example: Example, label: str, threshold: float) -> str:
 def _two_lines(words: str) -> str:
     value, _, interval = words.partition(" ")
     return f"{value}<br><small>{interval}</small>"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], raw: bool = False) -> str:
-    """A table; cells are text unless ``raw``, and the first of each row is its name."""
-
-    def cell(words: str) -> str:
-        return words if raw else html.escape(words)
-
-    titles = "".join(f'<th scope="col">{html.escape(one)}</th>' for one in head)
-    lines = [
-        f'<tr><th scope="row">{cell(first)}</th>'
-        + "".join(f"<td>{cell(one)}</td>" for one in others)
-        + "</tr>"
-        for first, *others in rows
-    ]
-    body = "\n".join(lines)
-    return (
-        f'<div style="overflow-x: auto"><table><thead><tr>{titles}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
 
 
 def picture(figure: Figure, alt: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +13,11 @@ import numpy as np
 from face2vec.embedder import Embedder
 from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import TrueAccepts, all_pairs, with_intervals
-from face2vec.files import written_whole
+from face2vec.files import write_json
 from face2vec.lab.rates import Rate
-from face2vec.lab.report import FIGURES, PAGE, aligned, picture, table
+from face2vec.lab.report import FIGURES, PAGE, picture
 from face2vec.models.store import load_model
-from face2vec.pages import write_page
+from face2vec.pages import columns, table, write_page
 from face2vec.runtime import choose_runtime
 from face2vec.training.batches import resized
 from face2vec.training.faces import Faces
@@ -192,7 +191,7 @@ def _training(
 
 def study_text(trainings: Sequence[Training]) -> str:
     """A line a training, in columns."""
-    return "\n".join(line.rstrip() for line in aligned(_rows(trainings)))
+    return "\n".join(columns(_rows(trainings)))
 
 
 def save_study(trainings: Sequence[Training], folder: Path, title: str) -> Path:
@@ -205,8 +204,7 @@ def save_study(trainings: Sequence[Training], folder: Path, title: str) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     figures = [one.figures() for one in trainings]
-    with written_whole(folder / FIGURES) as stream:
-        stream.write(json.dumps(figures, indent=2).encode() + b"\n")
+    write_json(folder / FIGURES, figures)
     head, *rows = _rows(trainings)
     drawn = rates_plot(
         [one.label for one in trainings],

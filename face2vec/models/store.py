@@ -18,7 +18,7 @@ from pathlib import Path
 
 from face2vec.calibration import Calibration
 from face2vec.errors import CalibrationError, ModelError
-from face2vec.files import written_whole
+from face2vec.files import write_json, written_whole
 from face2vec.models.catalogue import CATALOGUE, find_model
 from face2vec.models.description import ModelDescription, Precision, check_precision
 
@@ -377,8 +377,7 @@ def _write_record(graph: Path, sha256: str, weights_sha256: str) -> None:
         "size": stat.st_size,
         "mtime_ns": stat.st_mtime_ns,
     }
-    with written_whole(_record_of(graph)) as stream:
-        stream.write(json.dumps(record, indent=2).encode())
+    write_json(_record_of(graph), record)
 
 
 def _record_of(graph: Path) -> Path:
