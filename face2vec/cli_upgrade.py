@@ -24,8 +24,8 @@ DONE, NOT_SWITCHED, INTERRUPTED = 0, 1, 130
 @click.option("--model", metavar="KEY_OR_FILE", help="Embedding model that GALLERY gets.")
 @click.option("--map", "with_map", is_flag=True,
               help="Switch at once: map the embeddings of faces that are not done.")  # fmt: skip
-@click.option("--sample", type=click.IntRange(min=1), default=2000, show_default=True,
-              help="With --map: faces embedded before, to learn from.")  # fmt: skip
+@click.option("--sample", type=click.IntRange(min=1),
+              help="With --map: faces embedded before, to learn from. [default: 2000]")  # fmt: skip
 @click.option("--drop-missing", is_flag=True, help="Drop photos whose files are gone or changed.")
 @click.option("--abandon", is_flag=True, help="Give up an upgrade that was not finished.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads. [default: all cores]")
@@ -37,7 +37,7 @@ def upgrade_command(
     gallery: Path,
     model: str | None,
     with_map: bool,
-    sample: int,
+    sample: int | None,
     drop_missing: bool,
     abandon: bool,
     threads: int | None,

@@ -24,7 +24,7 @@ class UpgradeEngine(PeopleEngine):
         model: Source,
         *,
         with_map: bool = False,
-        sample: int = 2000,
+        sample: int | None = None,
         drop_missing: bool = False,
         progress: bool = False,
     ) -> UpgradeSummary:
@@ -41,7 +41,7 @@ class UpgradeEngine(PeopleEngine):
             with_map: learn a map from old embeddings to new ones from a sample, and switch as
                 soon as that is done. Other faces are found by mapped embeddings until theirs
                 are made; so are, for good, those whose photos cannot be read as they were.
-            sample: how many faces are embedded before the map is learned.
+            sample: how many faces are embedded before the map is learned; None for 2,000.
             drop_missing: drop photos that cannot be read as they were; without it, and without
                 a map, the gallery is not switched where there are some.
             progress: show a bar on standard error.
@@ -76,7 +76,7 @@ class UpgradeEngine(PeopleEngine):
                     fingerprint(target, self.detector),
                     bar,
                     with_map=with_map,
-                    sample=sample,
+                    sample=upgrading.SAMPLE if sample is None else sample,
                     drop_missing=drop_missing,
                 )
                 if not done.switched:

@@ -98,7 +98,8 @@ class NewEmbeddings:
         self, folder: Path, gallery: str, fingerprint: Mapping[str, Any], dimension: int
     ) -> None:
         self.path = folder / UPGRADE_FILE
-        begun = _target_in(self.path)
+        with begun_in(self.path) as open_:
+            begun = None if open_ is None else open_[1]
         if begun is not None and begun.gallery != gallery:
             abandon(folder)  # of a gallery that is no more, such as before an upgrade was done
             begun = None
@@ -196,12 +197,10 @@ class NewEmbeddings:
 
 
 class Switched(NamedTuple):
-    """What a switch did: numbers of faces, and of photos dropped with theirs."""
+    """What a switch did, but to put new embeddings in: numbers of faces."""
 
-    remade: int
     mapped: int
     dropped: int
-    photos_dropped: int
 
 
 def switch(
@@ -219,23 +218,19 @@ def switch(
         GalleryError: some faces have no new embedding, and neither is given.
     """
     checks = dict(connection.execute("SELECT id, embedding_crc32 FROM faces"))
-    remade = 0
     if not has_table(connection, MAPPED):
         connection.execute(MAPPED_SCHEMA)
     for face, was, quality, blob in new.rows():
         if checks.get(face) == was:
             del checks[face]
-            _replace(connection, face, blob)
-            connection.execute("UPDATE faces SET quality = ? WHERE id = ?", (quality, face))
-            connection.execute(f"DELETE FROM {MAPPED} WHERE face_id = ?", (face,))
-            remade += 1
+            _put(connection, face, quality, blob)
     rest = sorted(checks)
-    mapped, dropped, photos = 0, 0, 0
+    mapped = dropped = 0
     if rest and mapped_by is not None:
         mapped = len(rest)
         _map(connection, rest, mapped_by)
     elif rest and drop:
-        dropped, photos = _drop(connection, rest)
+        dropped = _drop(connection, rest)
     elif rest:
         raise GalleryError(f"{len(rest)} faces have no new embedding.")
     if not mapped:
@@ -248,7 +243,7 @@ def switch(
     connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", sorted(facts.items()))
     # What similarities of the old model mean says nothing of the new one's.
     connection.execute("DELETE FROM meta WHERE key = 'calibration'")
-    return Switched(remade, mapped, dropped, photos)
+    return Switched(mapped, dropped)
 
 
 class Inside:
@@ -289,10 +284,8 @@ def replace_mapped(connection: Connection, faces: Iterable[Remade]) -> None:
         blob, number = _blob(one.face), one.face.id
         assert number is not None
         connection.execute(_REPLACED, ("-", number, 2 * number + 1 + one.was))
-        _replace(connection, number, blob)
+        _put(connection, number, one.face.quality, blob)
         connection.execute(_REPLACED, ("+", number, 2 * number + zlib.crc32(blob)))
-        connection.execute("UPDATE faces SET quality = ? WHERE id = ?", (one.face.quality, number))
-        connection.execute(f"DELETE FROM {MAPPED} WHERE face_id = ?", (number,))
     (left,) = connection.execute(f"SELECT count(*) FROM {MAPPED}").fetchone()
     if not left:
         connection.execute(f"DROP TABLE {MAPPED}")
@@ -300,11 +293,10 @@ def replace_mapped(connection: Connection, faces: Iterable[Remade]) -> None:
 
 def drop_gone(folder: Path, gallery: Connection) -> None:
     """Take faces that have left the gallery out of an upgrade that has begun, without a trace."""
-    path = folder / UPGRADE_FILE
-    if _target_in(path) is None:
-        return
-    connection = _connected(path)
-    try:
+    with begun_in(folder / UPGRADE_FILE) as open_:
+        if open_ is None:
+            return
+        connection, _ = open_
         connection.execute("BEGIN IMMEDIATE")
         there = {row[0] for row in gallery.execute("SELECT id FROM faces")}
         made = [row[0] for row in connection.execute("SELECT face_id FROM embeddings")]
@@ -313,22 +305,16 @@ def drop_gone(folder: Path, gallery: Connection) -> None:
         connection.execute("COMMIT")
         if gone:
             connection.execute("VACUUM")
-    finally:
-        connection.close()
 
 
 def begun(folder: Path) -> dict[str, Any] | None:
     """To which model an upgrade has begun and how many faces are done; None where none has."""
-    path = folder / UPGRADE_FILE
-    target = _target_in(path)
-    if target is None:
-        return None
-    connection = _connected(path)
-    try:
+    with begun_in(folder / UPGRADE_FILE) as open_:
+        if open_ is None:
+            return None
+        connection, target = open_
         (faces,) = connection.execute("SELECT count(*) FROM embeddings").fetchone()
-    finally:
-        connection.close()
-    return {"model": target.fingerprint["model"]["key"], "faces": faces}
+        return {"model": target.fingerprint["model"]["key"], "faces": faces}
 
 
 def abandon(folder: Path) -> bool:
@@ -340,16 +326,20 @@ def abandon(folder: Path) -> bool:
     return there
 
 
-def _target_in(path: Path) -> Target | None:
-    """What the upgrade in a file is to; None where none has begun."""
+@contextmanager
+def begun_in(path: Path) -> Iterator[tuple[sqlite3.Connection, Target] | None]:
+    """An upgrade that has begun in a file, open, and what it is to; None where none has."""
     if not path.exists():
-        return None
+        yield None
+        return
     connection = _connected(path)
     try:
-        if not has_table(connection, "target"):
-            return None
-        found = connection.execute("SELECT what FROM target").fetchone()
-        return None if found is None else Target(**json.loads(found[0]))
+        found = (
+            connection.execute("SELECT what FROM target").fetchone()
+            if has_table(connection, "target")
+            else None
+        )
+        yield None if found is None else (connection, Target(**json.loads(found[0])))
     except sqlite3.Error as error:
         raise in_words(error, path) from error
     finally:
@@ -366,6 +356,13 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 def _blob(face: Face) -> bytes:
     return np.asarray(face.embedding, "<f4").tobytes()
+
+
+def _put(connection: Connection, face: int, quality: float | None, blob: bytes) -> None:
+    """Make an embedding of the new model a face's own, mapped no longer."""
+    _replace(connection, face, blob)
+    connection.execute("UPDATE faces SET quality = ? WHERE id = ?", (quality, face))
+    connection.execute(f"DELETE FROM {MAPPED} WHERE face_id = ?", (face,))
 
 
 def _replace(connection: Connection, face: int, blob: bytes) -> None:
@@ -390,15 +387,15 @@ def _map(connection: Connection, faces: list[int], mapped_by: Map) -> None:
         connection.executemany(f"INSERT OR IGNORE INTO {MAPPED} VALUES (?)", [(f,) for f in some])
 
 
-def _drop(connection: Connection, faces: list[int]) -> tuple[int, int]:
-    """Drop photos that these faces are in; returns how many faces and photos went."""
-    dropped = photos = 0
+def _drop(connection: Connection, faces: list[int]) -> int:
+    """Drop photos that these faces are in; returns how many faces went."""
+    dropped = 0
     contents = {
         connection.execute("SELECT content_id FROM faces WHERE id = ?", (face,)).fetchone()[0]
         for face in faces
     }
     for content in sorted(contents):
         dropped += connection.execute("DELETE FROM faces WHERE content_id = ?", (content,)).rowcount
-        photos += connection.execute("DELETE FROM photos WHERE content_id = ?", (content,)).rowcount
+        connection.execute("DELETE FROM photos WHERE content_id = ?", (content,))
         connection.execute("DELETE FROM contents WHERE id = ?", (content,))
-    return dropped, photos
+    return dropped

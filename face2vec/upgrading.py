@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec.building import BATCH_PHOTOS, BATCH_SECONDS
 from face2vec.encoder import Encoder
 from face2vec.errors import PhotoError
 from face2vec.gallery import Gallery
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("face2vec")
 
-BATCH_PHOTOS = 64  # in one transaction
-BATCH_SECONDS = 5.0  # or as many as come in this time
 PAGE = 512  # photos looked up at a time
-SAMPLE = 2000
+SAMPLE = 2000  # faces that a map is learned from
 CHANGED = "changed since it was indexed"
 
 
@@ -89,8 +88,7 @@ class Remaking:
         keep: called with each batch.
         bar: moved on by each face.
         faces: how many are done.
-        missing: reason by the number of a photo's bytes.
-        names: a name of each of those photos, by the same number.
+        missing: (photo, reason) by the number of a photo's bytes.
     """
 
     gallery: Gallery
@@ -98,11 +96,14 @@ class Remaking:
     keep: Callable[[list[Remade]], None]
     bar: Any
     faces: int = 0
-    missing: dict[int, str] = field(default_factory=dict)
-    names: dict[int, str] = field(default_factory=dict)
+    missing: dict[int, tuple[str, str]] = field(default_factory=dict)
 
-    def run(self, contents: NDArray[np.int64]) -> None:
-        """Embed the faces of photos by the numbers of their bytes, but of those missing."""
+    def run(self, contents: NDArray[np.int64]) -> bool:
+        """Embed the faces of photos by the numbers of their bytes, but of those missing.
+
+        Returns:
+            Whether there were any.
+        """
         waiting = [i for i in contents.tolist() if i not in self.missing]
         batch: list[Remade] = []
         last, photos = time.monotonic(), 0
@@ -120,10 +121,7 @@ class Remaking:
                     batch, photos, last = [], 0, time.monotonic()
         finally:
             self._keep(batch)
-
-    def left(self, contents: NDArray[np.int64]) -> bool:
-        """Whether there are photos among these that are not known to be missing."""
-        return any(i not in self.missing for i in contents.tolist())
+        return bool(waiting)
 
     def summary(
         self, switched: bool, started: float, *, interrupted: bool = False
@@ -132,7 +130,7 @@ class Remaking:
         return UpgradeSummary(
             switched,
             self.faces,
-            missing=tuple((self.names[i], why) for i, why in self.missing.items()),
+            missing=tuple(self.missing.values()),
             seconds=time.monotonic() - started,
             interrupted=interrupted,
         )
@@ -165,8 +163,7 @@ class Remaking:
 
     def _miss(self, photo: KnownPhoto, reason: str) -> None:
         log.info("%s: %s", photo.photos[0], reason)
-        self.missing[photo.content] = reason
-        self.names[photo.content] = photo.photos[0]
+        self.missing[photo.content] = (photo.photos[0], reason)
 
 
 def waiting(gallery: Gallery, new: NewEmbeddings) -> NDArray[np.int64]:
@@ -246,23 +243,21 @@ def upgrade(
     dimension = encoder.model.description.dimension
     with NewEmbeddings(gallery.folder, gallery.uuid, fingerprint, dimension) as new:
         work = Remaking(gallery, encoder, lambda faces: new.store(faces, gallery.snapshot), bar)
-        interrupted, figures = False, None
         try:
             if with_map:
                 wanted = max(0, sample - len(new.known()[0]))
                 work.run(sample_of(waiting(gallery, new), gallery, wanted))
-            while not with_map and work.left(waiting(gallery, new)):
-                work.run(waiting(gallery, new))
+            else:
+                while work.run(waiting(gallery, new)):
+                    pass  # photos may have come meanwhile
         except KeyboardInterrupt:
-            interrupted = True
-        if interrupted:
             return work.summary(False, started, interrupted=True)
         with gallery.writing():
             if not with_map:
                 work.run(waiting(gallery, new))  # what came since
                 if work.missing and not drop_missing:
                     return work.summary(False, started)
-            mapped_by = None
+            mapped_by = figures = None
             if with_map and len(waiting(gallery, new)):
                 mapped_by, figures = learned_from(gallery, new)
             done = gallery.switch(new, mapped_by, drop_missing, index.write_beside)

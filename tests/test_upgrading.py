@@ -16,7 +16,7 @@ from face2vec import Face2Vec, samples, upgrading
 from face2vec.cli import main
 from face2vec.errors import GalleryUpgradedError, SettingsError
 from face2vec.gallery import Gallery
-from face2vec.gallery_upgrade import UPGRADE_FILE, NewEmbeddings, Remade
+from face2vec.gallery_upgrade import UPGRADE_FILE, NewEmbeddings, Remade, begun_in
 from face2vec.mapping import learn_map
 
 PEOPLE, PHOTOS = 6, 5
@@ -282,10 +282,9 @@ def test_upgrade_to_another_model_waits_until_the_one_begun_is_given_up(
 
 
 def _what_is_begun(gallery: Path) -> tuple[str, dict[str, object], int]:
-    from face2vec.gallery_upgrade import _target_in
-
-    target = _target_in(gallery / UPGRADE_FILE)
-    assert target is not None
+    with begun_in(gallery / UPGRADE_FILE) as opened:
+        assert opened is not None
+        _, target = opened
     return target.gallery, target.fingerprint, target.dimension
 
 
