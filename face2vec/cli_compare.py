@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from face2vec.cli_words import json_line_option
+
 MEASURED, SOME_NOT = 0, 1
 ENCODERS = """\b
 ENCODER is one of
@@ -28,7 +30,7 @@ ENCODER is one of
               help="What runs face2vec's own models; other encoders have their own.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
               help="Write compare.html, curves.png and figures.json into this folder.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout.")
+@json_line_option
 @click.option("-q", "--quiet", is_flag=True, help="No bars.")
 @click.pass_context
 def compare_command(

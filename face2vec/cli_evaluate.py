@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from face2vec.cli_words import json_line_option, no_bar_option, report_option, together
 
 if TYPE_CHECKING:
     from face2vec.evaluation.report import Report
     from face2vec.evaluation.sets import NamedFaces, NamedPhotos
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 MODEL_HELP = (
     "A model's key or file, or another encoder: keras-facenet:KEY, deepface:MODEL (see compare)."
@@ -25,18 +25,14 @@ def evaluate_commands() -> None:
     """Measure a model on photos whose people are known."""
 
 
-def _shared_options(command: Command) -> Command:
-    for option in (
-        click.option("-q", "--quiet", is_flag=True, help="No bar."),
-        click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout."),
-        click.option("--out", type=click.Path(path_type=Path, file_okay=False),
-                     help="Write report.html, curves.png and figures.json into this folder."),
-        click.option("--gallery", type=click.Path(path_type=Path),
-                     help="Keep the faces here, to go on or to measure again. [default: nowhere]"),
-        click.option("--model", metavar="ENCODER", help=MODEL_HELP),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+_encoder_option = click.option("--model", metavar="ENCODER", help=MODEL_HELP)
+_report_options = together(report_option("curves.png"), json_line_option, no_bar_option)
+_shared_options = together(
+    _encoder_option,
+    click.option("--gallery", type=click.Path(path_type=Path),
+                 help="Keep the faces here, to go on or to measure again. [default: nowhere]"),
+    _report_options,
+)  # fmt: skip
 
 
 @evaluate_commands.command("lfw")
@@ -61,11 +57,8 @@ def lfw_command(folder: Path, **options: Any) -> None:
 
 @evaluate_commands.command("youtube")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--model", metavar="ENCODER", help=MODEL_HELP)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False),
-              help="Write report.html, curves.png and figures.json into this folder.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No bar.")
+@_encoder_option
+@_report_options
 def youtube_command(
     folder: Path, model: str | None, out: Path | None, as_json: bool, quiet: bool
 ) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from face2vec.cli_train import choose_backend
+from face2vec.cli_words import (
+    Option,
+    json_line_option,
+    no_bar_option,
+    report_option,
+    together,
+)
 
 if TYPE_CHECKING:
     from face2vec.engine import Face2Vec
     from face2vec.lab.studies import Training
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @click.group("lab")
@@ -23,31 +28,32 @@ def lab_commands() -> None:
     """Find out what a model is good at and bad at."""
 
 
-def _shared_options(command: Command) -> Command:
-    for option in (
-        click.option("-q", "--quiet", is_flag=True, help="No bar."),
-        click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout."),
-        click.option("--out", type=click.Path(path_type=Path, file_okay=False),
-                     help="Write report.html, figures.json and plots into this folder."),
+def _drawn_options(people: int, photos: int) -> Option:
+    """Who is measured with, and at which threshold."""
+    return together(
+        click.option("--people", type=click.IntRange(min=2), default=people, show_default=True,
+                     help="Drawn at random, of those with two photos."),
+        click.option("--photos", type=click.IntRange(min=2), default=photos, show_default=True,
+                     help="Of each of them."),
+        click.option("--model", metavar="KEY_OR_FILE", help="Embedding model."),
+        _far_option("False accept rate that the threshold is set for."),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
                      help="Of who is drawn and of what is random."),
-        click.option("--far", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-                     default=1e-3, show_default=True,
-                     help="False accept rate that the threshold is set for."),
-        click.option("--model", metavar="KEY_OR_FILE", help="Embedding model."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+        report_option("plots"),
+        json_line_option,
+        no_bar_option,
+    )  # fmt: skip
+
+
+def _far_option(words: str) -> Option:
+    rate = click.FloatRange(0, 1, min_open=True, max_open=True)
+    return click.option("--far", type=rate, default=1e-3, show_default=True, help=words)
 
 
 @lab_commands.command("robustness")
 @click.argument("source", metavar="GALLERY_OR_FOLDER", type=click.Path(path_type=Path, exists=True))
-@click.option("--people", type=click.IntRange(min=2), default=100, show_default=True,
-              help="Drawn at random, of those with two photos.")  # fmt: skip
-@click.option("--photos", type=click.IntRange(min=2), default=3, show_default=True,
-              help="Of each of them.")  # fmt: skip
 @click.option("--only", multiple=True, metavar="NAME", help="This degradation; may be repeated.")
-@_shared_options
+@_drawn_options(people=100, photos=3)
 def robustness_command(
     source: Path,
     people: int,
@@ -86,11 +92,7 @@ def robustness_command(
 @lab_commands.command("slices")
 @click.argument("table", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--by", multiple=True, metavar="COLUMN", help="Divide by it; may be repeated.")
-@click.option("--people", type=click.IntRange(min=2), default=1000, show_default=True,
-              help="Drawn at random, of those with two photos.")  # fmt: skip
-@click.option("--photos", type=click.IntRange(min=2), default=5, show_default=True,
-              help="Of each of them.")  # fmt: skip
-@_shared_options
+@_drawn_options(people=1000, photos=5)
 def slices_command(
     table: Path,
     by: tuple[str, ...],
@@ -131,22 +133,17 @@ def slices_command(
         click.echo(f"Look at {page}", err=True)
 
 
-def _study_options(command: Command) -> Command:
-    for option in (
-        click.option("-q", "--quiet", is_flag=True, help="Do not say which training begins."),
-        click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout."),
-        click.option("--far", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-                     default=1e-3, show_default=True, help="At which TAR is measured."),
-        click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True),
-        click.option("--aligned", is_flag=True,
-                     help="FACES are crops already, square, of one size."),
-        click.option("--table", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-                     help="For a tar: a CSV with the columns file and person."),
-        click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True,
-                     help="Folder for the trainings and the page; the same command goes on."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+_study_options = together(
+    click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True,
+                 help="Folder for the trainings and the page; the same command goes on."),
+    click.option("--table", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+                 help="For a tar: a CSV with the columns file and person."),
+    click.option("--aligned", is_flag=True, help="FACES are crops already, square, of one size."),
+    click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True),
+    _far_option("At which TAR is measured."),
+    json_line_option,
+    click.option("-q", "--quiet", is_flag=True, help="Do not say which training begins."),
+)  # fmt: skip
 
 
 @lab_commands.command("dimensions")

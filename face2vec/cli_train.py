@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from face2vec.cli_words import no_bar_option
 from face2vec.errors import MissingExtraError, SettingsError
 from face2vec.training import LOSSES, NETWORKS, OPTIMIZERS
 
@@ -65,7 +66,7 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
 @click.option("--held-out", type=click.FloatRange(0, 1, min_open=True, max_open=True),
               default=0.04, show_default=True, help="Share that is measured with.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("-q", "--quiet", is_flag=True, help="No bar.")
+@no_bar_option
 def train_command(faces: str, out: Path, quiet: bool, **options: Any) -> None:
     """Train an embedding network on FACES.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from face2vec.cli_words import reasons
+from face2vec.cli_words import json_line_option, reasons
 from face2vec.pages import printable
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ DONE, NOT_SWITCHED, INTERRUPTED = 0, 1, 130
 @click.option("--drop-missing", is_flag=True, help="Drop photos whose files are gone or changed.")
 @click.option("--abandon", is_flag=True, help="Give up an upgrade that was not finished.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads. [default: all cores]")
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout.")
+@json_line_option
 @click.option("-q", "--quiet", is_flag=True, help="No bar and no summary.")
 @click.pass_context
 def upgrade_command(

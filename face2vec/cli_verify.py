@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from face2vec.cli_words import json_line_option, no_bar_option
+
 SAME, DIFFERENT = 0, 1
 
 
@@ -18,7 +20,7 @@ SAME, DIFFERENT = 0, 1
 @click.option("--model", metavar="KEY_OR_FILE", help="Embedding model.")
 @click.option("--far", type=click.FloatRange(0, 1, min_open=True), default=1e-3, show_default=True,
               help="Share of pairs of two people that may be taken for one.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON on stdout.")
+@json_line_option
 @click.pass_context
 def verify_command(
     ctx: click.Context,
@@ -65,7 +67,7 @@ def verify_command(
 @click.option("--faces", type=click.Path(path_type=Path),
               help="Keep the faces of PEOPLE in a gallery here. [default: nowhere]")  # fmt: skip
 @click.option("--data", help="What PEOPLE is, in words. [default: its name]")
-@click.option("-q", "--quiet", is_flag=True, help="No bar.")
+@no_bar_option
 def calibrate_command(
     people: Path,
     gallery: Path | None,

@@ -1,14 +1,58 @@
-"""Words that several commands say."""
+"""Words that several commands say, and options that they share."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import click
 
 from face2vec.pages import printable
 
 NAMES_SHOWN = 3
 """Photos named for each reason."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Option(Protocol):
+    """What adds an option to a command."""
+
+    def __call__(self, command: Command, /) -> Command:
+        """The command with it."""
+        ...
+
+
+json_line_option = click.option(
+    "--json", "as_json", is_flag=True, help="One line of JSON on stdout."
+)
+no_bar_option = click.option("-q", "--quiet", is_flag=True, help="No bar.")
+
+
+def report_option(plots: str) -> Option:
+    """``--out``, a folder for a report.
+
+    Args:
+        plots: what is written there beside the page and the figures, in words.
+    """
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        help=f"Write report.html, figures.json and {plots} into this folder.",
+    )
+
+
+def together(*options: Option) -> Option:
+    """Several options as one decorator; ``--help`` shows them in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def reasons(failed: Sequence[tuple[str, str]]) -> Iterator[str]:
