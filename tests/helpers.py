@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from face2vec import samples
 
 
 def needs(extra: str, *packages: str) -> None:
@@ -21,3 +25,23 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> float:
     shared = max(across, 0) * max(down, 0)
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
     return shared / (sum(areas) - shared)
+
+
+def draw_lfw(folder: Path, people: int, photos: int, seed: int) -> None:
+    """Drawn people in LFW's form: a fold for each two; the first one's last photo has no face."""
+    for number, person in enumerate(samples.people(people, seed=seed)):
+        place = folder / f"P{number}"
+        place.mkdir()
+        for photo in range(photos):
+            (place / f"P{number}_{photo + 1:04d}.jpg").write_bytes(person.photo(photo).jpeg())
+    Image.linear_gradient("L").convert("RGB").save(folder / "P0" / f"P0_{photos:04d}.jpg")
+    lines = [f"{people // 2}\t2"]
+    for one in range(0, people, 2):
+        first, other = f"P{one}", f"P{one + 1}"
+        lines += [
+            f"{first}\t1\t2",
+            f"{other}\t{photos - 1}\t{photos}",
+            f"{first}\t1\t{other}\t2",
+            f"{first}\t{photos}\t{other}\t{photos - 1}",
+        ]
+    (folder / "pairs.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers import draw_lfw
 from PIL import Image
 
-from face2vec import samples
 from face2vec.cli import main
 from face2vec.errors import ModelError
 from face2vec.evaluation import comparison, measuring
@@ -31,19 +31,9 @@ PEOPLE, PHOTOS = 4, 3
 
 @pytest.fixture(scope="module")
 def lfw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn people in LFW's form: four with three photos, pairs in two folds; one has no face."""
+    """Four people with three photos, pairs in two folds."""
     folder = tmp_path_factory.mktemp("lfw")
-    for number, person in enumerate(samples.people(PEOPLE, seed=11)):
-        place = folder / f"P{number}"
-        place.mkdir()
-        for photo in range(PHOTOS):
-            (place / f"P{number}_{photo + 1:04d}.jpg").write_bytes(person.photo(photo).jpeg())
-    Image.linear_gradient("L").convert("RGB").save(folder / "P0" / "P0_0003.jpg")
-    lines = ["2\t2"]
-    for one, other in ((0, 1), (2, 3)):
-        lines += [f"P{one}\t1\t2", f"P{other}\t1\t3", f"P{one}\t1\tP{other}\t2",
-                  f"P{one}\t2\tP{other}\t1"]  # fmt: skip
-    (folder / "pairs.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draw_lfw(folder, PEOPLE, PHOTOS, seed=11)
     return folder
 
 

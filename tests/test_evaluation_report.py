@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers import draw_lfw
 from PIL import Image
 
-from face2vec import samples
 from face2vec.cli import main
 from face2vec.evaluation.identification import identify
 from face2vec.evaluation.metrics import all_pairs, ten_folds, true_accepts
@@ -22,20 +22,9 @@ PEOPLE, PHOTOS, FOLDS = 6, 4, 3
 
 @pytest.fixture(scope="module")
 def lfw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn people in LFW's form: six with four photos, pairs in three folds; one has no face."""
+    """Six people with four photos, pairs in three folds."""
     folder = tmp_path_factory.mktemp("lfw")
-    for number, person in enumerate(samples.people(PEOPLE, seed=5)):
-        place = folder / f"P{number}"
-        place.mkdir()
-        for photo in range(PHOTOS):
-            (place / f"P{number}_{photo + 1:04d}.jpg").write_bytes(person.photo(photo).jpeg())
-    Image.linear_gradient("L").convert("RGB").save(folder / "P0" / "P0_0004.jpg")
-    lines = [f"{FOLDS}\t2"]
-    for fold in range(FOLDS):
-        one, other = 2 * fold, 2 * fold + 1
-        lines += [f"P{one}\t1\t2", f"P{other}\t3\t4", f"P{one}\t1\tP{other}\t2",
-                  f"P{one}\t4\tP{other}\t3"]  # fmt: skip
-    (folder / "pairs.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draw_lfw(folder, PEOPLE, PHOTOS, seed=5)
     return folder
 
 
