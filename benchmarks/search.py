@@ -55,7 +55,7 @@ def enrol(folder: Path, embeddings: np.ndarray) -> None:
     fingerprint = {
         "cascade": 1,
         "detector": {},
-        "model": {"key": "synthetic", "origin": "synthetic"},
+        "model": {"key": "synthetic", "weights": "synthetic", "origin": "synthetic"},
     }
     points = ((1.0, 1.0),) * 5
     with Gallery.create(folder, fingerprint, DIMENSION) as gallery, gallery.writing():

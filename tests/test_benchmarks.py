@@ -1,0 +1,74 @@
+"""The benchmarks still measure what the engine does; how fast it is they say themselves."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their modules can be imported, as when one of them is run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for name in [path.stem for path in BENCHMARKS.glob("*.py")]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_search_asks_face2vec_and_faiss_for_the_same_faces(tmp_path: Path) -> None:
+    import search
+
+    (quality,), (speed,) = search.measure(300, ["exact"], 1, tmp_path, build_only=False)
+    faces, kind, recall, *_ = quality
+    assert (faces, kind, recall) == ("300", "exact", "1.000")
+    assert speed[:2] == ["300", "exact"]
+    assert all(float(milliseconds) >= 0 for milliseconds in (speed[2], speed[3], speed[5]))
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_search_draws_faces_of_a_person_that_are_as_similar_as_it_says() -> None:
+    import search
+
+    people = 50
+    faces = search.faces(2 * people, 1, people)
+    np.testing.assert_allclose(np.linalg.norm(faces, axis=1), 1, atol=1e-5)
+    alike = (faces[:people] * faces[people:]).sum(1)
+    assert abs(alike.mean() - search.COSINE) < 0.02
+    assert abs((faces[:people] * faces[1 : people + 1]).sum(1).mean()) < 0.05
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_publish_changes_only_what_stands_between_its_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import common
+
+    page, other = tmp_path / "README.md", tmp_path / "other.md"
+    page.write_text("before\n<!-- speed -->\nold\n<!-- /speed -->\nafter\n", encoding="utf-8")
+    other.write_text("nothing of it\n", encoding="utf-8")
+    for name, value in (("RESULTS", tmp_path / "results"), ("QUOTING", (page, other))):
+        monkeypatch.setattr(common, name, value)
+    common.publish("speed", "How fast", "| 1 |", "python benchmarks/speed.py", ("numpy",))
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert lines[:3] == ["before", "<!-- speed -->", "How fast:"]
+    assert lines[-2:] == ["<!-- /speed -->", "after"]
+    assert "old" not in lines
+    assert other.read_text(encoding="utf-8") == "nothing of it\n"
+    written = (tmp_path / "results" / "speed.md").read_text(encoding="utf-8")
+    assert written.startswith("# How fast\n\n| 1 |\n\n`python benchmarks/speed.py`, ")
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_ratio_is_of_what_was_measured_side_by_side() -> None:
+    import common
+
+    ways: dict[str, Any] = {"ours": iter([3.0, 40.0, 6.0]), "theirs": iter([1.0, 10.0, 2.0])}
+    taken = common.in_turn({name: lambda it=it: next(it) for name, it in ways.items()}, 3)
+    assert taken == {"ours": [3.0, 40.0, 6.0], "theirs": [1.0, 10.0, 2.0]}
+    assert common.ratio(taken["ours"], taken["theirs"]) == 3.0
