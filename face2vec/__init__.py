@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from face2vec.engine import Face2Vec
     from face2vec.gallery import Removed
     from face2vec.models import DEFAULT_MODEL, ModelDescription
-    from face2vec.photos import find_photos, open_photo
+    from face2vec.photo_finding import find_photos
+    from face2vec.photos import open_photo
     from face2vec.records import Face, Match, Photo
     from face2vec.results import Found, Matches, save_grid, save_html
 
@@ -98,7 +99,7 @@ _HOME = {
     "Photo": "records",
     "Removed": "gallery",
     "Verification": "calibration",
-    "find_photos": "photos",
+    "find_photos": "photo_finding",
     "open_photo": "photos",
     "save_grid": "results",
     "save_html": "results",

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from face2vec.encoder import Encoded, Encoder
 from face2vec.errors import PhotoError
 from face2vec.gallery import INDEXED, NO_FACE, UNREADABLE, Entry, Gallery
-from face2vec.photos import FoundPhoto, read_photo_bytes
+from face2vec.photo_bytes import read_photo_bytes
+from face2vec.photo_finding import FoundPhoto
 
 if TYPE_CHECKING:
     from face2vec.records import Photo

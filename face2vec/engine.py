@@ -20,7 +20,8 @@ from face2vec.errors import (
 )
 from face2vec.gallery import Gallery, Removed, Snapshot, StoredFace, StoredFaces
 from face2vec.gallery_upgrade import begun
-from face2vec.photos import PhotoLike, find_photos
+from face2vec.photo_finding import find_photos
+from face2vec.photos import PhotoLike
 from face2vec.records import Face, Match, Photo
 from face2vec.results import Found, Matches
 from face2vec.runtime import choose_runtime, detector_runtime

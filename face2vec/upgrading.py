@@ -25,7 +25,7 @@ from face2vec.gallery_rows import KnownPhoto
 from face2vec.gallery_upgrade import NewEmbeddings, Remade, abandon
 from face2vec.indexing import GalleryIndex
 from face2vec.mapping import EmbeddingMap, MapFigures, learn_map
-from face2vec.photos import read_photo_bytes
+from face2vec.photo_bytes import read_photo_bytes
 
 if TYPE_CHECKING:
     from face2vec.records import Photo

@@ -36,7 +36,7 @@ from face2vec import (
 )
 from face2vec.encoder import Encoder
 from face2vec.gallery import Gallery
-from face2vec.photos import REASONS
+from face2vec.photo_bytes import REASONS
 
 HERE = Path(__file__).parent
 TABLES = (*("roots", "contents", "photos", "faces", "embeddings", "journal", "sqlite_sequence"),)

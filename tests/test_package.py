@@ -24,9 +24,9 @@ HEAVY = (
 # A module imports only what stands in a line above its own; results stands beside the way from
 # photo to match, and shows what comes out of it.
 ORDER = (
-    ("errors", "files", "pages"),
-    ("records", "calibration", "layout", "mapping"),
-    ("photos", "runtime", "mtcnn_networks"),
+    ("errors", "files", "pages", "photo_damage"),
+    ("records", "calibration", "layout", "mapping", "photo_bytes"),
+    ("photos", "photo_finding", "runtime", "mtcnn_networks"),
     ("cascade", "models.description"),
     ("models.catalogue", "models.download", "models.facenet"),
     ("models.store",),

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import inspect
 import io
-import os
 import random
 import struct
-import sys
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pillow_heif
@@ -18,14 +14,8 @@ from PIL import Image
 
 from face2vec import photos
 from face2vec.errors import Face2VecError, PhotoError, SettingsError
-from face2vec.photos import (
-    FoundPhoto,
-    find_photos,
-    full_resolution,
-    open_photo,
-    photo_format,
-    read_photo_bytes,
-)
+from face2vec.photo_bytes import HEAD_BYTES, REASONS, photo_format
+from face2vec.photos import full_resolution, open_photo
 from face2vec.records import Photo
 
 # pytest makes errors of all warnings anew for each test, before the filter that face2vec.photos
@@ -79,7 +69,7 @@ def assert_corners(image: np.ndarray, tolerance: int = 0) -> None:
 def reason_of(source: object, **options: object) -> str:
     with pytest.raises(PhotoError) as caught:
         open_photo(source, **options)
-    assert caught.value.reason in photos.REASONS
+    assert caught.value.reason in REASONS
     return caught.value.reason
 
 
@@ -276,9 +266,7 @@ FILES = {
 @pytest.mark.parametrize("kind", FILES)
 def test_open_photo_decodes_every_format_to_its_colours(kind):
     data = FILES[kind]()
-    assert photo_format(data[: photos.HEAD_BYTES]) == kind.split("-")[0].upper().replace(
-        "APNG", "PNG"
-    )
+    assert photo_format(data[:HEAD_BYTES]) == kind.split("-")[0].upper().replace("APNG", "PNG")
     photo = open_photo(data)
     assert photo.image.shape == (HEIGHT, WIDTH, 3)
     assert_corners(photo.image, 12)
@@ -606,51 +594,6 @@ def test_open_photo_from_several_threads_gives_the_same_images():
 # --- Photos that cannot be used --------------------------------------------------------------
 
 
-def test_read_photo_bytes_gives_the_bytes(tmp_path):
-    path = tmp_path / "a.jpg"
-    path.write_bytes(b"some bytes")
-    assert read_photo_bytes(path) == b"some bytes"
-    assert read_photo_bytes(str(path), max_bytes=10) == b"some bytes"
-
-
-def test_read_photo_bytes_tells_why_a_file_cannot_be_read(tmp_path, monkeypatch):
-    (tmp_path / "empty.jpg").touch()
-    (tmp_path / "large.jpg").write_bytes(bytes(11))
-    (tmp_path / "gone.jpg").symlink_to("nowhere")
-    (tmp_path / "self.jpg").symlink_to("self.jpg")
-    os.mkfifo(tmp_path / "pipe.jpg")
-    for name, reason in (
-        ("none.jpg", "missing"),
-        ("gone.jpg", "missing"),
-        ("self.jpg", "missing"),
-        ("empty.jpg/a.jpg", "missing"),
-        ("a\0b.jpg", "missing"),
-        ("x" * 300 + ".jpg", "missing"),
-        ("empty.jpg", "empty file"),
-        ("large.jpg", "too many bytes"),
-        ("", "not a regular file"),
-        ("pipe.jpg", "not a regular file"),
-    ):
-        path = f"{tmp_path}/{name}"
-        with pytest.raises(PhotoError) as caught:
-            read_photo_bytes(path, max_bytes=10)
-        assert (caught.value.photo, caught.value.reason) == (path, reason)
-
-    for error, reason in (
-        (PermissionError(13, "Permission denied"), "no permission"),
-        (OSError(5, "Input/output error"), "cannot be read"),
-    ):
-
-        def refuse(path, flags, error=error):
-            raise error
-
-        monkeypatch.setattr(os, "open", refuse)
-        with pytest.raises(PhotoError) as caught:
-            read_photo_bytes(tmp_path / "large.jpg")
-        monkeypatch.undo()
-        assert caught.value.reason == reason
-
-
 def test_open_photo_of_what_is_no_photo(tmp_path):
     assert reason_of(b"") == "empty file"
     assert (
@@ -779,7 +722,7 @@ def test_open_photo_of_mutated_files_gives_an_image_or_a_reason(kind):
         options = {"max_side": rng.choice([None, 40]), "max_pixels": 2_000_000}
         outcome = photo_or_error(mutated(whole, rng), **options)
         if isinstance(outcome, PhotoError):
-            assert outcome.reason in photos.REASONS
+            assert outcome.reason in REASONS
             assert len(outcome.detail) <= 200
             assert "object at 0x" not in str(outcome)
             outcomes.add(outcome.reason)
@@ -798,311 +741,6 @@ def test_open_photo_lets_a_lack_of_memory_through(monkeypatch):
     monkeypatch.setattr(photos._JpegFile, "load", load)
     with pytest.raises(MemoryError):
         open_photo(FILES["jpeg"]())
-
-
-def test_every_reason_is_one_short_lower_case_phrase():
-    assert len(set(photos.REASONS)) == len(photos.REASONS) == 11
-    assert all(reason == reason.lower() and len(reason) <= 24 for reason in photos.REASONS)
-
-
-# --- Formats by their first bytes ------------------------------------------------------------
-
-
-def ftyp(major: bytes, *compatible: bytes) -> bytes:
-    body = major + bytes(4) + b"".join(compatible)
-    return struct.pack(">I", 8 + len(body)) + b"ftyp" + body
-
-
-@pytest.mark.parametrize(
-    ("head", "expected"),
-    [
-        (b"", None),
-        (b"\xff\xd8", None),
-        (b"\xff\xd8\xff\xdb", "JPEG"),
-        (b"GIF87a", "GIF"),
-        (b"GIF88a", None),
-        (b"RIFF\0\0\0\0WEBPVP8 ", "WEBP"),
-        (b"RIFF\0\0\0\0WAVEfmt ", None),
-        (b"II*\0\x08\0\0\0", "TIFF"),
-        (b"MM\0*\0\0\0\x08", "TIFF"),
-        (b"II+\0\x08\0\0\0", "TIFF"),
-        (b"II*\0\x10\0\0\0CR\x02\0", None),
-        (b"BM" + bytes(12) + struct.pack("<I", 124), "BMP"),
-        (b"BM" + bytes(12) + struct.pack("<I", 41), None),
-        (b"BM", None),
-        (ftyp(b"heic", b"mif1"), "HEIC"),
-        (ftyp(b"mif1", b"miaf", b"heic"), "HEIC"),
-        (ftyp(b"mif1", b"miaf", b"avif"), "AVIF"),
-        (ftyp(b"avif", b"mif1", b"miaf"), "AVIF"),
-        (ftyp(b"avis"), "AVIF"),
-        (ftyp(b"isom", b"mp41"), None),
-        (ftyp(b"qt  "), None),
-        (ftyp(b"isom") + b"avifheic", None),
-    ],
-)
-def test_photo_format_tells_from_the_first_bytes(head, expected):
-    assert photo_format(head) == expected
-
-
-# --- Finding ---------------------------------------------------------------------------------
-
-
-def tree(folder: Path, *names: str, content: bytes = b"\xff\xd8\xff\xe0 like a JPEG") -> None:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
-def found(*sources: object) -> list[str]:
-    return [photo.path.as_posix() for photo in find_photos(sources)]
-
-
-def test_find_photos_searches_a_folder_in_the_order_of_names(tmp_path):
-    tree(tmp_path, "b.jpg", "a/2.png", "a/1.HEIC", "a/deep/x.webp", "c/3.tif", "a.gif", "Z.bmp")
-    result = list(find_photos([tmp_path]))
-    paths = ["Z.bmp", "a/1.HEIC", "a/2.png", "a/deep/x.webp", "a.gif", "b.jpg", "c/3.tif"]
-    assert [photo.path.as_posix() for photo in result] == paths
-    assert result == [FoundPhoto(tmp_path.resolve(), Path(path)) for path in paths]
-    assert result[1].full == tmp_path.resolve() / "a" / "1.HEIC"
-    assert found(str(tmp_path)) == paths
-
-
-def test_find_photos_gives_an_absolute_root(tmp_path, monkeypatch):
-    tree(tmp_path, "in/a.jpg")
-    monkeypatch.chdir(tmp_path)
-    assert list(find_photos(["in"])) == [FoundPhoto(tmp_path.resolve() / "in", Path("a.jpg"))]
-    assert list(find_photos(["in/a.jpg"])) == [FoundPhoto(tmp_path.resolve() / "in", Path("a.jpg"))]
-    assert list(find_photos("in")) == list(find_photos(["in"]))
-
-
-def test_find_photos_chooses_by_suffix_and_else_by_bytes(tmp_path, monkeypatch):
-    tree(tmp_path, "a.jpg", "b.txt", "c.mp4", "d.cr2", "e.dat", "f", "g.2019", "Thumbs.db")
-    tree(tmp_path, "h.jpeg", "i.dat", "j", content=b"this is no photo")
-    opened = []
-    real = photos.photo_format
-    monkeypatch.setattr(photos, "photo_format", lambda head: opened.append(head) or real(head))
-    assert found(tmp_path) == ["a.jpg", "e.dat", "f", "g.2019", "h.jpeg"]
-    assert len(opened) == 5  # e, f, g, i, j
-
-
-def test_find_photos_passes_over_hidden_names(tmp_path):
-    tree(tmp_path, ".a.jpg", ".git/b.jpg", "c/.d/e.jpg", "c/._f.jpg", "c/g.jpg")
-    assert found(tmp_path) == ["c/g.jpg"]
-    assert found(tmp_path / ".git") == ["b.jpg"]
-
-
-def test_find_photos_takes_a_file_that_is_named_whatever_it_is(tmp_path):
-    tree(tmp_path, "a.txt", ".b.jpg", content=b"text")
-    (tmp_path / "empty").touch()
-    assert found(tmp_path / "a.txt", tmp_path / ".b.jpg", tmp_path / "empty") == [
-        "a.txt",
-        ".b.jpg",
-        "empty",
-    ]
-
-
-def test_find_photos_checks_all_sources_before_the_first_photo(tmp_path):
-    tree(tmp_path, "a.jpg")
-    for wrong in ("none", "none.jpg", "*.png", "none/**/*.jpg"):
-        with pytest.raises(SettingsError) as caught:
-            find_photos([tmp_path, f"{tmp_path}/{wrong}"])
-        assert f"{tmp_path}/{wrong}" in str(caught.value)
-    with pytest.raises(SettingsError, match=r"the list '@none\.txt' cannot be read: No such file"):
-        find_photos([tmp_path, "@none.txt"])
-    (tmp_path / "gone.jpg").symlink_to("nowhere")
-    with pytest.raises(SettingsError, match=r"gone\.jpg"):
-        find_photos([tmp_path / "gone.jpg"])
-
-
-def test_find_photos_yields_each_real_file_once(tmp_path):
-    tree(tmp_path, "all/2019/a.jpg", "all/b.jpg")
-    sources = [tmp_path / "all" / "2019", tmp_path / "all", tmp_path / "all" / "b.jpg"]
-    assert found(*sources) == ["a.jpg", "b.jpg"]
-    assert found(*reversed(sources)) == ["b.jpg", "2019/a.jpg"]
-    os.link(tmp_path / "all" / "b.jpg", tmp_path / "all" / "c.jpg")  # another name, another photo
-    assert found(tmp_path / "all") == ["2019/a.jpg", "b.jpg", "c.jpg"]
-
-
-def test_find_photos_follows_links_without_loops(tmp_path):
-    tree(tmp_path, "in/a/1.jpg", "out/b/2.jpg", "out/3.jpg")
-    (tmp_path / "in" / "a" / "up").symlink_to(tmp_path / "in")
-    (tmp_path / "in" / "a" / "self").symlink_to("self")
-    (tmp_path / "in" / "z").symlink_to(tmp_path / "out")
-    (tmp_path / "in" / "zz").symlink_to(tmp_path / "out")
-    (tmp_path / "out" / "b" / "back").symlink_to(tmp_path / "in")
-    (tmp_path / "out" / "b" / "round").symlink_to(tmp_path / "out")
-    (tmp_path / "in" / "4.jpg").symlink_to(tmp_path / "out" / "3.jpg")
-    assert found(tmp_path / "in") == ["4.jpg", "a/1.jpg", "z/b/2.jpg"]
-
-
-def test_find_photos_keeps_names_when_links_are_added(tmp_path):
-    tree(tmp_path, "m/1.jpg", "n.jpg", ".store/abc", "blob.txt")
-    (tmp_path / "a").symlink_to("m")
-    (tmp_path / "a.jpg").symlink_to("n.jpg")
-    assert found(tmp_path) == ["m/1.jpg", "n.jpg"]
-    # What is not reached under its own name is reached through the link.
-    (tmp_path / "o.jpg").symlink_to(".store/abc")
-    (tmp_path / "p.jpg").symlink_to("blob.txt")
-    (tmp_path / "q").symlink_to(".store")
-    assert found(tmp_path) == ["m/1.jpg", "n.jpg", "o.jpg", "p.jpg"]
-
-
-def test_find_photos_through_a_link_to_the_folder(tmp_path):
-    tree(tmp_path, "real/a.jpg")
-    (tmp_path / "link").symlink_to("real")
-    assert list(find_photos([tmp_path / "link"])) == [
-        FoundPhoto(tmp_path.resolve() / "real", Path("a.jpg"))
-    ]
-
-
-def test_find_photos_records_what_it_cannot_enter(tmp_path, monkeypatch):
-    tree(tmp_path, "a.jpg", "closed/b.jpg", "d.jpg")
-    (tmp_path / "broken.jpg").symlink_to("nowhere")
-    (tmp_path / "broken").symlink_to("nowhere")
-    os.mkfifo(tmp_path / "pipe.jpg")
-    os.mkfifo(tmp_path / "pipe")
-    real = os.scandir
-
-    def scandir(path):
-        if str(path).endswith("closed"):
-            raise PermissionError(13, "Permission denied")
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    assert found(tmp_path) == ["a.jpg", "broken.jpg", "closed", "d.jpg"]
-    assert found(f"{tmp_path}/c*") == ["closed"]
-    (tmp_path / "list.txt").write_text("closed\na.jpg\n")
-    listed = [photo.full for photo in find_photos([f"@{tmp_path}/list.txt"])]
-    assert listed == [tmp_path.resolve() / "closed", tmp_path.resolve() / "a.jpg"]
-    with pytest.raises(SettingsError, match=r"closed.*cannot be listed: Permission denied"):
-        find_photos([tmp_path / "closed"])
-    assert reason_of(tmp_path / "broken.jpg") == "missing"
-
-
-def test_find_photos_goes_deeper_than_recursion(tmp_path):
-    depth = 120
-    tree(tmp_path, "d/" * depth + "x.jpg")
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(len(inspect.stack()) + 80)
-    try:
-        result = found(tmp_path)
-    finally:
-        sys.setrecursionlimit(limit)
-    assert result == ["d/" * depth + "x.jpg"]
-
-
-def test_find_photos_takes_glob_patterns(tmp_path, monkeypatch):
-    tree(tmp_path, "a1.jpg", "a2.jpg", "b1.jpg", "a3.txt", "s/a4.jpg", "s/t/a5.jpg", ".h/a6.jpg")
-    (tmp_path / "s" / "loop").symlink_to(tmp_path)
-    assert found(f"{tmp_path}/a*.jpg") == ["a1.jpg", "a2.jpg"]
-    assert found(f"{tmp_path}/a*") == ["a1.jpg", "a2.jpg"]
-    assert found(f"{tmp_path}/[ab]1.jpg") == ["a1.jpg", "b1.jpg"]
-    assert found(f"{tmp_path}/?2.jpg") == ["a2.jpg"]
-    assert found(f"{tmp_path}/**/a*.jpg") == ["a1.jpg", "a2.jpg", "s/a4.jpg", "s/t/a5.jpg"]
-    assert found(f"{tmp_path}/**/t/*.jpg") == ["s/t/a5.jpg"]
-    assert found(f"{tmp_path}/*/a4.jpg") == ["s/a4.jpg"]
-    assert found(f"{tmp_path}/.*/*.jpg") == [".h/a6.jpg"]
-    assert found(f"{tmp_path}/**") == ["a1.jpg", "a2.jpg", "b1.jpg", "s/a4.jpg", "s/t/a5.jpg"]
-    assert next(find_photos([f"{tmp_path}/s/*"])).root == tmp_path.resolve() / "s"
-    monkeypatch.chdir(tmp_path)
-    assert list(find_photos(["s/t/*.jpg"])) == [
-        FoundPhoto(tmp_path.resolve() / "s" / "t", Path("a5.jpg"))
-    ]
-    assert found("b?.jpg") == ["b1.jpg"]
-    (tmp_path / "s" / "loop").unlink()
-    assert found("s/*") == ["a4.jpg", "t/a5.jpg"]
-
-
-def test_find_photos_takes_a_name_with_wildcards_literally_where_it_exists(tmp_path):
-    tree(tmp_path, "trip [2019]/a.jpg", "trip 2/b.jpg", "what?.jpg", "whats.jpg")
-    assert found(tmp_path / "trip [2019]") == ["a.jpg"]
-    assert found(f"{tmp_path}/trip [2019]/*.jpg") == ["a.jpg"]
-    assert found(tmp_path / "what?.jpg") == ["what?.jpg"]
-
-
-def test_find_photos_takes_a_list_of_paths(tmp_path):
-    tree(
-        tmp_path, "l/in/a.jpg", "l/in/#b.jpg", "l/c.txt", "else/d.jpg", "l/e f /g.jpg", "l/w/h.jpg"
-    )
-    lines = [
-        "# a comment",
-        "",
-        "in/a.jpg",
-        "in/../in/a.jpg",
-        "./in/#b.jpg\r",
-        "   ",
-        "c.txt",
-        str(tmp_path / "else" / "d.jpg"),
-        "e f /g.jpg",
-        "not/there.jpg",
-        "w",
-    ]
-    listed = tmp_path / "l" / "list.txt"
-    listed.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
-    root = tmp_path.resolve() / "l"
-    assert list(find_photos([f"@{listed}"])) == [
-        FoundPhoto(root, Path("in/a.jpg")),
-        FoundPhoto(root, Path("in/#b.jpg")),
-        FoundPhoto(root, Path("c.txt")),
-        FoundPhoto(root.parent / "else", Path("d.jpg")),
-        FoundPhoto(root, Path("e f /g.jpg")),
-        FoundPhoto(root, Path("not/there.jpg")),
-        FoundPhoto(root / "w", Path("h.jpg")),
-    ]
-
-
-@pytest.mark.parametrize("binary", [True, False], ids=["a pipe", "a text stream"])
-def test_find_photos_takes_a_list_on_standard_input(tmp_path, monkeypatch, binary):
-    tree(tmp_path, "a.jpg", "été/b.jpg")
-    monkeypatch.chdir(tmp_path)
-    text = "été/b.jpg\na.jpg\n"
-    stream = io.TextIOWrapper(io.BytesIO(text.encode())) if binary else io.StringIO(text)
-    monkeypatch.setattr(sys, "stdin", stream)
-    assert list(find_photos(["-"])) == [
-        FoundPhoto(tmp_path.resolve(), Path("été/b.jpg")),
-        FoundPhoto(tmp_path.resolve(), Path("a.jpg")),
-    ]
-
-
-NAMES = [
-    "照片/家人.jpg",
-    "صور/عائلة.jpg",
-    "Фото/семья.jpg",
-    "तस्वीर/परिवार.jpg",
-    "📷/👨‍👩‍👧.jpg",
-    "e\u0301te\u0301.jpg",
-    "été.jpg",
-    " with  spaces .jpg",
-    "line\u2028separator.jpg",
-    "quote'\"and\\.jpg",
-    "-dash.jpg",
-]
-
-
-def test_find_and_open_photos_with_names_in_any_script(tmp_path):
-    data = encoded(corners(), "PNG")
-    tree(tmp_path, *NAMES, content=data)
-    assert sorted(found(tmp_path)) == sorted(NAMES)
-    listed = tmp_path / "список.txt"
-    listed.write_text("\n".join(NAMES), encoding="utf-8")
-    result = list(find_photos([f"@{listed}"]))
-    assert [photo.path.as_posix() for photo in result] == NAMES
-    for photo in result:
-        assert_corners(open_photo(photo.full).image)
-        assert open_photo(photo.full).name == str(photo.full)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
-def test_find_and_open_photos_with_a_name_that_is_no_text(tmp_path):
-    path = os.fsencode(tmp_path) + b"/caf\xe9.png"
-    with open(path, "wb") as file:  # noqa: PTH123 - a path of bytes
-        file.write(encoded(corners(), "PNG"))
-    (listed := tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
-    for source in (tmp_path, f"@{listed}"):
-        (photo,) = find_photos([source])
-        assert os.fsencode(photo.full) == os.path.realpath(path)
-        assert_corners(open_photo(photo.full).image)
 
 
 def test_photo_errors_are_face2vec_errors():

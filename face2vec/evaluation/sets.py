@@ -15,7 +15,7 @@ from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder
 from face2vec.gallery import Gallery
-from face2vec.photos import find_photos
+from face2vec.photo_finding import find_photos
 from face2vec.records import Box, Face, nearest_to
 
 PAIRS = "pairs.txt"

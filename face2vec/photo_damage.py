@@ -1,0 +1,138 @@
+"""What is wrong with a file that fails to decode: it ends too early, or its metadata is broken."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Any
+
+
+def without_metadata(kind: str, data: bytes) -> bytes | None:
+    """Copy the file without the metadata on which its decoder may have failed.
+
+    Returns:
+        The copy, or None where the format needs none or the file cannot be taken apart.
+    """
+    if kind == "JPEG":
+        return _bare_jpeg(data)
+    if kind == "PNG":
+        return _bare_png(data)
+    if kind == "AVIF":  # call the EXIF item something else, and the decoder passes over it
+        return re.sub(rb"(infe.{8})Exif", rb"\1free", data, flags=re.DOTALL)
+    return None
+
+
+def _bare_jpeg(data: bytes) -> bytes | None:
+    """Copy a JPEG file with no application segments but JFIF, EXIF and Adobe."""
+    kept = [data[:2]]
+    at = 2
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+        marker = data[at + 1]
+        if marker == 0xDA:  # start of scan: the pixels follow
+            kept.append(data[at:])
+            return b"".join(kept)
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        segment = data[at:end]
+        is_metadata = 0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)
+        if not is_metadata or segment[4:10] == b"Exif\0\0":
+            kept.append(segment)
+        at = end
+    return None
+
+
+def _bare_png(data: bytes) -> bytes:
+    """Copy a PNG file's chunks that hold pixels, and EXIF where its checksum is right."""
+    kept = [data[:8]]
+    at = 8
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
+        checksum = int.from_bytes(data[end - 4 : end], "big")
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND") or (
+            kind == b"eXIf" and zlib.crc32(data[at + 4 : end - 4]) == checksum
+        ):
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def says_truncated(failure: Exception) -> bool:
+    """Whether a decoder's error speaks of a file that ends too early."""
+    words = str(failure).lower()
+    return "truncated" in words or "end of file" in words
+
+
+def is_truncated(kind: str, data: bytes, failure: Exception) -> bool:
+    """Whether a file that failed to decode ends before its container says."""
+    if says_truncated(failure):
+        return True
+    if kind == "JPEG":
+        return b"\xff\xd9" not in data[-64:]
+    if kind == "PNG":
+        return b"IEND" not in data
+    if kind == "GIF":
+        return not data.rstrip(b"\0").endswith(b";")
+    if kind == "BMP":
+        return int.from_bytes(data[2:6], "little") > len(data)
+    if kind == "WEBP":
+        return 8 + int.from_bytes(data[4:8], "little") > len(data)
+    if kind == "TIFF":
+        return _tiff_goes_on(data)
+    return b"meta" not in data or b"mdat" not in data  # and see boxes_go_on
+
+
+def boxes_go_on(data: bytes) -> bool:
+    """Whether a box of a HEIC or AVIF file ends after the file (ISO 14496-12, 4.2).
+
+    Only the boxes that hold the photo count: what some phones append is no box at all.
+    """
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        if size < 8:  # 0 is a last box without a length, the others mean nothing
+            return False
+        if at + size > len(data):
+            return data[at + 4 : at + 8] in (b"ftyp", b"meta", b"moov", b"mdat")
+        at += size
+    return False
+
+
+def _tiff_goes_on(data: bytes) -> bool:
+    """Whether the first directory of a TIFF file, or what it names, ends after the file."""
+    order: Any = "little" if data[:2] == b"II" else "big"
+
+    def number(at: int, width: int) -> int:
+        return int.from_bytes(data[at : at + width], order)
+
+    # A directory is a number of entries, then entries of tag, type, count, and value or offset.
+    big = number(2, 2) == 43
+    pointer, entries = (8, 8) if big else (4, 2)
+    start = number(pointer, pointer)
+    first, step = start + entries, 4 + 2 * pointer
+    end = first + step * number(start, entries)
+    if end + pointer > len(data):
+        return True
+    values: dict[int, list[int]] = {}
+    for entry in range(first, end, step):
+        tag, count = number(entry, 2), number(entry + 4, pointer)
+        width = _TIFF_WIDTHS.get(number(entry + 2, 2), 1)
+        at = entry + 4 + pointer
+        if width * count > pointer:
+            at = number(at, pointer)
+        if at + width * count > len(data):
+            return True
+        if tag in (273, 279, 324, 325):  # offsets and sizes of strips, of tiles
+            values[tag] = [number(n, width) for n in range(at, at + width * count, width)]
+    return any(
+        offset + size > len(data)
+        for offsets, sizes in ((273, 279), (324, 325))
+        for offset, size in zip(values.get(offsets, []), values.get(sizes, []), strict=False)
+    )
+
+
+_TIFF_WIDTHS = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8, 17: 8, 18: 8}
