@@ -494,11 +494,6 @@ class Gallery:
         with self.snapshot() as now:
             return _with_embeddings(now, now.faces_of(_absolute(photo)))
 
-    def size_of(self, photo: str | os.PathLike[str]) -> tuple[int, int] | None:
-        """(width, height) in pixels of an upright photo; None if it is not in the gallery."""
-        with self.snapshot() as now:
-            return now.size_of(_absolute(photo))
-
     def embeddings(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Embeddings float32 (n, d) in the order asked for; NaN for an id that is not there."""
         with self.snapshot() as now:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder
-from face2vec.gallery import Gallery
+from face2vec.gallery import Gallery, Snapshot
 from face2vec.photo_finding import find_photos
 from face2vec.records import Box, Face, nearest_to
 
@@ -191,19 +192,17 @@ def named_faces(
             )
     with Face2Vec(gallery, model=model, **settings) as engine:
         engine.add(str(photos.root), progress=progress)
-    found: dict[Path, EncodedFace] = {}
-    ids = []
-    with Gallery.open(gallery) as opened:
+    with Gallery.open(gallery) as opened, opened.snapshot() as now:
         made_with = opened.fingerprint["model"]
-        for photo in photos.people:
-            face = _centre_face(opened, photo)
-            if face is not None and face.embedding is not None:
-                found[photo] = EncodedFace(face.box, face.embedding)
-                ids.append(face.id)
-    return replace(
-        faces_found(photos, found, made_with["key"], made_with["weights"]),
-        ids=np.array(ids, np.int64),
-    )
+        found = {photo: _centre_face(now, photo) for photo in photos.people}
+        faces = {photo: face for photo, face in found.items() if face is not None}
+        ids = np.array([face.id for face in faces.values()], np.int64)
+        rows = now.embeddings(ids)
+    encoded = {
+        photo: EncodedFace(face.box, row)
+        for (photo, face), row in zip(faces.items(), rows, strict=True)
+    }
+    return replace(faces_found(photos, encoded, made_with["key"], made_with["weights"]), ids=ids)
 
 
 def encoded_faces(
@@ -259,9 +258,10 @@ def faces_found(
     )
 
 
-def _centre_face(gallery: Gallery, photo: Path) -> Face | None:
-    stored, size = gallery.faces_of(photo), gallery.size_of(photo)
-    if not stored or size is None:
+def _centre_face(now: Snapshot, photo: Path) -> Face | None:
+    name = os.path.normpath(photo)
+    size = now.size_of(name)
+    if size is None:
         return None
     width, height = size
-    return nearest_to((one.face for one in stored), width / 2, height / 2)
+    return nearest_to((face for face, *_ in now.faces_of(name)), width / 2, height / 2)
