@@ -30,6 +30,7 @@ table { border-collapse: collapse; width: 100%; }
 caption { text-align: left; padding: .5rem 0; }
 th, td { border-bottom: 1px solid var(--line); padding: .4rem .6rem; text-align: left;
   vertical-align: middle; }
+tbody th { font-weight: normal; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.photo { overflow-wrap: anywhere; }
 img { display: block; border-radius: 4px; }
