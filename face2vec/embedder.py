@@ -27,7 +27,7 @@ class Embedder:
 
     def __init__(self, model: LoadedModel, runtime: Runtime) -> None:
         self.description = model.description
-        self._network = runtime.load(model.path)
+        self._network = runtime.load(model.path, few_sizes=True)
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings of crops.

@@ -63,13 +63,15 @@ class Runtime:
     precision: str = "f32"
     threads: int = 1
 
-    def load(self, graph: Graph, also: Sequence[str] = ()) -> Network:
+    def load(self, graph: Graph, also: Sequence[str] = (), *, few_sizes: bool = False) -> Network:
         """Load an ONNX graph (bytes or file) or, with OpenVINO, an IR ``.xml`` file.
 
         Args:
             graph: what to load.
             also: names of tensors inside the graph (of layers, in an IR file) that a run gives
                 after its outputs.
+            few_sizes: whether its inputs are of a few sizes, so that the memory of one run may be
+                kept for the next.
 
         Raises:
             ModelError: the graph cannot be read, or has no such tensor.
@@ -82,7 +84,9 @@ class Runtime:
                 f"{graph} is an OpenVINO file and the runtime is {self.name}. "
                 "Choose runtime='openvino' (pip install 'face2vec[openvino]')."
             )
-        return _OnnxNetwork(_also_giving(graph, also), cuda=self.name == "cuda")
+        return _OnnxNetwork(
+            _also_giving(graph, also), cuda=self.name == "cuda", keep_memory=few_sizes
+        )
 
     def describe(self) -> dict[str, Any]:
         """What ``info`` says of the runtime."""
@@ -182,7 +186,7 @@ def _has_bf16() -> bool:
 
 
 class _OnnxNetwork:
-    def __init__(self, graph: Graph, *, cuda: bool) -> None:
+    def __init__(self, graph: Graph, *, cuda: bool, keep_memory: bool) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -190,10 +194,10 @@ class _OnnxNetwork:
         # One thread a run and many runs at once: no core waits for another at each layer.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        # Photos differ in size; what is kept for the largest so far would never be given back.
-        # Detection takes as long without.
-        options.enable_mem_pattern = False
-        options.enable_cpu_mem_arena = False
+        # Photos differ in size; what is kept for the largest so far would never be given back,
+        # and detection takes as long without.
+        options.enable_mem_pattern = keep_memory
+        options.enable_cpu_mem_arena = keep_memory
         providers = ["CUDAExecutionProvider"] if cuda else []
         source = graph if isinstance(graph, bytes) else str(graph)
         try:
