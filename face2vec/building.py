@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face2vec.encoder import Encoded, Encoder
@@ -136,13 +135,15 @@ class Build:
         """The photos that are not in the gallery as they are on disk."""
         for photo in found:
             try:
-                stat = os.stat(photo.full)  # noqa: PTH116 - most of what an unchanged photo costs
+                # Text and no Path, which would be most of what an unchanged photo costs.
+                stat = os.stat(os.path.join(photo.folder, photo.name))  # noqa: PTH116, PTH118
             except OSError:
                 yield _Task(photo, -1, -1)  # reading it says what is wrong
                 continue
             here = (stat.st_size, stat.st_mtime_ns)
-            if self.gallery.stat_of(str(photo.root), str(photo.path)) == here:
-                self.counts.update(photos=1, unchanged=1)
+            if self.gallery.stat_of(photo.folder, photo.name) == here:
+                self.counts["photos"] += 1
+                self.counts["unchanged"] += 1
                 self.bar.update()
             else:
                 yield _Task(photo, *here)
@@ -171,7 +172,7 @@ class Build:
                 self.report(error)
             if not task.sha256:
                 return  # its bytes were never seen: it is tried again next time
-        place = (str(task.found.root), str(task.found.path), task.size, task.mtime_ns, task.sha256)
+        place = (task.found.folder, task.found.name, task.size, task.mtime_ns, task.sha256)
         if task.known or self._came_meanwhile(task.sha256):
             self.counts["copies"] += 1
             self._batch.append(Entry.link(*place))
@@ -199,7 +200,7 @@ class Build:
         if lost:
             # The bytes that these link to left the gallery while they were on their way.
             self.counts["copies"] -= len(lost)
-            again = (FoundPhoto(Path(entry.root), Path(entry.path)) for entry in lost)
+            again = (FoundPhoto(entry.root, entry.path) for entry in lost)
             for encoded in self._encoded(again):
                 self._enter(encoded)
             self.gallery.record(self._batch)

@@ -49,17 +49,28 @@ class FoundPhoto:
     """A file that is taken for a photo.
 
     Attributes:
-        root: absolute path, links resolved, of the folder it was found from.
-        path: its path relative to ``root``.
+        folder: absolute path, links resolved, of the folder it was found from.
+        name: its path relative to ``folder``.
     """
 
-    root: Path
-    path: Path
+    # Text, for to make the Path objects of a million photos takes longer than to find them.
+    folder: str
+    name: str
+
+    @property
+    def root(self) -> Path:
+        """``folder`` as a path."""
+        return Path(self.folder)
+
+    @property
+    def path(self) -> Path:
+        """``name`` as a path."""
+        return Path(self.name)
 
     @property
     def full(self) -> Path:
         """The absolute path."""
-        return self.root / self.path
+        return Path(self.folder, self.name)
 
 
 def find_photos(sources: Iterable[str | os.PathLike[str]]) -> Iterator[FoundPhoto]:
@@ -102,14 +113,11 @@ _Found = tuple[str, str, str]  # root, path relative to it, real path
 
 def _distinct(searches: Sequence[Iterator[_Found]]) -> Iterator[FoundPhoto]:
     seen: set[str] = set()
-    roots: dict[str, Path] = {}
     for search in searches:
         for root, relative, real in search:
             if real not in seen:
                 seen.add(real)
-                if root not in roots:
-                    roots[root] = Path(root)
-                yield FoundPhoto(roots[root], Path(relative))
+                yield FoundPhoto(root, relative or os.curdir)
 
 
 def _search(source: str) -> Iterator[_Found]:
