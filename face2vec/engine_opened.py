@@ -24,6 +24,7 @@ from face2vec.errors import (
     SettingsError,
 )
 from face2vec.gallery import Gallery
+from face2vec.indexing import GalleryIndex
 from face2vec.models import DEFAULT_MODEL, LoadedModel, calibration_of, load_model
 from face2vec.photos import MAX_PIXELS, PhotoLike
 from face2vec.records import Face, Photo
@@ -31,7 +32,6 @@ from face2vec.runtime import choose_runtime
 
 if TYPE_CHECKING:
     from face2vec.encoder import Encoder
-    from face2vec.indexing import GalleryIndex
 
 log = logging.getLogger("face2vec")
 
@@ -237,8 +237,6 @@ class OpenedGallery:
     def _index_of(self, gallery: Gallery) -> GalleryIndex:
         with self._lock:
             if self._index is None:
-                from face2vec.indexing import GalleryIndex
-
                 self._index = GalleryIndex(gallery, self._wanted_index)
             return self._index
 

@@ -7,11 +7,7 @@ instead.
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import struct
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,28 +16,22 @@ import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.errors import GalleryError, SettingsError
-from face2vec.files import written_whole
+from face2vec import index_file
+from face2vec.errors import SettingsError
 from face2vec.gallery import State
+from face2vec.index_kind import EXAMPLES_A_CENTROID, HNSW_LINKS, IVF_FACES_LEAST, KINDS
 
 faiss: Any = _faiss  # its own type hints lack half of what it has
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 Batches = Iterable[tuple[Ids, Vectors]]
 
-KINDS = ("exact", "hnsw", "ivf", "ivfpq")
-
-# The largest gallery whose scan is quick: 100,000 faces of 512 numbers, read from memory
-# in about 20 ms on two cores for one query, 1 ms a query in batches.
-EXACT_BYTES = 100_000 * 512 * 4
 # Recall of the ten nearest among 100,000 faces of 512 numbers, of which those of one person
 # have a cosine of 0.6, measured with 10 / 20 faces a person. hnsw by breadth of the search:
 # 64: 0.989 / 0.998, 128: 0.994 / 0.998, 256: 0.996 / 0.999.
-HNSW_LINKS = 32
 HNSW_BREADTH = 128
 # Among a million, 10 faces a person: 128: 0.744, 256: 0.839, 512: 0.887, 1,024: 0.931; so it grows.
 HNSW_FACES_A_STEP = 1_000
-HNSW_BYTES = 8 * HNSW_LINKS + 32  # a face beside its vector: links, level and id
 # A deleted node stays as a stepping stone, with another's embedding, and is never returned; too
 # many make it slow.
 HNSW_DEAD_SHARE = 0.2
@@ -52,60 +42,11 @@ HNSW_DEAD_SHARE = 0.2
 IVF_LISTS_SEARCHED = 64
 IVF_SHARE_SEARCHED = 8
 IVF_LISTS_MOST = 16_384
-# FAISS asks for 39 examples a centroid, and there are 256 of them in each part of a code.
-EXAMPLES_A_CENTROID = 40
-IVF_FACES_LEAST = 256 * EXAMPLES_A_CENTROID
 PQ_NUMBERS_A_BYTE = 8
 # Compressed similarities only propose: of this many times k the exact ones choose.
 PQ_PROPOSED = 10
 
-_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container on Linux
-_FORMAT = 2
-_FOOTER = struct.Struct("<II8s")  # length and CRC-32 of the JSON before it, mark
-_MARK = b"F2VINDEX"
-_END_BYTES = 1 << 16
-_BLOCK_BYTES = 1 << 20
 _ANY_FACE = (0, 2**63 - 1)
-
-
-class IndexDamagedError(GalleryError):
-    """The index file is cut off, damaged or something else; build it from the gallery."""
-
-
-def choose_kind(count: int, dimension: int, memory_bytes: int, wanted: str = "auto") -> str:
-    """The one rule by which the kind of an index is chosen.
-
-    ``exact`` while the vectors take up to ``EXACT_BYTES``; above that ``hnsw`` while it
-    takes up to half of the memory; above that ``ivfpq``. Another kind can be asked
-    for, but ``ivf`` and ``ivfpq`` learn from the faces and are ``exact`` while there
-    are fewer than ``IVF_FACES_LEAST``.
-
-    Args:
-        count: number of faces.
-        dimension: length of an embedding.
-        memory_bytes: memory of the machine, see ``available_memory``.
-        wanted: ``"auto"``, or the kind asked for.
-    """
-    if wanted not in ("auto", *KINDS):
-        raise SettingsError(f"No index is called {wanted!r}. Choose auto, {', '.join(KINDS)}.")
-    if wanted != "auto":
-        return "exact" if wanted.startswith("ivf") and count < IVF_FACES_LEAST else wanted
-    if count * dimension * 4 <= EXACT_BYTES:
-        return "exact"
-    if count * (dimension * 4 + HNSW_BYTES) <= memory_bytes // 2:
-        return "hnsw"
-    return "ivfpq" if count >= IVF_FACES_LEAST else "exact"
-
-
-def available_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its container's if less."""
-    memory = 4 << 30  # where the system does not say
-    if hasattr(os, "sysconf"):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(memory, int(_MEMORY_LIMIT.read_text(encoding="ascii")))
-    except (OSError, ValueError):  # no container, or "max"
-        return memory
 
 
 class FaceIndex:
@@ -153,7 +94,7 @@ class FaceIndex:
             kind: one of ``KINDS``.
 
         Raises:
-            SettingsError: too few faces for that kind, see ``choose_kind``.
+            SettingsError: too few faces for that kind, see ``index_kind``.
         """
         if kind in ("exact", "hnsw"):
             self = cls.empty(dimension, kind)
@@ -270,29 +211,12 @@ class FaceIndex:
         Raises:
             GalleryError: it cannot be written; an older file stays as it was.
         """
-        path = Path(path)
-        try:
-            with written_whole(path) as stream:
-                faiss.write_index(self._index, faiss.PyCallbackIOWriter(stream.write))
-                size = stream.tell()
-                trailer = {
-                    "format": _FORMAT,
-                    "state": self.state._asdict(),
-                    "kind": self.kind,
-                    "dimension": self.dimension,
-                    "count": len(self),
-                    "bytes": size,
-                    "crc32": _crc32(stream, 0, size),
-                    "ends_crc32": _ends_crc32(stream, size),
-                }
-                words = json.dumps(trailer, sort_keys=True).encode("ascii")
-                stream.seek(size)
-                stream.write(words + _FOOTER.pack(len(words), zlib.crc32(words), _MARK))
-        except (OSError, RuntimeError) as error:  # RuntimeError: FAISS could not write
-            raise GalleryError(
-                f"Cannot write the index {path}: {error}. The gallery itself is kept; free some "
-                "space or get the right to write there, and build the index again."
-            ) from error
+
+        def put(stream: BinaryIO) -> None:
+            faiss.write_index(self._index, faiss.PyCallbackIOWriter(stream.write))
+
+        about = index_file.About(self.kind, self.dimension, len(self), self.state)
+        index_file.write(Path(path), put, about)
 
     @classmethod
     def load(cls, path: str | Path, mmap: bool = False) -> FaceIndex:
@@ -313,16 +237,9 @@ class FaceIndex:
         path = Path(path)
         mmap = mmap and _is_text(path)  # FAISS opens it by name
         with path.open("rb") as stream:
-            about = _trailer(stream, path)
             # FAISS can end the whole process over bytes that it did not write, so
             # these are known to be right before it sees them.
-            size = about["bytes"]
-            if mmap:
-                whole = _ends_crc32(stream, size) == about["ends_crc32"]
-            else:
-                whole = _crc32(stream, 0, size) == about["crc32"]
-            if not whole:
-                raise _damaged(path, "its check sum is wrong")
+            about = index_file.checked(stream, path, whole=not mmap)
             try:
                 if mmap:
                     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -330,14 +247,14 @@ class FaceIndex:
                     stream.seek(0)
                     index = faiss.read_index(faiss.PyCallbackIOReader(stream.read))
             except (RuntimeError, TypeError, MemoryError) as error:
-                raise _damaged(path, f"FAISS cannot read it ({error})") from error
-        self = cls(index, about["kind"])
+                raise index_file.damaged(path, f"FAISS cannot read it ({error})") from error
+        self = cls(index, about.kind)
         self.mapped = mmap
         if self.kind == "hnsw":
             self._dead = int((_labels(index) < 0).sum())
-        if (len(self), self.dimension) != (about["count"], about["dimension"]):
-            raise _damaged(path, f"it says {about['count']} faces and has {len(self)}")
-        self.state = State(**about["state"])
+        if (len(self), self.dimension) != (about.count, about.dimension):
+            raise index_file.damaged(path, f"it says {about.count} faces and has {len(self)}")
+        self.state = about.state
         return self
 
     def _breadth(self, wanted: int) -> Any:
@@ -461,51 +378,9 @@ def _reranked(
     return similarities, ids
 
 
-def _trailer(stream: BinaryIO, path: Path) -> dict[str, Any]:
-    """What stands after FAISS's bytes, when all of it is there and fits the file."""
-    size = stream.seek(0, os.SEEK_END)
-    if size < _FOOTER.size:
-        raise _damaged(path, f"it has only {size} bytes")
-    stream.seek(size - _FOOTER.size)
-    length, crc, mark = _FOOTER.unpack(stream.read(_FOOTER.size))
-    end = size - _FOOTER.size - length
-    if mark != _MARK or end < 0:
-        raise _damaged(path, "it does not end as an index of face2vec does")
-    stream.seek(end)
-    words = stream.read(length)
-    if zlib.crc32(words) != crc:
-        raise _damaged(path, "its check sum is wrong")
-    about: dict[str, Any] = json.loads(words)
-    if about["format"] != _FORMAT or about["kind"] not in KINDS or about["bytes"] != end:
-        raise _damaged(path, f"it has format {about['format']}, {about['kind']}, {end} bytes")
-    return about
-
-
-def _crc32(stream: BinaryIO, start: int, end: int, crc: int = 0) -> int:
-    """Check sum of a part of a file, going on from one before it."""
-    stream.seek(start)
-    while start < end:
-        block = stream.read(min(end - start, _BLOCK_BYTES))
-        crc = zlib.crc32(block, crc)
-        start += len(block) or end
-    return crc
-
-
-def _ends_crc32(stream: BinaryIO, size: int) -> int:
-    """Check sum of the first and the last of so many bytes, where FAISS keeps what it relies on."""
-    head = _crc32(stream, 0, min(size, _END_BYTES))
-    return _crc32(stream, max(0, size - _END_BYTES), size, head)
-
-
 def _is_text(path: Path) -> bool:
     try:
         str(path).encode()
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _damaged(path: Path, what: str) -> IndexDamagedError:
-    return IndexDamagedError(
-        f"The index {path} is damaged: {what}. Nothing is lost: build it again from the gallery."
-    )

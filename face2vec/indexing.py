@@ -1,14 +1,22 @@
-"""Keeps the index of a gallery as new as the gallery: loaded, caught up, or built again."""
+"""Keeps the index of a gallery as new as the gallery: loaded, caught up, or built again.
+
+FAISS is loaded when something has to be searched or built, and not to see that nothing has.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+from typing import TYPE_CHECKING
 
 from face2vec.errors import GalleryError
 from face2vec.gallery import Gallery, Snapshot, State
 from face2vec.gallery_upgrade import Inside
-from face2vec.index import FaceIndex, IndexDamagedError, available_memory, choose_kind
+from face2vec.index_file import IndexDamagedError, checked
+from face2vec.index_kind import available_memory, choose_kind
+
+if TYPE_CHECKING:
+    from face2vec.index import FaceIndex
 
 log = logging.getLogger("face2vec")
 
@@ -48,6 +56,8 @@ class GalleryIndex:
             GalleryError: it cannot be written.
         """
         with self._lock, self._gallery.snapshot() as now:
+            if self._index is None and self._is_written(now):
+                return
             index = self._brought_to(now)
             if index.kind != self._kind(len(index)):
                 index = self._index = self._built(now)
@@ -68,6 +78,8 @@ class GalleryIndex:
             dimension: length of an embedding.
             state: in which the gallery will be.
         """
+        from face2vec.index import FaceIndex
+
         count = batches.count
         kind = choose_kind(count, dimension, available_memory(), self._wanted)
         batches.batch_size = max(BATCH, min(count // 100, BATCH_MOST))
@@ -83,6 +95,8 @@ class GalleryIndex:
 
     def problems(self) -> list[str]:
         """What is wrong with the file, in words; [] when it is sound."""
+        from face2vec.index import FaceIndex
+
         with self._gallery.snapshot() as now:
             faces = now.count
             try:
@@ -98,6 +112,15 @@ class GalleryIndex:
             if index.state == now.state and len(index) != faces:
                 return [f"{self.path} holds {len(index)} faces, not {faces}; run rebuild"]
             return []
+
+    def _is_written(self, now: Snapshot) -> bool:
+        """Whether the file is that of the gallery as it is now, of the kind that it should be."""
+        try:
+            with self.path.open("rb") as stream:
+                about = checked(stream, self.path, whole=False)
+        except (OSError, IndexDamagedError):
+            return False  # it is seen to, and spoken of, where it is loaded
+        return about.state == now.state and about.kind == self._kind(about.count)
 
     def _kind(self, count: int) -> str:
         return choose_kind(count, self._gallery.dimension, available_memory(), self._wanted)
@@ -137,6 +160,8 @@ class GalleryIndex:
 
     def _caught_up(self, index: FaceIndex | None, now: Snapshot) -> FaceIndex | None:
         """The index with what the journal says since; None where there is none to go on from."""
+        from face2vec.index import FaceIndex
+
         try:
             if index is None:
                 # Mapped, a large index opens at once, and many processes share its memory.
@@ -163,6 +188,8 @@ class GalleryIndex:
         return index
 
     def _built(self, now: Snapshot) -> FaceIndex:
+        from face2vec.index import FaceIndex
+
         count = now.count
         kind = self._kind(count)
         log.info("building a %s index of %d faces", kind, count)

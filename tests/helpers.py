@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +19,15 @@ def needs(extra: str, *packages: str) -> None:
     """Skip what an extra's packages are not there for, and say so."""
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         pytest.skip(f"{', '.join(missing)} not installed; pip install 'face2vec[{extra}]'")
+
+
+def loaded_by(code: str) -> set[str]:
+    """Names of the packages that a process of its own has imported when it has run this."""
+    tell = "\nimport json, sys; print(json.dumps([n.partition('.')[0] for n in sys.modules]))"
+    command = [sys.executable, "-c", code + tell]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=root)
+    return set(json.loads(done.stdout))
 
 
 def overlap(one: Sequence[float], other: Sequence[float]) -> float:

@@ -12,18 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from face2vec import index as index_module
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery import State
-from face2vec.index import (
-    EXACT_BYTES,
-    IVF_FACES_LEAST,
-    KINDS,
-    FaceIndex,
-    IndexDamagedError,
-    available_memory,
-    choose_kind,
-)
+from face2vec.index import FaceIndex
+from face2vec.index_file import IndexDamagedError
+from face2vec.index_kind import IVF_FACES_LEAST, KINDS
 
 D = 32
 Vectors = NDArray[np.float32]
@@ -508,52 +501,3 @@ def test_what_faiss_cannot_read_is_said_so(tmp_path: Path, mmap: bool) -> None:
     (tmp_path / "index").write_bytes(content + words + footer)
     with pytest.raises(IndexDamagedError, match="FAISS cannot read it"):
         FaceIndex.load(tmp_path / "index", mmap=mmap)
-
-
-# The rule
-
-
-@pytest.mark.parametrize(
-    ("count", "dimension", "gib", "wanted", "expected"),
-    [
-        (0, 512, 8, "auto", "exact"),
-        (100_000, 512, 8, "auto", "exact"),
-        (100_001, 512, 8, "auto", "hnsw"),
-        (400_000, 128, 8, "auto", "exact"),
-        (1_000_000, 512, 8, "auto", "hnsw"),
-        (2_000_000, 512, 8, "auto", "ivfpq"),
-        (100_000_000, 512, 64, "auto", "ivfpq"),
-        (1_000_000, 512, 8, "exact", "exact"),
-        (10, 512, 8, "hnsw", "hnsw"),
-        (10, 512, 8, "ivf", "exact"),
-        (IVF_FACES_LEAST - 1, 512, 8, "ivfpq", "exact"),
-        (IVF_FACES_LEAST, 512, 8, "ivfpq", "ivfpq"),
-        (IVF_FACES_LEAST, 512, 8, "ivf", "ivf"),
-    ],
-)
-def test_choose_kind(count: int, dimension: int, gib: int, wanted: str, expected: str) -> None:
-    assert choose_kind(count, dimension, gib << 30, wanted) == expected
-
-
-def test_choose_kind_never_chooses_what_cannot_be_built() -> None:
-    dimension = EXACT_BYTES // 4 // 100
-    assert choose_kind(101, dimension, 1, "auto") == "exact"
-
-
-def test_choose_kind_refuses_an_unknown_kind() -> None:
-    with pytest.raises(SettingsError, match=r"'flat'\. Choose auto, exact, hnsw, ivf, ivfpq"):
-        choose_kind(1, 1, 1, "flat")
-
-
-def test_available_memory_is_no_more_than_the_machine_has(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < available_memory() <= machine
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(index_module, "_MEMORY_LIMIT", limit)
-    assert available_memory() == machine
-    limit.write_text("max\n")
-    assert available_memory() == machine
-    limit.write_text("1000000\n")
-    assert available_memory() == 1_000_000

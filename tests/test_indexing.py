@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gallery_builder import DIMENSION
+from helpers import loaded_by
 
 from face2vec import indexing
 from face2vec.gallery import INDEXED, Entry, Gallery, Snapshot
@@ -236,3 +237,41 @@ def test_an_index_that_failed_half_way_is_not_used(
         with index.at(now) as ready:
             assert len(ready) == now.count == 23
         assert found(index, now, QUERY) == truth(gallery, QUERY)
+
+
+def loaded_by_saving(folder: Path) -> set[str]:
+    """What another process imports to have the index of a gallery written."""
+    return loaded_by(
+        "from face2vec.gallery import Gallery\n"
+        "from face2vec.indexing import GalleryIndex\n"
+        f"with Gallery.open({str(folder)!r}) as gallery, gallery.writing():\n"
+        "    GalleryIndex(gallery).save()\n"
+    )
+
+
+def test_an_index_that_is_written_already_is_left_alone_without_faiss(
+    gallery: Gallery, folder: Path
+) -> None:
+    GalleryIndex(gallery).save()
+    before = (folder / "index.faiss").stat()
+    assert "faiss" not in loaded_by_saving(folder)
+    assert (folder / "index.faiss").stat() == before
+    record(gallery, entry("new.jpg"))
+    assert "faiss" in loaded_by_saving(folder)
+    assert len(FaceIndex.load(folder / "index.faiss")) == 21
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "exact"])
+def test_saving_writes_an_index_of_another_kind_or_a_damaged_one_anew(
+    gallery: Gallery, folder: Path, kind: str
+) -> None:
+    path = folder / "index.faiss"
+    GalleryIndex(gallery, "exact").save()
+    if kind == "exact":
+        damaged = bytearray(path.read_bytes())
+        damaged[-20] ^= 1
+        path.write_bytes(damaged)
+    index = GalleryIndex(gallery, kind)
+    index.save()
+    assert FaceIndex.load(path).kind == kind
+    assert index.problems() == []

@@ -4,13 +4,11 @@ import ast
 import builtins
 import importlib
 import inspect
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import loaded_by
 
 import face2vec
 from face2vec import errors
@@ -39,8 +37,10 @@ ORDER = (
     ("gallery_upgrade",),
     ("gallery_writing",),
     ("gallery",),
+    ("building", "index_kind", "results"),
+    ("index_file",),
     ("index",),
-    ("building", "indexing", "results"),
+    ("indexing",),
     ("people", "people.clustering", "people.forgetting", "people.pages", "people.recognition"),
     ("people.finding", "upgrading"),
     ("engine_opened",),
@@ -116,37 +116,19 @@ def imported_by(path: Path) -> set[str]:
     }
 
 
-def run_python(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-        cwd=PROJECT,
-    )
-    return done.stdout
-
-
 def test_import_loads_nothing_heavy() -> None:
-    code = "import sys, json, face2vec; print(json.dumps(sorted(sys.modules)))"
-    loaded = {name.partition(".")[0] for name in json.loads(run_python(code))}
+    loaded = loaded_by("import face2vec")
     assert "face2vec" in loaded
     assert loaded.isdisjoint(HEAVY)
 
 
 @pytest.mark.parametrize("name", ["Face", "Match", "Photo"])
 def test_records_load_nothing_heavy(name: str) -> None:
-    code = f"import sys, json, face2vec; face2vec.{name}; print(json.dumps(sorted(sys.modules)))"
-    loaded = {module.partition(".")[0] for module in json.loads(run_python(code))}
-    assert loaded.isdisjoint(HEAVY)
+    assert loaded_by(f"import face2vec; face2vec.{name}").isdisjoint(HEAVY)
 
 
 def test_searching_loads_no_tensorflow_and_no_detector_package() -> None:
-    code = (
-        "import sys, json, face2vec.engine, face2vec.encoder, face2vec.indexing, face2vec.cli\n"
-        "print(json.dumps(sorted(sys.modules)))"
-    )
-    loaded = {name.partition(".")[0] for name in json.loads(run_python(code))}
+    loaded = loaded_by("import face2vec.engine, face2vec.encoder, face2vec.indexing, face2vec.cli")
     unwanted = {"tensorflow", "keras", "torch", "mtcnn", "cv2", "h5py", "matplotlib", "pandas"}
     assert loaded.isdisjoint(unwanted)
 

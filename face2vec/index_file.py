@@ -1,0 +1,141 @@
+"""The file of an index: FAISS's bytes, and after them what they are, with check sums.
+
+What it says of itself is read without loading FAISS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from face2vec.errors import GalleryError
+from face2vec.files import written_whole
+from face2vec.gallery import State
+from face2vec.index_kind import KINDS
+
+_FORMAT = 2
+_FOOTER = struct.Struct("<II8s")  # length and CRC-32 of the JSON before it, mark
+_MARK = b"F2VINDEX"
+_END_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 20
+
+
+class IndexDamagedError(GalleryError):
+    """The index file is cut off, damaged or something else; build it from the gallery."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What an index file says of itself.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        dimension: length of an embedding.
+        count: how many faces are in it.
+        state: of the gallery whose faces these are.
+    """
+
+    kind: str
+    dimension: int
+    count: int
+    state: State
+
+
+def write(path: Path, put: Callable[[BinaryIO], object], about: About) -> None:
+    """Write an index file, whole or not at all.
+
+    Args:
+        path: the file, replaced where it is there.
+        put: writes FAISS's bytes to a stream.
+        about: what they are.
+
+    Raises:
+        GalleryError: it cannot be written; an older file stays as it was.
+    """
+    try:
+        with written_whole(path) as stream:
+            put(stream)
+            size = stream.tell()
+            trailer = {
+                "format": _FORMAT,
+                "state": about.state._asdict(),
+                "kind": about.kind,
+                "dimension": about.dimension,
+                "count": about.count,
+                "bytes": size,
+                "crc32": _crc32(stream, 0, size),
+                "ends_crc32": _ends_crc32(stream, size),
+            }
+            words = json.dumps(trailer, sort_keys=True).encode("ascii")
+            stream.seek(size)
+            stream.write(words + _FOOTER.pack(len(words), zlib.crc32(words), _MARK))
+    except (OSError, RuntimeError) as error:  # RuntimeError: FAISS could not write
+        raise GalleryError(
+            f"Cannot write the index {path}: {error}. The gallery itself is kept; free some "
+            "space or get the right to write there, and build the index again."
+        ) from error
+
+
+def checked(stream: BinaryIO, path: Path, *, whole: bool) -> About:
+    """What an index file says of itself, when it is sound.
+
+    Args:
+        stream: the file.
+        path: its name, for messages.
+        whole: check all of it, and not its size and its two ends only.
+
+    Raises:
+        IndexDamagedError: it is not whole, or not an index of face2vec.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    if size < _FOOTER.size:
+        raise damaged(path, f"it has only {size} bytes")
+    stream.seek(size - _FOOTER.size)
+    length, crc, mark = _FOOTER.unpack(stream.read(_FOOTER.size))
+    end = size - _FOOTER.size - length
+    if mark != _MARK or end < 0:
+        raise damaged(path, "it does not end as an index of face2vec does")
+    stream.seek(end)
+    words = stream.read(length)
+    if zlib.crc32(words) != crc:
+        raise damaged(path, "its check sum is wrong")
+    about = json.loads(words)
+    if about["format"] != _FORMAT or about["kind"] not in KINDS or about["bytes"] != end:
+        raise damaged(path, f"it has format {about['format']}, {about['kind']}, {end} bytes")
+    sound = (
+        _crc32(stream, 0, end) == about["crc32"]
+        if whole
+        else _ends_crc32(stream, end) == about["ends_crc32"]
+    )
+    if not sound:
+        raise damaged(path, "its check sum is wrong")
+    return About(about["kind"], about["dimension"], about["count"], State(**about["state"]))
+
+
+def _crc32(stream: BinaryIO, start: int, end: int, crc: int = 0) -> int:
+    """Check sum of a part of a file, going on from one before it."""
+    stream.seek(start)
+    while start < end:
+        block = stream.read(min(end - start, _BLOCK_BYTES))
+        crc = zlib.crc32(block, crc)
+        start += len(block) or end
+    return crc
+
+
+def _ends_crc32(stream: BinaryIO, size: int) -> int:
+    """Check sum of the first and the last of so many bytes, where FAISS keeps what it relies on."""
+    head = _crc32(stream, 0, min(size, _END_BYTES))
+    return _crc32(stream, max(0, size - _END_BYTES), size, head)
+
+
+def damaged(path: Path, what: str) -> IndexDamagedError:
+    """The error for an index file that is not sound."""
+    return IndexDamagedError(
+        f"The index {path} is damaged: {what}. Nothing is lost: build it again from the gallery."
+    )
