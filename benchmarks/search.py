@@ -136,8 +136,9 @@ def measure(
                 ]
                 gallery = engine._readable()
                 with gallery.snapshot() as now, engine._index_of(gallery).at(now) as index:
-                    bare, wanted = index._index, PQ_PROPOSED * 10 if index.kind == "ivfpq" else 10
+                    wanted = PQ_PROPOSED * 10 if index.kind == "ivfpq" else 10
                     breadth = index._breadth(wanted)
+                bare = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
                 if index.kind != kind:
                     continue
 

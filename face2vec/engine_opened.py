@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("face2vec")
 
+_UNIT_TOLERANCE = 1e-6  # of a length: what rounding makes of 1
+
 Source = str | os.PathLike[str]
 Query = PhotoLike | Photo | Face | NDArray[np.float32] | Sequence[PhotoLike | Photo]
 
@@ -342,7 +344,8 @@ def unit_rows(query: NDArray[Any], dimension: int) -> NDArray[np.float32]:
         length = math.sqrt(row.dot(row))
         if not 0 < length < math.inf:
             raise SettingsError("an embedding of the query has no or infinite length")
-        row /= length
+        if abs(length - 1) > _UNIT_TOLERANCE:
+            row /= length
     return rows
 
 

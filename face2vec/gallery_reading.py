@@ -38,7 +38,7 @@ _FACES = f"{NAMED_FACES} WHERE faces.id"
 _EMBEDDINGS = "SELECT face_id, embedding FROM embeddings"
 
 _IDS_A_QUERY = 512  # SQLite before 3.32 takes 999 parameters
-_IDS_AT_LEAST = 16
+_IDS_AS_MANY = 20
 
 
 class State(NamedTuple):
@@ -368,10 +368,10 @@ class Snapshot:
         rows: list[tuple[Any, ...]] = []
         for start in range(0, len(ids), _IDS_A_QUERY):
             some = list(ids[start : start + _IDS_A_QUERY])
-            # SQLite would compile a statement for each number of ids: there are few numbers.
-            marks = max(_IDS_AT_LEAST, 1 << (len(some) - 1).bit_length())
-            some += some[-1:] * (marks - len(some))
-            rows += self._connection.execute(_for_ids(select, marks), some).fetchall()
+            # A statement is compiled for each number of ids; of large ones there are few.
+            if len(some) > _IDS_AS_MANY:
+                some += some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
+            rows += self._connection.execute(_for_ids(select, len(some)), some).fetchall()
         return rows
 
     def _stored(self, rows: Sequence[tuple[Any, ...]]) -> StoredFaces:

@@ -8,7 +8,11 @@ instead.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +30,8 @@ Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 Batches = Iterable[tuple[Ids, Vectors]]
 
+# Vectors of an exact index that one thread reads in a millisecond, for one query.
+SCANNED_BYTES = 16 << 20
 # Recall of the ten nearest among 100,000 faces of 512 numbers, of which those of one person
 # have a cosine of 0.6, measured with 10 / 20 faces a person. hnsw by breadth of the search:
 # 64: 0.989 / 0.998, 128: 0.994 / 0.998, 256: 0.996 / 0.999.
@@ -47,6 +53,8 @@ PQ_NUMBERS_A_BYTE = 8
 PQ_PROPOSED = 10
 
 _ANY_FACE = (0, 2**63 - 1)
+# Of IVF's lists; FAISS's usual mode gives a query to one core. Batches take as long either way.
+_EACH_QUERY_BY_ALL_CORES = 1
 
 
 class FaceIndex:
@@ -65,6 +73,8 @@ class FaceIndex:
 
     def __init__(self, index: Any, kind: str) -> None:
         self._index = index
+        if kind.startswith("ivf"):
+            index.parallel_mode = _EACH_QUERY_BY_ALL_CORES
         self._dead = 0
         self._plan: tuple[int, int, Any] | None = None  # of the last search, see there
         self.mapped = False
@@ -191,7 +201,10 @@ class FaceIndex:
         if wanted == 0 or len(queries) == 0:
             nothing = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
             return [nothing[0] for _ in queries], [nothing[1] for _ in queries]
-        similarities, ids = self._index.search(queries, wanted, params=breadth)
+        if self.kind == "exact" and len(queries) == 1:
+            similarities, ids = _scanned(self._index, queries, wanted)
+        else:
+            similarities, ids = self._index.search(queries, wanted, params=breadth)
         if exactly is not None:
             similarities, ids = _reranked(queries, ids, exactly, k)
         if min(ids[:, -1].tolist()) >= 0:  # those that are missing stand at the end
@@ -348,6 +361,40 @@ def _vectors(index: Any) -> Vectors:
     storage = faiss.downcast_index(faiss.downcast_index(index.index).storage)
     vectors: Vectors = faiss.rev_swig_ptr(storage.get_xb(), index.ntotal * index.d)
     return vectors.reshape(-1, index.d)
+
+
+def _scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
+    """The search of an exact index for one query, half as long as FAISS's own.
+
+    FAISS makes it a product of matrices, which are quick where they have many rows.
+    """
+    count, size = index.ntotal, 4 * index.d
+    similarities = np.empty(count, dtype=np.float32)
+    asked, start = faiss.swig_ptr(query), int(faiss.downcast_index(index.index).get_xb())
+
+    def scan(first: int, end: int) -> None:  # other threads go on meanwhile
+        into = faiss.swig_ptr(similarities[first:end])
+        vectors = faiss.cast_integer_to_float_ptr(start + first * size)
+        faiss.fvec_inner_products_ny(into, asked, vectors, index.d, end - first)
+
+    parts = min(faiss.omp_get_max_threads(), 1 + count * size // SCANNED_BYTES)
+    ends = [count * part // parts for part in range(parts + 1)]
+    others = [_scanners().submit(scan, *part) for part in pairwise(ends[1:])]
+    scan(0, ends[1])
+    for other in others:
+        other.result()
+    best = np.arange(count)
+    if wanted < count:
+        best = np.argpartition(similarities, -wanted)[-wanted:]
+    best = best[np.argsort(-similarities[best])]
+    similarities, ids = similarities[best], _labels(index)[best]
+    ids[np.isnan(similarities)] = -1
+    return similarities[None], ids[None]
+
+
+@cache
+def _scanners() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "scan")
 
 
 def _without_dead(index: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from face2vec import index
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery import State
 from face2vec.index import FaceIndex
@@ -214,6 +215,28 @@ def test_a_search_like_the_one_before_sees_what_has_changed(
         change()
         (found,) = index.search(vectors[:1], 40)[1]
         np.testing.assert_array_equal(np.sort(found), left)
+
+
+@pytest.mark.parametrize("part", [None, 1000], ids=["one thread", "threads"])
+@pytest.mark.parametrize("mmap", [False, True])
+def test_one_query_finds_what_many_find(
+    built: Path,
+    faces: tuple[Ids, Vectors, Vectors],
+    kind: str,
+    mmap: bool,
+    part: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids, vectors, queries = faces
+    if part is not None:
+        monkeypatch.setattr(index, "SCANNED_BYTES", part)
+    faces_by_id = fetching(ids, vectors)
+    searched = FaceIndex.load(built / kind, mmap=mmap)
+    similarities, found = searched.search(queries, 10, faces_by_id)
+    for row, query in enumerate(queries):
+        (alone,), (these,) = searched.search(query[None], 10, faces_by_id)
+        np.testing.assert_allclose(alone, similarities[row], atol=1e-6)
+        np.testing.assert_array_equal(these, found[row])
 
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw"])
