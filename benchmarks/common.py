@@ -14,7 +14,9 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
-QUOTING = (ROOT / "README.md", ROOT / "docs" / "models" / "mini.md")
+QUOTING = tuple(
+    ROOT / page for page in ("README.md", "docs/models/mini.md", "docs/results/people.md")
+)
 
 
 def arguments(about: str) -> argparse.ArgumentParser:

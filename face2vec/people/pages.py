@@ -50,6 +50,8 @@ def _section(person: Person, faces: Sequence[StoredFace]) -> str:
     photos = "<br>".join(photo_link(photo) for photo in dict.fromkeys(f.photo for f in faces))
     number = "" if person.name is None else f", person {person.id}"
     faces_word = "1 face" if len(faces) == 1 else f"{len(faces):,} faces"
+    if len(shown) < len(faces):
+        faces_word += f", {len(shown)} of them shown"
     return (
         f'<section aria-labelledby="person-{person.id}">\n'
         f'<h2 id="person-{person.id}"><bdi>{label}</bdi></h2>\n<p>{faces_word}{number}</p>\n'
