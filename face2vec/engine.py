@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
-from face2vec.engine_opened import Query, Source, own_record, unit_rows
+from face2vec.engine_opened import Query, own_record, unit_rows
 from face2vec.engine_people import Who
 from face2vec.engine_upgrade import UpgradeEngine
 from face2vec.errors import (
@@ -20,7 +20,7 @@ from face2vec.errors import (
 )
 from face2vec.gallery import Gallery, Removed, Snapshot, StoredFace, StoredFaces
 from face2vec.gallery_upgrade import begun
-from face2vec.photo_finding import find_photos
+from face2vec.photo_finding import Source, find_photos, paths_of
 from face2vec.photos import PhotoLike
 from face2vec.records import Face, Match, Photo
 from face2vec.results import Found, Matches
@@ -61,7 +61,7 @@ class Face2Vec(UpgradeEngine):
 
     def add(
         self,
-        *sources: Source,
+        *sources: Source | Iterable[Source],
         progress: bool = False,
         report: Callable[[PhotoError], None] | None = None,
     ) -> BuildSummary:
@@ -73,12 +73,12 @@ class Face2Vec(UpgradeEngine):
 
         Args:
             sources: folders, files, glob patterns, ``@list.txt``, or ``-`` for
-                paths on standard input.
+                paths on standard input; one by one or in lists.
             progress: show a bar on standard error.
             report: called with each photo that cannot be read.
 
         Raises:
-            SettingsError: a source does not exist.
+            SettingsError: a source is no path, or does not exist.
             GalleryLockedError: another process is adding to this gallery.
             GalleryError: the gallery cannot be written.
             ModelError: the model cannot be had or loaded.
@@ -88,10 +88,11 @@ class Face2Vec(UpgradeEngine):
         from face2vec.building import Build
 
         started = time.monotonic()
-        found = find_photos(sources)
+        paths = paths_of(sources)
+        found = find_photos(paths)
         gallery = self._writable()
         # Standard input can be read once only, so a bar over it has no end.
-        total = sum(1 for _ in find_photos(sources)) if progress and "-" not in sources else None
+        total = sum(1 for _ in find_photos(paths)) if progress and "-" not in paths else None
         interrupted = False
         with (
             gallery.writing(),
@@ -302,19 +303,21 @@ class Face2Vec(UpgradeEngine):
 
     # Keeping
 
-    def remove(self, *photos: Source) -> Removed:
+    def remove(self, *photos: Source | Iterable[Source]) -> Removed:
         """Take photos out of the gallery, with their faces where no copy is left.
 
         Args:
-            photos: paths of photos, or of folders for all photos under them.
+            photos: paths of photos, or of folders for all photos under them; one by one or in
+                lists.
 
         Raises:
             GalleryError: none of them is in the gallery, or it cannot be written.
         """
-        removed = self._drop(lambda gallery: gallery.remove(photos))
+        paths = paths_of(photos)
+        removed = self._drop(lambda gallery: gallery.remove(paths))
         if not removed.photos:
             raise GalleryError(
-                f"none of these is in the gallery {self._folder}: {', '.join(map(str, photos))}. "
+                f"none of these is in the gallery {self._folder}: {', '.join(paths)}. "
                 "Name photos by the paths that a search shows"
             )
         return removed

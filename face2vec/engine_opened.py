@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from face2vec.errors import (
 from face2vec.gallery import Gallery
 from face2vec.indexing import GalleryIndex
 from face2vec.models import DEFAULT_MODEL, LoadedModel, calibration_of, load_model
+from face2vec.photo_finding import Source
 from face2vec.photos import MAX_PIXELS, PhotoLike
 from face2vec.records import Face, Photo
 from face2vec.runtime import choose_runtime
@@ -37,7 +37,6 @@ log = logging.getLogger("face2vec")
 
 _UNIT_TOLERANCE = 1e-6  # of a length: what rounding makes of 1
 
-Source = str | os.PathLike[str]
 Query = PhotoLike | Photo | Face | NDArray[np.float32] | Sequence[PhotoLike | Photo]
 
 

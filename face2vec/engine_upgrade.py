@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from face2vec.engine_opened import Source, fingerprint, of_model
+from face2vec.engine_opened import fingerprint, of_model
 from face2vec.engine_people import PeopleEngine
 from face2vec.gallery import Gallery
 from face2vec.gallery_upgrade import abandon
 from face2vec.models import load_model
+from face2vec.photo_finding import Source
 from face2vec.runtime import choose_runtime
 
 if TYPE_CHECKING:

@@ -18,6 +18,8 @@ from pathlib import Path
 from face2vec.errors import SettingsError
 from face2vec.photo_bytes import HEAD_BYTES, photo_format
 
+Source = str | os.PathLike[str]
+
 PHOTO_SUFFIXES = frozenset(
     "jpg jpeg jpe jfif pjpeg mpo png apng webp avif avifs heic heics heif heifs hif "
     "tif tiff gif bmp dib".split()
@@ -73,7 +75,24 @@ class FoundPhoto:
         return Path(self.folder, self.name)
 
 
-def find_photos(sources: Iterable[str | os.PathLike[str]]) -> Iterator[FoundPhoto]:
+def paths_of(sources: Source | Iterable[Source | Iterable[Source]]) -> list[str]:
+    """Paths as text, in order, of one or of many that are given one by one or in lists.
+
+    Raises:
+        SettingsError: something else than a path is among them.
+    """
+    if isinstance(sources, str | os.PathLike):
+        return [os.fspath(sources)]
+    if isinstance(sources, bytes) or not isinstance(sources, Iterable):
+        kind = type(sources).__name__
+        raise SettingsError(
+            f"photos are found by their paths (folders, files, patterns); a {kind} is none. "
+            "What is in memory can be encoded and searched for; to add it, save it"
+        )
+    return [path for source in sources for path in paths_of(source)]
+
+
+def find_photos(sources: Source | Iterable[Source | Iterable[Source]]) -> Iterator[FoundPhoto]:
     """Find the photos that the sources name, in a fixed order, each real file once.
 
     A source is one of
@@ -94,18 +113,16 @@ def find_photos(sources: Iterable[str | os.PathLike[str]]) -> Iterator[FoundPhot
     - ``-``: such a list on standard input, relative to the working directory.
 
     Args:
-        sources: the sources, in the order in which to search them.
+        sources: the sources, in the order in which to search them, one by one or in lists.
 
     Returns:
         An iterator over the photos.
 
     Raises:
-        SettingsError: a source does not exist, cannot be listed, or is a pattern that matches
-            nothing. All sources are checked before this function returns.
+        SettingsError: a source is no path, does not exist, cannot be listed, or is a pattern that
+            matches nothing. All sources are checked before this function returns.
     """
-    if isinstance(sources, str | os.PathLike):
-        sources = [sources]
-    return _distinct([_search(os.fspath(source)) for source in sources])
+    return _distinct([_search(path) for path in paths_of(sources)])
 
 
 _Found = tuple[str, str, str]  # root, path relative to it, real path

@@ -310,6 +310,20 @@ def test_renamed_photo_is_not_decoded_again(
     ]
 
 
+def test_photos_are_added_and_removed_by_lists_of_paths(folder: Path, faces_folder: Path) -> None:
+    two = [faces_folder / "hopper.jpg", faces_folder / "astronaut.jpg"]
+    with open_engine(folder) as engine:
+        assert engine.add(two).unchanged == 2
+        assert engine.remove(two).photos == 2
+        with pytest.raises(GalleryError, match=r"none of these .*hopper\.jpg, .*astronaut\.jpg"):
+            engine.remove(two)
+        assert engine.add(iter(two)).photos == 2
+        with pytest.raises(SettingsError, match="a float64 is none"):
+            engine.add(np.zeros(3))
+        with pytest.raises(SettingsError, match="a Image is none"):
+            engine.remove(Image.new("L", (1, 1)))
+
+
 def test_removed_photos_are_not_found_and_can_be_added_again(
     folder: Path, faces_folder: Path
 ) -> None:

@@ -96,6 +96,23 @@ def test_find_photos_checks_all_sources_before_the_first_photo(tmp_path):
         find_photos([tmp_path / "gone.jpg"])
 
 
+def test_find_photos_takes_paths_one_by_one_and_in_lists(tmp_path):
+    tree(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    a, b, c, d = (tmp_path / f"{name}.jpg" for name in "abcd")
+    assert found(d, [a, (b,)], {str(c): 1}, iter([a])) == ["d.jpg", "a.jpg", "b.jpg", "c.jpg"]
+    assert [photo.full for photo in find_photos(a)] == [a]
+    assert found([]) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [(3, "int"), (PIXELS[0, 0], "uint8"), (Image.new("L", (1, 1)), "Image"), (b"GIF89a", "bytes")],
+)
+def test_find_photos_refuses_what_is_no_path(source, kind):
+    with pytest.raises(SettingsError, match=f"found by their paths .*; a {kind} is none"):
+        find_photos([source])
+
+
 def test_find_photos_yields_each_real_file_once(tmp_path):
     tree(tmp_path, "all/2019/a.jpg", "all/b.jpg")
     sources = [tmp_path / "all" / "2019", tmp_path / "all", tmp_path / "all" / "b.jpg"]
