@@ -42,6 +42,15 @@ def test_a_tenth_of_the_named_people_is_held_out_whole() -> None:
         named_split(few)
 
 
+def test_few_people_held_out_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    named_split(faces())
+    assert f"only {PEOPLE // 10} people are held out" in caplog.text
+    caplog.clear()
+    crops = np.zeros((400, 4, 4, 3), np.uint8)
+    named_split(Faces(crops, np.repeat(np.arange(100), 4), tuple(map(str, range(100)))))
+    assert caplog.text == ""
+
+
 def test_fewer_people_are_part_of_more() -> None:
     sets = [set(fewer_people(named_split(faces())[0], share).people) for share in (0.25, 0.5, 1)]
     assert [len(some) for some in sets] == [9, 18, 36]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from face2vec.evaluation.metrics import TrueAccepts, all_pairs, with_intervals
 from face2vec.files import write_json
 from face2vec.lab.rates import Rate
 from face2vec.lab.report import FIGURES, PAGE, picture
+from face2vec.lab.slices import FEWEST_PEOPLE
 from face2vec.models.store import load_model
 from face2vec.pages import columns, table, write_page
 from face2vec.runtime import choose_runtime
@@ -24,6 +26,8 @@ from face2vec.training.faces import Faces
 
 if TYPE_CHECKING:
     from face2vec.training.recipe import Recipe
+
+log = logging.getLogger("face2vec")
 
 DIMENSIONS = (32, 64, 128, 256, 512)
 SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -70,6 +74,8 @@ class Training:
 def named_split(faces: Faces, seed: int = 0) -> tuple[Faces, Faces]:
     """Faces with a name: most people to learn from, and ``HELD_OUT`` of them to measure with.
 
+    Warns where these are so few that their figures say little.
+
     Raises:
         SettingsError: nobody would be left to learn from, or too few to measure with.
     """
@@ -79,6 +85,10 @@ def named_split(faces: Faces, seed: int = 0) -> tuple[Faces, Faces]:
         raise SettingsError(
             f"{len(np.unique(named.people))} people are too few: a tenth of them is held out, and "
             "two with two photos are needed there"
+        )
+    if (measured := _mated(held)) < FEWEST_PEOPLE:
+        log.warning(
+            "only %d people are held out: figures and intervals of so few say little", measured
         )
     return learn, held
 
