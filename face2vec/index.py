@@ -371,6 +371,7 @@ def _scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
     """
     count, size = index.ntotal, 4 * index.d
     similarities = np.empty(count, dtype=np.float32)
+    query = np.ascontiguousarray(query, dtype=np.float32)  # as FAISS's own wrapper sees to
     asked, start = faiss.swig_ptr(query), int(faiss.downcast_index(index.index).get_xb())
 
     def scan(first: int, end: int) -> None:  # other threads go on meanwhile

@@ -239,6 +239,20 @@ def test_one_query_finds_what_many_find(
         np.testing.assert_array_equal(these, found[row])
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_queries_may_be_of_another_type_and_order(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str, count: int
+) -> None:
+    ids, vectors, queries = faces
+    index, faces_by_id = FaceIndex.load(built / kind), fetching(ids, vectors)
+    expected = index.search(queries[:count], 5, faces_by_id)
+    wide = np.zeros((count, 2 * D))
+    wide[:, ::2] = queries[:count]
+    similarities, found = index.search(wide[:, ::2], 5, faces_by_id)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found, expected[1])
+    np.testing.assert_allclose(similarities, expected[0], atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["exact", "hnsw"])
 def test_threads_may_search_at_once(few: tuple[Ids, Vectors], kind: str) -> None:
     ids, vectors = few
