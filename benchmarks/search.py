@@ -138,9 +138,9 @@ def measure(
                 with gallery.snapshot() as now, engine._index_of(gallery).at(now) as index:
                     wanted = PQ_PROPOSED * 10 if index.kind == "ivfpq" else 10
                     breadth = index._breadth(wanted)
-                bare = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
                 if index.kind != kind:
                     continue
+                bare = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
 
                 def faiss_alone(q, bare=bare, wanted=wanted, breadth=breadth):
                     return bare.search(q, wanted, params=breadth)

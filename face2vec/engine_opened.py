@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("face2vec")
 
-_UNIT_TOLERANCE = 1e-6  # of a length: what rounding makes of 1
-
 Query = PhotoLike | Photo | Face | NDArray[np.float32] | Sequence[PhotoLike | Photo]
 
 
@@ -343,8 +341,7 @@ def unit_rows(query: NDArray[Any], dimension: int) -> NDArray[np.float32]:
         length = math.sqrt(row.dot(row))
         if not 0 < length < math.inf:
             raise SettingsError("an embedding of the query has no or infinite length")
-        if abs(length - 1) > _UNIT_TOLERANCE:
-            row /= length
+        row /= length
     return rows
 
 

@@ -67,6 +67,7 @@ from face2vec.gallery_upgrade import (
     switch,
 )
 from face2vec.gallery_writing import Changed, Removed, Session
+from face2vec.photo_finding import Source, paths_of
 from face2vec.records import Person
 
 __all__ = [
@@ -239,16 +240,14 @@ class Gallery:
         """
         return self._writer_session().record(entries)
 
-    def remove(self, photos: Iterable[str | os.PathLike[str]]) -> Removed:
+    def remove(self, photos: Source | Iterable[Source]) -> Removed:
         """Drop photos and, where no copy is left, their faces, in one transaction.
 
         Args:
             photos: full paths; a folder stands for all photos under it. What is
                 not in the gallery is passed over.
         """
-        if isinstance(photos, str | os.PathLike):
-            photos = [photos]
-        return self._writer_session().remove(_absolute(photo) for photo in photos)
+        return self._writer_session().remove(_absolute(photo) for photo in paths_of(photos))
 
     def calibrate(self, calibration: Calibration) -> None:
         """Keep what similarities in this gallery mean.
@@ -489,7 +488,7 @@ class Gallery:
         by_id = {one.face.id: one for one in records}
         return [by_id[i] for i in wanted if i in by_id]
 
-    def faces_of(self, photo: str | os.PathLike[str]) -> list[StoredFace]:
+    def faces_of(self, photo: Source) -> list[StoredFace]:
         """Faces in one photo by its full path, in order of id; none if it is not in the gallery."""
         with self.snapshot() as now:
             return _with_embeddings(now, now.faces_of(_absolute(photo)))
@@ -623,5 +622,5 @@ def _is_missing_or_empty(folder: str) -> bool:
         return True
 
 
-def _absolute(photo: str | os.PathLike[str]) -> str:
+def _absolute(photo: Source) -> str:
     return os.path.normpath(Path(photo).absolute())

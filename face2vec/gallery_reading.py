@@ -38,7 +38,7 @@ _FACES = f"{NAMED_FACES} WHERE faces.id"
 _EMBEDDINGS = "SELECT face_id, embedding FROM embeddings"
 
 _IDS_A_QUERY = 512  # SQLite before 3.32 takes 999 parameters
-_IDS_AS_MANY = 20
+_IDS_AS_MANY = 20  # so that the ten of a usual search are looked up without more
 
 
 class State(NamedTuple):

@@ -385,9 +385,7 @@ def _scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
     scan(0, ends[1])
     for other in others:
         other.result()
-    best = np.arange(count)
-    if wanted < count:
-        best = np.argpartition(similarities, -wanted)[-wanted:]
+    best = np.argpartition(similarities, -wanted)[-wanted:]
     best = best[np.argsort(-similarities[best])]
     similarities, ids = similarities[best], _labels(index)[best]
     ids[np.isnan(similarities)] = -1

@@ -78,14 +78,7 @@ class GalleryIndex:
             dimension: length of an embedding.
             state: in which the gallery will be.
         """
-        from face2vec.index import FaceIndex
-
-        count = batches.count
-        kind = choose_kind(count, dimension, available_memory(), self._wanted)
-        batches.batch_size = max(BATCH, min(count // 100, BATCH_MOST))
-        index = FaceIndex.build(batches, count, dimension, kind)
-        index.state = state
-        index.save(self._beside)
+        self._build(batches, dimension, state).save(self._beside)
 
     def take_beside(self) -> None:
         """Put the index that was written beside in the place of the gallery's own."""
@@ -188,14 +181,17 @@ class GalleryIndex:
         return index
 
     def _built(self, now: Snapshot) -> FaceIndex:
+        return self._build(now, self._gallery.dimension, now.state)
+
+    def _build(self, batches: Snapshot | Inside, dimension: int, state: State) -> FaceIndex:
         from face2vec.index import FaceIndex
 
-        count = now.count
-        kind = self._kind(count)
+        count = batches.count
+        kind = choose_kind(count, dimension, available_memory(), self._wanted)
         log.info("building a %s index of %d faces", kind, count)
-        now.batch_size = max(BATCH, min(count // 100, BATCH_MOST))
-        index = FaceIndex.build(now, count, self._gallery.dimension, kind)
-        index.state = now.state
+        batches.batch_size = max(BATCH, min(count // 100, BATCH_MOST))
+        index = FaceIndex.build(batches, count, dimension, kind)
+        index.state = state
         return index
 
 
