@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -90,7 +93,8 @@ class Build:
         encoder: gives the networks; called only when a photo has to be read.
         report: called with each photo that cannot be read.
         bar: moved on by each photo.
-        counts: the numbers of a `BuildSummary` so far, by name.
+        counts: the numbers of a `BuildSummary` so far, by name; ``"unseen"`` are photos whose
+            bytes could not be read.
         unreadable: (path, reason) so far.
     """
 
@@ -107,20 +111,26 @@ class Build:
         last = time.monotonic()
         try:
             for encoded in self._encoded(found):
-                self._enter(encoded)
-                self.counts["photos"] += 1
+                with _finished_first():
+                    self._enter(encoded)
                 self.bar.update()
                 late = time.monotonic() - last > BATCH_SECONDS
                 if len(self._batch) >= BATCH_PHOTOS or (self._batch and late):
-                    self._store()
+                    with _finished_first():
+                        self._store()
                     last = time.monotonic()
         finally:
-            self._store()
+            with _finished_first():
+                self._store()
 
     def summary(self, seconds: float, interrupted: bool) -> BuildSummary:
         """The counts, frozen."""
+        counts = dict(self.counts)
+        # Each photo is counted under one name, so that the sum is never between two of them.
+        photos = sum(counts.get(name, 0) for name in ("added", "unchanged", "copies", "forgotten"))
         return BuildSummary(
-            **self.counts,
+            photos=photos + counts.pop("unseen", 0),
+            **counts,
             unreadable=tuple(self.unreadable),
             seconds=seconds,
             interrupted=interrupted,
@@ -142,7 +152,6 @@ class Build:
                 continue
             here = (stat.st_size, stat.st_mtime_ns)
             if self.gallery.stat_of(photo.folder, photo.name) == here:
-                self.counts["photos"] += 1
                 self.counts["unchanged"] += 1
                 self.bar.update()
             else:
@@ -171,6 +180,7 @@ class Build:
             if self.report is not None:
                 self.report(error)
             if not task.sha256:
+                self.counts["unseen"] += 1
                 return  # its bytes were never seen: it is tried again next time
         place = (task.found.folder, task.found.name, task.size, task.mtime_ns, task.sha256)
         if task.known or self._came_meanwhile(task.sha256):
@@ -205,3 +215,20 @@ class Build:
                 self._enter(encoded)
             self.gallery.record(self._batch)
             self._batch = []
+
+
+@contextmanager
+def _finished_first() -> Iterator[None]:
+    """Let a Ctrl-C wait until the block is done, so that what is counted is what is kept."""
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield  # it cannot be interrupted anyway
+        return
+    came: list[tuple[Any, ...]] = []
+    signal.signal(signal.SIGINT, lambda *what: came.append(what))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if came:
+            usual(*came[0])

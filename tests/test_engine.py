@@ -922,6 +922,29 @@ def test_ctrl_c_keeps_what_is_done_and_can_be_gone_on_from(
     assert dump(folder) == uninterrupted
 
 
+def test_ctrl_c_while_a_photo_is_counted_waits_until_it_is_kept(
+    many: Path, tiny_model: Path, tmp_path: Path, uninterrupted: dict[str, list[tuple[Any, ...]]]
+) -> None:
+    told: list[str] = []
+
+    def interrupt(error: PhotoError) -> None:
+        told.append(error.reason)
+        signal.raise_signal(signal.SIGINT)
+        told.append("went on")
+
+    with open_engine(tmp_path / "gallery", tiny_model) as engine:
+        summary = engine.add(many, report=interrupt)
+        kept = engine.info()
+        engine.add(many)
+    assert dump(tmp_path / "gallery") == uninterrupted
+    assert told == ["truncated", "went on"]
+    assert summary.interrupted
+    assert [Path(path).name for path, _ in summary.unreadable] == ["12-broken.jpg"]
+    assert kept["unreadable"] == 1
+    assert kept["photos"] == summary.photos == summary.added + summary.copies
+    assert kept["faces"] == summary.faces
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks of one process; needs os.fork")
 def test_build_killed_anywhere_and_run_again_equals_one_never_interrupted(
