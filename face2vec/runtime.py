@@ -7,6 +7,7 @@ that cannot be had is an error, never a silent fall back.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import os
@@ -164,25 +165,34 @@ def _has_cuda() -> bool:
     return "CUDAExecutionProvider" in session.get_providers()
 
 
-def _openvino() -> Any:
-    """The package, with what its first user would set up done by one thread alone.
+def _openvino_core() -> Any:
+    """OpenVINO's one `Core` of this process."""
+    with _loading_openvino:
+        return _first_core()
+
+
+@functools.cache
+def _first_core() -> Any:
+    """What the first user of OpenVINO sets up, done by one thread alone and once.
 
     Its bindings set up their use of NumPy at the first look into a tensor. Two threads that
     look for the first time at once can wait for each other for ever: one holds Python's lock
-    and waits for the set-up, the other does the set-up and waits for Python's lock (seen with
-    openvino 2026.4.1).
+    and waits for the set-up, the other does the set-up and waits for Python's lock.
+
+    Each further `Core` would give its thread another stack to handle signals on, and take it
+    away when it is dropped. Dropped in the order in which they came, the first takes away the
+    stack that the second goes back to, and the next Ctrl-C ends the process with a segmentation
+    fault (both seen with openvino 2026.4.1).
     """
     import numpy as np
     import openvino
 
-    with _loading_openvino:
-        _ = openvino.Tensor(np.zeros(1, np.float32)).data
-    return openvino
+    _ = openvino.Tensor(np.zeros(1, np.float32)).data
+    return openvino.Core()
 
 
 def _has_bf16() -> bool:
-    openvino = _openvino()
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class _OnnxNetwork:
@@ -226,14 +236,15 @@ class _OnnxNetwork:
 
 class _OpenVinoNetwork:
     def __init__(self, graph: Graph, streams: int, precision: str, also: Sequence[str]) -> None:
-        openvino = _openvino()
+        import openvino
+
         # As many streams as callers, one thread each, as ONNX Runtime is used here.
         config = {
             "INFERENCE_PRECISION_HINT": precision,
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams,
         }
-        core = openvino.Core()
+        core = _openvino_core()
         try:
             model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
             for value in model.inputs:  # IR files often fix the batch to one

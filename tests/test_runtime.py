@@ -236,6 +236,31 @@ def test_first_runs_by_many_threads_at_once_all_come_back(name: str, tiny_model:
                 done.kill()
 
 
+INTERRUPTED_AFTERWARDS = """
+import signal, sys
+from pathlib import Path
+from face2vec.runtime import Runtime, choose_runtime
+
+first, second = (
+    choose_runtime(sys.argv[1], threads).load(Path(sys.argv[2])) for threads in (1, 2)
+)
+del first
+del second
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_ctrl_c_after_networks_have_gone_is_an_interrupt(name: str, tiny_model: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_AFTERWARDS, name, str(tiny_model)]
+    environment = os.environ | {"PYTHONPATH": str(Path(face2vec.__file__).parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n")
+
+
 def test_ir_file_of_a_fixed_batch_takes_any_batch(tiny_model: Path, tmp_path: Path) -> None:
     model = openvino.Core().read_model(tiny_model)
     model.reshape([1, 3, SIDE, SIDE])
