@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -146,8 +146,8 @@ class Encoder:
                     return
                 yield from waiting.popleft().result()
         finally:
-            for future in waiting:
-                future.cancel()
+            # Whoever stops early may close next what `read` and `known` look into.
+            wait([future for future in waiting if not future.cancel()])
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings of crops, spread over the worker threads.

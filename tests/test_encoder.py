@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -286,6 +288,29 @@ def test_stream_takes_items_only_as_they_are_needed(encoder: Encoder) -> None:
     assert isinstance(stream, Iterator)
     stream.close()  # type: ignore[attr-defined]
     assert taken <= 100 + in_hand + CHUNK
+
+
+def test_stream_that_is_left_early_waits_for_what_is_being_read(encoder: Encoder) -> None:
+    reading: set[int] = set()
+    more_than_the_first_chunk = threading.Event()
+
+    def read(item: int) -> None:
+        reading.add(item)
+        if item >= CHUNK:
+            more_than_the_first_chunk.set()
+            time.sleep(0.1)
+        reading.remove(item)
+
+    for one in encoder.stream(range(20 * CHUNK), read):
+        assert more_than_the_first_chunk.wait(60)
+        if one.item == CHUNK // 2:
+            break
+    else:
+        pytest.fail("the stream ended")
+    del one
+    assert not reading
+    time.sleep(0.3)  # nor is anything else begun
+    assert not reading
 
 
 def test_stream_of_nothing_is_empty(encoder: Encoder) -> None:
