@@ -39,7 +39,6 @@ EXTRAS = {
     "train": [
         "keras>=3.15",
         "tensorflow>=2.21",  # Keras' default backend
-        "tf2onnx>=1.17",  # with which Keras exports
         "openvino>=2025.4",  # a teacher in its format; other teachers run without
         "matplotlib>=3.10.7",  # the curves
     ],

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,10 @@ from keras import layers
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from face2vec.errors import MissingExtraError, ModelError
+from face2vec.errors import ModelError
 from face2vec.files import written_whole
 from face2vec.models.description import ModelDescription, Precision
+from face2vec.training.onnx_graph import onnx_graph
 
 SMALLEST_HALVED = 256
 """Arrays with fewer numbers stay float32: they weigh nothing."""
@@ -37,15 +35,12 @@ def export(
             network computes in float32 either way.
 
     Raises:
-        MissingExtraError: tf2onnx is not installed.
-        ModelError: weights that are not finite or beyond float16's range.
+        ModelError: weights that are not finite or beyond float16's range, or a layer that is
+            not known to `onnx_graph`.
     """
-    graph = _converted(network)
+    graph = onnx_graph(network)
     if precision == "fp16":
         _halve(graph)
-    graph.ClearField("doc_string")
-    graph.ClearField("metadata_props")
-    graph.producer_name = "face2vec"
     onnx.checker.check_model(graph)
     path.parent.mkdir(parents=True, exist_ok=True)
     for target, content in (
@@ -71,17 +66,21 @@ def load_exported(network: keras.Model, path: Path) -> None:
     """
     graph = onnx.load(path).graph
     arrays = _arrays(graph)
-    folded = [_kernel_and_shift(node, graph, arrays) for node in graph.node if _has_kernel(node)]
+    folded = [
+        [arrays[name] for name in node.input[1:] if name in arrays]
+        for node in graph.node
+        if node.op_type in ("Conv", "Gemm")
+    ]
     ours = [
         layer
         for layer in network.layers
         if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense)
     ]
-    shapes = [
-        tuple(_as_keras(layer, kernel).shape)
-        for layer, (kernel, _) in zip(ours, folded, strict=False)
-    ]
-    if len(ours) != len(folded) or shapes != [tuple(layer.kernel.shape) for layer in ours]:
+    fits = len(ours) == len(folded) and all(
+        len(both) == 2 and _as_keras(layer, both[0]).shape == tuple(layer.kernel.shape)
+        for layer, both in zip(ours, folded, strict=True)
+    )
+    if not fits:
         raise ModelError(f"{path} is not an exported {network.name}; its layers differ")
     norms = {_only_input(layer): layer for layer in network.layers if _is_norm(layer)}
     for layer, (kernel, shift) in zip(ours, folded, strict=True):
@@ -91,24 +90,6 @@ def load_exported(network: keras.Model, path: Path) -> None:
             _become_identity(norm, shift)
         elif layer.bias is not None:
             layer.bias.assign(shift)
-
-
-def _converted(network: keras.Model) -> onnx.ModelProto:
-    height, width, channels = network.input_shape[1:]
-    network.predict_on_batch(np.zeros((1, height, width, channels), np.float32))
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        path = Path(folder) / "network.onnx"
-        quiet = logging.getLogger("tf2onnx")
-        level = quiet.level
-        quiet.setLevel(logging.ERROR)
-        try:
-            network.export(path, format="onnx", verbose=False)
-        except ImportError as error:
-            raise MissingExtraError("exporting a network", "tf2onnx", "train") from error
-        finally:
-            quiet.setLevel(level)
-        return onnx.load(path)
 
 
 def _halve(model: onnx.ModelProto) -> None:
@@ -143,34 +124,6 @@ def _arrays(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
         if node.op_type == "Cast" and node.input[0] in arrays:
             arrays[node.output[0]] = arrays[node.input[0]].astype(np.float32)
     return arrays
-
-
-def _has_kernel(node: onnx.NodeProto) -> bool:
-    return node.op_type in ("Conv", "MatMul", "Gemm")
-
-
-def _kernel_and_shift(
-    node: onnx.NodeProto, graph: onnx.GraphProto, arrays: dict[str, NDArray[Any]]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A layer's kernel and what is added to its output, with what follows folded in."""
-    kernel = arrays[node.input[1]]
-    channels = kernel.shape[0] if node.op_type == "Conv" else kernel.shape[1]
-    shift = arrays[node.input[2]] if len(node.input) > 2 else np.zeros(channels, np.float32)
-    output = node.output[0]
-    for later in graph.node:
-        if output not in later.input or later.op_type not in ("Mul", "Add"):
-            continue
-        constant = arrays.get(next(name for name in later.input if name != output))
-        if constant is None or constant.size != channels:
-            break
-        if later.op_type == "Mul":
-            factor = constant.reshape(-1)
-            kernel = kernel * factor.reshape(-1, *[1] * (kernel.ndim - 1))
-            shift = shift * factor
-        else:
-            shift = shift + constant.reshape(-1)
-        output = later.output[0]
-    return kernel, shift
 
 
 def _as_keras(layer: keras.Layer, kernel: NDArray[Any]) -> NDArray[Any]:
