@@ -106,7 +106,7 @@ def test_every_row_of_table_2_costs_what_it_says(networks: ModuleType) -> None:
 
 def test_table_of_costs(networks: ModuleType) -> None:
     """The figures themselves, so that no network changes unseen."""
-    found = {name: tuple(networks.cost(built(name))) for name in UNIT_LENGTH}
+    found = {name: tuple(networks.cost(built(name))) for name in (*UNIT_LENGTH, "mini")}
     assert found == {
         "nn2": (7_456_304, 1_596_530_688),
         "nn3": (7_456_304, 814_620_672),
@@ -114,6 +114,7 @@ def test_table_of_costs(networks: ModuleType) -> None:
         "nns1": (25_830_704, 221_321_824),
         "nns2": (4_308_480, 20_277_536),
         "inception_resnet_v1": (22_779_312, 1_416_974_176),
+        "mini": (1_091_488, 150_374_400),
     }
 
 
@@ -193,6 +194,11 @@ def test_mini_gives_embeddings_of_any_length(networks: ModuleType) -> None:
     assert networks.build("mini", 64, side).output_shape == (None, 64)
     with pytest.raises(SettingsError, match=rf"input_size is \(96, 97\); mini takes \({side}, "):
         networks.build("mini", 64, (96, 97))
+
+
+def test_stages_of_mini_are_where_its_teachers_are(networks: ModuleType) -> None:
+    shapes = [built("mini").get_layer(name).output.shape[1:] for name in networks.stages("mini")]
+    assert shapes == [(24, 24, 64)] * 3 + [(12, 12, 128)] * 4 + [(6, 6, 128)] * 2
 
 
 @pytest.mark.parametrize("name", [*UNIT_LENGTH, "mini"])

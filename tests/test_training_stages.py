@@ -117,17 +117,40 @@ def test_teacher_gives_its_maps_channels_last(stages: ModuleType, teacher: Loade
     np.testing.assert_allclose(embeddings, 2.0 * images.sum((1, 2)), rtol=1e-6)
 
 
-def test_teacher_with_maps_of_another_shape_is_refused(
+def test_teacher_with_other_channels_or_no_such_map_is_refused(
     stages: ModuleType, teacher: LoadedModel
 ) -> None:
     images = np.zeros((1, 4, 4, 3), np.uint8)
-    asked = stages.StageTeacher(teacher, Runtime("onnxruntime"), ("map",), ((2, 2, 3),))
+    asked = stages.StageTeacher(teacher, Runtime("onnxruntime"), ("map",), ((4, 4, 5),))
     with pytest.raises(
         SettingsError, match=r"'map' has the shape \(3, 4, 4\); the student's stage"
     ):
         asked(images)
     with pytest.raises(ModelError, match="no tensor 'other'"):
         stages.StageTeacher(teacher, Runtime("onnxruntime"), ("other",), ((4, 4, 3),))
+
+
+def test_maps_of_a_larger_teacher_are_brought_to_the_students_size(
+    stages: ModuleType, teacher: LoadedModel
+) -> None:
+    asked = stages.StageTeacher(teacher, Runtime("onnxruntime"), ("map",), ((2, 2, 3),))
+    images = np.random.default_rng(2).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    maps, _ = asked(images)
+    # A value stands for the first pixel of its step, and so two by two for their middle.
+    means = 2.0 * images.reshape(2, 2, 2, 2, 2, 3).mean((2, 4))
+    weights = np.array([[3, 3, 1, 0], [0, 1, 3, 3]]) / [[7], [7]]
+    expected = np.einsum("ui,vj,nijc->nuvc", weights, weights, 2.0 * images)
+    np.testing.assert_allclose(maps, expected, rtol=1e-5)
+    assert np.abs(maps - means).mean() < np.abs(maps - means[::-1]).mean() / 2
+
+
+def test_places_of_a_ramp_are_where_strided_convolutions_leave_them(stages: ModuleType) -> None:
+    # 32 values 4 pixels apart along a crop of 128, at the places that 24 have on one of 96.
+    pixels_there = 4.0 * np.arange(32) + 0.5
+    pixels_here = (4.0 * np.arange(24) + 0.5) * 128 / 96
+    found = stages._places(32, 24, 4.0) @ pixels_there
+    np.testing.assert_allclose(found[1:-1], pixels_here[1:-1], atol=1.2)  # a third of a step
+    assert abs(np.mean(found[1:-1] - pixels_here[1:-1])) < 0.05
 
 
 def test_stage_batches_hold_crops_and_what_the_teacher_says_of_them(

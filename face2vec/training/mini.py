@@ -1,11 +1,15 @@
 """The small FaceNet that ships inside the package.
 
-Pairs of ordinary 3×3 convolutions with a way around them (He et al., Deep residual learning,
-2015, section 3.3), narrow in between: on processors they do more work a second than 1×1 or
-depthwise ones, which wait for memory. Each pair weighs its channels by what the whole map shows
+Bottlenecks the other way round, wide between two narrow ends, with a convolution of each
+channel by itself in the middle (Sandler et al., MobileNetV2, 2018, section 3.3), which weigh
+their channels by what the whole map shows where maps are small enough for that to cost little
 (Hu et al., Squeeze-and-excitation networks, 2018). The end is MobileFaceNet's: a weight for each
 place of the last maps instead of their mean, for a mouth is not worth as much as a corner (Chen
 et al., MobileFaceNets, 2018, section 3.2).
+
+It has the widths and the number of blocks of the network that taught it, so that each block can
+learn from its counterpart, on three quarters of the pixels along a side and with units that a
+runtime computes together with the convolution before them: that makes it more than twice as fast.
 """
 
 from __future__ import annotations
@@ -15,42 +19,55 @@ from keras import layers
 
 from face2vec.training.layers import Tensor
 
-SIDE = 128
+SIDE = 96
 SLOPE = 0.1
 SQUEEZED = 8
 """Channels for each number that their weights are made of."""
-STAGES = ("stage_1", "stage_2", "stage_3")
-"""Layers that can learn what another network's do: (32, 32, 64), (16, 16, 128), (8, 8, 128)."""
+EPSILON = 1e-5
+BLOCKS = (5, 7, 3)
+"""In each stage; the first halves the side of the maps."""
+STAGES = (
+    "stage_1_1", "stage_1_3", "stage_1_5",
+    "stage_2_1", "stage_2_3", "stage_2_5", "stage_2_7",
+    "stage_3_1", "stage_3_3",
+)  # fmt: skip
+"""Blocks that can learn what another network's do: three times (24, 24, 64), four times
+(12, 12, 128), twice (6, 6, 128)."""
 
 
 def mini(dimension: int = 256) -> keras.Model:
     """The network, with random weights.
 
     Returns:
-        A model from (n, 128, 128, 3), RGB standardised as (x − 127.5) / 127.5, to
+        A model from (n, 96, 96, 3), RGB standardised as (x − 127.5) / 127.5, to
         (n, dimension) of any length.
     """
     crops = keras.Input((SIDE, SIDE, 3), name="crops")
-    x = _convolution(crops, "stem", 16, 3, stride=2)
-    x = _stage(x, STAGES[0], 64, 32, pairs=2)
-    x = _stage(x, STAGES[1], 128, 48, pairs=3)
-    x = _stage(x, STAGES[2], 128, 64, pairs=4)
+    x = _convolution(crops, "stem", 32, 3, stride=2)
+    x = _each_channel(x, "stem_each", 3)
+    x = _stage(x, 1, 64, between=(128, 128), weighed=False)
+    x = _stage(x, 2, 128, between=(256, 256))
+    x = _stage(x, 3, 128, between=(512, 256))
     x = _convolution(x, "widen", 512, 1)
     x = layers.DepthwiseConv2D(SIDE // 16, use_bias=False, name="weigh_places")(x)
-    x = layers.BatchNormalization(momentum=0.95, name="weigh_places_norm")(x)
+    x = _normalized(x, "weigh_places")
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(dimension, name="embedding")(x)
     return keras.Model(crops, x, name="mini")
 
 
-def _stage(x: Tensor, name: str, filters: int, narrow: int, *, pairs: int) -> Tensor:
-    """Maps of half the side."""
-    x = _convolution(x, f"{name}_half", filters, 3, stride=2, active=False)
-    for number in range(1, pairs + 1):
-        pair = name if number == pairs else f"{name}_{number}"
-        y = _convolution(x, f"{pair}_a", narrow, 3)
-        y = _convolution(y, f"{pair}_b", filters, 3, active=False)
-        x = layers.Add(name=pair)([x, _weighed(y, f"{pair}_weigh", filters)])
+def _stage(
+    x: Tensor, number: int, filters: int, *, between: tuple[int, int], weighed: bool = True
+) -> Tensor:
+    """Maps of half the side, after blocks with so many channels between: first and others."""
+    for place in range(1, BLOCKS[number - 1] + 1):
+        first, name = place == 1, f"stage_{number}_{place}"
+        y = _convolution(x, f"{name}_wide", between[not first], 1)
+        y = _each_channel(y, f"{name}_each", 3, stride=2 if first else 1)
+        y = _convolution(y, f"{name}_narrow", filters, 1, active=False)
+        if weighed:
+            y = _weighed(y, f"{name}_weighed", filters)
+        x = layers.Identity(name=name)(y) if first else layers.Add(name=name)([x, y])
     return x
 
 
@@ -66,8 +83,31 @@ def _weighed(x: Tensor, name: str, filters: int) -> Tensor:
 def _convolution(
     x: Tensor, name: str, filters: int, size: int, *, stride: int = 1, active: bool = True
 ) -> Tensor:
+    x, padding = _bordered(x, name, stride)
     x = layers.Conv2D(
-        filters, size, strides=stride, padding="same", use_bias=False, name=f"{name}_conv"
+        filters, size, strides=stride, padding=padding, use_bias=False, name=f"{name}_conv"
     )(x)
-    x = layers.BatchNormalization(momentum=0.95, name=f"{name}_norm")(x)
-    return layers.LeakyReLU(SLOPE, name=f"{name}_relu")(x) if active else x
+    return _active(_normalized(x, name), name) if active else _normalized(x, name)
+
+
+def _each_channel(x: Tensor, name: str, size: int, *, stride: int = 1) -> Tensor:
+    x, padding = _bordered(x, name, stride)
+    x = layers.DepthwiseConv2D(
+        size, strides=stride, padding=padding, use_bias=False, name=f"{name}_conv"
+    )(x)
+    return _active(_normalized(x, name), name)
+
+
+def _bordered(x: Tensor, name: str, stride: int) -> tuple[Tensor, str]:
+    """Ready for a 3×3 step of two, each on a place of the larger map; ``"same"`` is between."""
+    if stride == 1:
+        return x, "same"
+    return layers.ZeroPadding2D(1, name=f"{name}_border")(x), "valid"
+
+
+def _normalized(x: Tensor, name: str) -> Tensor:
+    return layers.BatchNormalization(momentum=0.95, epsilon=EPSILON, name=f"{name}_norm")(x)
+
+
+def _active(x: Tensor, name: str) -> Tensor:
+    return layers.LeakyReLU(SLOPE, name=f"{name}_relu")(x)

@@ -10,7 +10,6 @@ takes hundreds of thousands.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -84,7 +83,8 @@ class StageTeacher:
         model: the network.
         runtime: where it runs.
         tensors: names of the maps in its graph, in order.
-        shapes: (height, width, channels) of the maps that the student gives.
+        shapes: (height, width, channels) of the maps that the student gives. The teacher's are
+            brought to that size where they have another.
 
     Raises:
         ModelError: the graph has no such tensor.
@@ -108,12 +108,14 @@ class StageTeacher:
             crops: RGB uint8 (n, side, side, 3), cut as the model wants them.
 
         Raises:
-            SettingsError: a map does not have the shape of the student's.
+            SettingsError: a map does not have the channels of the student's.
         """
         pixels = standardize(crops, self.description)
         embeddings, *maps = self._network.run({self._network.input_name: pixels})
+        side = self.description.input_size
         fitting = [
-            _channels_last(*one) for one in zip(maps, self._shapes, self._tensors, strict=True)
+            _at_places(_channels_last(*one), one[1], side)
+            for one in zip(maps, self._shapes, self._tensors, strict=True)
         ]
         return [*fitting, embeddings.reshape(len(crops), -1)]
 
@@ -163,13 +165,50 @@ def _unexplained(given: Tensor, wanted: Tensor) -> Tensor:
 
 def _channels_last(
     maps: NDArray[np.float32], shape: tuple[int, int, int], tensor: str
-) -> NDArray[Any]:
-    height, width, channels = shape
-    if maps.shape[1:] == shape:
+) -> NDArray[np.float32]:
+    channels = shape[2]
+    if maps.shape[1:] == shape or maps.shape[1] != channels == maps.shape[3]:
         return maps
-    if maps.shape[1:] == (channels, height, width):
+    if maps.shape[1] == channels:
         return maps.transpose(0, 2, 3, 1)
     raise SettingsError(
         f"the teacher's tensor {tensor!r} has the shape {maps.shape[1:]}; the student's stage "
         f"gives {shape}, so it cannot learn it"
     )
+
+
+def _at_places(
+    maps: NDArray[np.float32], shape: tuple[int, int, int], side: int
+) -> NDArray[np.float32]:
+    """Maps at the places of the crop that those of another shape stand for."""
+    if maps.shape[1:3] == shape[:2]:
+        return maps
+    down, across = (
+        _places(there, here, side / there)
+        for there, here in zip(maps.shape[1:3], shape[:2], strict=True)
+    )
+    # One axis at a time: the matrices are small and the maps are not.
+    narrower = np.matmul(across, maps)
+    rows = narrower.reshape(*narrower.shape[:2], -1)
+    fitting: NDArray[np.float32] = np.matmul(down, rows).reshape(len(maps), *shape)
+    return fitting
+
+
+def _places(there: int, here: int, step: float) -> NDArray[np.float32]:
+    """Weights of values at ``there`` places for each of ``here``, float32 (here, there).
+
+    A value stands for the middle of the first pixel of its step, as a convolution with borders
+    of half its size leaves it; each of the new ones is the triangle of the old ones around it,
+    as wide as its own step.
+
+    Args:
+        there: places along a side of the teacher's map.
+        here: places along the same side of the student's.
+        step: pixels of the teacher's crop from one of its places to the next.
+    """
+    ratio = there / here
+    middles = ((step * np.arange(here) + 0.5) * ratio - 0.5) / step
+    away = np.abs(np.arange(there) - middles[:, None]) / max(ratio, 1.0)
+    weights = np.maximum(0.0, 1.0 - away)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights.astype(np.float32)
