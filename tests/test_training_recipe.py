@@ -145,9 +145,7 @@ def test_training_exports_what_keras_computes(
     assert np.abs(through_onnx(path) - wanted).max() < 2e-3  # weights stored in 16 bits
     stored, exact = large_weights(path), large_weights(tmp_path / "full.onnx")
     assert {one.dtype.name for one in stored} == {"float16"}
-    assert [one.tobytes() for one in stored] == [
-        one.astype(np.float16).tobytes() for one in exact
-    ]
+    assert [one.tobytes() for one in stored] == [one.astype(np.float16).tobytes() for one in exact]
     assert load_model(path).description.dimension == 16
 
     again = small_network("mini", 16)
