@@ -70,7 +70,7 @@ ORDER = (
     ("lab.plots",),
     ("lab.report",),
     ("training", "training.augment", "training.curves", "training.faces"),
-    ("training.batches", "training.layers"),
+    ("training.batches", "training.layers", "training.onnx_graph"),
     ("training.inception", "training.inception_resnet", "training.losses", "training.mini"),
     ("training.export", "training.muon", "training.networks", "training.objectives"),
     ("training.trainer",),
