@@ -92,6 +92,33 @@ def load_exported(network: keras.Model, path: Path) -> None:
             layer.bias.assign(shift)
 
 
+def settle(network: keras.Model, pixels: NDArray[np.float32]) -> None:
+    """Give normalisations that are identities the means and variances of what they get.
+
+    The embeddings stay as they are. But while a network learns, each batch is normalised by
+    itself, and one that is an identity otherwise would make another network of it.
+
+    Args:
+        network: as `load_exported` leaves it; normalisations without a factor are left alone.
+        pixels: standardised crops like those it will learn from, float32 (n, side, side, 3).
+    """
+    norms = [
+        layer
+        for layer in network.layers
+        if _is_norm(layer) and layer.scale and not np.any(layer.moving_mean)
+    ]
+    if not norms:
+        return
+    inputs = keras.Model(network.input, [norm.input for norm in norms])(pixels, training=False)
+    for norm, given in zip(norms, map(keras.ops.convert_to_numpy, inputs), strict=True):
+        places = tuple(range(given.ndim - 1))
+        mean, variance = given.mean(places), given.var(places)
+        norm.moving_mean.assign(mean)
+        norm.moving_variance.assign(variance)
+        norm.gamma.assign(np.sqrt(variance + norm.epsilon))
+        norm.beta.assign(keras.ops.convert_to_numpy(norm.beta) + mean)
+
+
 def _halve(model: onnx.ModelProto) -> None:
     """Store large arrays as float16, each followed by a cast back to float32."""
     casts = []

@@ -29,11 +29,19 @@ from face2vec.training.batches import (
     remembered_targets,
     resized,
 )
-from face2vec.training.export import export, load_exported
+from face2vec.training.export import export, load_exported, settle
 from face2vec.training.faces import Faces
 from face2vec.training.objectives import FollowTeacher, Learner, Objective, TellApart
 from face2vec.training.stages import FollowStages, StageBatches, StageTeacher, apart
-from face2vec.training.trainer import CURVES, Progress, Schedule, embed, train, true_accept_rate
+from face2vec.training.trainer import (
+    CURVES,
+    Progress,
+    Schedule,
+    embed,
+    standardized,
+    train,
+    true_accept_rate,
+)
 
 log = logging.getLogger("face2vec")
 
@@ -41,6 +49,7 @@ RECIPE = "recipe.json"
 TARGETS = "targets.npy"
 STAGES = "stages"
 HELD_OUT_SEED = 0
+SETTLED_ON = 128  # crops
 
 
 @dataclass(frozen=True)
@@ -146,6 +155,9 @@ def run(
     network = build(recipe, description)
     # Whatever the seed: a training that starts from another is measured with the same faces.
     learn, held = faces.split(recipe.held_out, HELD_OUT_SEED, recipe.loss != "distillation")
+    if recipe.start_from is not None:
+        some = learn.crops[:: max(1, len(learn) // SETTLED_ON)][:SETTLED_ON]
+        settle(network, standardized(resized(some, network.input_shape[1])))
     objective, batches, measure = _task(recipe, network, learn, held, folder)
     if recipe.teacher_stages:
         first = _stage_by_stage(recipe, network, learn)
