@@ -147,6 +147,8 @@ class _Writer:
     def _pooled(self, layer: Operation, given: Sequence[Any]) -> str:
         source, borders = self._padded(layer, given[0])
         largest = isinstance(layer, keras.layers.MaxPooling2D)
+        if largest:
+            self._name(given[0])  # refuses a border of zeros, which are no candidates in ONNX
         # Keras counts no border in a mean that it adds itself, and what a layer before it added.
         counted = {} if largest else {"count_include_pad": int(layer.padding == "valid")}
         return self._node(
@@ -208,7 +210,7 @@ class _Writer:
     def _name(self, value: Any) -> str:
         """What a value is called in the graph; a number becomes a constant."""
         if isinstance(value, int | float):
-            name = f"number_{value:g}"
+            name = f"number_{value!r}"
             if name not in {one.name for one in self._arrays}:
                 self._array(name, np.array(value, np.float32))
             return name
@@ -216,8 +218,8 @@ class _Writer:
         if name in self._borders:
             source, borders = self._borders[name]
             raise ModelError(
-                f"borders of {borders} around {source!r} do not go into a convolution or a "
-                "pooling; they cannot be written as ONNX"
+                f"borders of {borders} around {source!r} do not go into a convolution or a mean "
+                "of places; they cannot be written as ONNX"
             )
         return name
 
