@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from face2vec.encoder import Encoded, Encoder
 from face2vec.errors import PhotoError
 from face2vec.gallery import INDEXED, NO_FACE, UNREADABLE, Entry, Gallery
-from face2vec.photo_bytes import read_photo_bytes
+from face2vec.photo_bytes import TOO_MANY_PIXELS, read_photo_bytes
 from face2vec.photo_finding import FoundPhoto
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ class Build:
         task, error = encoded.item, encoded.error
         if task.forgotten:
             self.counts["forgotten"] += 1
+            self._leave_out(task)
             return
         if error is not None:
             log.info("%s", error)
@@ -182,6 +183,10 @@ class Build:
             if not task.sha256:
                 self.counts["unseen"] += 1
                 return  # its bytes were never seen: it is tried again next time
+            if error.reason == TOO_MANY_PIXELS:
+                self.counts["unseen"] += 1
+                self._leave_out(task)
+                return  # the next time may allow for more
         place = (task.found.folder, task.found.name, task.size, task.mtime_ns, task.sha256)
         if task.known or self._came_meanwhile(task.sha256):
             self.counts["copies"] += 1
@@ -196,6 +201,11 @@ class Build:
         self._batch.append(
             Entry(*place, encoded.width, encoded.height, status, faces=encoded.faces)
         )
+
+    def _leave_out(self, task: _Task) -> None:
+        """Take what the gallery knows of a photo away, for the file holds something else now."""
+        if self.gallery.stat_of(task.found.folder, task.found.name) is not None:
+            self.gallery.remove(task.found.full)
 
     def _came_meanwhile(self, sha256: bytes) -> bool:
         """Whether a copy that was on its way at the same time was first."""

@@ -36,7 +36,10 @@ def verify_command(
     Exit code 0 for one person, 1 for two.
     """
     from face2vec.engine import Face2Vec
+    from face2vec.gallery import Gallery
 
+    if gallery is not None:
+        Gallery.open(gallery).close()  # a folder without one says nothing of models
     with Face2Vec(gallery, model=model) as engine:
         found = engine.verify(first, second, far=far)
         data = engine.calibration.data

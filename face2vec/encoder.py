@@ -24,7 +24,7 @@ from face2vec.embedder import BATCH, Embedder
 from face2vec.errors import PhotoError
 from face2vec.models import LoadedModel
 from face2vec.photos import MAX_PIXELS, PhotoLike, open_photo
-from face2vec.records import Face, Photo
+from face2vec.records import Face, Photo, model_digest
 from face2vec.runtime import Runtime, detector_runtime
 
 log = logging.getLogger("face2vec")
@@ -89,6 +89,7 @@ class Encoder:
         self.max_pixels = max_pixels
         self._detector = Detector(settings, detector_runtime(runtime))
         self._embedder = Embedder(model, runtime)
+        self._digest = model_digest(model.as_fingerprint())
         self._pool = ThreadPoolExecutor(runtime.threads, thread_name_prefix="face2vec")
 
     def close(self) -> None:
@@ -115,7 +116,7 @@ class Encoder:
         if cut.error is not None:
             raise cut.error
         assert cut.crops is not None
-        return _embedded(cut.faces, self.embed(cut.crops))
+        return self._embedded(cut.faces, self.embed(cut.crops))
 
     def stream(
         self,
@@ -198,7 +199,7 @@ class Encoder:
         return [
             Encoded(
                 cut.item,
-                tuple(_embedded(cut.faces, embeddings)),
+                tuple(self._embedded(cut.faces, embeddings)),
                 cut.width,
                 cut.height,
                 cut.error,
@@ -222,10 +223,9 @@ class Encoder:
                 cut.faces, cut.crops, cut.error = [], None, error
         return cuts
 
-
-def _embedded(faces: list[Face], embeddings: Iterable[NDArray[np.float32]]) -> list[Face]:
-    """Faces with the next embeddings; takes as many as there are faces."""
-    return [
-        face.with_embedding(embedding)
-        for face, embedding in zip(faces, islice(embeddings, len(faces)), strict=True)
-    ]
+    def _embedded(self, faces: list[Face], embeddings: Iterable[NDArray[np.float32]]) -> list[Face]:
+        """Faces with the next embeddings; takes as many as there are faces."""
+        return [
+            face.with_embedding(embedding, self._digest)
+            for face, embedding in zip(faces, islice(embeddings, len(faces)), strict=True)
+        ]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
-from face2vec.engine_opened import Query, own_record, unit_rows
+from face2vec.engine_opened import Query, embedding_of, own_record, unit_rows
 from face2vec.engine_people import Who
 from face2vec.engine_upgrade import UpgradeEngine
 from face2vec.errors import (
@@ -22,7 +22,7 @@ from face2vec.gallery import Gallery, Removed, Snapshot, StoredFace, StoredFaces
 from face2vec.gallery_upgrade import begun
 from face2vec.photo_finding import Source, find_photos, paths_of
 from face2vec.photos import PhotoLike
-from face2vec.records import Face, Match, Photo
+from face2vec.records import Face, Match, Photo, model_digest
 from face2vec.results import Found, Matches
 from face2vec.runtime import choose_runtime, detector_runtime
 
@@ -136,6 +136,7 @@ class Face2Vec(UpgradeEngine):
             PhotoError: the photo cannot be read.
             NoFaceError: none of several photos has a face.
             SettingsError: k below 1, or an embedding of another dimension.
+            GalleryMismatchError: the face was encoded with another model.
             CalibrationError: ``far`` is given, and what similarities mean is not known for
                 the gallery's model, or not at so low a rate.
         """
@@ -278,6 +279,7 @@ class Face2Vec(UpgradeEngine):
             NoFaceError: no face in a photo.
             PhotoError: a photo cannot be read.
             SettingsError: embeddings of different numbers or dimensions.
+            GalleryMismatchError: a face was encoded with another model.
             CalibrationError: what similarities mean is not known for the model, or not at
                 so low a rate.
         """
@@ -295,9 +297,11 @@ class Face2Vec(UpgradeEngine):
             rows = unit_rows(query, self._load_model().description.dimension)
             return rows if query.ndim == 2 else rows[0]
         if isinstance(query, Face):
-            if query.embedding is not None:
-                return query.embedding
-            return self._embedding_of(query, self._readable())
+            if query.embedding is None or self._gallery is not None:
+                return self._embedding_of(query, self._readable())
+            return embedding_of(query, model_digest(self._load_model().as_fingerprint()))
+        if self._gallery is not None:
+            self._check_model(self._gallery, self._load_model())
         embedding: NDArray[np.float32] = self._one_person([cast("PhotoLike | Photo", query)])[2][0]
         return embedding
 

@@ -27,7 +27,7 @@ from face2vec.indexing import GalleryIndex
 from face2vec.models import DEFAULT_MODEL, LoadedModel, calibration_of, load_model
 from face2vec.photo_finding import Source
 from face2vec.photos import MAX_PIXELS, PhotoLike
-from face2vec.records import Face, Photo
+from face2vec.records import Face, Photo, model_digest
 from face2vec.runtime import choose_runtime
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class OpenedGallery:
 
     def _embedding_of(self, face: Face, gallery: Gallery) -> NDArray[np.float32]:
         if face.embedding is not None:
-            return face.embedding
+            return embedding_of(face, gallery.model_digest)
         own = own_record(face, gallery)
         if own is None or own.embedding is None:
             raise SettingsError(
@@ -228,7 +228,7 @@ class OpenedGallery:
         total = np.sum([f.embedding for f, _ in largest if f.embedding is not None], axis=0)
         mean = (total / np.linalg.norm(total)).astype(np.float32)
         face, photo = max(largest, key=lambda pair: pair[0].area)
-        return name, [face.with_embedding(mean)], mean[None], photo.source
+        return name, [face.with_embedding(mean, face.model)], mean[None], photo.source
 
     def _open(self, photo: PhotoLike | Photo) -> Photo:
         return photo if isinstance(photo, Photo) else self.encoder.read(photo)
@@ -283,7 +283,7 @@ class OpenedGallery:
     def _check_model(self, gallery: Gallery, model: LoadedModel) -> None:
         self._check_cascade(gallery)
         if not of_model(gallery, model):
-            made, mine = gallery.fingerprint["model"], _model_fingerprint(model)
+            made, mine = gallery.fingerprint["model"], model.as_fingerprint()
             raise GalleryMismatchError(
                 f"the gallery {gallery.folder} was made with model {_words(made, mine)}; "
                 f"this is model {_words(mine, made)}. Embeddings of different models cannot be "
@@ -309,6 +309,21 @@ class OpenedGallery:
                 f"the gallery {gallery.folder} was made with other detector settings: {differ}. "
                 "Leave them out to use the gallery's, or make a new gallery"
             )
+
+
+def embedding_of(face: Face, model: str) -> NDArray[np.float32]:
+    """The embedding that a face brings along.
+
+    Raises:
+        GalleryMismatchError: it is known to be of another model than the one of that digest.
+    """
+    if face.model and face.model != model:
+        raise GalleryMismatchError(
+            f"the embedding of {face!r} is of another model than the one it is asked about with; "
+            "embeddings of different models cannot be compared: encode its photo again"
+        )
+    assert face.embedding is not None
+    return face.embedding
 
 
 def own_record(face: Face, gallery: Gallery) -> Face | None:
@@ -347,8 +362,7 @@ def unit_rows(query: NDArray[Any], dimension: int) -> NDArray[np.float32]:
 
 def of_model(gallery: Gallery, model: LoadedModel) -> bool:
     """Whether a gallery's embeddings are of this very model, wherever it was found."""
-    made, mine = gallery.fingerprint["model"], _model_fingerprint(model)
-    return {**made, "origin": ""} == {**mine, "origin": ""}
+    return gallery.model_digest == model_digest(model.as_fingerprint())
 
 
 def fingerprint(model: LoadedModel, detector: DetectorSettings) -> dict[str, Any]:
@@ -356,24 +370,7 @@ def fingerprint(model: LoadedModel, detector: DetectorSettings) -> dict[str, Any
     return {
         "cascade": CASCADE_VERSION,
         "detector": detector.to_dict(),
-        "model": _model_fingerprint(model),
-    }
-
-
-def _model_fingerprint(model: LoadedModel) -> dict[str, Any]:
-    description = model.description
-    return {
-        "origin": model.origin,
-        "key": description.key,
-        "weights": model.fingerprint,
-        "dimension": description.dimension,
-        "input_size": description.input_size,
-        "alignment": description.alignment,
-        "template": None if description.template is None else [*map(list, description.template)],
-        "margin": [description.margin, description.margin_size],
-        "standardization": [description.standardization, description.mean, description.std],
-        "channels": description.channels,
-        "mirror": description.mirror,
+        "model": model.as_fingerprint(),
     }
 
 

@@ -51,9 +51,9 @@ class PeopleEngine(OpenedGallery):
         """Somebody by number or name.
 
         Raises:
-            GalleryError: there is no such person.
+            GalleryError: there is no such person, or no longer.
         """
-        return who if isinstance(who, Person) else self._readable().person(who)
+        return self._readable().person(who.id if isinstance(who, Person) else who)
 
     def faces_of(self, who: Who) -> list[StoredFace]:
         """Somebody's faces, without embeddings, and the photos that they are in."""
@@ -64,6 +64,7 @@ class PeopleEngine(OpenedGallery):
 
         Raises:
             GalleryError: somebody else has that name.
+            SettingsError: the name is not text.
         """
         return self._said(who, lambda gallery, i: gallery.name(i, name))
 

@@ -34,8 +34,8 @@ class UpgradeEngine(PeopleEngine):
         Until all are done the gallery answers as before, and may be added to; then it is of
         the new model at once. Faces keep their numbers, and people their names and faces.
         What is done is kept whatever happens: run it again to go on. Others who have the
-        gallery open are told so with `GalleryUpgradedError`, and so is whoever asks about a
-        face that was encoded with the old model.
+        gallery open are told so with `GalleryUpgradedError`, and whoever asks about a face that
+        was encoded with the old model with `GalleryMismatchError`.
 
         Args:
             model: a key of the catalogue or the path of a model file.

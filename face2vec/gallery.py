@@ -21,6 +21,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ from face2vec.gallery_upgrade import (
 )
 from face2vec.gallery_writing import Changed, Removed, Session
 from face2vec.photo_finding import Source, paths_of
-from face2vec.records import Person
+from face2vec.records import Person, model_digest
 
 __all__ = [
     "INDEXED",
@@ -168,6 +170,12 @@ class Gallery:
     def fingerprint(self) -> dict[str, Any]:
         """What made the embeddings, as given to ``create``."""
         return dict(self._fingerprint)
+
+    @cached_property
+    def model_digest(self) -> str:
+        """Says of which model the embeddings are, as `Face.model` does."""
+        made = self._fingerprint.get("model")
+        return "" if made is None else model_digest(made)
 
     @property
     def dimension(self) -> int:
@@ -386,24 +394,26 @@ class Gallery:
         """Drop the photos whose files no longer exist.
 
         Args:
-            force: also where a whole folder that photos were added from is
-                missing or empty, which is what a disk looks like that is not connected.
+            force: also where a whole folder that photos were added from is missing, or one that
+                photos were in is empty: so does a disk look that is not connected.
 
         Raises:
-            GalleryError: such a folder is missing or empty and ``force`` is not set.
+            GalleryError: there is such a folder and ``force`` is not set.
         """
         self._writer_session()
+        gone = list(self.gone())
         if not force:
             with self.snapshot() as now:
                 roots = now.roots
-            for root in roots:
-                if _is_missing_or_empty(root + os.sep):
+            folders = (root + os.sep for root in roots)
+            for folder in chain(folders, sorted({_last_there(photo) for photo in gone})):
+                if _is_missing_or_empty(folder):
                     raise GalleryError(
-                        f"The folder {root or os.sep}, which photos in this gallery were added "
-                        "from, is missing or empty. If it is on a disk that is not connected, "
-                        "connect it; if the photos are really gone, prune with force."
+                        f"The folder {folder.rstrip(os.sep) or os.sep}, where photos in this "
+                        "gallery were, is missing or empty. If it is on a disk that is not "
+                        "connected, connect it; if the photos are really gone, prune with force."
                     )
-        return self.remove(list(self.gone()))
+        return self.remove(gone)
 
     def switch(
         self,
@@ -484,14 +494,18 @@ class Gallery:
         wanted = [int(i) for i in ids]
         with self.snapshot() as now:
             found = now.faces(wanted)
-            records = _with_embeddings(now, found) if with_embeddings else found.records()
+            records = (
+                _with_embeddings(now, found, self.model_digest)
+                if with_embeddings
+                else found.records()
+            )
         by_id = {one.face.id: one for one in records}
         return [by_id[i] for i in wanted if i in by_id]
 
     def faces_of(self, photo: Source) -> list[StoredFace]:
         """Faces in one photo by its full path, in order of id; none if it is not in the gallery."""
         with self.snapshot() as now:
-            return _with_embeddings(now, now.faces_of(_absolute(photo)))
+            return _with_embeddings(now, now.faces_of(_absolute(photo)), self.model_digest)
 
     def embeddings(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Embeddings float32 (n, d) in the order asked for; NaN for an id that is not there."""
@@ -605,13 +619,21 @@ class Gallery:
         return self._session
 
 
-def _with_embeddings(now: Snapshot, found: StoredFaces) -> list[StoredFace]:
+def _with_embeddings(now: Snapshot, found: StoredFaces, model: str) -> list[StoredFace]:
     records = found.records()
     embeddings = now.embeddings([one.face.id for one in records if one.face.id is not None])
     return [
-        replace(one, face=one.face.with_embedding(embedding))
+        replace(one, face=one.face.with_embedding(embedding, model))
         for one, embedding in zip(records, embeddings, strict=True)
     ]
+
+
+def _last_there(photo: str) -> str:
+    """The innermost of the folders that a photo was in that is still there."""
+    folder = Path(photo).parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return str(folder)
 
 
 def _is_missing_or_empty(folder: str) -> bool:

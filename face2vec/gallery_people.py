@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from face2vec.errors import GalleryError
+from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery_file import Connection
 from face2vec.records import Box, Face, Person
 
@@ -88,6 +88,10 @@ def drop_empty(connection: Connection) -> None:
 def name(connection: Connection, person: int, words: str | None) -> None:
     """Give a person a name, or take it away."""
     if words is not None:
+        try:
+            words.encode()
+        except UnicodeEncodeError as error:
+            raise SettingsError(f"A name has to be text, and {words!r} is not.") from error
         taken = connection.execute("SELECT id FROM people WHERE name = ?", (words,)).fetchone()
         if taken is not None and taken[0] != person:
             raise GalleryError(

@@ -33,6 +33,7 @@ from face2vec.gallery_rows import matrix
 from face2vec.records import Face
 
 UPGRADE_FILE = "upgrade.sqlite"
+UPGRADED_INDEX = "index.faiss.upgraded"  # of what the gallery is about to hold
 MAPPED_AT_ONCE = 4096
 
 _SCHEMA = """
@@ -321,7 +322,7 @@ def abandon(folder: Path) -> bool:
     """Delete what an upgrade has made so far; returns whether one had begun."""
     path = folder / UPGRADE_FILE
     there = path.exists()
-    for file in (path, path.with_name(path.name + "-journal")):
+    for file in (path, path.with_name(path.name + "-journal"), folder / UPGRADED_INDEX):
         file.unlink(missing_ok=True)
     return there
 

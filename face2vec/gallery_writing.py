@@ -16,7 +16,7 @@ from face2vec.gallery_file import Connection, GalleryFile
 from face2vec.gallery_people import boxes_forgotten, has_whole, remembered
 from face2vec.gallery_reading import refuse_upgraded, roots_of
 from face2vec.gallery_rows import INDEXED, NO_FACE, Entry, encoded, face_rows, owner_of
-from face2vec.gallery_upgrade import drop_gone
+from face2vec.gallery_upgrade import UPGRADED_INDEX, drop_gone
 
 _INSERT_FACE = (
     'INSERT INTO faces (content_id, "left", "top", "right", "bottom", landmarks, confidence,'
@@ -153,6 +153,8 @@ class Session:
         writer = self._writer
         try:
             self._file.give_back(self._reader)
+            # Left by an upgrade that was killed at the switch: nobody is at one now.
+            (self._file.folder / UPGRADED_INDEX).unlink(missing_ok=True)
             unpurged = writer.execute("SELECT 1 FROM meta WHERE key = 'unpurged'").fetchone()
             if unpurged:
                 drop_gone(self._file.folder, writer)
@@ -171,7 +173,7 @@ class Session:
             _empty_wal(writer)
         except sqlite3.Error as error:
             _log.warning("After writing: %s", self._file.in_words(error))
-        except GalleryError as error:
+        except (GalleryError, OSError) as error:
             _log.warning("After writing: %s", error)
         finally:
             self._file.disconnect(writer)

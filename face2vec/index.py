@@ -193,10 +193,11 @@ class FaceIndex:
             raise SettingsError(f"k must be 1 or more, not {k}.")
         exactly = rerank if self.kind == "ivfpq" else None
         asked = k if exactly is None else PQ_PROPOSED * k
-        if self._plan is None or self._plan[0] != asked:
+        plan = self._plan  # once: another thread may put its own in this place
+        if plan is None or plan[0] != asked:
             wanted = min(len(self), asked)
-            self._plan = asked, wanted, self._breadth(wanted) if wanted else None
-        _, wanted, breadth = self._plan
+            plan = self._plan = asked, wanted, self._breadth(wanted) if wanted else None
+        _, wanted, breadth = plan
         if self._dead:  # FAISS writes into one with a selector while it searches
             breadth = self._breadth(wanted)
         if wanted == 0 or len(queries) == 0:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from face2vec.errors import GalleryError
 from face2vec.gallery import Gallery, Snapshot, State
-from face2vec.gallery_upgrade import Inside
+from face2vec.gallery_upgrade import UPGRADED_INDEX, Inside
 from face2vec.index_file import IndexDamagedError, checked
 from face2vec.index_kind import available_memory, choose_kind
 
@@ -43,7 +43,7 @@ class GalleryIndex:
         self._search_ended = threading.Condition(self._lock)
         self._searches = self._waiting = 0
         self.path = gallery.folder / INDEX_FILE
-        self._beside = self.path.with_name(INDEX_FILE + ".upgraded")
+        self._beside = gallery.folder / UPGRADED_INDEX
 
     def at(self, now: Snapshot) -> _InUse:
         """For a ``with``: the index as the gallery is in a snapshot, or newer; it stays so."""

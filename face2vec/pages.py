@@ -110,7 +110,11 @@ def photo_link(photo: str) -> str:
     """The photo's name, linked to the file where there is one."""
     name = f"<bdi>{html.escape(printable(photo))}</bdi>"
     path = Path(photo)
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError:  # not one name but many, too long for one
+        there = False
+    if not there:
         return name
     return f'<a href="{html.escape(path.absolute().as_uri())}">{name}</a>'
 

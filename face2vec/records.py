@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -36,6 +38,16 @@ def nearest_to(faces: Iterable[Placed], x: float, y: float) -> Placed | None:
         return math.hypot((left + right) / 2 - x, (top + bottom) / 2 - y)
 
     return min(faces, key=away, default=None)
+
+
+def model_digest(made: Mapping[str, Any]) -> str:
+    """A short name for all that an embedding depends on, wherever its model was found.
+
+    Args:
+        made: what a gallery's fingerprint says of its model.
+    """
+    told = json.dumps({**made, "origin": ""}, sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +85,8 @@ class Face:
         id: the face's number in its gallery, or None outside a gallery.
         quality: how fit the crop is for recognition, higher is better, or None
             where it was not measured.
+        model: says of which model ``embedding`` is, see `model_digest`; empty where that is not
+            known. Embeddings of different models are not compared.
     """
 
     box: Box
@@ -81,6 +95,7 @@ class Face:
     embedding: NDArray[np.float32] | None = field(default=None, repr=False)
     id: int | None = None
     quality: float | None = None
+    model: str = field(default="", repr=False)
 
     @property
     def width(self) -> float:
@@ -97,9 +112,9 @@ class Face:
         """Area of the box in square pixels of the photo."""
         return self.width * self.height
 
-    def with_embedding(self, embedding: NDArray[np.float32]) -> Face:
-        """The same face with its embedding."""
-        return replace(self, embedding=embedding)
+    def with_embedding(self, embedding: NDArray[np.float32], model: str = "") -> Face:
+        """The same face with its embedding, and of which model that is."""
+        return replace(self, embedding=embedding, model=model)
 
     def __repr__(self) -> str:
         left, top, right, bottom = (round(v) for v in self.box)

@@ -62,7 +62,7 @@ def build(photos: Path, folder: Path) -> None:
     try:
         gallery = Gallery.open(folder)
     except GalleryNotFoundError:
-        gallery = Gallery.create(folder, {"model": "fake"}, DIMENSION)
+        gallery = Gallery.create(folder, {"model": {"key": "fake"}}, DIMENSION)
     with gallery, gallery.writing():
         batch: list[Entry] = []
         for file in sorted(photos.rglob("*.jpg")):

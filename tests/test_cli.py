@@ -291,6 +291,12 @@ def test_index_max_pixels_and_try_turned(
     (summary,) = lines(result.stdout)
     assert summary["faces"] == 1
     assert [one["reason"] for one in summary["unreadable"]] == ["too many pixels"]
+    # What is too large depends on a setting, so it is looked at again.
+    again = run("index", faces_folder / "both.jpg", "--json", "--gallery", tmp_path / "g")
+    (summary,) = lines(again.stdout)
+    assert (again.exit_code, summary["added"], summary["faces"]) == (0, 1, 2)
+    assert run("index", faces_folder / "both.jpg", "--gallery", tmp_path / "g",
+               "--max-pixels", 1000).exit_code == 0  # it is there, as it was  # fmt: skip
 
 
 def test_index_of_a_missing_source_exits_3(tiny_model: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gallery(folder: Path) -> Iterator[Gallery]:
-    with Gallery.create(folder, {"model": "fake", "margin": 0.3}, DIMENSION) as gallery:
+    with Gallery.create(folder, {"model": {"key": "fake"}, "margin": 0.3}, DIMENSION) as gallery:
         yield gallery
 
 
@@ -138,7 +138,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_create_keeps_what_the_gallery_is_made_with(gallery: Gallery, folder: Path) -> None:
     with Gallery.open(folder) as again:
-        assert again.fingerprint == {"model": "fake", "margin": 0.3}
+        assert again.fingerprint == {"model": {"key": "fake"}, "margin": 0.3}
         assert again.dimension == DIMENSION
         assert again.uuid == gallery.uuid
         assert again.folder == folder
@@ -649,6 +649,22 @@ def test_prune_refuses_when_a_whole_folder_is_missing_or_empty(
         assert gallery.counts() == before
         assert gallery.prune(force=True).photos == 1
     assert [path for path, _, _ in gallery.photos()] == [str(photos / "day0/00.jpg")]
+
+
+def test_prune_refuses_when_a_folder_inside_another_is_empty(
+    gallery: Gallery, photos: Path
+) -> None:
+    files = sorted(photos.rglob("*.jpg"))
+    with gallery.writing():
+        gallery.record([entry_of(photos, str(file.relative_to(photos))) for file in files])
+    shutil.rmtree(photos / "day1")
+    (photos / "day1").mkdir()  # where a disk was
+    with gallery.writing():
+        with pytest.raises(GalleryError, match=r"day1, where .* is missing or empty"):
+            gallery.prune()
+        assert gallery.counts().photos == len(files)
+        (photos / "day1").rmdir()
+        assert gallery.prune().photos == len([file for file in files if not file.exists()])
 
 
 # The journal

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -266,6 +267,23 @@ def test_threads_may_search_at_once(few: tuple[Ids, Vectors], kind: str) -> None
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(search, range(2000)))
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_threads_get_as_many_as_each_asks_for(few: tuple[Ids, Vectors], kind: str) -> None:
+    index = FaceIndex.build([few], 40, D, kind)
+
+    def search(turn: int) -> tuple[int, int]:
+        k = (1, 3, 10, 30)[turn % 4]
+        return k, len(index.search(few[1][turn % 40][None], k)[1][0])
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert [pair for pair in pool.map(search, range(4000)) if pair[0] != pair[1]] == []
+    finally:
+        sys.setswitchinterval(usual)
 
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -189,6 +190,72 @@ def test_merge_takes_each_person_once(gallery: Path) -> None:
                 engine.merge(first, *others)
         with pytest.raises(SettingsError, match="faces of the gallery"):
             engine.this_person(first, 9999)
+
+
+def test_a_person_who_was_merged_away_is_nobody(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        first, second = engine.people()[:2]
+        engine.merge(first, second)
+        for ask in (
+            lambda: engine.merge(first, second),
+            lambda: engine.name(second, "Eve"),
+            lambda: engine.faces_of(second),
+        ):
+            with pytest.raises(GalleryError, match=f"no person {second.id}"):
+                ask()
+        assert engine.undo() == f"merge of {second.id} into person {first.id}"
+
+
+def test_name_has_to_be_text(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        with pytest.raises(SettingsError, match=r"has to be text, and 'no \\udcff'"):
+            engine.name(1, "no \udcff")
+        with pytest.raises(GalleryError, match="nothing to take back"):
+            engine.undo()
+
+
+def test_forget_tells_a_name_from_letters_that_are_there_by_chance(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        last = engine.people()[-1]
+        (kept, *_) = engine._readable().faces(last.faces)
+        by_chance = re.search(rb"[A-Za-z]{2}", np.asarray(kept.face.embedding).tobytes())
+        assert by_chance is not None
+        person = engine.name(engine.people()[0], by_chance[0].decode())
+        assert [what for what in traces(gallery, person, []) if "name" in what]
+        assert engine.forget(person).left == ()
+
+
+@pytest.mark.parametrize("name", ["Jo", "Zoë Nobody", "Ada " + 80 * "von "])
+def test_traces_finds_a_name_wherever_it_was_written(
+    gallery: Path, tmp_path: Path, name: str
+) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        person = engine.name(1, name)
+        said = shutil.copytree(gallery, tmp_path / "said")
+        engine.name(1, None)  # the name is in what was said before, and nowhere else
+        assert engine.person(1).name is None
+    for folder in (said, gallery):
+        assert list(traces(folder, person, [])) == ["the name of person 1 in gallery.sqlite"]
+
+
+def test_a_photo_overwritten_with_a_forgotten_one_leaves(gallery: Path, photos: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        ada, other = engine.people()[:2]
+        (shown, *_), (kept, *_) = engine.faces_of(ada), engine.faces_of(other)
+        engine.forget(ada)
+        before, was = engine.info()["faces"], Path(kept.photo).read_bytes()
+        try:
+            Path(kept.photo).write_bytes(Path(shown.photo).read_bytes())
+            assert engine.add(kept.photo).forgotten == 1
+            assert engine.info()["faces"] == before - 1
+            assert engine._readable().faces_of(kept.photo) == []
+        finally:
+            Path(kept.photo).write_bytes(was)
 
 
 def test_forget_leaves_nothing_and_the_photos_stay_away(gallery: Path, photos: Path) -> None:

@@ -434,6 +434,14 @@ def test_save_html_stands_alone(found: Found, tmp_path: Path) -> None:
     assert [a["href"] for a in page.of("a")] == [red, red, green]
 
 
+def test_save_html_of_a_query_of_many_photos(tmp_path: Path) -> None:
+    photos = ", ".join(f"IMG_{number:04}.jpg" for number in range(40))  # too long for one file
+    save_html([Found(photos, face_at(RED_BOX), Matches())], tmp_path / "out.html")
+    page = PageReader((tmp_path / "out.html").read_text("utf-8"))
+    assert "IMG_0039.jpg" in page.words
+    assert page.of("a") == []
+
+
 def test_save_html_escapes_names(tmp_path: Path) -> None:
     path = draw_photo(tmp_path / '<b>&".png', RED_BOX, RED)
     match = Match(1, 0.5, face_at(RED_BOX), str(path), ("<script>alert(1)</script>",))

@@ -14,9 +14,15 @@ from click.testing import CliRunner, Result
 
 from face2vec import Face2Vec, samples, upgrading
 from face2vec.cli import main
-from face2vec.errors import GalleryUpgradedError, SettingsError
+from face2vec.errors import GalleryMismatchError, GalleryUpgradedError, SettingsError
 from face2vec.gallery import Gallery
-from face2vec.gallery_upgrade import UPGRADE_FILE, NewEmbeddings, Remade, begun_in
+from face2vec.gallery_upgrade import (
+    UPGRADE_FILE,
+    UPGRADED_INDEX,
+    NewEmbeddings,
+    Remade,
+    begun_in,
+)
 from face2vec.mapping import learn_map
 
 PEOPLE, PHOTOS = 6, 5
@@ -161,6 +167,46 @@ def test_upgrade_is_noticed_by_all_who_have_the_gallery_open(gallery: Path, phot
         assert again.search(photos / "0-0.jpg", k=1)[0].matches[0].similarity > 0.99
 
 
+def test_a_face_that_the_old_model_encoded_is_refused_after_an_upgrade(
+    gallery: Path, photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    other = same_numbers_otherwise(tiny_model, tmp_path)
+    with Face2Vec(gallery) as engine:
+        old = engine.encode(photos / "0-0.jpg")[0]
+        known = engine.search(old, k=1)[0].matches[0].face
+        whole = engine._readable().faces([known.id or 0])[0].face
+        engine.upgrade(other)
+        for face in (old, whole):
+            with pytest.raises(GalleryMismatchError, match=r"another model .* encode its photo"):
+                engine.search(face)
+        new = engine.encode(photos / "0-0.jpg")[0]
+        assert len(new.embedding) == len(old.embedding)  # type: ignore[arg-type]
+        assert engine.search(new, k=1)[0].matches[0].face.id == known.id
+        assert len(engine.search(known, k=3)[0].matches) == 3  # by the number that it still has
+
+
+def same_numbers_otherwise(model: Path, folder: Path) -> Path:
+    """Another model with embeddings of the same dimension."""
+    other = Path(shutil.copytree(model.parent, folder / "other")) / model.name
+    described = other.with_suffix(".json")
+    described.write_text(json.dumps({**json.loads(described.read_text()), "key": "tinier"}))
+    return other
+
+
+def test_index_that_was_left_beside_goes_when_the_gallery_is_written(
+    gallery: Path, photos: Path
+) -> None:
+    beside = gallery / UPGRADED_INDEX
+    for write in (
+        lambda engine: engine.remove(photos / "0-0.jpg"),
+        lambda engine: engine.abandon_upgrade(),
+    ):
+        shutil.copy(gallery / "index.faiss", beside)
+        with Face2Vec(gallery) as engine:
+            write(engine)
+        assert not beside.exists()
+
+
 def test_upgrade_switches_only_without_missing_photos_or_without_their_faces(
     gallery: Path, photos: Path
 ) -> None:
@@ -270,9 +316,7 @@ def test_upgrade_to_another_model_waits_until_the_one_begun_is_given_up(
     gallery: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     begin(gallery)
-    other = Path(shutil.copytree(tiny_model.parent, tmp_path / "other")) / tiny_model.name
-    described = other.with_suffix(".json")
-    described.write_text(json.dumps({**json.loads(described.read_text()), "key": "tinier"}))
+    other = same_numbers_otherwise(tiny_model, tmp_path)
     with Face2Vec(gallery) as engine, pytest.raises(SettingsError, match="'mini' has begun"):
         engine.upgrade(other)
     assert run("upgrade", gallery, "--abandon").stderr == "given up\n"
@@ -333,7 +377,7 @@ def test_switch_is_done_wholly_or_not_at_all_wherever_it_is_killed(tmp_path: Pat
 
 def _made(gallery: Gallery) -> NewEmbeddings:
     """New embeddings of all faces, each the old one with its sign changed."""
-    new = NewEmbeddings(gallery.folder, gallery.uuid, {"model": "new"}, gallery.dimension)
+    new = NewEmbeddings(gallery.folder, gallery.uuid, {"model": {"key": "new"}}, gallery.dimension)
     with gallery.snapshot() as now:
         ids, checks = now.all_checks()
     stored = gallery.faces(ids.tolist())

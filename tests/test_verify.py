@@ -97,6 +97,21 @@ def test_verify_takes_photos_faces_and_embeddings_alike(people: Path, gallery: P
     assert -1 <= between.similarity <= 1
 
 
+def test_verify_refuses_what_another_model_encoded(people: Path, gallery: Path) -> None:
+    photo = people / "02" / "0.jpg"
+    with Face2Vec(model="mini") as alone, Face2Vec(gallery) as engine:
+        face = alone.encode(photo)[0]
+        assert engine.verify(face, photo, far=0.1).similarity == pytest.approx(1, abs=1e-5)
+        assert alone.verify(face, face).similarity == pytest.approx(1, abs=1e-5)
+        for one in (alone, engine):
+            with pytest.raises(GalleryMismatchError, match="of another model"):
+                one.verify(replace(face, model="another"), face)
+        # The gallery's own model file was replaced by another's.
+        engine._model = replace(load_model("mini"), fingerprint=64 * "0")
+        with pytest.raises(GalleryMismatchError, match="was made with model mini"):
+            engine.verify(photo, photo)
+
+
 def test_verify_answers_many_pairs_at_once(people: Path, gallery: Path) -> None:
     with Face2Vec(gallery) as engine:
         rows = np.stack(
@@ -204,6 +219,13 @@ def test_verify_command_says_one_person_or_two(people: Path, gallery: Path) -> N
     facts = json.loads(other.stdout)
     assert (other.exit_code, facts["same"], facts["far"]) == (1, False, 0.1)
     assert facts["distance"] == pytest.approx(np.sqrt(2 - 2 * facts["similarity"]))
+
+
+def test_verify_command_needs_a_gallery_where_one_is_named(people: Path, tmp_path: Path) -> None:
+    photo = people / "02" / "0.jpg"
+    done = run("verify", photo, photo, "--gallery", tmp_path)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert str(tmp_path) in done.stderr
 
 
 def test_verify_command_refuses_a_rate_that_cannot_be_known(people: Path, gallery: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from face2vec.calibration import Calibration
 from face2vec.errors import CalibrationError, ModelError
@@ -75,6 +76,24 @@ class LoadedModel:
     def files(self) -> list[Path]:
         """The graph, and the files beside it that hold its weights."""
         return [self.path, *_weight_files(self.path)]
+
+    def as_fingerprint(self) -> dict[str, Any]:
+        """All that an embedding depends on, and where the model was found, as JSON has it."""
+        description = self.description
+        template = description.template
+        return {
+            "origin": self.origin,
+            "key": description.key,
+            "weights": self.fingerprint,
+            "dimension": description.dimension,
+            "input_size": description.input_size,
+            "alignment": description.alignment,
+            "template": None if template is None else [*map(list, template)],
+            "margin": [description.margin, description.margin_size],
+            "standardization": [description.standardization, description.mean, description.std],
+            "channels": description.channels,
+            "mirror": description.mirror,
+        }
 
 
 def calibration_of(key: str, weights: str, origin: str) -> Calibration | None:

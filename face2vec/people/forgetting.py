@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ def traces(folder: Path, person: Person, faces: Sequence[StoredFace]) -> Iterato
         person: who is to be forgotten.
         faces: their faces with embeddings, as they were.
     """
-    secrets = [(f"the name of person {person.id}", (person.name or "").encode())]
+    what = f"the name of person {person.id}"
+    secrets = [(what, secret) for secret in _written(person.name)]
     for one in faces:
         face = one.face
         assert face.embedding is not None
@@ -36,6 +38,25 @@ def traces(folder: Path, person: Person, faces: Sequence[StoredFace]) -> Iterato
         if not file.is_file() or not file.stat().st_size:
             continue
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as data:
-            for what, secret in secrets:
-                if secret and data.find(secret) >= 0:
-                    yield f"{what} in {file.name}"
+            found = dict.fromkeys(what for what, secret in secrets if data.find(secret) >= 0)
+            yield from (f"{what} in {file.name}" for what in found)
+
+
+def _written(name: str | None) -> Iterator[bytes]:
+    """A name as the gallery's file has it, in rows, in their index and in what was said.
+
+    Its letters alone are in the bytes of many embeddings by chance, those of a short one in
+    every gallery.
+    """
+    if name is None:
+        return
+    text = name.encode()
+    # SQLite's record: its header's length, a type for each column (13 + 2 n for n bytes of text,
+    # at most two bytes here), then the columns. The number is NULL in a row, a number in the index.
+    length = 13 + 2 * len(text)
+    kind = bytes([length] if length < 128 else [128 | length >> 7, length & 127])
+    header = bytes([2 + len(kind)])
+    yield header + b"\0" + kind + text
+    for number in (1, 2, 3, 4, 5, 6, 8, 9):
+        yield header + kind + bytes([number]) + text
+    yield f'"there", {json.dumps(name)}'.encode()
