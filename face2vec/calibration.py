@@ -85,7 +85,7 @@ class Calibration:
             raise CalibrationError(
                 f"a false accept rate of {far:g} cannot be told: the calibration of "
                 f"{self.model!r} was fitted on {self.impostor:,} pairs of two people and knows "
-                f"rates from {self.fars[-1]:.1g} to 1. Fit it on more people: face2vec calibrate"
+                f"rates from {self.fars[-1]:.3g} to 1. Fit it on more people: face2vec calibrate"
             )
         logs = -np.log10(self.fars)
         return float(np.interp(-np.log10(far), logs, self.thresholds))

@@ -27,7 +27,7 @@ from face2vec.cli_people import PEOPLE_COMMANDS
 from face2vec.cli_train import train_command
 from face2vec.cli_upgrade import upgrade_command
 from face2vec.cli_verify import calibrate_command, verify_command
-from face2vec.cli_words import reasons
+from face2vec.cli_words import Number, reasons
 from face2vec.errors import Face2VecError, NoFaceError, PhotoError
 from face2vec.pages import columns, printable
 
@@ -191,7 +191,7 @@ def demo_command(folder: Path, people: int, seed: int, model: str | None) -> Non
 )
 @click.option(
     "--min-face",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Smallest face: pixels, or below 1 a fraction of the photo's shorter side.",
 )
 @click.option(
@@ -272,12 +272,10 @@ def index_command(
 @click.option(
     "-k", type=click.IntRange(min=1), default=10, show_default=True, help="Matches for each face."
 )
-@click.option(
-    "--min-similarity", type=click.FloatRange(-1, 1), help="Leave out matches below this cosine."
-)
+@click.option("--min-similarity", type=Number(-1, 1), help="Leave out matches below this cosine.")
 @click.option(
     "--far",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     help="Leave out matches that a larger share of pairs of two people reaches.",
 )
 @click.option(

@@ -11,6 +11,7 @@ import click
 
 from face2vec.cli_train import choose_backend
 from face2vec.cli_words import (
+    Number,
     Option,
     json_line_option,
     no_bar_option,
@@ -46,7 +47,7 @@ def _drawn_options(people: int, photos: int) -> Option:
 
 
 def _far_option(words: str) -> Option:
-    rate = click.FloatRange(0, 1, min_open=True, max_open=True)
+    rate = Number(0, 1, min_open=True, max_open=True)
     return click.option("--far", type=rate, default=1e-3, show_default=True, help=words)
 
 
@@ -164,7 +165,7 @@ def dimensions_command(faces: str, sizes: tuple[int, ...], **options: Any) -> No
 
 @lab_commands.command("data")
 @click.argument("faces")
-@click.option("--share", "shares", type=click.FloatRange(0, 1, min_open=True), multiple=True,
+@click.option("--share", "shares", type=Number(0, 1, min_open=True), multiple=True,
               help="Of the people; may be repeated. [default: 0.125, 0.25, 0.5, 1]")  # fmt: skip
 @_study_options
 def data_command(faces: str, shares: tuple[float, ...], **options: Any) -> None:

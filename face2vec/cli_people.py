@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from face2vec.cli_words import Number
 from face2vec.errors import PhotoError
 from face2vec.pages import printable
 
@@ -22,7 +23,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _gallery = click.argument("gallery", type=click.Path(path_type=Path))
 _person = click.argument("person")
-_faces = click.argument("faces", type=int, nargs=-1, required=True, metavar="FACE...")
+_faces = click.argument(
+    "faces", type=click.IntRange(1, 2**63 - 1), nargs=-1, required=True, metavar="FACE..."
+)
 
 
 @click.command("people")
@@ -131,7 +134,7 @@ def undo_command(gallery: Path) -> None:
 @click.command("identify")
 @_gallery
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
-@click.option("--at-least", type=click.FloatRange(0, 1), default=0.5, show_default=True,
+@click.option("--at-least", type=Number(0, 1), default=0.5, show_default=True,
               help="How likely somebody has to be to be named.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON a face on stdout.")
 @click.pass_context

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face2vec.cli_words import no_bar_option
+from face2vec.cli_words import Number, no_bar_option
 from face2vec.errors import MissingExtraError, SettingsError
 from face2vec.training import LOSSES, NETWORKS, OPTIMIZERS
 
@@ -46,9 +46,9 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
               help="Tensors of the teacher's graph that stages learn first.")  # fmt: skip
 @click.option("--stage-epochs", type=click.IntRange(min=1), default=4, show_default=True,
               help="How long they do.")  # fmt: skip
-@click.option("--stage-rate", type=click.FloatRange(min=0, min_open=True), default=8e-3,
+@click.option("--stage-rate", type=Number(min=0, min_open=True), default=8e-3,
               show_default=True, help="Highest learning rate meanwhile.")  # fmt: skip
-@click.option("--margin", type=click.FloatRange(0, 4), default=0.2, show_default=True)
+@click.option("--margin", type=Number(0, 4), default=0.2, show_default=True)
 @click.option("--people", type=click.IntRange(min=2), default=16, show_default=True,
               help="People in a batch of triplets.")  # fmt: skip
 @click.option("--photos", type=click.IntRange(min=2), default=4, show_default=True,
@@ -56,14 +56,14 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
 @click.option("--batch", type=click.IntRange(min=2), default=64, show_default=True,
               help="Crops a step of distillation.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=3e-3,
+@click.option("--rate", type=Number(min=0, min_open=True), default=3e-3,
               show_default=True, help="Highest learning rate.")  # fmt: skip
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True)
 @click.option("--augment", type=click.Choice(("full", "light", "none")), default="full",
               show_default=True, help="How far crops are changed.")  # fmt: skip
-@click.option("--mix", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+@click.option("--mix", type=Number(0, 1), default=0.0, show_default=True,
               help="Share of crops blended with another, for distillation.")  # fmt: skip
-@click.option("--held-out", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+@click.option("--held-out", type=Number(0, 1, min_open=True, max_open=True),
               default=0.04, show_default=True, help="Share that is measured with.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @no_bar_option

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from face2vec.cli_words import json_line_option, no_bar_option
+from face2vec.cli_words import Number, json_line_option, no_bar_option
 
 SAME, DIFFERENT = 0, 1
 
@@ -18,7 +18,7 @@ SAME, DIFFERENT = 0, 1
 @click.option("--gallery", type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Use this gallery's model and calibration.")  # fmt: skip
 @click.option("--model", metavar="KEY_OR_FILE", help="Embedding model.")
-@click.option("--far", type=click.FloatRange(0, 1, min_open=True), default=1e-3, show_default=True,
+@click.option("--far", type=Number(0, 1, min_open=True), default=1e-3, show_default=True,
               help="Share of pairs of two people that may be taken for one.")  # fmt: skip
 @json_line_option
 @click.pass_context
@@ -92,6 +92,8 @@ def calibrate_command(
 
     if (gallery is None) == (out is None) or (gallery is not None and model is not None):
         raise click.UsageError("give --gallery, or --out with the --model that it is for")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise click.UsageError(f"there is no folder {out.absolute().parent} to write {out.name} in")
     if gallery is not None:
         with Gallery.open(gallery) as opened:
             model = opened.fingerprint["model"]["origin"]

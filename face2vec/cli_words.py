@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,19 @@ class Option(Protocol):
     def __call__(self, command: Command, /) -> Command:
         """The command with it."""
         ...
+
+
+class Number(click.FloatRange):
+    """A number in a range, in which NaN is not."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number, or a usage error."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail("nan is no number.", param, ctx)
+        return number
 
 
 json_line_option = click.option(

@@ -102,7 +102,7 @@ def _drawn(photos: Path) -> dict[Path, list[tuple[str, float, float]]]:
         for row in csv.DictReader(stream):
             x = (float(row["left"]) + float(row["right"])) / 2
             y = (float(row["top"]) + float(row["bottom"])) / 2
-            drawn.setdefault((photos / row["photo"]).absolute(), []).append((row["person"], x, y))
+            drawn.setdefault((photos.resolve() / row["photo"]), []).append((row["person"], x, y))
     return drawn
 
 

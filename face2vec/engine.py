@@ -98,6 +98,8 @@ class Face2Vec(UpgradeEngine):
             gallery.writing(),
             tqdm(total=total, unit="photo", disable=not progress, dynamic_ncols=True) as bar,
         ):
+            if self._wanted_model is not None:
+                gallery.note_origin(self._load_model().origin)
             build = Build(gallery, lambda: self.encoder, report, bar)
             try:
                 build.run(found)

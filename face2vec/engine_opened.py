@@ -18,6 +18,7 @@ from face2vec.errors import (
     CalibrationError,
     GalleryMismatchError,
     GalleryNotFoundError,
+    ModelError,
     NoFaceError,
     PhotoError,
     SettingsError,
@@ -245,6 +246,12 @@ class OpenedGallery:
                 wanted = self._wanted_model
                 if wanted is None and self._gallery is not None:
                     wanted = self._gallery.fingerprint["model"]["origin"]
+                    if Path(wanted).is_absolute() and not Path(wanted).exists():
+                        raise ModelError(
+                            f"the model of the gallery {self._folder} is no longer at {wanted}. "
+                            "If it was moved, say where it is: "
+                            f"face2vec upgrade {self._folder} --model FILE"
+                        )
                 self._model = load_model(DEFAULT_MODEL if wanted is None else wanted)
             return self._model
 

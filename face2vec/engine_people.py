@@ -64,7 +64,7 @@ class PeopleEngine(OpenedGallery):
 
         Raises:
             GalleryError: somebody else has that name.
-            SettingsError: the name is not text.
+            SettingsError: the name is not text, is empty or a number.
         """
         return self._said(who, lambda gallery, i: gallery.name(i, name))
 
@@ -156,10 +156,10 @@ class PeopleEngine(OpenedGallery):
         found = []
         for face, row in zip(faces, shares, strict=True):
             assert face is not None
-            best = ranked(people, row, candidates)
+            best = ranked(people, row, max(candidates, 1))
             sure = [one for one in best[:1] if one[1] >= at_least]
             person, probability = sure[0] if sure else (None, 1.0 - float(row.sum()))
-            found.append(Identified(face, person, probability, tuple(best)))
+            found.append(Identified(face, person, probability, tuple(best[:candidates])))
         return found
 
     def forget(self, who: Who) -> Forgotten:

@@ -38,13 +38,14 @@ class UpgradeEngine(PeopleEngine):
         was encoded with the old model with `GalleryMismatchError`.
 
         Args:
-            model: a key of the catalogue or the path of a model file.
+            model: a key of the catalogue or the path of a model file. Of the gallery's own
+                model, where its file is now.
             with_map: learn a map from old embeddings to new ones from a sample, and switch as
                 soon as that is done. Other faces are found by mapped embeddings until theirs
                 are made; so are, for good, those whose photos cannot be read as they were.
             sample: how many faces are embedded before the map is learned; None for 2,000.
-            drop_missing: drop photos that cannot be read as they were; without it, and without
-                a map, the gallery is not switched where there are some.
+            drop_missing: drop photos that cannot be read as they were, mapped or not; without
+                it, and without a map, the gallery is not switched where there are some.
             progress: show a bar on standard error.
 
         Raises:
@@ -69,7 +70,10 @@ class UpgradeEngine(PeopleEngine):
             tqdm(total=faces, unit="face", disable=not progress, dynamic_ncols=True) as bar,
         ):
             done = upgrading.UpgradeSummary(switched=True)
-            if not of_model(gallery, target):
+            if of_model(gallery, target):
+                with gallery.writing():
+                    gallery.note_origin(target.origin)
+            else:
                 done = upgrading.upgrade(
                     gallery,
                     self._index_of(gallery),
@@ -84,7 +88,8 @@ class UpgradeEngine(PeopleEngine):
                     return done
                 gallery = self._open_again()
             if len(gallery.mapped()):
-                done = done.then(upgrading.finish(gallery, self._index_of(gallery), encoder, bar))
+                index = self._index_of(gallery)
+                done = done.then(upgrading.finish(gallery, index, encoder, bar, drop_missing))
         return done
 
     def abandon_upgrade(self) -> bool:

@@ -257,6 +257,19 @@ class Gallery:
         """
         return self._writer_session().remove(_absolute(photo) for photo in paths_of(photos))
 
+    def note_origin(self, origin: str) -> None:
+        """Note where the model of the embeddings is found now, if it was moved.
+
+        Args:
+            origin: a key of the catalogue, or an absolute path.
+        """
+        made = self._fingerprint["model"]
+        was = Path(made["origin"])
+        if was.is_absolute() and not was.exists():
+            self._fingerprint["model"] = {**made, "origin": origin}
+            told = json.dumps(self._fingerprint, sort_keys=True)
+            self._writer_session().note("fingerprint", told)
+
     def calibrate(self, calibration: Calibration) -> None:
         """Keep what similarities in this gallery mean.
 
@@ -283,15 +296,16 @@ class Gallery:
         """A person by number or name.
 
         Raises:
-            GalleryError: there is none.
+            GalleryError: there is none, or the one's name is the other's number.
         """
-        everyone = self.people()
-        for person in everyone:
-            if who == person.name or who == person.id:
-                return person
-        for person in everyone:
-            if who == str(person.id):
-                return person
+        found = [p for p in self.people() if who in (p.id, p.name, str(p.id))]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise GalleryError(
+                f"{who!r} is the name of one person in the gallery {self.folder} and the number "
+                "of another. Give the former another name first: engine.name(number, name)."
+            )
         raise GalleryError(
             f"There is no person {who!r} in the gallery {self.folder}. "
             f"See who there is with: face2vec people {self.folder}"

@@ -88,6 +88,10 @@ def drop_empty(connection: Connection) -> None:
 def name(connection: Connection, person: int, words: str | None) -> None:
     """Give a person a name, or take it away."""
     if words is not None:
+        if not words.strip() or words.strip().isdecimal():
+            raise SettingsError(
+                f"{words!r} is no name: people have numbers besides, and are asked for by either."
+            )
         try:
             words.encode()
         except UnicodeEncodeError as error:

@@ -41,12 +41,12 @@ def nearest_to(faces: Iterable[Placed], x: float, y: float) -> Placed | None:
 
 
 def model_digest(made: Mapping[str, Any]) -> str:
-    """A short name for all that an embedding depends on, wherever its model was found.
+    """A short name for all that an embedding depends on, whatever its model's file is called.
 
     Args:
         made: what a gallery's fingerprint says of its model.
     """
-    told = json.dumps({**made, "origin": ""}, sort_keys=True)
+    told = json.dumps({**made, "origin": "", "key": ""}, sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 

@@ -67,7 +67,7 @@ class UpgradeSummary:
         return replace(
             finished,
             faces=self.faces + finished.faces,
-            dropped=self.dropped,
+            dropped=self.dropped + finished.dropped,
             learned=self.learned,
             seconds=self.seconds + finished.seconds,
         )
@@ -268,10 +268,15 @@ def upgrade(
     )
 
 
-def finish(gallery: Gallery, index: GalleryIndex, encoder: Encoder, bar: Any) -> UpgradeSummary:
-    """Put true embeddings in the place of those that are mapped, where the photos are there."""
+def finish(
+    gallery: Gallery, index: GalleryIndex, encoder: Encoder, bar: Any, drop_missing: bool
+) -> UpgradeSummary:
+    """Put true embeddings in the place of those that are mapped, where the photos are there.
+
+    See `upgrade` for the arguments.
+    """
     started = time.monotonic()
-    interrupted = False
+    interrupted, dropped = False, 0
     with gallery.writing():
         work = Remaking(gallery, encoder, gallery.replace_mapped, bar)
         with gallery.snapshot() as now:
@@ -281,10 +286,15 @@ def finish(gallery: Gallery, index: GalleryIndex, encoder: Encoder, bar: Any) ->
             work.run(np.unique(contents[still]))
         except KeyboardInterrupt:
             interrupted = True
+        if drop_missing and work.missing:
+            with gallery.snapshot() as now:
+                gone = now.known_photos(sorted(work.missing))
+            dropped = gallery.remove([name for photo in gone for name in photo.photos]).faces
         index.save()
-    with gallery.snapshot() as now:
-        left = len(now.mapped())
-    return replace(work.summary(True, started, interrupted=interrupted), mapped=left)
+    left = len(gallery.mapped())
+    return replace(
+        work.summary(True, started, interrupted=interrupted), mapped=left, dropped=dropped
+    )
 
 
 def _faces_of(photo: KnownPhoto) -> Sequence[Any]:

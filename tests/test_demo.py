@@ -58,6 +58,13 @@ def test_demo_refuses_a_folder_in_use(tmp_path: Path) -> None:
         demo(tmp_path, people=1)
 
 
+def test_demo_takes_a_folder_by_any_path(tmp_path: Path) -> None:
+    (tmp_path / "real" / "in").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for folder in (tmp_path / "link" / "d", tmp_path / "real" / "in" / ".." / "up"):
+        assert demo(folder, people=2).right == 2
+
+
 def test_demo_command_prints_matches_and_where_to_look(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.main, ["demo", str(tmp_path / "d"), "--people", "2"])
     assert (result.exit_code, result.stdout) == (0, "")

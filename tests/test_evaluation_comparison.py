@@ -176,7 +176,10 @@ def test_encoder_that_finds_too_few_faces_is_not_measured(
     first_fold = {p: face for p, name in photos.people.items() if name in ("P0", "P1")}
     monkeypatch.setattr(comparison, "measured", lambda *_, **__: found(first_fold))
     (row,) = compare(["x"], photos, lfw_pairs(lfw)).rows
-    assert row.reason == "it found faces in 6 of 12 photos, too few to compare LFW's pairs"
+    assert row.reason == (
+        "with faces in 6 of 12 photos there are no pairs of one person and of two in two folds or "
+        "more to compare"
+    )
     everyone = dict.fromkeys(photos.people, face)
     monkeypatch.setattr(comparison, "measured", lambda *_, **__: found(everyone, 2))
     whole = compare(["x"], photos, lfw_pairs(lfw))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,37 @@ def test_evaluate_what_is_no_lfw_is_refused_in_words(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["evaluate", "lfw", str(tmp_path)])
     assert done.exit_code == 3
     assert "has no pairs.txt" in done.stderr
+
+
+def test_evaluate_lfw_of_one_fold_is_refused_in_words(lfw: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "lfw"
+    folder.mkdir()
+    for person in lfw.iterdir():
+        if person.is_dir():
+            (folder / person.name).symlink_to(person)
+    head, *lines = (lfw / "pairs.txt").read_text(encoding="utf-8").splitlines()
+    half = int(head.split()[1])
+    (folder / "pairs.txt").write_text("\n".join([f"1 {half}", *lines[: 2 * half]]))
+    done = CliRunner().invoke(main, ["evaluate", "lfw", str(folder), "-q"])
+    assert done.exit_code == 3
+    assert "no pairs of one person and of two in two folds or more" in done.stderr
+
+
+def test_figures_that_are_not_known_are_null_in_json(lfw: Path, faces: NamedFaces) -> None:
+    alone = np.unique(faces.people, return_index=True)[1]  # one photo of each: no genuine pair
+    one_each = replace(
+        faces,
+        photos=tuple(faces.photos[i] for i in alone),
+        embeddings=faces.embeddings[alone],
+        people=faces.people[alone],
+        counts=np.ones(PEOPLE, np.int64),
+    )
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    told = json.loads(pairs_report("alone", one_each).to_json(), parse_constant=refuse)
+    assert (told["auc"], told["genuine_pairs"]) == (None, 0)
 
 
 def test_evaluate_keeps_no_faces_of_other_encoders(lfw: Path, tmp_path: Path) -> None:

@@ -31,13 +31,13 @@ def test_folder_of_people_names_each_photo_by_its_folder(tmp_path: Path) -> None
     other = photo(tmp_path / "Bo B" / "1.jpg")
     photo(tmp_path / "nobody's.jpg")
     found = photos_in(tmp_path)
-    assert found == NamedPhotos(tmp_path, {one: "Ann", deep: "Ann", other: "Bo B"})
+    assert found == NamedPhotos({one: "Ann", deep: "Ann", other: "Bo B"})
 
 
 def test_folder_of_people_may_lie_in_images(tmp_path: Path) -> None:
     one, other = (photo(tmp_path / "images" / name / "1.jpg") for name in "AB")
     (tmp_path / "notes").mkdir()
-    assert photos_in(tmp_path) == NamedPhotos(tmp_path / "images", {one: "A", other: "B"})
+    assert photos_in(tmp_path) == NamedPhotos({one: "A", other: "B"})
 
 
 def test_folder_of_one_person_is_refused_in_words(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_list_of_photos_names_each_by_its_line(tmp_path: Path) -> None:
     one, other = photo(tmp_path / "images" / "a b.jpg"), photo(tmp_path / "images" / "2.jpg")
     (tmp_path / "identity.txt").write_text("a b.jpg 2880\n\n2.jpg 17\n", encoding="utf-8")
     listed = photos_listed(tmp_path / "identity.txt")
-    assert listed == NamedPhotos(tmp_path / "images", {one: "2880", other: "17"})
+    assert listed == NamedPhotos({one: "2880", other: "17"})
 
 
 @pytest.mark.parametrize("line", ["gone.jpg 7", "1.jpg"])
@@ -59,6 +59,40 @@ def test_list_with_a_line_that_cannot_be_says_which(line: str, tmp_path: Path) -
     (tmp_path / "list.txt").write_text(f"1.jpg 2880\n{line}\n", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"list\.txt, line 2: no photo"):
         photos_listed(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("lines", ["", "1.jpg 7\n", "1.jpg 7\n2.jpg 7\n"])
+def test_list_of_fewer_than_two_people_is_refused(lines: str, tmp_path: Path) -> None:
+    photo(tmp_path / "1.jpg")
+    photo(tmp_path / "2.jpg")
+    (tmp_path / "list.txt").write_text(lines, encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"list\.txt names [01] people; it needs two"):
+        photos_listed(tmp_path / "list.txt")
+
+
+def test_list_that_is_not_utf_8_is_refused_in_words(tmp_path: Path) -> None:
+    photo(tmp_path / "1.jpg")
+    (tmp_path / "list.txt").write_bytes("1.jpg Jörg\n".encode("latin-1"))
+    with pytest.raises(SettingsError, match=r"list\.txt is not UTF-8"):
+        photos_listed(tmp_path / "list.txt")
+
+
+def test_listed_photos_may_lie_anywhere_and_nothing_else_is_read(
+    tiny_model: Path, tmp_path: Path, astronaut: Image.Image, hopper: Image.Image
+) -> None:
+    photos = [photo(tmp_path / "elsewhere" / f"{n}.png", astronaut) for n in range(2)]
+    photo(tmp_path / "lists" / "here.png", hopper)
+    photo(tmp_path / "lists" / "not asked for.png", hopper)
+    (tmp_path / "lists" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "lists" / "list.txt").write_text(
+        f"{photos[0]} Collins\n../elsewhere/1.png Collins\nlink/0.png Collins\nhere.png Hopper\n",
+        encoding="utf-8",
+    )
+    listed = photos_listed(tmp_path / "lists" / "list.txt")
+    faces = named_faces(listed, tmp_path / "gallery", model=tiny_model)
+    assert (len(faces.photos), faces.without_face) == (4, 0)
+    with Face2Vec(tmp_path / "gallery") as engine:
+        assert engine.info()["photos"] == 3
 
 
 PAIRS = """2\t2

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from face2vec.errors import GalleryError
+from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery import INDEXED, NO_FACE, Entry, Gallery
 from face2vec.records import Face, Person
 
@@ -70,10 +70,28 @@ def test_people_come_with_those_who_have_most_faces_first(gallery: Gallery) -> N
 
 def test_person_is_found_by_number_and_name(gallery: Gallery) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.name(2, "1"))
-    assert [gallery.person(who).id for who in (1, 2, "2", "1")] == [1, 2, 2, 2]
+    say(gallery, lambda g: g.name(2, "Ada"))
+    assert [gallery.person(who).id for who in (1, 2, "2", "1", "Ada")] == [1, 2, 2, 1, 2]
     with pytest.raises(GalleryError, match=r"no person 'Eve' .* face2vec people"):
         gallery.person("Eve")
+
+
+@pytest.mark.parametrize("name", ["1", " 12 ", "", "  "])
+def test_name_is_neither_empty_nor_a_number(gallery: Gallery, name: str) -> None:
+    two_people(gallery)
+    with pytest.raises(SettingsError, match="is no name"):
+        say(gallery, lambda g: g.name(2, name))
+    assert [person.name for person in gallery.people()] == [None, None]
+
+
+def test_person_whose_name_is_anothers_number_is_not_guessed(gallery: Gallery) -> None:
+    two_people(gallery)
+    with sqlite3.connect(gallery.folder / "gallery.sqlite") as older:
+        older.execute("UPDATE people SET name = '2' WHERE id = 1")
+    older.close()
+    with pytest.raises(GalleryError, match=r"'2' is the name of one person .* number of another"):
+        gallery.person("2")
+    assert (gallery.person(2).id, gallery.person("1").id) == (2, 1)
 
 
 def test_name_is_one_persons_only(gallery: Gallery) -> None:

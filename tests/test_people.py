@@ -171,6 +171,8 @@ def test_identify_names_whom_it_knows_and_nobody_else(gallery: Path, photos: Pat
             assert len(found.candidates) <= 3
             assert sum(share for _, share in found.candidates) <= 1 + 1e-9
         sure = engine.identify(photos / "now" / "0-0.jpg", at_least=1.1)
+        (alone,) = engine.identify(photos / "now" / "0-0.jpg", candidates=0)
+    assert (alone.label, alone.candidates) == ("drawn 0", ())
     assert right > 2 * wrong
     assert sure[0].person is None
 

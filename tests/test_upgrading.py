@@ -14,7 +14,12 @@ from click.testing import CliRunner, Result
 
 from face2vec import Face2Vec, samples, upgrading
 from face2vec.cli import main
-from face2vec.errors import GalleryMismatchError, GalleryUpgradedError, SettingsError
+from face2vec.errors import (
+    GalleryMismatchError,
+    GalleryUpgradedError,
+    ModelError,
+    SettingsError,
+)
 from face2vec.gallery import Gallery
 from face2vec.gallery_upgrade import (
     UPGRADE_FILE,
@@ -185,11 +190,53 @@ def test_a_face_that_the_old_model_encoded_is_refused_after_an_upgrade(
         assert len(engine.search(known, k=3)[0].matches) == 3  # by the number that it still has
 
 
+def test_a_model_that_was_moved_and_renamed_is_the_same_one(
+    photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    first = Path(shutil.copytree(tiny_model.parent, tmp_path / "first")) / tiny_model.name
+    with Face2Vec(tmp_path / "g", model=first) as engine:
+        engine.add(photos)
+        asked = engine.encode(photos / "0-0.jpg")[0]
+    for place, go_on in enumerate(
+        (
+            lambda model: run("upgrade", tmp_path / "g", "--model", model),
+            lambda model: run("index", photos, "--gallery", tmp_path / "g", "--model", model),
+        )
+    ):
+        moved = tmp_path / f"place-{place}" / "renamed.onnx"
+        moved.parent.mkdir()
+        first.rename(moved)
+        first.with_suffix(".json").rename(moved.with_suffix(".json"))
+        with (
+            Face2Vec(tmp_path / "g") as engine,
+            pytest.raises(ModelError, match=rf"no longer at {first}.*face2vec upgrade"),
+        ):
+            engine.search(photos / "0-0.jpg")
+        assert go_on(moved).exit_code == 0
+        with Face2Vec(tmp_path / "g") as engine:
+            assert engine.search(photos / "0-0.jpg", k=1)[0].matches[0].similarity > 0.999
+            assert engine.search(asked, k=1)[0].matches[0].similarity > 0.999
+        first = moved
+
+
+def test_drop_missing_drops_what_was_mapped_too(gallery: Path, photos: Path) -> None:
+    (photos / "0-0.jpg").unlink()
+    (photos / "1-1.jpg").write_bytes(b"changed")
+    with Face2Vec(gallery) as engine:
+        done = engine.upgrade("mini", with_map=True, sample=24)
+        assert (done.mapped, done.dropped, engine.info()["faces"]) == (2, 0, FACES)
+        done = engine.upgrade("mini", drop_missing=True)
+        assert (done.mapped, done.dropped, engine.info()["faces"]) == (0, 2, FACES - 2)
+        assert engine.check() == []
+
+
 def same_numbers_otherwise(model: Path, folder: Path) -> Path:
     """Another model with embeddings of the same dimension."""
     other = Path(shutil.copytree(model.parent, folder / "other")) / model.name
     described = other.with_suffix(".json")
-    described.write_text(json.dumps({**json.loads(described.read_text()), "key": "tinier"}))
+    described.write_text(
+        json.dumps({**json.loads(described.read_text()), "key": "tinier", "std": 99})
+    )
     return other
 
 

@@ -175,6 +175,7 @@ def test_shipped_model_comes_with_its_calibration() -> None:
 
 def test_shipped_calibration_is_not_taken_for_a_model_of_the_same_name() -> None:
     assert calibration_of("mini", "00" * 32, "/somewhere/mini.onnx") is None
+    assert calibration_of("team/model-v2", "00" * 32, "/somewhere/m.onnx") is None
 
 
 def test_gallery_keeps_its_calibration_and_not_another_model_s(
@@ -219,6 +220,22 @@ def test_verify_command_says_one_person_or_two(people: Path, gallery: Path) -> N
     facts = json.loads(other.stdout)
     assert (other.exit_code, facts["same"], facts["far"]) == (1, False, 0.1)
     assert facts["distance"] == pytest.approx(np.sqrt(2 - 2 * facts["similarity"]))
+
+
+@pytest.mark.parametrize("command", ["verify one.jpg two.jpg", "lab slices table.csv"])
+def test_nan_is_no_rate(command: str, tmp_path: Path) -> None:
+    for name in ("one.jpg", "two.jpg", "table.csv"):
+        (tmp_path / name).touch()
+    words = [str(tmp_path / word) if "." in word else word for word in command.split()]
+    done = run(*words, "--far", "nan")
+    assert done.exit_code == 2
+    assert "nan is no number" in done.stderr
+
+
+def test_calibrate_command_looks_first_where_it_is_to_write(people: Path, tmp_path: Path) -> None:
+    done = run("calibrate", people, "--model", "mini", "--out", tmp_path / "none" / "c.json")
+    assert done.exit_code == 2
+    assert f"no folder {tmp_path / 'none'}" in done.stderr
 
 
 def test_verify_command_needs_a_gallery_where_one_is_named(people: Path, tmp_path: Path) -> None:

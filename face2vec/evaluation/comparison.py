@@ -195,7 +195,6 @@ def _compared(
     people: NamedPhotos | None,
 ) -> Compared:
     faces = _faces_of(found, lfw)
-    _refuse_too_few(faces, view_2)
     report = pairs_report(encoder, faces, view_2)
     who = None if people is None else identification_report(encoder, _faces_of(found, people))
     (_, far, tar), *_ = report.curves
@@ -207,18 +206,3 @@ def _compared(
 def _faces_of(found: Measured, photos: NamedPhotos) -> NamedFaces:
     faces = {photo: found.found[photo] for photo in photos.people if photo in found.found}
     return faces_found(photos, faces, found.name, found.weights)
-
-
-def _refuse_too_few(faces: NamedFaces, view_2: Sequence[Pair]) -> None:
-    """Without pairs of both kinds there is no rate, and without two folds no threshold.
-
-    Raises:
-        ModelError: the encoder found faces in so few photos.
-    """
-    there = set(faces.photos)
-    known = [pair for pair in view_2 if pair.first in there and pair.second in there]
-    if len({pair.same for pair in known}) < 2 or len({pair.fold for pair in known}) < 2:
-        raise ModelError(
-            f"it found faces in {len(there):,} of {faces.counts.sum():,} photos, too few to "
-            "compare LFW's pairs"
-        )

@@ -199,7 +199,12 @@ def with_intervals(
 
 
 def area_under_curve(pairs: PairScores) -> float:
-    """Share of (genuine, impostor) couples of pairs in which the genuine one is more similar."""
+    """Share of (genuine, impostor) couples of pairs in which the genuine one is more similar.
+
+    NaN where there are no pairs of one kind.
+    """
+    if not len(pairs.genuine) or not len(pairs.impostor):
+        return float("nan")
     ascending = pairs.impostor[::-1]
     below = np.searchsorted(ascending, pairs.genuine, side="left")
     upto = np.searchsorted(ascending, pairs.genuine, side="right")
@@ -207,7 +212,12 @@ def area_under_curve(pairs: PairScores) -> float:
 
 
 def equal_error_rate(pairs: PairScores) -> float:
-    """Where as large a share of impostor pairs is accepted as of genuine pairs refused."""
+    """Where as large a share of impostor pairs is accepted as of genuine pairs refused.
+
+    NaN where there are no pairs of one kind.
+    """
+    if not len(pairs.genuine) or not len(pairs.impostor):
+        return float("nan")
     far, tar = curve(pairs)
     wrong = far - (1 - tar)
     after = int(np.argmax(wrong >= 0))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.errors import PhotoError
+from face2vec.errors import ModelError, PhotoError
 from face2vec.evaluation.identification import RANKS, Identification, identify
 from face2vec.evaluation.metrics import (
     PairScores,
@@ -73,7 +73,7 @@ class Report:
 
     def to_json(self) -> str:
         """The figures on one line."""
-        return json.dumps(self.figures)
+        return json.dumps(_without_nan(self.figures))
 
     def save(self, folder: Path) -> Path:
         """Write ``report.html``, ``curves.png`` and ``figures.json``; gives the page's path.
@@ -83,7 +83,7 @@ class Report:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.plot(folder / CURVES)
-        write_json(folder / FIGURES, self.figures)
+        write_json(folder / FIGURES, _without_nan(self.figures))
         write_page(folder / PAGE, self.title, "\n".join(self._sections(folder)))
         return folder / PAGE
 
@@ -130,7 +130,12 @@ def pairs_report(
         faces: all of them; each is compared with every other.
         folds_of: pairs such as LFW's View 2, for the accuracy in ten folds.
         things: ``"photo"``, or ``"video"``, of which the worst pairs are not shown.
+
+    Raises:
+        ModelError: faces were found in too few of what ``folds_of`` compares.
     """
+    if folds_of:
+        _refuse_too_few(faces, folds_of, things)
     pairs = all_pairs(faces.embeddings, faces.people, faces.counts, max(FARS))
     accepts = with_intervals(pairs, FARS)
     figures = _about(faces) | {
@@ -171,6 +176,17 @@ def pairs_report(
                   ("false accept rate", "true accept rate"), tuple(worst))  # fmt: skip
 
 
+def _refuse_too_few(faces: NamedFaces, pairs: Sequence[Pair], things: str) -> None:
+    """Without pairs of both kinds there is no rate, and without two folds no threshold."""
+    there = set(faces.photos)
+    known = [pair for pair in pairs if pair.first in there and pair.second in there]
+    if len({pair.same for pair in known}) < 2 or len({pair.fold for pair in known}) < 2:
+        raise ModelError(
+            f"with faces in {len(there):,} of {faces.counts.sum():,} {things}s there are no pairs "
+            "of one person and of two in two folds or more to compare"
+        )
+
+
 def identification_report(title: str, faces: NamedFaces) -> Report:
     """How often the most similar person is the right one, and strangers are taken for somebody."""
     found = identify(faces.embeddings, faces.people, faces.counts)
@@ -200,6 +216,15 @@ def identification_report(title: str, faces: NamedFaces) -> Report:
     ]  # fmt: skip
     axes = ("false positive identification rate", "false negative identification rate")
     return Report(title, figures, tuple(rows), (("half unknown", *_det(found)),), axes)
+
+
+def _without_nan(figures: Any) -> Any:
+    """With null for what is not known, for JSON has no NaN."""
+    if isinstance(figures, dict):
+        return {name: _without_nan(value) for name, value in figures.items()}
+    if isinstance(figures, list):
+        return [_without_nan(value) for value in figures]
+    return None if figures != figures else figures
 
 
 def _about(faces: NamedFaces) -> dict[str, Any]:
@@ -269,7 +294,7 @@ def _pair_row(pair: WorstPair) -> str:
 
 def _roc(pairs: PairScores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     far, tar = curve(pairs)
-    return far, tar * len(pairs.genuine) / (len(pairs.genuine) + pairs.missed)
+    return far, tar * len(pairs.genuine) / max(len(pairs.genuine) + pairs.missed, 1)
 
 
 def _det(found: Identification) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

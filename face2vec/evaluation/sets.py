@@ -67,8 +67,6 @@ class NamedFaces:
 class NamedPhotos(NamedTuple):
     """Photos whose people are known."""
 
-    root: Path
-    """Folder that all of them are in."""
     people: dict[Path, str]
     """Person of each photo, by its full path."""
 
@@ -94,7 +92,7 @@ def photos_in(folder: Path) -> NamedPhotos:
             f"{root} holds photos of {len(set(people.values()))} people; it needs a folder of "
             "photos for each of two people or more"
         )
-    return NamedPhotos(root, people)
+    return NamedPhotos(people)
 
 
 def photos_listed(file: Path) -> NamedPhotos:
@@ -103,19 +101,34 @@ def photos_listed(file: Path) -> NamedPhotos:
     Photos are relative to the file's folder, or to ``images`` in it.
 
     Raises:
-        SettingsError: a line is not of that form, or a photo is not there.
+        SettingsError: a line is not of that form, a photo is not there, or there are fewer than
+            two people.
     """
     root = _images_of(file.resolve().parent)
     people = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text_of(file).splitlines(), 1):
         if not line.strip():
             continue
         photo, _, person = line.strip().rpartition(" ")
         path = root / photo.strip()
         if not photo or not path.is_file():
             raise SettingsError(f"{file}, line {number}: no photo {path}")
-        people[path] = person
-    return NamedPhotos(root, people)
+        people[Path(os.path.normpath(path))] = person
+    if len(set(people.values())) < 2:
+        raise SettingsError(f"{file} names {len(set(people.values()))} people; it needs two")
+    return NamedPhotos(people)
+
+
+def text_of(file: Path) -> str:
+    """What a text file says.
+
+    Raises:
+        SettingsError: it is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file} is not UTF-8 ({error}); save it as that") from error
 
 
 def _images_of(folder: Path) -> Path:
@@ -136,7 +149,7 @@ def lfw_pairs(folder: Path) -> list[Pair]:
     if not file.is_file():
         raise SettingsError(f"{folder} has no {PAIRS}, which says which photos LFW compares")
     root = _images_of(folder)
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in text_of(file).splitlines() if line.strip()]
     try:
         head, *lines = lines or [""]
         folds, half = (int(number) for number in head.split())
@@ -191,7 +204,7 @@ def named_faces(
                 photos, Path(folder) / "gallery", model=model, progress=progress, **settings
             )
     with Face2Vec(gallery, model=model, **settings) as engine:
-        engine.add(str(photos.root), progress=progress)
+        engine.add([str(photo) for photo in photos.people], progress=progress)
     with Gallery.open(gallery) as opened, opened.snapshot() as now:
         made_with = opened.fingerprint["model"]
         found = {photo: _centre_face(now, photo) for photo in photos.people}
@@ -259,7 +272,7 @@ def faces_found(
 
 
 def _centre_face(now: Snapshot, photo: Path) -> Face | None:
-    name = os.path.normpath(photo)
+    name = str(photo.parent.resolve() / photo.name)  # as a gallery has it
     size = now.size_of(name)
     if size is None:
         return None

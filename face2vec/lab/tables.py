@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import all_pairs
-from face2vec.evaluation.sets import IMAGES
+from face2vec.evaluation.sets import IMAGES, text_of
 from face2vec.lab.rates import Draws, threshold_for
 from face2vec.lab.sitters import sitters_in
 from face2vec.lab.slices import Slice, sliced
@@ -53,9 +54,8 @@ def read_table(file: Path, by: Sequence[str] = ()) -> Table:
     Raises:
         SettingsError: a column or a photo is not there, or a photo is named twice.
     """
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        columns, rows = list(reader.fieldnames or ()), list(reader)
+    reader = csv.DictReader(io.StringIO(text_of(file), newline=""))
+    columns, rows = list(reader.fieldnames or ()), list(reader)
     photo_column = next((name for name in PHOTO_COLUMNS if name in columns), None)
     if photo_column is None or PERSON_COLUMN not in columns:
         raise SettingsError(

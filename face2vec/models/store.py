@@ -116,8 +116,8 @@ def calibration_of(key: str, weights: str, origin: str) -> Calibration | None:
                 "face2vec calibrate"
             )
         return calibration
-    shipped = Path(__file__).with_name(f"{key}.calibration.json")
-    if not shipped.is_file():
+    shipped = Path(__file__).with_name(f"{key}.calibration.json") if key in CATALOGUE else None
+    if shipped is None or not shipped.is_file():
         return None
     calibration = Calibration.from_json(shipped.read_text(encoding="utf-8"))
     # A model that somebody trained may have the name of one that is shipped.
