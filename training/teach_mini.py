@@ -14,6 +14,12 @@ PyTorch. Killed and started again it goes on from its last checkpoint.
 2. ``hints``: the parts in a row, each given what the one before it gives. They follow the teacher's
    maps and, at the end, its embedding of the clean crop; the maps count less and less.
 3. ``follow``: the embedding alone, `face2vec.training.losses.distillation`.
+
+So far the network has the widths of its teacher.
+
+4. ``wider``: its blocks get more channels between, which change nothing at first, and all of it
+   follows the embedding again, faster and for longer.
+5. ``clear``: slowly, from clearer crops, which are more like those that it will be used on.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +60,7 @@ from face2vec.training.batches import (
 from face2vec.training.export import export
 from face2vec.training.faces import Faces, load_faces
 from face2vec.training.losses import distillation
-from face2vec.training.mini import BLOCKS, SIDE, SLOPE, SQUEEZED, STAGES
+from face2vec.training.mini import BETWEEN, BLOCKS, SIDE, SLOPE, SQUEEZED, STAGES
 from face2vec.training.muon import (
     BETA_1,
     BETA_2,
@@ -71,12 +78,13 @@ from face2vec.training.trainer import embed, standardized, true_accept_rate
 
 TENSORS = ("430", "462", "494", "509", "541", "573", "605", "620", "652")
 """In the graph of face-reidentification-retail-0095: what the parts of `mini` learn."""
+BETWEEN_OF_TEACHER = ((128, 128), (256, 256), (512, 256))
 BATCH = 64
 HELD_OUT = 0.04
 WEIGHT_DECAY = 1e-2
 CHECKPOINT_SECONDS = 180.0
 CORES = os.cpu_count() or 1
-NOTED_EVERY, MEASURED_EVERY = 50, 500  # steps
+NOTED_EVERY, MEASURED_EVERY = 50, 1000  # steps
 
 log = logging.getLogger("teach_mini")
 
@@ -92,6 +100,7 @@ class Phase(NamedTuple):
         warm_up: steps.
         hints: how much the mean of the shares not explained weighs at first; 0 at ``steps``.
         blocks: whether the parts learn apart from each other.
+        wide: whether blocks have as many channels between as `mini`, or as its teacher.
         shuffled: decides, with the seed, order and augmentation.
         how: the augmentation.
     """
@@ -103,6 +112,7 @@ class Phase(NamedTuple):
     warm_up: int
     hints: float = 0.0
     blocks: bool = False
+    wide: bool = False
     shuffled: int = 0
     how: Augmentation = Augmentation.light_one()
 
@@ -112,7 +122,11 @@ PHASES = (
     Phase("hints", 4e-3, 4000, 1491, 80, hints=10, shuffled=1),
     # Small and bad faces are what a network of this size has most to learn of.
     Phase("follow", 2e-3, 5600, 5600, 38, shuffled=2, how=Augmentation(low_resolution=0.25)),
-)
+    Phase("wider", 2e-3, 10000, 8000, 60, wide=True, shuffled=3,
+          how=Augmentation(low_resolution=0.25)),
+    Phase("clear", 5e-4, 2600, 2600, 20, wide=True, shuffled=4,
+          how=replace(Augmentation.light_one(), low_resolution=0.25)),
+)  # fmt: skip
 
 
 # --- the network, as `face2vec.training.mini` has it ------------------------------------------
@@ -174,15 +188,22 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """`mini` in parts, each of which ends where a stage of the teacher does."""
+    """`mini` in parts, each of which ends where a stage of the teacher does.
 
-    def __init__(self, dimension: int) -> None:
+    Args:
+        dimension: of the embedding.
+        wide: whether blocks have as many channels between as `mini`, or as its teacher.
+    """
+
+    def __init__(self, dimension: int, wide: bool = False) -> None:
         super().__init__()
+        self.wide = wide
         self.stem = Convolution(3, 32, 3, 2)
         self.stem_each = Convolution(32, 32, 3, 1, 32)
-        plan = ((32, 64, 128, 128), (64, 128, 256, 256), (128, 128, 512, 256))
         self.blocks = nn.ModuleDict()
-        for stage, (inputs, outputs, first, others) in enumerate(plan, 1):
+        between = BETWEEN if wide else BETWEEN_OF_TEACHER
+        for stage, (inputs, outputs) in enumerate(((32, 64), (64, 128), (128, 128)), 1):
+            first, others = between[stage - 1]
             for place in range(1, BLOCKS[stage - 1] + 1):
                 self.blocks[f"stage_{stage}_{place}"] = (
                     Block(inputs, outputs, first, 2, stage > 1)
@@ -207,8 +228,24 @@ class Network(nn.Module):
             x = self.blocks[name](x)
         return x
 
+    @torch.no_grad()
+    def wider(self) -> Network:
+        """As wide as `mini`, for now with the same embeddings: nobody listens to new channels."""
+        if self.wide:
+            return self
+        wider = Network(self.embedding.out_features, wide=True)
+        state = wider.state_dict()
+        for name, narrow in self.state_dict().items():
+            wide = state[name]
+            if ".narrow." in name:
+                wide.zero_()
+            wide[tuple(slice(length) for length in narrow.shape)] = narrow
+        return wider.to(memory_format=torch.channels_last)
+
     def in_keras(self) -> keras.Model:
         """The same network as Keras has it."""
+        if not self.wide:
+            return self.wider().in_keras()
         network = networks.build("mini", self.embedding.out_features)
         for layer in network.layers:
             if layer.weights:
@@ -460,6 +497,7 @@ def main() -> None:
         return cosine, true_accept_rate(embeddings, held.people)
 
     for phase in PHASES:
+        network = network.wider() if phase.wide else network
         lesson = Lesson(phase, network, given.teacher, learn, targets, given.seed)
         teach(phase, network, lesson, measure, given.out / f"{phase.name}.pt")
     trained = network.in_keras()

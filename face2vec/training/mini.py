@@ -7,9 +7,10 @@ their channels by what the whole map shows where maps are small enough for that 
 place of the last maps instead of their mean, for a mouth is not worth as much as a corner (Chen
 et al., MobileFaceNets, 2018, section 3.2).
 
-It has the widths and the number of blocks of the network that taught it, so that each block can
-learn from its counterpart, on three quarters of the pixels along a side and with units that a
-runtime computes together with the convolution before them: that makes it more than twice as fast.
+It has the number of blocks of the network that taught it and their widths at both ends, so that
+each block can learn from its counterpart; it is wider between, where maps are small, sees three
+quarters of the pixels along a side, and has units that a runtime computes together with the
+convolution before them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ SQUEEZED = 8
 EPSILON = 1e-5
 BLOCKS = (5, 7, 3)
 """In each stage; the first halves the side of the maps."""
+BETWEEN = ((128, 128), (256, 384), (512, 512))
+"""Channels in the middle of the first block of each stage, and of its others."""
 STAGES = (
     "stage_1_1", "stage_1_3", "stage_1_5",
     "stage_2_1", "stage_2_3", "stage_2_5", "stage_2_7",
@@ -45,9 +48,9 @@ def mini(dimension: int = 256) -> keras.Model:
     crops = keras.Input((SIDE, SIDE, 3), name="crops")
     x = _convolution(crops, "stem", 32, 3, stride=2)
     x = _each_channel(x, "stem_each", 3)
-    x = _stage(x, 1, 64, between=(128, 128), weighed=False)
-    x = _stage(x, 2, 128, between=(256, 256))
-    x = _stage(x, 3, 128, between=(512, 256))
+    x = _stage(x, 1, 64, weighed=False)
+    x = _stage(x, 2, 128)
+    x = _stage(x, 3, 128)
     x = _convolution(x, "widen", 512, 1)
     x = layers.DepthwiseConv2D(SIDE // 16, use_bias=False, name="weigh_places")(x)
     x = _normalized(x, "weigh_places")
@@ -56,10 +59,9 @@ def mini(dimension: int = 256) -> keras.Model:
     return keras.Model(crops, x, name="mini")
 
 
-def _stage(
-    x: Tensor, number: int, filters: int, *, between: tuple[int, int], weighed: bool = True
-) -> Tensor:
-    """Maps of half the side, after blocks with so many channels between: first and others."""
+def _stage(x: Tensor, number: int, filters: int, *, weighed: bool = True) -> Tensor:
+    """Maps of half the side."""
+    between = BETWEEN[number - 1]
     for place in range(1, BLOCKS[number - 1] + 1):
         first, name = place == 1, f"stage_{number}_{place}"
         y = _convolution(x, f"{name}_wide", between[not first], 1)
