@@ -211,7 +211,7 @@ def demo_command(folder: Path, people: int, seed: int, model: str | None) -> Non
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Photos with more are not read.")
 @click.option(
     "--unreadable-to",
-    type=click.File("w", encoding="utf-8", errors="surrogateescape"),
+    type=click.File("w", encoding="utf-8", errors="surrogateescape", lazy=False),
     help="Write each unreadable photo and its reason here, with a tab between.",
 )
 @runtime_options
@@ -385,7 +385,9 @@ def remove_command(gallery: Path, photos: tuple[str, ...]) -> None:
 
 @main.command("prune")
 @gallery_argument
-@click.option("--force", is_flag=True, help="Even if a whole folder that was added is missing.")
+@click.option(
+    "--force", is_flag=True, help="Even if a whole folder is missing, or empty where photos were."
+)
 @verbose_option
 def prune_command(gallery: Path, force: bool) -> None:
     """Take photos whose files have gone out of GALLERY."""

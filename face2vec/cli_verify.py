@@ -86,6 +86,7 @@ def calibrate_command(
     person a line. It should be like the photos that will be searched.
     """
     from face2vec.engine import Face2Vec
+    from face2vec.engine_opened import origin_of
     from face2vec.evaluation.fitting import calibration_on
     from face2vec.evaluation.sets import named_photos
     from face2vec.gallery import Gallery
@@ -96,7 +97,7 @@ def calibrate_command(
         raise click.UsageError(f"there is no folder {out.absolute().parent} to write {out.name} in")
     if gallery is not None:
         with Gallery.open(gallery) as opened:
-            model = opened.fingerprint["model"]["origin"]
+            model = origin_of(opened)
     fitted = calibration_on(named_photos(people), faces, model=model, data=data or people.name,
                             progress=not quiet)  # fmt: skip
     if gallery is not None:

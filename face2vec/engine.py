@@ -19,6 +19,7 @@ from face2vec.errors import (
     SettingsError,
 )
 from face2vec.gallery import Gallery, Removed, Snapshot, StoredFace, StoredFaces
+from face2vec.gallery_file import size_of
 from face2vec.gallery_upgrade import begun
 from face2vec.photo_finding import Source, find_photos, paths_of
 from face2vec.photos import PhotoLike
@@ -99,7 +100,7 @@ class Face2Vec(UpgradeEngine):
             tqdm(total=total, unit="photo", disable=not progress, dynamic_ncols=True) as bar,
         ):
             if self._wanted_model is not None:
-                gallery.note_origin(self._load_model().origin)
+                self._note_origin(gallery, self._load_model())
             build = Build(gallery, lambda: self.encoder, report, bar)
             try:
                 build.run(found)
@@ -209,6 +210,8 @@ class Face2Vec(UpgradeEngine):
             raise SettingsError(f"k must be at least 1, not {k}")
         least = self._least(min_similarity, far)
         asked_of = query if isinstance(query, Face) else self._open(query)
+        if isinstance(asked_of, Face) and asked_of.embedding is not None:
+            embedding_of(asked_of, gallery.model_digest)
         if isinstance(asked_of, Face) and own_record(asked_of, gallery) is None:
             raise SettingsError("search for the layout of a photo, or of a gallery's face")
         name, faces, embeddings, source = self._query(asked_of, gallery)
@@ -332,10 +335,11 @@ class Face2Vec(UpgradeEngine):
         """Drop the photos whose files no longer exist.
 
         Args:
-            force: also where a whole folder that photos came from is missing.
+            force: also where a whole folder that photos came from is missing, or one that
+                photos were in is empty.
 
         Raises:
-            GalleryError: a whole folder is missing, or the gallery cannot be written.
+            GalleryError: there is such a folder, or the gallery cannot be written.
         """
         return self._drop(lambda gallery: gallery.prune(force))
 
@@ -373,7 +377,7 @@ class Face2Vec(UpgradeEngine):
             "made_with": gallery.fingerprint,
             "dimension": gallery.dimension,
             "index": kind,
-            "bytes": sum(file.stat().st_size for file in gallery.folder.iterdir()),
+            "bytes": sum(map(size_of, gallery.folder.iterdir())),
             "index_bytes": index.path.stat().st_size if index.path.exists() else 0,
             "runtime": runtime.describe(),
             "detector_runtime": detector_runtime(runtime).describe(),

@@ -245,13 +245,7 @@ class OpenedGallery:
             if self._model is None:
                 wanted = self._wanted_model
                 if wanted is None and self._gallery is not None:
-                    wanted = self._gallery.fingerprint["model"]["origin"]
-                    if Path(wanted).is_absolute() and not Path(wanted).exists():
-                        raise ModelError(
-                            f"the model of the gallery {self._folder} is no longer at {wanted}. "
-                            "If it was moved, say where it is: "
-                            f"face2vec upgrade {self._folder} --model FILE"
-                        )
+                    wanted = origin_of(self._gallery)
                 self._model = load_model(DEFAULT_MODEL if wanted is None else wanted)
             return self._model
 
@@ -286,6 +280,11 @@ class OpenedGallery:
         self._check_detector(gallery)
         self._check_model(gallery, model)
         return gallery
+
+    def _note_origin(self, gallery: Gallery, model: LoadedModel) -> None:
+        """Where the gallery's model is found now; the gallery is open for writing."""
+        gallery.note_origin(model.origin)
+        self._calibration = None  # it may lie beside the model
 
     def _check_model(self, gallery: Gallery, model: LoadedModel) -> None:
         self._check_cascade(gallery)
@@ -365,6 +364,21 @@ def unit_rows(query: NDArray[Any], dimension: int) -> NDArray[np.float32]:
             raise SettingsError("an embedding of the query has no or infinite length")
         row /= length
     return rows
+
+
+def origin_of(gallery: Gallery) -> str:
+    """Where a gallery's model was found: a key of the catalogue, or a path.
+
+    Raises:
+        ModelError: it is not there any more.
+    """
+    origin: str = gallery.fingerprint["model"]["origin"]
+    if Path(origin).is_absolute() and not Path(origin).exists():
+        raise ModelError(
+            f"the model of the gallery {gallery.folder} is no longer at {origin}. If it was moved, "
+            f"say where it is: face2vec upgrade {gallery.folder} --model FILE"
+        )
+    return origin
 
 
 def of_model(gallery: Gallery, model: LoadedModel) -> bool:

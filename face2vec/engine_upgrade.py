@@ -72,7 +72,7 @@ class UpgradeEngine(PeopleEngine):
             done = upgrading.UpgradeSummary(switched=True)
             if of_model(gallery, target):
                 with gallery.writing():
-                    gallery.note_origin(target.origin)
+                    self._note_origin(gallery, target)
             else:
                 done = upgrading.upgrade(
                     gallery,

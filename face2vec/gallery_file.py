@@ -271,7 +271,7 @@ class GalleryFile:
                 sqlite3.SQLITE_CANTOPEN,
             ):
                 raise
-            if _size(_beside(self.path, "-wal")):
+            if size_of(_beside(self.path, "-wal")):
                 raise GalleryError(
                     f"The gallery {self.folder} was left in the middle of a write, and its folder "
                     "cannot be written, so it cannot be put in order. Open it once with the right "
@@ -411,7 +411,7 @@ def _refuse_what_is_no_database(file: Path) -> None:
 def refuse_orphaned_wal(file: Path) -> None:
     """Refuse where the file is missing and its ``-wal`` is not, which may hold a part of it."""
     wal = _beside(file, "-wal")
-    if _size(wal):
+    if size_of(wal):
         raise GalleryDamagedError(
             f"{file} is missing, but {wal.name} is there and may hold a part of it. Nothing was "
             "changed. Put the file back, or delete the folder and index the photos again."
@@ -461,7 +461,7 @@ def in_words(error: sqlite3.Error, file: Path) -> GalleryError:
 def _pages_in_wal(wal: Path, page_bytes: int) -> set[int]:
     """Numbers of the pages that wait to be brought into the file (sqlite.org/walformat.html)."""
     pages = set()
-    if _size(wal):
+    if size_of(wal):
         with wal.open("rb") as stream:
             salts = stream.read(32)[16:24]
             while len(frame := stream.read(24)) == 24 and frame[8:16] == salts:
@@ -474,7 +474,8 @@ def _beside(file: Path, end: str) -> Path:
     return file.with_name(file.name + end)
 
 
-def _size(file: Path) -> int:
+def size_of(file: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
     try:
         return file.stat().st_size
     except FileNotFoundError:

@@ -30,7 +30,7 @@ from face2vec.gallery_file import (
 )
 from face2vec.gallery_reading import Snapshot
 from face2vec.gallery_rows import matrix
-from face2vec.records import Face
+from face2vec.records import Face, model_digest
 
 UPGRADE_FILE = "upgrade.sqlite"
 UPGRADED_INDEX = "index.faiss.upgraded"  # of what the gallery is about to hold
@@ -106,8 +106,8 @@ class NewEmbeddings:
             begun = None
         if begun is None:
             self.target = Target(gallery, str(uuid.uuid4()), dict(fingerprint), dimension)
-        elif begun.fingerprint == json.loads(json.dumps(dict(fingerprint))):
-            self.target = begun
+        elif _alike(begun.fingerprint, fingerprint):  # though the model's file may be elsewhere
+            self.target = begun._replace(fingerprint=dict(fingerprint))
         else:
             raise SettingsError(
                 f"An upgrade of {folder} to the model {begun.fingerprint['model']['key']!r} has "
@@ -290,6 +290,12 @@ def replace_mapped(connection: Connection, faces: Iterable[Remade]) -> None:
     (left,) = connection.execute(f"SELECT count(*) FROM {MAPPED}").fetchone()
     if not left:
         connection.execute(f"DROP TABLE {MAPPED}")
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two fingerprints are of the same embeddings, wherever the model's file is."""
+    first, second = ({**made, "model": model_digest(made["model"])} for made in (one, other))
+    return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
 
 
 def drop_gone(folder: Path, gallery: Connection) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from face2vec.errors import GalleryError
@@ -84,7 +85,8 @@ class GalleryIndex:
         """Put the index that was written beside in the place of the gallery's own."""
         with self._lock:
             self._index = None
-            self._beside.replace(self.path)
+            with suppress(FileNotFoundError):  # it is built again
+                self._beside.replace(self.path)
 
     def problems(self) -> list[str]:
         """What is wrong with the file, in words; [] when it is sound."""

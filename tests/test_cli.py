@@ -299,6 +299,18 @@ def test_index_max_pixels_and_try_turned(
                "--max-pixels", 1000).exit_code == 0  # it is there, as it was  # fmt: skip
 
 
+def test_unreadable_list_is_of_this_run_and_looked_at_first(
+    faces_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    index = ("index", faces_folder / "hopper.jpg", "--gallery", tmp_path / "g",
+             "--model", tiny_model, "--unreadable-to")  # fmt: skip
+    (tmp_path / "list.tsv").write_text("old.jpg\ttruncated\n", encoding="utf-8")
+    assert run(*index, tmp_path / "none" / "list.tsv").exit_code == cli.USAGE
+    assert not (tmp_path / "g").exists()
+    assert run(*index, tmp_path / "list.tsv").exit_code == 0
+    assert (tmp_path / "list.tsv").read_text(encoding="utf-8") == ""
+
+
 def test_index_of_a_missing_source_exits_3(tiny_model: Path, tmp_path: Path) -> None:
     result = run("index", tmp_path / "none", "--gallery", tmp_path / "g", "--model", tiny_model)
     assert result.exit_code == cli.ERROR

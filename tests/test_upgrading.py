@@ -219,6 +219,24 @@ def test_a_model_that_was_moved_and_renamed_is_the_same_one(
         first = moved
 
 
+def test_upgrade_goes_on_with_a_model_that_was_moved_meanwhile(
+    gallery: Path, photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    other = same_numbers_otherwise(tiny_model, tmp_path)
+    with pytest.MonkeyPatch.context() as patch, Face2Vec(gallery) as engine:
+        stop_after(2, patch)
+        assert engine.upgrade(other).interrupted
+    moved = Path(shutil.move(other.parent, tmp_path / "moved")) / other.name
+    with Face2Vec(gallery) as engine:
+        old = engine.search(engine.encode(photos / "0-0.jpg")[0], k=1)[0].matches[0].face
+        face = engine._readable().faces([old.id or 0])[0].face
+        assert engine.upgrade(moved).faces == FACES - 8
+        with pytest.raises(GalleryMismatchError, match="of another model"):
+            engine.search_layout(face)
+    with Face2Vec(gallery) as engine:
+        assert engine.search(photos / "0-0.jpg", k=1)[0].matches[0].similarity > 0.999
+
+
 def test_drop_missing_drops_what_was_mapped_too(gallery: Path, photos: Path) -> None:
     (photos / "0-0.jpg").unlink()
     (photos / "1-1.jpg").write_bytes(b"changed")
