@@ -30,6 +30,12 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+def written(path: Path) -> tuple[int, int, int]:
+    """Another one once the file has been written or replaced; reading it changes nothing."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def overlap(one: Sequence[float], other: Sequence[float]) -> float:
     """Intersection over union of two boxes (left, top, right, bottom)."""
     across = min(one[2], other[2]) - max(one[0], other[0])
