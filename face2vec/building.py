@@ -180,13 +180,12 @@ class Build:
             self.unreadable.append((str(task.found.full), error.reason))
             if self.report is not None:
                 self.report(error)
-            if not task.sha256:
+            if not task.sha256 or error.reason == TOO_MANY_PIXELS:
+                # Tried again next time, which may see its bytes, or allow for more pixels.
                 self.counts["unseen"] += 1
-                return  # its bytes were never seen: it is tried again next time
-            if error.reason == TOO_MANY_PIXELS:
-                self.counts["unseen"] += 1
-                self._leave_out(task)
-                return  # the next time may allow for more
+                if task.sha256:
+                    self._leave_out(task)
+                return
         place = (task.found.folder, task.found.name, task.size, task.mtime_ns, task.sha256)
         if task.known or self._came_meanwhile(task.sha256):
             self.counts["copies"] += 1

@@ -31,10 +31,23 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write values for people and programs to read, whole or not at all.
+    """Write values for people and programs to read, whole or not at all; null for NaN.
 
     Raises:
         OSError: it cannot be written; the file stays as it was.
     """
     with written_whole(path) as stream:
-        stream.write(json.dumps(values, indent=2).encode() + b"\n")
+        stream.write(json.dumps(_known(values), indent=2).encode() + b"\n")
+
+
+def json_line(values: Any) -> str:
+    """Values for programs, on one line; null where a number is not known, for JSON has no NaN."""
+    return json.dumps(_known(values))
+
+
+def _known(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _known(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_known(value) for value in values]
+    return None if values != values else values

@@ -20,7 +20,8 @@ So far the network has the widths of its teacher.
 4. ``wider``: its blocks get more channels between, which change nothing at first, and all of it
    follows the embedding again, faster and for longer.
 5. ``clear``: slowly, from clearer crops, which are more like those that it will be used on.
-6. ``small``: once more, every other crop small. The network is the mean of the last two.
+6. ``small``: once more, every other crop small.
+7. ``patient``: from the mean of the two before, wider again, from a high rate down to none.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ from face2vec.training.trainer import embed, standardized, true_accept_rate
 
 TENSORS = ("430", "462", "494", "509", "541", "573", "605", "620", "652")
 """In the graph of face-reidentification-retail-0095: what the parts of `mini` learn."""
-BETWEEN_OF_TEACHER = ((128, 128), (256, 256), (512, 256))
+Widths = tuple[tuple[int, int], ...]
+BETWEEN_OF_TEACHER: Widths = ((128, 128), (256, 256), (512, 256))
+BETWEEN_AT_FIRST: Widths = ((128, 128), (256, 384), (512, 512))
+"""Channels in the middle of blocks, as `BETWEEN` has them for `mini`."""
 BATCH = 64
 HELD_OUT = 0.04
 WEIGHT_DECAY = 1e-2
@@ -101,7 +105,8 @@ class Phase(NamedTuple):
         warm_up: steps.
         hints: how much the mean of the shares not explained weighs at first; 0 at ``steps``.
         blocks: whether the parts learn apart from each other.
-        wide: whether blocks have as many channels between as `mini`, or as its teacher.
+        between: channels in the middle of blocks.
+        after: phases, from the mean of whose ends it starts; from the last one's if empty.
         shuffled: decides, with the seed, order and augmentation.
         how: the augmentation.
     """
@@ -113,7 +118,8 @@ class Phase(NamedTuple):
     warm_up: int
     hints: float = 0.0
     blocks: bool = False
-    wide: bool = False
+    between: Widths = BETWEEN_OF_TEACHER
+    after: tuple[str, ...] = ()
     shuffled: int = 0
     how: Augmentation = Augmentation.light_one()
 
@@ -123,15 +129,15 @@ PHASES = (
     Phase("hints", 4e-3, 4000, 1491, 80, hints=10, shuffled=1),
     # Small and bad faces are what a network of this size has most to learn of.
     Phase("follow", 2e-3, 5600, 5600, 38, shuffled=2, how=Augmentation(low_resolution=0.25)),
-    Phase("wider", 2e-3, 10000, 8000, 60, wide=True, shuffled=3,
+    Phase("wider", 2e-3, 10000, 8000, 60, between=BETWEEN_AT_FIRST, shuffled=3,
           how=Augmentation(low_resolution=0.25)),
-    Phase("clear", 5e-4, 2600, 2600, 20, wide=True, shuffled=4,
+    Phase("clear", 5e-4, 2600, 2600, 20, between=BETWEEN_AT_FIRST, shuffled=4,
           how=replace(Augmentation.light_one(), low_resolution=0.25)),
-    Phase("small", 4e-4, 1400, 1400, 20, wide=True, shuffled=5,
+    Phase("small", 4e-4, 1400, 1400, 20, between=BETWEEN_AT_FIRST, shuffled=5,
           how=replace(Augmentation.light_one(), low_resolution=0.5)),
+    Phase("patient", 1.5e-3, 10000, 10000, 60, between=BETWEEN, after=("clear", "small"),
+          shuffled=6, how=replace(Augmentation.light_one(), low_resolution=0.25)),
 )  # fmt: skip
-ENDS = ("clear", "small")
-"""Phases; the mean of where they ended is better than either."""
 
 
 # --- the network, as `face2vec.training.mini` has it ------------------------------------------
@@ -197,16 +203,15 @@ class Network(nn.Module):
 
     Args:
         dimension: of the embedding.
-        wide: whether blocks have as many channels between as `mini`, or as its teacher.
+        between: channels in the middle of the first block of each stage, and of its others.
     """
 
-    def __init__(self, dimension: int, wide: bool = False) -> None:
+    def __init__(self, dimension: int, between: Widths = BETWEEN) -> None:
         super().__init__()
-        self.wide = wide
+        self.between = between
         self.stem = Convolution(3, 32, 3, 2)
         self.stem_each = Convolution(32, 32, 3, 1, 32)
         self.blocks = nn.ModuleDict()
-        between = BETWEEN if wide else BETWEEN_OF_TEACHER
         for stage, (inputs, outputs) in enumerate(((32, 64), (64, 128), (128, 128)), 1):
             first, others = between[stage - 1]
             for place in range(1, BLOCKS[stage - 1] + 1):
@@ -234,11 +239,11 @@ class Network(nn.Module):
         return x
 
     @torch.no_grad()
-    def wider(self) -> Network:
-        """As wide as `mini`, for now with the same embeddings: nobody listens to new channels."""
-        if self.wide:
+    def wider(self, between: Widths) -> Network:
+        """As wide as that, for now with the same embeddings: nobody listens to new channels."""
+        if self.between == between:
             return self
-        wider = Network(self.embedding.out_features, wide=True)
+        wider = Network(self.embedding.out_features, between)
         state = wider.state_dict()
         for name, narrow in self.state_dict().items():
             wide = state[name]
@@ -249,8 +254,8 @@ class Network(nn.Module):
 
     def in_keras(self) -> keras.Model:
         """The same network as Keras has it."""
-        if not self.wide:
-            return self.wider().in_keras()
+        if self.between != BETWEEN:
+            return self.wider(BETWEEN).in_keras()
         network = networks.build("mini", self.embedding.out_features)
         for layer in network.layers:
             if layer.weights:
@@ -505,7 +510,8 @@ def main() -> None:
     targets = remembered_targets(given.out / TARGETS, teacher, learn.crops)
     wanted, crops = clean_targets(teacher, held.crops), resized(held.crops, SIDE)
     torch.manual_seed(given.seed)
-    network = Network(description.dimension).to(memory_format=torch.channels_last)
+    network = Network(description.dimension, BETWEEN_OF_TEACHER)
+    network = network.to(memory_format=torch.channels_last)
 
     def measure() -> tuple[float, float]:
         embeddings = embed(network.in_keras(), crops)
@@ -513,11 +519,11 @@ def main() -> None:
         return cosine, true_accept_rate(embeddings, held.people)
 
     for phase in PHASES:
-        network = network.wider() if phase.wide else network
+        if phase.after:
+            network.load_state_dict(mean_of([given.out / f"{name}.pt" for name in phase.after]))
+        network = network.wider(phase.between)
         lesson = Lesson(phase, network, given.teacher, learn, targets, given.seed)
         teach(phase, network, lesson, measure, given.out / f"{phase.name}.pt")
-    network.load_state_dict(mean_of([given.out / f"{name}.pt" for name in ENDS]))
-    log.info("mean: held out: cosine %.4f, TAR %.3f", *measure())
     trained = network.in_keras()
     trained.save_weights(given.out / "mini.weights.h5")
     export(trained, given.out / "mini.onnx", description)

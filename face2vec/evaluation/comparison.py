@@ -17,7 +17,7 @@ from face2vec.errors import ModelError
 from face2vec.evaluation.measuring import Measured, measured
 from face2vec.evaluation.report import CURVES, FIGURES, Report, identification_report, pairs_report
 from face2vec.evaluation.sets import NamedFaces, NamedPhotos, Pair, faces_found
-from face2vec.files import write_json
+from face2vec.files import json_line, write_json
 from face2vec.pages import columns, img, table, write_page
 
 FAR = 1e-3
@@ -100,7 +100,7 @@ class Comparison:
 
     def to_json(self) -> str:
         """Everything on one line."""
-        return json.dumps(self._facts())
+        return json_line(self._facts())
 
     def save(self, folder: Path) -> Path:
         """Write ``compare.html``, ``curves.png`` and ``figures.json``; gives the page's path.

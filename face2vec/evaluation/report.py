@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from face2vec.evaluation.metrics import (
     with_intervals,
 )
 from face2vec.evaluation.sets import NamedFaces, Pair
-from face2vec.files import write_json
+from face2vec.files import json_line, write_json
 from face2vec.pages import columns, img, photo_link, table, write_page
 from face2vec.records import Box
 from face2vec.results import plot_package, thumbnail
@@ -73,7 +72,7 @@ class Report:
 
     def to_json(self) -> str:
         """The figures on one line."""
-        return json.dumps(_without_nan(self.figures))
+        return json_line(self.figures)
 
     def save(self, folder: Path) -> Path:
         """Write ``report.html``, ``curves.png`` and ``figures.json``; gives the page's path.
@@ -83,7 +82,7 @@ class Report:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.plot(folder / CURVES)
-        write_json(folder / FIGURES, _without_nan(self.figures))
+        write_json(folder / FIGURES, self.figures)
         write_page(folder / PAGE, self.title, "\n".join(self._sections(folder)))
         return folder / PAGE
 
@@ -216,15 +215,6 @@ def identification_report(title: str, faces: NamedFaces) -> Report:
     ]  # fmt: skip
     axes = ("false positive identification rate", "false negative identification rate")
     return Report(title, figures, tuple(rows), (("half unknown", *_det(found)),), axes)
-
-
-def _without_nan(figures: Any) -> Any:
-    """With null for what is not known, for JSON has no NaN."""
-    if isinstance(figures, dict):
-        return {name: _without_nan(value) for name, value in figures.items()}
-    if isinstance(figures, list):
-        return [_without_nan(value) for value in figures]
-    return None if figures != figures else figures
 
 
 def _about(faces: NamedFaces) -> dict[str, Any]:

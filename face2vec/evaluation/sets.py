@@ -87,12 +87,7 @@ def photos_in(folder: Path) -> NamedPhotos:
     for found in find_photos([str(root)]):
         if len(found.path.parts) > 1:
             people[found.full] = found.path.parts[0]
-    if len(set(people.values())) < 2:
-        raise SettingsError(
-            f"{root} holds photos of {len(set(people.values()))} people; it needs a folder of "
-            "photos for each of two people or more"
-        )
-    return NamedPhotos(people)
+    return _of_two(people, f"{root} holds photos", "a folder of photos for each")
 
 
 def photos_listed(file: Path) -> NamedPhotos:
@@ -114,8 +109,13 @@ def photos_listed(file: Path) -> NamedPhotos:
         if not photo or not path.is_file():
             raise SettingsError(f"{file}, line {number}: no photo {path}")
         people[Path(os.path.normpath(path))] = person
-    if len(set(people.values())) < 2:
-        raise SettingsError(f"{file} names {len(set(people.values()))} people; it needs two")
+    return _of_two(people, f"{file} names photos", "a line for each photo")
+
+
+def _of_two(people: dict[Path, str], what: str, needed: str) -> NamedPhotos:
+    count = len(set(people.values()))
+    if count < 2:
+        raise SettingsError(f"{what} of {count} people; it needs {needed} of two people or more")
     return NamedPhotos(people)
 
 

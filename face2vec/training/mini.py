@@ -27,7 +27,7 @@ SQUEEZED = 8
 EPSILON = 1e-5
 BLOCKS = (5, 7, 3)
 """In each stage; the first halves the side of the maps."""
-BETWEEN = ((128, 128), (256, 384), (512, 512))
+BETWEEN = ((128, 128), (256, 448), (512, 640))
 """Channels in the middle of the first block of each stage, and of its others."""
 STAGES = (
     "stage_1_1", "stage_1_3", "stage_1_5",
