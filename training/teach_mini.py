@@ -521,6 +521,7 @@ def main() -> None:
     for phase in PHASES:
         if phase.after:
             network.load_state_dict(mean_of([given.out / f"{name}.pt" for name in phase.after]))
+            log.info("mean: held out: cosine %.4f, TAR %.3f", *measure())
         network = network.wider(phase.between)
         lesson = Lesson(phase, network, given.teacher, learn, targets, given.seed)
         teach(phase, network, lesson, measure, given.out / f"{phase.name}.pt")
