@@ -7,12 +7,7 @@ instead.
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,42 +15,21 @@ import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec import index_file
+from face2vec import index_exact, index_file, index_graph, index_lists
 from face2vec.errors import SettingsError
 from face2vec.gallery import State
-from face2vec.index_kind import EXAMPLES_A_CENTROID, HNSW_LINKS, IVF_FACES_LEAST, KINDS
+from face2vec.index_kind import IVF_FACES_LEAST, KINDS
+from face2vec.index_lists import Batches
 
 faiss: Any = _faiss  # its own type hints lack half of what it has
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
-Batches = Iterable[tuple[Ids, Vectors]]
 
-# Vectors of an exact index that one thread reads in a millisecond, for one query.
-SCANNED_BYTES = 16 << 20
-# Recall of the ten nearest among 100,000 faces of 512 numbers, of which those of one person
-# have a cosine of 0.6, measured with 10 / 20 faces a person. hnsw by breadth of the search:
-# 64: 0.989 / 0.998, 128: 0.994 / 0.998, 256: 0.996 / 0.999.
-HNSW_BREADTH = 128
-# Among a million, 10 faces a person: 128: 0.744, 256: 0.839, 512: 0.887, 1,024: 0.931; so it grows.
-HNSW_FACES_A_STEP = 1_000
-# A deleted node stays as a stepping stone, with another's embedding, and is never returned; too
-# many make it slow.
-HNSW_DEAD_SHARE = 0.2
-# ivf, and ivfpq with the exact similarities of 4 k faces or more, by how many of 1,024 lists
-# are searched: 32: 0.965 / 0.999, 64: 0.980 / 1.000, 128: 0.991 / 1.000.
-# At a million, 4,000 lists, 10 faces a person, ivfpq: 64 / 128 / 256 / 512: 0.67 / 0.78 / 0.86 /
-# 0.93, so an eighth of the lists, and 64 at least.
-IVF_LISTS_SEARCHED = 64
-IVF_SHARE_SEARCHED = 8
-IVF_LISTS_MOST = 16_384
-PQ_NUMBERS_A_BYTE = 8
 # Compressed similarities only propose: of this many times k the exact ones choose. Of the ten
 # nearest among 18,990 faces of real people (256 numbers) 5: 0.935, 10: 0.983, 20: 0.997.
 PQ_PROPOSED = 10
 
-_ANY_FACE = (0, 2**63 - 1)
-# Of IVF's lists; FAISS's usual mode gives a query to one core. Batches take as long either way.
-_EACH_QUERY_BY_ALL_CORES = 1
+_UNTRAINED = {"exact": index_exact, "hnsw": index_graph}
 
 
 class FaceIndex:
@@ -65,8 +39,8 @@ class FaceIndex:
     or ``remove``.
 
     Attributes:
-        kind: ``"exact"``, ``"hnsw"``, ``"ivf"`` (exact similarities, not all faces are
-            looked at) or ``"ivfpq"`` (compressed).
+        kind: ``"exact"``; ``"hnsw"`` or ``"ivf"`` (exact similarities, not all faces are
+            looked at); or ``"ivfpq"`` (compressed).
         dimension: length of an embedding.
         mapped: whether the vectors are left in the file, which then cannot be changed.
         state: state of a gallery whose faces these are.
@@ -75,7 +49,7 @@ class FaceIndex:
     def __init__(self, index: Any, kind: str) -> None:
         self._index = index
         if kind.startswith("ivf"):
-            index.parallel_mode = _EACH_QUERY_BY_ALL_CORES
+            index_lists.by_all_cores(index)
         self._dead = 0
         self._plan: tuple[int, int, Any] | None = None  # of the last search, see there
         self.mapped = False
@@ -86,11 +60,11 @@ class FaceIndex:
     @classmethod
     def empty(cls, dimension: int, kind: str = "exact") -> FaceIndex:
         """An index without faces; ``ivf`` and ``ivfpq`` need ``build``."""
-        if kind not in ("exact", "hnsw"):
+        if kind not in _UNTRAINED:
             raise SettingsError(
                 f"An index of kind {kind!r} cannot begin empty; choose exact or hnsw."
             )
-        return cls(_untrained(kind, dimension, 0), kind)
+        return cls(_UNTRAINED[kind].empty(dimension), kind)
 
     @classmethod
     def build(cls, batches: Batches, count: int, dimension: int, kind: str) -> FaceIndex:
@@ -107,8 +81,9 @@ class FaceIndex:
         Raises:
             SettingsError: too few faces for that kind, see ``index_kind``.
         """
-        if kind in ("exact", "hnsw"):
+        if kind in _UNTRAINED:
             self = cls.empty(dimension, kind)
+            _UNTRAINED[kind].reserve(self._index, count)
         elif kind not in KINDS or count < IVF_FACES_LEAST:
             raise SettingsError(
                 f"An index of kind {kind!r} cannot be built of {count} faces; "
@@ -117,9 +92,7 @@ class FaceIndex:
         else:
             if iter(batches) is batches:
                 batches = list(batches)
-            self = cls(_untrained(kind, dimension, count), kind)
-            self._index.train(_examples(batches, count, EXAMPLES_A_CENTROID * self._index.nlist))
-        _reserve(self._index, kind, count)
+            self = cls(index_lists.trained(kind, dimension, batches, count), kind)
         for ids, embeddings in batches:
             self.add(ids, embeddings)
         return self
@@ -146,31 +119,14 @@ class FaceIndex:
         if self.kind != "hnsw":
             self._index.remove_ids(ids)
             return
-        # HNSW cannot lose a node. Here it loses its id, which no search returns.
-        labels = _labels(self._index)
-        gone = np.isin(labels, ids)
-        labels[gone] = -1
-        self._dead += int(gone.sum())
-        if self._dead > HNSW_DEAD_SHARE * self._index.ntotal:
-            self._index = _without_dead(self._index)
+        dead = index_graph.bury(self._index, ids)
+        self._dead += len(dead)
+        if self._dead > index_graph.DEAD_SHARE * self._index.ntotal:
+            self._index = index_graph.without_dead(self._index)
             self._dead = 0
-        elif gone.any():
-            self._overwrite(np.flatnonzero(gone))
-
-    def _overwrite(self, dead: Ids) -> None:
-        """Leave no embedding of the dead: each node gets that of the face most like it.
-
-        There it goes on leading searches the way that it did. So do nodes that died before and
-        had an embedding of those who died now.
-        """
-        vectors, labels = _vectors(self._index), _labels(self._index)
-        beginnings = vectors[:, :2].copy().view(np.int64)[:, 0]
-        dead = np.flatnonzero((labels < 0) & np.isin(beginnings, beginnings[dead]))
-        found = [ids[0] if len(ids) else -1 for ids in self.search(vectors[dead].copy(), 1)[1]]
-        self._plan = None
-        order = np.argsort(labels)
-        heirs = order[np.minimum(np.searchsorted(labels[order], found), len(order) - 1)]
-        vectors[dead] = np.where((labels[heirs] >= 0)[:, None], vectors[heirs], 0)
+        elif len(dead):
+            index_graph.overwrite(self._index, dead, lambda like: self.search(like, 1)[1])
+            self._plan = None
 
     def search(
         self, queries: Vectors, k: int, rerank: Callable[[Ids], Vectors] | None = None
@@ -204,7 +160,7 @@ class FaceIndex:
             nothing = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
             return [nothing[0] for _ in queries], [nothing[1] for _ in queries]
         if self.kind == "exact" and len(queries) == 1:
-            similarities, ids = _scanned(self._index, queries, wanted)
+            similarities, ids = index_exact.scanned(self._index, queries, wanted)
         else:
             similarities, ids = self._index.search(queries, wanted, params=breadth)
         if exactly is not None:
@@ -266,7 +222,7 @@ class FaceIndex:
         self = cls(index, about.kind)
         self.mapped = mmap
         if self.kind == "hnsw":
-            self._dead = int((_labels(index) < 0).sum())
+            self._dead = int((index_exact.labels(index) < 0).sum())
         if (len(self), self.dimension) != (about.count, about.dimension):
             raise index_file.damaged(path, f"it says {about.count} faces and has {len(self)}")
         self.state = about.state
@@ -277,17 +233,8 @@ class FaceIndex:
         if self.kind == "exact":
             return None
         if self.kind == "hnsw":
-            total = self._index.ntotal
-            breadth = max(HNSW_BREADTH, 2 * wanted, total // HNSW_FACES_A_STEP)
-            if self._dead:
-                alive = faiss.IDSelectorRange(*_ANY_FACE)
-                return faiss.SearchParametersHNSW(efSearch=breadth, sel=alive)
-            return faiss.SearchParametersHNSW(efSearch=breadth)
-        lists = self._index.nlist
-        enough = math.ceil(4 * wanted * lists / self._index.ntotal)
-        return faiss.SearchParametersIVF(
-            nprobe=min(lists, max(IVF_LISTS_SEARCHED, lists // IVF_SHARE_SEARCHED, enough))
-        )
+            return index_graph.breadth(self._index, wanted, bool(self._dead))
+        return index_lists.breadth(self._index, wanted)
 
     def _refuse_misfits(self, vectors: Vectors) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
@@ -302,111 +249,6 @@ class FaceIndex:
         self._plan = None
 
 
-def _untrained(kind: str, dimension: int, count: int) -> Any:
-    product = faiss.METRIC_INNER_PRODUCT
-    if kind == "exact":
-        return faiss.IndexIDMap(faiss.IndexFlatIP(dimension))
-    if kind == "hnsw":
-        return faiss.IndexIDMap(faiss.IndexHNSWFlat(dimension, HNSW_LINKS, product))
-    lists = min(int(4 * math.sqrt(count)), count // EXAMPLES_A_CENTROID, IVF_LISTS_MOST)
-    quantizer = faiss.IndexFlatIP(dimension)
-    if kind == "ivf":
-        return faiss.IndexIVFFlat(quantizer, dimension, lists, product)
-    parts = max(n for n in range(1, dimension // PQ_NUMBERS_A_BYTE + 1) if dimension % n == 0)
-    index = faiss.IndexIVFPQ(quantizer, dimension, lists, parts, 8, product)
-    # Codes learned from more examples are no better and take minutes longer.
-    index.pq.cp.max_points_per_centroid = 64
-    index.pq.cp.niter = 15
-    return index
-
-
-def _reserve(index: Any, kind: str, count: int) -> None:
-    """Make room for so many faces at once: FAISS's arrays double as they grow, by copying."""
-    if kind == "exact":
-        storage = faiss.downcast_index(index.index)
-    elif kind == "hnsw":
-        graph = faiss.downcast_index(index.index)
-        storage = faiss.downcast_index(graph.storage)
-        # Nearly all nodes are in the lowest level only, where they have twice the links.
-        _make_room(graph.hnsw.neighbors, count * (2 * HNSW_LINKS + 2))
-    else:  # its faces are in many lists
-        return
-    _make_room(storage.codes, count * storage.code_size)
-    _make_room(index.id_map, count)
-
-
-def _make_room(vector: Any, size: int) -> None:
-    vector.resize(size)
-    vector.resize(0)  # keeps what it has
-
-
-def _examples(batches: Batches, count: int, most: int) -> Vectors:
-    """Embeddings drawn at random, but the same ones each time."""
-    chosen = np.random.default_rng(0).permutation(count)[:most]
-    chosen.sort()
-    examples, start = [], 0
-    for ids, embeddings in batches:
-        first, last = np.searchsorted(chosen, (start, start + len(ids)))
-        examples.append(embeddings[chosen[first:last] - start])
-        start += len(ids)
-    return np.concatenate(examples)
-
-
-def _labels(index: Any) -> Ids:
-    """The ids inside an index of FAISS, to be read and written in place."""
-    labels: Ids = faiss.rev_swig_ptr(index.id_map.data(), index.ntotal)
-    return labels
-
-
-def _vectors(index: Any) -> Vectors:
-    """The embeddings inside an HNSW index, (n, d), to be read and written in place."""
-    storage = faiss.downcast_index(faiss.downcast_index(index.index).storage)
-    vectors: Vectors = faiss.rev_swig_ptr(storage.get_xb(), index.ntotal * index.d)
-    return vectors.reshape(-1, index.d)
-
-
-def _scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
-    """The search of an exact index for one query, half as long as FAISS's own.
-
-    FAISS makes it a product of matrices, which are quick where they have many rows.
-    """
-    count, size = index.ntotal, 4 * index.d
-    similarities = np.empty(count, dtype=np.float32)
-    query = np.ascontiguousarray(query, dtype=np.float32)  # as FAISS's own wrapper sees to
-    asked, start = faiss.swig_ptr(query), int(faiss.downcast_index(index.index).get_xb())
-
-    def scan(first: int, end: int) -> None:  # other threads go on meanwhile
-        into = faiss.swig_ptr(similarities[first:end])
-        vectors = faiss.cast_integer_to_float_ptr(start + first * size)
-        faiss.fvec_inner_products_ny(into, asked, vectors, index.d, end - first)
-
-    parts = min(faiss.omp_get_max_threads(), 1 + count * size // SCANNED_BYTES)
-    ends = [count * part // parts for part in range(parts + 1)]
-    others = [_scanners().submit(scan, *part) for part in pairwise(ends[1:])]
-    scan(0, ends[1])
-    for other in others:
-        other.result()
-    best = np.argpartition(similarities, -wanted)[-wanted:]
-    best = best[np.argsort(-similarities[best])]
-    similarities, ids = similarities[best], _labels(index)[best]
-    ids[np.isnan(similarities)] = -1
-    return similarities[None], ids[None]
-
-
-@cache
-def _scanners() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "scan")
-
-
-def _without_dead(index: Any) -> Any:
-    labels = _labels(index)
-    alive = labels >= 0
-    rebuilt = _untrained("hnsw", index.d, 0)
-    if alive.any():
-        rebuilt.add_with_ids(_vectors(index)[alive], labels[alive])
-    return rebuilt
-
-
 def _reranked(
     queries: Vectors, proposed: Ids, embeddings_of: Callable[[Ids], Vectors], k: int
 ) -> tuple[Vectors, Ids]:
@@ -414,8 +256,9 @@ def _reranked(
     known = np.unique(proposed)
     known = known[np.searchsorted(known, 0) :]
     embeddings = np.asarray(embeddings_of(known), dtype=np.float32)
-    similarities = np.full((len(queries), k), -1, dtype=np.float32)
-    ids = np.full((len(queries), k), -1, dtype=np.int64)
+    shape = len(queries), min(k, proposed.shape[1])
+    similarities = np.full(shape, -1, dtype=np.float32)
+    ids = np.full(shape, -1, dtype=np.int64)
     for row, (query, some) in enumerate(zip(queries, proposed, strict=True)):
         some = np.sort(some[some >= 0])
         exact = embeddings[np.searchsorted(known, some)] @ query

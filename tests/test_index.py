@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from face2vec import index
+from face2vec import index_exact
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery import State
 from face2vec.index import FaceIndex
@@ -150,12 +150,14 @@ def test_reranking_drops_a_face_that_has_gone(
     assert np.isfinite(similarities[0]).all()
 
 
-def test_other_kinds_do_not_ask_for_embeddings(few: tuple[Ids, Vectors]) -> None:
-    _, vectors = few
-    for kind in ("exact", "hnsw"):
-        index = FaceIndex.build([few], 40, D, kind)
+def test_other_kinds_do_not_ask_for_embeddings(
+    built: Path, faces: tuple[Ids, Vectors, Vectors]
+) -> None:
+    ids, vectors, _ = faces
+    for kind in ("exact", "hnsw", "ivf"):
+        index = FaceIndex.load(built / kind)
         found = index.search(vectors[:1], 1, rerank=lambda _: pytest.fail("asked"))
-        assert list(found[1][0]) == [100]
+        assert list(found[1][0]) == [ids[0]]
 
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw"])
@@ -177,6 +179,17 @@ def test_k_of_all_faces_looks_at_every_list(
     _, found = FaceIndex.load(built / kind).search(queries[:2], len(ids) + 1)
     for row in found:
         np.testing.assert_array_equal(np.sort(row), np.sort(ids))
+
+
+def test_ivfpq_ranks_again_when_k_is_far_beyond_the_end(
+    built: Path, faces: tuple[Ids, Vectors, Vectors]
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / "ivfpq")
+    similarities, found = index.search(queries[:1], 10**12, fetching(ids, vectors))
+    expected, expected_ids = brute(queries[:1], ids, vectors, len(ids))
+    np.testing.assert_array_equal(np.sort(found[0]), np.sort(expected_ids[0]))
+    np.testing.assert_allclose(similarities[0], expected[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw"])
@@ -230,7 +243,7 @@ def test_one_query_finds_what_many_find(
 ) -> None:
     ids, vectors, queries = faces
     if part is not None:
-        monkeypatch.setattr(index, "SCANNED_BYTES", part)
+        monkeypatch.setattr(index_exact, "SCANNED_BYTES", part)
     faces_by_id = fetching(ids, vectors)
     searched = FaceIndex.load(built / kind, mmap=mmap)
     similarities, found = searched.search(queries, 10, faces_by_id)

@@ -1,0 +1,78 @@
+"""An exact index inside FAISS: vectors in a row, each with an id, all of them looked at."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import faiss as _faiss
+import numpy as np
+from numpy.typing import NDArray
+
+faiss: Any = _faiss
+Ids = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+# Vectors that one thread reads in a millisecond.
+SCANNED_BYTES = 16 << 20
+
+
+def empty(dimension: int) -> Any:
+    """One without faces."""
+    return faiss.IndexIDMap(faiss.IndexFlatIP(dimension))
+
+
+def reserve(index: Any, count: int) -> None:
+    """Make room for so many faces at once: FAISS's arrays double as they grow, by copying."""
+    vectors = faiss.downcast_index(index.index)
+    make_room(vectors.codes, count * vectors.code_size)
+    make_room(index.id_map, count)
+
+
+def make_room(array: Any, size: int) -> None:
+    """The same for one of FAISS's arrays, which has nothing in it yet."""
+    array.resize(size)
+    array.resize(0)  # keeps what it has
+
+
+def labels(index: Any) -> Ids:
+    """The ids inside an index of FAISS, to be read and written in place."""
+    ids: Ids = faiss.rev_swig_ptr(index.id_map.data(), index.ntotal)
+    return ids
+
+
+def scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
+    """Similarities (1, k) and ids (1, k) of the k most similar to one query (1, d); −1 for NaN.
+
+    All cores share the work. It takes half as long as FAISS's own search, which is a product of
+    matrices, quick where they have many rows.
+    """
+    count, size = index.ntotal, 4 * index.d
+    similarities = np.empty(count, dtype=np.float32)
+    query = np.ascontiguousarray(query, dtype=np.float32)  # as FAISS's own wrapper sees to
+    asked, start = faiss.swig_ptr(query), int(faiss.downcast_index(index.index).get_xb())
+
+    def scan(first: int, end: int) -> None:  # other threads go on meanwhile
+        into = faiss.swig_ptr(similarities[first:end])
+        vectors = faiss.cast_integer_to_float_ptr(start + first * size)
+        faiss.fvec_inner_products_ny(into, asked, vectors, index.d, end - first)
+
+    parts = min(faiss.omp_get_max_threads(), 1 + count * size // SCANNED_BYTES)
+    ends = [count * part // parts for part in range(parts + 1)]
+    others = [_scanners().submit(scan, *part) for part in pairwise(ends[1:])]
+    scan(0, ends[1])
+    for other in others:
+        other.result()
+    best = np.argpartition(similarities, -wanted)[-wanted:]
+    best = best[np.argsort(-similarities[best])]
+    similarities, ids = similarities[best], labels(index)[best]
+    ids[np.isnan(similarities)] = -1
+    return similarities[None], ids[None]
+
+
+@cache
+def _scanners() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "scan")
