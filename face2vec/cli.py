@@ -242,6 +242,7 @@ def index_command(
     passed over, so the same command goes on where it was stopped.
     """
     from face2vec.engine import Face2Vec
+    from face2vec.photos import MAX_PIXELS
 
     with Face2Vec(
         gallery,
@@ -250,7 +251,7 @@ def index_command(
         runtime=runtime,
         threads=threads,
         index=kind,
-        **({} if max_pixels is None else {"max_pixels": max_pixels}),
+        max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
     ) as engine:
         summary = engine.add(*photos, progress=not quiet)
     if unreadable_to is not None:

@@ -50,6 +50,9 @@ class Face2Vec(UpgradeEngine):
         runtime: "auto", "onnxruntime", "openvino" or "cuda".
         threads: processor threads to use; None for all cores.
         index: kind of index: "auto", "exact", "hnsw", "ivf" or "ivfpq".
+        hold_index: keep the index in this process's memory, for many searches among many
+            faces. Otherwise it is left in its file, where it opens at once and is shared
+            with other processes.
         max_pixels: photos with more pixels are not decoded.
 
     Raises:

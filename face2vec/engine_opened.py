@@ -54,12 +54,14 @@ class OpenedGallery:
         runtime: str = "auto",
         threads: int | None = None,
         index: str = "auto",
+        hold_index: bool = False,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._folder = None if gallery is None else Path(gallery).absolute()
         self._wanted_model = model
         self._wanted_detector = detector
         self._wanted_index = index
+        self._hold_index = hold_index
         self._runtime_wish = runtime
         self._threads = threads
         self._max_pixels = max_pixels
@@ -237,7 +239,7 @@ class OpenedGallery:
     def _index_of(self, gallery: Gallery) -> GalleryIndex:
         with self._lock:
             if self._index is None:
-                self._index = GalleryIndex(gallery, self._wanted_index)
+                self._index = GalleryIndex(gallery, self._wanted_index, self._hold_index)
             return self._index
 
     def _load_model(self) -> LoadedModel:

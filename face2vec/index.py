@@ -7,7 +7,9 @@ instead.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,7 +44,7 @@ class FaceIndex:
         kind: ``"exact"``; ``"hnsw"`` or ``"ivf"`` (exact similarities, not all faces are
             looked at); or ``"ivfpq"`` (compressed).
         dimension: length of an embedding.
-        mapped: whether the vectors are left in the file, which then cannot be changed.
+        fixed: whether it is as its file is, and cannot be added to or removed from.
         state: state of a gallery whose faces these are.
     """
 
@@ -52,7 +54,8 @@ class FaceIndex:
             index_lists.by_all_cores(index)
         self._dead = 0
         self._plan: tuple[int, int, Any] | None = None  # of the last search, see there
-        self.mapped = False
+        self._held: NDArray[np.uint8] | None = None  # memory that FAISS's arrays are views of
+        self.fixed = False
         self.kind = kind
         self.dimension: int = index.d
         self.state = State()
@@ -190,7 +193,7 @@ class FaceIndex:
         index_file.write(Path(path), put, about)
 
     @classmethod
-    def load(cls, path: str | Path, mmap: bool = False) -> FaceIndex:
+    def load(cls, path: str | Path, mmap: bool = False, hold: bool = False) -> FaceIndex:
         """The index in a file.
 
         Args:
@@ -200,19 +203,26 @@ class FaceIndex:
                 added to or removed from. Only the size of the file and its two ends
                 are then checked, for to check all of it would be to read all of it.
                 A file whose name is not text is read instead.
+            hold: keep the file's bytes in memory as they are, in large pages where the
+                system has them: a large index is searched faster, for fewer pages have
+                to be looked up, but it cannot be added to or removed from.
 
         Raises:
             FileNotFoundError: it is not there.
             IndexDamagedError: it is not whole, or not an index of face2vec.
         """
         path = Path(path)
-        mmap = mmap and _is_text(path)  # FAISS opens it by name
+        mmap = mmap and not hold and _is_text(path)  # FAISS opens it by name
         with path.open("rb") as stream:
             # FAISS can end the whole process over bytes that it did not write, so
             # these are known to be right before it sees them.
             about = index_file.checked(stream, path, whole=not mmap)
             try:
-                if mmap:
+                held = _bytes_of(stream) if hold else None
+                if held is not None:
+                    reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(held), held.nbytes)
+                    index = faiss.read_index(reader)
+                elif mmap:
                     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
                 else:
                     stream.seek(0)
@@ -220,7 +230,8 @@ class FaceIndex:
             except (RuntimeError, TypeError, MemoryError) as error:
                 raise index_file.damaged(path, f"FAISS cannot read it ({error})") from error
         self = cls(index, about.kind)
-        self.mapped = mmap
+        self.fixed = mmap or hold
+        self._held = held
         if self.kind == "hnsw":
             self._dead = int((index_exact.labels(index) < 0).sum())
         if (len(self), self.dimension) != (about.count, about.dimension):
@@ -244,8 +255,8 @@ class FaceIndex:
             )
 
     def _to_be_changed(self) -> None:
-        if self.mapped:  # FAISS would end the process
-            raise SettingsError("This index is read from its file; load it without mmap first.")
+        if self.fixed:  # FAISS would end the process
+            raise SettingsError("This index is as its file is; load it without mmap or hold first.")
         self._plan = None
 
 
@@ -267,6 +278,16 @@ def _reranked(
         similarities[row, : len(best)] = exact[best]
         ids[row, : len(best)] = some[best]
     return similarities, ids
+
+
+def _bytes_of(stream: BufferedReader) -> NDArray[np.uint8]:
+    """A whole file; NumPy asks the system for large pages."""
+    content = np.empty(stream.seek(0, os.SEEK_END), np.uint8)
+    stream.seek(0)
+    rest = content.data
+    while rest and (count := stream.readinto(rest)):
+        rest = rest[count:]
+    return content
 
 
 def _is_text(path: Path) -> bool:

@@ -34,11 +34,13 @@ class GalleryIndex:
     Args:
         gallery: what it is derived from.
         wanted: kind of index, or "auto" for what the size of the gallery asks for.
+        hold: keep it in memory, see `FaceIndex.load`; else it is read from its file.
     """
 
-    def __init__(self, gallery: Gallery, wanted: str = "auto") -> None:
+    def __init__(self, gallery: Gallery, wanted: str = "auto", hold: bool = False) -> None:
         self._gallery = gallery
         self._wanted = wanted
+        self._hold = hold
         self._index: FaceIndex | None = None
         self._lock = threading.RLock()
         self._search_ended = threading.Condition(self._lock)
@@ -62,7 +64,7 @@ class GalleryIndex:
             index = self._brought_to(now)
             if index.kind != self._kind(len(index)):
                 index = self._index = self._built(now)
-            if not index.mapped:  # a mapped one is the file itself
+            if not index.fixed:  # one that is is the file itself
                 index.save(self.path)
 
     def rebuild(self) -> None:
@@ -158,12 +160,15 @@ class GalleryIndex:
         from face2vec.index import FaceIndex
 
         try:
-            if index is None:
-                # Mapped, a large index opens at once, and many processes share its memory.
+            if index is None or index.fixed or self._is_written(now):
+                # Mapped, a large index opens at once, and many processes share its memory. It is
+                # opened anew where another process has written it since.
                 index = FaceIndex.load(self.path, mmap=True)
+                if self._hold and self._serves(index, now):
+                    index = FaceIndex.load(self.path, hold=True)
             if self._serves(index, now):
                 return index
-            if index.mapped:
+            if index.fixed:
                 index = FaceIndex.load(self.path)
         except FileNotFoundError:
             return None

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
+import shutil
 import struct
 import sys
 import zlib
@@ -21,6 +23,7 @@ from face2vec.index_file import IndexDamagedError
 from face2vec.index_kind import IVF_FACES_LEAST, KINDS
 
 D = 32
+HOW = ["", "mmap", "hold"]  # a file is loaded
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
@@ -59,6 +62,10 @@ def in_batches(ids: Ids, vectors: Vectors) -> list[tuple[Ids, Vectors]]:
 def fetching(ids: Ids, vectors: Vectors) -> Callable[[Ids], Vectors]:
     rows = {int(i): row for row, i in enumerate(ids)}
     return lambda wanted: vectors[[rows[int(i)] for i in wanted]]
+
+
+def loaded(path: Path, how: str) -> FaceIndex:
+    return FaceIndex.load(path, **({how: True} if how else {}))
 
 
 @pytest.fixture(scope="module")
@@ -232,12 +239,12 @@ def test_a_search_like_the_one_before_sees_what_has_changed(
 
 
 @pytest.mark.parametrize("part", [None, 1000], ids=["one thread", "threads"])
-@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("how", HOW)
 def test_one_query_finds_what_many_find(
     built: Path,
     faces: tuple[Ids, Vectors, Vectors],
     kind: str,
-    mmap: bool,
+    how: str,
     part: int | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -245,7 +252,7 @@ def test_one_query_finds_what_many_find(
     if part is not None:
         monkeypatch.setattr(index_exact, "SCANNED_BYTES", part)
     faces_by_id = fetching(ids, vectors)
-    searched = FaceIndex.load(built / kind, mmap=mmap)
+    searched = loaded(built / kind, how)
     similarities, found = searched.search(queries, 10, faces_by_id)
     for row, query in enumerate(queries):
         (alone,), (these,) = searched.search(query[None], 10, faces_by_id)
@@ -453,12 +460,12 @@ def test_build_refuses_too_few_faces_and_unknown_kinds(few: tuple[Ids, Vectors])
 # Files
 
 
-@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("how", HOW)
 def test_load_gives_what_was_saved(
-    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str, mmap: bool
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str, how: str
 ) -> None:
     ids, vectors, queries = faces
-    index = FaceIndex.load(built / kind, mmap=mmap)
+    index = loaded(built / kind, how)
     assert (index.kind, index.dimension, len(index)) == (kind, D, len(ids))
     assert index.state == State("the gallery", len(ids), 5)
     similarities, found = index.search(queries, 10, rerank=fetching(ids, vectors))
@@ -467,12 +474,31 @@ def test_load_gives_what_was_saved(
     np.testing.assert_allclose([s[0] for s in similarities], expected[:, 0], atol=1e-6)
 
 
-def test_a_mapped_index_cannot_be_changed(built: Path, few: tuple[Ids, Vectors], kind: str) -> None:
-    index = FaceIndex.load(built / kind, mmap=True)
-    with pytest.raises(SettingsError, match="load it without mmap"):
+@pytest.mark.parametrize("how", ["mmap", "hold"])
+def test_an_index_that_is_as_its_file_is_cannot_be_changed(
+    built: Path, few: tuple[Ids, Vectors], kind: str, how: str
+) -> None:
+    index = loaded(built / kind, how)
+    assert index.fixed
+    with pytest.raises(SettingsError, match="load it without mmap or hold"):
         index.add(*few)
-    with pytest.raises(SettingsError, match="load it without mmap"):
+    with pytest.raises(SettingsError, match="load it without mmap or hold"):
         index.remove(few[0])
+
+
+def test_a_held_index_needs_its_file_no_more(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str, tmp_path: Path
+) -> None:
+    ids, vectors, queries = faces
+    path = Path(shutil.copy(built / kind, tmp_path))
+    index = FaceIndex.load(path, hold=True)
+    with path.open("r+b") as stream:
+        stream.write(bytes(path.stat().st_size))
+    gc.collect()
+    faces_by_id = fetching(ids, vectors)
+    held, kept = (one.search(queries, 10, faces_by_id) for one in (index, loaded(built / kind, "")))
+    np.testing.assert_array_equal(held[1], kept[1])
+    np.testing.assert_array_equal(held[0], kept[0])
 
 
 def test_save_replaces_the_file_while_it_is_mapped(
@@ -496,8 +522,8 @@ def test_a_path_that_is_no_text_can_be_saved_and_loaded(
 ) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9")
     FaceIndex.build([few], 40, D, "exact").save(path)
-    for mmap in (False, True):
-        assert list(FaceIndex.load(path, mmap=mmap).search(few[1][:1], 1)[1][0]) == [100]
+    for how in HOW:
+        assert list(loaded(path, how).search(few[1][:1], 1)[1][0]) == [100]
 
 
 def test_load_of_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -519,7 +545,8 @@ def test_save_that_fails_leaves_the_older_file(few: tuple[Ids, Vectors], tmp_pat
         index.save(tmp_path / "nowhere" / "index")
 
 
-def test_any_damaged_byte_is_found(built: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("how", ["", "hold"])
+def test_any_damaged_byte_is_found(built: Path, tmp_path: Path, kind: str, how: str) -> None:
     whole = (built / kind).read_bytes()
     path = tmp_path / "index"
     rng = np.random.default_rng(0)
@@ -529,7 +556,7 @@ def test_any_damaged_byte_is_found(built: Path, tmp_path: Path, kind: str) -> No
         damaged[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
         with pytest.raises(IndexDamagedError, match="build it again from the gallery"):
-            FaceIndex.load(path)
+            loaded(path, how)
 
 
 def test_damage_at_either_end_is_found_in_a_mapped_file(
@@ -545,19 +572,19 @@ def test_damage_at_either_end_is_found_in_a_mapped_file(
             FaceIndex.load(path, mmap=True)
 
 
-@pytest.mark.parametrize("mmap", [False, True])
-def test_a_short_or_foreign_file_is_found(built: Path, tmp_path: Path, mmap: bool) -> None:
+@pytest.mark.parametrize("how", HOW)
+def test_a_short_or_foreign_file_is_found(built: Path, tmp_path: Path, how: str) -> None:
     whole = (built / "exact").read_bytes()
     path = tmp_path / "index"
     sizes = [len(whole) * tenth // 10 for tenth in range(10)] + [1, 15, 16, len(whole) - 1]
     for content in [whole[:size] for size in sizes] + [b"x" * 5000, whole + b"x", whole[1:]]:
         path.write_bytes(content)
         with pytest.raises(IndexDamagedError):
-            FaceIndex.load(path, mmap=mmap)
+            loaded(path, how)
 
 
-@pytest.mark.parametrize("mmap", [False, True])
-def test_what_faiss_cannot_read_is_said_so(tmp_path: Path, mmap: bool) -> None:
+@pytest.mark.parametrize("how", HOW)
+def test_what_faiss_cannot_read_is_said_so(tmp_path: Path, how: str) -> None:
     """Even under check sums that are right."""
     content = b"no index" * 100
     about = {
@@ -568,4 +595,4 @@ def test_what_faiss_cannot_read_is_said_so(tmp_path: Path, mmap: bool) -> None:
     footer = struct.pack("<II8s", len(words), zlib.crc32(words), b"F2VINDEX")
     (tmp_path / "index").write_bytes(content + words + footer)
     with pytest.raises(IndexDamagedError, match="FAISS cannot read it"):
-        FaceIndex.load(tmp_path / "index", mmap=mmap)
+        loaded(tmp_path / "index", how)

@@ -70,9 +70,10 @@ def gallery(folder: Path) -> Iterator[Gallery]:
 QUERY = embedding("query")
 
 
+@pytest.mark.parametrize("hold", [False, True], ids=["", "held"])
 @pytest.mark.parametrize("kind", ["exact", "hnsw"])
-def test_an_index_follows_the_gallery(gallery: Gallery, kind: str) -> None:
-    index = GalleryIndex(gallery, kind)
+def test_an_index_follows_the_gallery(gallery: Gallery, kind: str, hold: bool) -> None:
+    index = GalleryIndex(gallery, kind, hold)
     for change in (
         lambda: None,
         lambda: gallery.record([entry("new.jpg"), entry("newer.jpg")]),
@@ -106,8 +107,30 @@ def test_an_index_newer_than_the_snapshot_is_taken_from_its_file(
         GalleryIndex(gallery).save()
         with Gallery.open(folder) as again, GalleryIndex(again).at(old) as ready:
             assert ready.state == gallery.state()
-            assert ready.mapped
+            assert ready.fixed
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("hold", [False, True], ids=["", "held"])
+def test_an_index_that_another_process_wrote_is_taken_from_its_file(
+    gallery: Gallery, folder: Path, hold: bool
+) -> None:
+    """And not brought up to it here, whether it was searched before or not."""
+    GalleryIndex(gallery).save()
+    with Gallery.open(folder) as again:
+        index = GalleryIndex(again, hold=hold)
+        for lagging in (False, True, True):
+            with again.snapshot() as now:
+                assert found(index, now, QUERY) == truth(gallery, QUERY)
+                with index.at(now) as ready:
+                    assert ready.state == gallery.state()
+                    assert (ready.fixed, ready._held is not None) == (True, hold)
+            record(gallery, entry(f"new {gallery.counts().photos}.jpg"))
+            if lagging:  # the gallery is searched before the other process has written its index
+                with again.snapshot() as now, index.at(now) as ready:
+                    assert not ready.fixed
+                record(gallery, entry(f"new {gallery.counts().photos}.jpg"))
+            GalleryIndex(gallery).save()
 
 
 def restored(folder: Path, backup: Path) -> None:
