@@ -757,6 +757,22 @@ def test_kind_of_index_asked_for_is_taken(kind: str, folder: Path, family: Face2
         assert answers(engine) == answers(family)
 
 
+def test_index_held_in_memory_follows_what_is_added(
+    tiny_model: Path, photos: Path, faces_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "gallery"
+    with open_engine(folder, tiny_model) as writer:
+        writer.add(photos / "hopper.jpg")
+        with open_engine(folder, hold_index=True) as holder:
+            assert answers(holder) == answers(writer)
+            writer.add(faces_folder / "both.jpg")
+            assert answers(holder) == answers(writer)
+            assert len(answers(holder)[0]) == 3
+            holder.remove(photos / "hopper.jpg")
+            assert answers(holder) == answers(writer)
+            assert len(answers(holder)[0]) == 2
+
+
 # --- one gallery, one model -----------------------------------------------------------------
 
 
