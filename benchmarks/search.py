@@ -191,9 +191,9 @@ def timed(engine, faiss_alone, queries: np.ndarray, others: np.ndarray, rounds: 
     index = index_of(engine)
     slow = len(index) >= 1_000_000 and index.kind == "exact"
     for search in (ours, faiss_alone):
-        for start in range(0, 0 if slow else len(others), 100):
+        for start in range(0, 100 if slow else len(others), 100):
             search(others[start : start + 100])
-    turns, batch_turns = (40, 3) if slow else (1000, 10)
+    turns, batch_turns = (40, 5) if slow else (1000, 10)
     single = [in_pairs(ours, faiss_alone, queries, 1, turns) for _ in range(rounds)]
     batches = [in_pairs(ours, faiss_alone, queries, 100, batch_turns) for _ in range(rounds)]
     reading = [

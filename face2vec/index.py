@@ -264,15 +264,13 @@ def _reranked(
     queries: Vectors, proposed: Ids, embeddings_of: Callable[[Ids], Vectors], k: int
 ) -> tuple[Vectors, Ids]:
     """The k best of what was proposed, by exact similarity; −1 where there are fewer."""
-    known = np.unique(proposed)
-    known = known[np.searchsorted(known, 0) :]
-    embeddings = np.asarray(embeddings_of(known), dtype=np.float32)
     shape = len(queries), min(k, proposed.shape[1])
     similarities = np.full(shape, -1, dtype=np.float32)
     ids = np.full(shape, -1, dtype=np.int64)
+    # Query by query: the embeddings of one fit into the processor's cache, those of many do not.
     for row, (query, some) in enumerate(zip(queries, proposed, strict=True)):
         some = np.sort(some[some >= 0])
-        exact = embeddings[np.searchsorted(known, some)] @ query
+        exact = embeddings_of(some) @ query
         order = np.argsort(-exact, kind="stable")
         best = order[~np.isnan(exact[order])][:k]
         similarities[row, : len(best)] = exact[best]
