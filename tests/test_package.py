@@ -39,6 +39,8 @@ ORDER = (
     ("gallery",),
     ("building", "index_kind", "results"),
     ("index_file",),
+    ("index_exact", "index_lists"),
+    ("index_graph",),
     ("index",),
     ("indexing",),
     ("people", "people.clustering", "people.forgetting", "people.pages", "people.recognition"),
