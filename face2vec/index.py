@@ -210,6 +210,7 @@ class FaceIndex:
         Raises:
             FileNotFoundError: it is not there.
             IndexDamagedError: it is not whole, or not an index of face2vec.
+            SettingsError: there is no room in memory to hold it.
         """
         path = Path(path)
         mmap = mmap and not hold and _is_text(path)  # FAISS opens it by name
@@ -217,8 +218,8 @@ class FaceIndex:
             # FAISS can end the whole process over bytes that it did not write, so
             # these are known to be right before it sees them.
             about = index_file.checked(stream, path, whole=not mmap)
+            held = _bytes_of(stream, path) if hold else None
             try:
-                held = _bytes_of(stream) if hold else None
                 if held is not None:
                     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(held), held.nbytes)
                     index = faiss.read_index(reader)
@@ -278,9 +279,16 @@ def _reranked(
     return similarities, ids
 
 
-def _bytes_of(stream: BufferedReader) -> NDArray[np.uint8]:
+def _bytes_of(stream: BufferedReader, path: Path) -> NDArray[np.uint8]:
     """A whole file; NumPy asks the system for large pages."""
-    content = np.empty(stream.seek(0, os.SEEK_END), np.uint8)
+    size = stream.seek(0, os.SEEK_END)
+    try:
+        content = np.empty(size, np.uint8)
+    except MemoryError as error:
+        raise SettingsError(
+            f"There is no room in memory for the {size:,} bytes of the index {path}. Leave it in "
+            "its file: open the gallery without hold_index."
+        ) from error
     stream.seek(0)
     rest = content.data
     while rest and (count := stream.readinto(rest)):

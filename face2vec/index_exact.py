@@ -47,8 +47,8 @@ def labels(index: Any) -> Ids:
 def scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
     """Similarities (1, k) and ids (1, k) of the k most similar to one query (1, d); −1 for NaN.
 
-    All cores share the work. It takes half as long as FAISS's own search, which is a product of
-    matrices, quick where they have many rows.
+    All cores share the work. It takes little more than half as long as FAISS's own search, which
+    is a product of matrices, quick where they have many rows.
     """
     count, size = index.ntotal, 4 * index.d
     similarities = np.empty(count, dtype=np.float32)

@@ -474,6 +474,20 @@ def test_load_gives_what_was_saved(
     np.testing.assert_allclose([s[0] for s in similarities], expected[:, 0], atol=1e-6)
 
 
+def test_an_index_that_memory_has_no_room_for_is_not_called_damaged(
+    few: tuple[Ids, Vectors], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise MemoryError
+
+    path = tmp_path / "index"
+    FaceIndex.build([few], 40, D, "exact").save(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", no_room)
+        with pytest.raises(SettingsError, match=r"no room .* bytes of the index .* hold_index"):
+            FaceIndex.load(path, hold=True)
+
+
 @pytest.mark.parametrize("how", ["mmap", "hold"])
 def test_an_index_that_is_as_its_file_is_cannot_be_changed(
     built: Path, few: tuple[Ids, Vectors], kind: str, how: str
