@@ -7,25 +7,19 @@ instead.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from face2vec import index_exact, index_file, index_graph, index_lists
 from face2vec.errors import SettingsError
 from face2vec.gallery import State
+from face2vec.index_exact import Ids, Vectors, faiss
 from face2vec.index_kind import IVF_FACES_LEAST, KINDS
 from face2vec.index_lists import Batches
-
-faiss: Any = _faiss  # its own type hints lack half of what it has
-Ids = NDArray[np.int64]
-Vectors = NDArray[np.float32]
 
 # Compressed similarities only propose: of this many times k the exact ones choose. Of the ten
 # nearest among 18,990 faces of real people (256 numbers) 5: 0.935, 10: 0.983, 20: 0.997.
@@ -234,7 +228,7 @@ class FaceIndex:
         self.fixed = mmap or hold
         self._held = held
         if self.kind == "hnsw":
-            self._dead = int((index_exact.labels(index) < 0).sum())
+            self._dead = index_graph.count_dead(index)
         if (len(self), self.dimension) != (about.count, about.dimension):
             raise index_file.damaged(path, f"it says {about.count} faces and has {len(self)}")
         self.state = about.state
@@ -279,21 +273,16 @@ def _reranked(
     return similarities, ids
 
 
-def _bytes_of(stream: BufferedReader, path: Path) -> NDArray[np.uint8]:
+def _bytes_of(stream: BinaryIO, path: Path) -> NDArray[np.uint8]:
     """A whole file; NumPy asks the system for large pages."""
-    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
     try:
-        content = np.empty(size, np.uint8)
+        return np.fromfile(stream, np.uint8)
     except MemoryError as error:
         raise SettingsError(
-            f"There is no room in memory for the {size:,} bytes of the index {path}. Leave it in "
-            "its file: open the gallery without hold_index."
+            f"There is no room in memory for the {path.stat().st_size:,} bytes of the index "
+            f"{path}. Leave it in its file: open the gallery without hold_index."
         ) from error
-    stream.seek(0)
-    rest = content.data
-    while rest and (count := stream.readinto(rest)):
-        rest = rest[count:]
-    return content
 
 
 def _is_text(path: Path) -> bool:

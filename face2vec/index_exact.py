@@ -12,7 +12,7 @@ import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-faiss: Any = _faiss
+faiss: Any = _faiss  # its own type hints lack half of what it has
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 

@@ -9,16 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import faiss as _faiss
 import numpy as np
-from numpy.typing import NDArray
 
-from face2vec.index_exact import labels, make_room
+from face2vec.index_exact import Ids, Vectors, faiss, labels, make_room
 from face2vec.index_kind import HNSW_LINKS
-
-faiss: Any = _faiss
-Ids = NDArray[np.int64]
-Vectors = NDArray[np.float32]
 
 NOBODY = -1
 # Recall of the ten nearest among 100,000 faces of 512 numbers, of which those of one person
@@ -68,6 +62,11 @@ def bury(index: Any, ids: Ids) -> Ids:
     dead = np.flatnonzero(np.isin(known, ids))
     known[dead] = NOBODY
     return dead
+
+
+def count_dead(index: Any) -> int:
+    """How many nodes are of faces that were removed."""
+    return int((labels(index) < 0).sum())
 
 
 def overwrite(index: Any, dead: Ids, nearest: Callable[[Vectors], list[Ids]]) -> None:

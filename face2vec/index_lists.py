@@ -9,15 +9,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import faiss as _faiss
 import numpy as np
-from numpy.typing import NDArray
 
+from face2vec.index_exact import Ids, Vectors, faiss
 from face2vec.index_kind import EXAMPLES_A_CENTROID
 
-faiss: Any = _faiss
-Ids = NDArray[np.int64]
-Vectors = NDArray[np.float32]
 Batches = Iterable[tuple[Ids, Vectors]]
 
 # Recall of the ten nearest among 100,000 faces of 512 numbers, of which those of one person

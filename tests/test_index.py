@@ -483,7 +483,7 @@ def test_an_index_that_memory_has_no_room_for_is_not_called_damaged(
     path = tmp_path / "index"
     FaceIndex.build([few], 40, D, "exact").save(path)
     with monkeypatch.context() as patch:
-        patch.setattr(np, "empty", no_room)
+        patch.setattr(np, "fromfile", no_room)
         with pytest.raises(SettingsError, match=r"no room .* bytes of the index .* hold_index"):
             FaceIndex.load(path, hold=True)
 
