@@ -38,6 +38,7 @@ OVERLAP = 0.7  # IoU across levels, and after R-Net and O-Net
 RNET_SIDE, ONET_SIDE = 24, 48
 AREA_BLOCK, AREA_PRODUCT = 8, 250_000
 # Patches in one run: what stays in a core's cache, and what keeps a GPU busy.
+PNET_TILE = {"onnxruntime": 80, "cuda": 10_000}
 RNET_BLOCK = {"onnxruntime": 16, "cuda": 512}
 ONET_BLOCK = {"onnxruntime": 4, "cuda": 128}
 
@@ -140,6 +141,7 @@ class Detector:
 
     def __init__(self, settings: DetectorSettings, runtime: Runtime) -> None:
         self.settings = settings
+        self._pnet_tile = PNET_TILE[runtime.name]
         self._rnet_block = RNET_BLOCK[runtime.name]
         self._onet_block = ONET_BLOCK[runtime.name]
         self._pnet = runtime.load(pnet_graph())
@@ -185,8 +187,8 @@ class Detector:
         smallest = self.settings.smallest_face(width, height)
         levels = []
         for scale in _scales((height, width), smallest, self.settings.scale_factor):
-            odds, offsets = self._pnet.run({"pixels": area_level(planes[0], scale)[None]})
-            boxes, scores = _cells(odds[0, 0], offsets[0], self.settings.thresholds[0])
+            odds, offsets = _in_tiles(self._pnet, planes[0], scale, self._pnet_tile)
+            boxes, scores = _cells(odds, offsets, self.settings.thresholds[0])
             keep = suppress(boxes, scores, LEVEL_OVERLAP)
             levels.append((boxes[keep] / np.float32(scale), scores[keep]))
         if not levels:
@@ -250,27 +252,36 @@ def _patches(cutter: Network, image: Array, boxes: Array, side: int) -> Array:
     return patches
 
 
-def area_level(planes: Array, scale: float) -> Array:
+def area_level(planes: Array, scale: float, rows: slice | None = None) -> Array:
     """An image at a smaller scale, each pixel the exact mean of the area that it covers.
 
     Args:
         planes: float32 (3, height, width).
         scale: pixels of the result for one of the image, above 0.
+        rows: which rows of the result are wanted, from a multiple of ``AREA_BLOCK`` on; all.
 
     Returns:
-        float32 (3, ⌊height · scale⌋, ⌊width · scale⌋).
+        float32 (3, ⌊height · scale⌋, ⌊width · scale⌋), or of these rows those wanted.
     """
-    _, rows, columns = planes.shape
-    height, width = int(rows * scale), int(columns * scale)
-    band = np.empty((3, height, columns), np.float32)
-    for to, of, share in _shares(rows, height):
-        for part in _parts(columns, share.size):
-            np.matmul(share.T, planes[:, of, part], out=band[:, to, part])
-    level = np.empty((3, height, width), np.float32)
+    height, width = _level_size(planes, scale)
+    rows = rows or slice(0, height)
+    columns = planes.shape[2]
+    band = np.empty((3, rows.stop - rows.start, columns), np.float32)
+    for to, of, share in _shares(planes.shape[1], height):
+        if rows.start <= to.start < rows.stop:
+            here = slice(to.start - rows.start, min(to.stop, rows.stop) - rows.start)
+            for part in _parts(columns, share.size):
+                mine = share[:, : here.stop - here.start].T
+                np.matmul(mine, planes[:, of, part], out=band[:, here, part])
+    level = np.empty((3, band.shape[1], width), np.float32)
     for to, of, share in _shares(columns, width):
-        for part in _parts(height, share.size):
+        for part in _parts(band.shape[1], share.size):
             np.matmul(band[:, part, of], share, out=level[:, part, to])
     return level
+
+
+def _level_size(planes: Array, scale: float) -> tuple[int, int]:
+    return int(planes.shape[1] * scale), int(planes.shape[2] * scale)
 
 
 @lru_cache(maxsize=1024)
@@ -322,6 +333,39 @@ def _probability(odds: Array) -> Array:
     one = np.float32(1)
     probability: Array = one / (one + np.exp(-np.maximum(odds, np.float32(-80))))
     return probability
+
+
+def _in_tiles(network: Network, planes: Array, scale: float, tile: int) -> tuple[Array, Array]:
+    """Run P-Net over one level of the pyramid in tiles of at most so many cells a side.
+
+    Returns:
+        odds (rows, columns) and offsets (rows, columns, 4) of the level's cells, each computed
+        from the pixels that it sees, so that the tiles do not show.
+    """
+    height, width = _level_size(planes, scale)
+    rows, columns = (-(-(side - CELL) // STRIDE) + 1 for side in (height, width))
+    odds = np.empty((rows, columns), np.float32)
+    offsets = np.empty((rows, columns, 4), np.float32)
+    for down in _tiles(rows, tile):
+        strip = area_level(planes, scale, _seen(down, height))[None]
+        for across in _tiles(columns, tile):
+            there, moved = network.run({"pixels": strip[..., _seen(across, width)]})
+            odds[down, across], offsets[down, across] = there[0, 0], moved[0]
+    return odds, offsets
+
+
+def _tiles(count: int, most: int) -> Iterator[slice]:
+    """``count`` cells in as few parts of at most ``most`` as there can be, nearly equal."""
+    parts = -(-count // most)
+    # A part begins where `area_level` begins a block.
+    step = AREA_BLOCK // STRIDE * -(-count * STRIDE // (parts * AREA_BLOCK))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
+def _seen(cells: slice, side: int) -> slice:
+    """The pixels of a level's ``side`` that these cells see; of an odd last one what there is."""
+    return slice(STRIDE * cells.start, min(side, STRIDE * (cells.stop - 1) + CELL))
 
 
 def _cells(odds: Array, offsets: Array, threshold: float) -> tuple[Array, Array]:

@@ -35,6 +35,7 @@ Weights = list[NDArray[np.float32]]
 OPSET = 17
 PIXEL_MEAN = 127.5
 PIXEL_SCALE = 128.0
+CHANNEL_BLOCK = 16  # of the widest processors
 
 _SHAPES: dict[str, list[tuple[int, ...]]] = {
     "pnet": [
@@ -113,12 +114,51 @@ class _Chain:
         return self.then("Conv", kernel.transpose(3, 2, 0, 1), bias, after=after)
 
     def prelu(self, slope: NDArray[np.float32]) -> str:
-        # relu(y) + slope · (y − relu(y)): ONNX Runtime's own PRelu takes three times as long.
-        value = self.last
-        positive = self.then("Relu")
-        self.add("Sub", value, positive)
+        """PReLU of the last node, with no slope above 1: the larger of y and slope · y."""
+        assert slope.max() <= 1
+        value = self.last  # ONNX Runtime's own PRelu takes three times as long
         scaled = self.then("Mul", slope.reshape(-1, 1, 1) if slope.ndim == 3 else slope)
-        return self.add("Add", positive, scaled)
+        return self.add("Max", value, scaled)
+
+    def convolve_and_pool(
+        self,
+        weights: Sequence[NDArray[np.float32]],
+        slope: NDArray[np.float32],
+        side: int,
+        *,
+        ceil: bool,
+    ) -> NDArray[np.float32]:
+        """Convolution, PReLU and `pool`, with the PReLU after the pooling, on fewer values.
+
+        The largest PReLU of a window's values is that of the largest value, where the slope is
+        not negative, and otherwise the larger one of the largest and of the smallest value's. The
+        smallest value comes from a second channel with the convolution's negative.
+
+        Returns:
+            +1 or −1 by channel: what the channels are multiplied with. PReLU with a slope above
+            1 is the smaller, not the larger of y and slope · y, so its negative is given.
+        """
+        channels = np.arange(slope.size)
+        falling = channels[slope.ravel() < 0]
+        # Whole blocks of channels, which ONNX Runtime pools without another layout; the
+        # convolution fills its last block anyhow.
+        spare = -(len(channels) + len(falling)) % CHANNEL_BLOCK
+        self.convolve([
+            np.pad(np.concatenate([of, -of[..., falling]], axis=-1),
+                   [(0, 0)] * (of.ndim - 1) + [(0, spare)])
+            for of in weights
+        ])  # fmt: skip
+        pooled = self.pool(side, ceil=ceil)
+        lowest = channels.copy()
+        lowest[falling] = len(channels) + np.arange(len(falling))
+        sign = np.where(slope.ravel() > 1, np.float32(-1), np.float32(1))
+        self.then("Gather", lowest, after=pooled, axis=1)
+        scaled = self.then("Mul", (np.abs(slope.ravel()) * sign).reshape(-1, 1, 1))
+        self.then("Gather", channels, after=pooled, axis=1)
+        if (sign < 0).any():
+            self.then("Mul", sign.reshape(-1, 1, 1))
+        self.add("Max", self.last, scaled)
+        return sign
 
     def add(self, kind: str, left: str, right: str) -> str:
         """A node that reads two earlier ones."""
@@ -176,10 +216,8 @@ def pnet_graph() -> bytes:
     """The proposal network: fully convolutional, a cell of 12 pixels at a stride of 2."""
     w = read_weights("pnet")
     chain = _Chain("pixels")
-    chain.convolve(_takes_pixels(w[0:2]))
-    chain.prelu(w[2])
-    chain.pool(2, ceil=True)
-    chain.convolve(w[3:5])
+    sign = chain.convolve_and_pool(_takes_pixels(w[0:2]), w[2], 2, ceil=True)
+    chain.convolve([w[3] * sign[:, None], w[4]])
     chain.prelu(w[5])
     chain.convolve(w[6:8])
     trunk = chain.prelu(w[8])
@@ -192,10 +230,8 @@ def pnet_graph() -> bytes:
 def _patch_convolutions(w: Weights) -> _Chain:
     """The three convolutions with which R-Net and O-Net begin."""
     chain = _Chain("pixels")
-    chain.convolve(_takes_pixels(w[0:2]))
-    chain.prelu(w[2])
-    chain.pool(3, ceil=True)
-    chain.convolve(w[3:5])
+    sign = chain.convolve_and_pool(_takes_pixels(w[0:2]), w[2], 3, ceil=True)
+    chain.convolve([w[3] * sign[:, None], w[4]])
     chain.prelu(w[5])
     chain.pool(3, ceil=False)
     chain.convolve(w[6:8])

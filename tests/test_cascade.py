@@ -13,6 +13,7 @@ from PIL import Image
 
 from face2vec.cascade import (
     ONET_BLOCK,
+    PNET_TILE,
     RNET_BLOCK,
     Detector,
     DetectorSettings,
@@ -99,6 +100,32 @@ def test_area_level_of_random_sizes_and_scales_equals_the_slow_area_average() ->
         level = area_level(planes, scale)
         assert level.shape == (3, int(rows * scale), int(columns * scale))
         np.testing.assert_allclose(level, slow_area(planes, *level.shape[1:]), atol=1e-3)
+
+
+def test_area_level_of_some_rows_gives_those_of_the_whole() -> None:
+    planes = np.random.default_rng(5).uniform(-127.5, 127.5, (3, 333, 217)).astype(np.float32)
+    whole = area_level(planes, 0.6)
+    for rows in (slice(0, 26), slice(16, 199), slice(96, 97), slice(192, 199)):
+        some = area_level(planes, 0.6, rows)
+        assert some.shape == (3, rows.stop - rows.start, 130)
+        np.testing.assert_allclose(some, whole[:, rows], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1024, 600), (423, 301), (341, 199)])
+def test_faces_do_not_show_where_the_tiles_were_cut(
+    images: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    image = np.asarray(Image.fromarray(images["both"]).resize(size))
+    seen = {}
+    for tile in (4, 17, 80, 10_000):
+        monkeypatch.setitem(PNET_TILE, "onnxruntime", tile)
+        seen[tile] = detect(image, thresholds=(0.3, 0.3, 0.3))
+    assert len(seen[10_000]) > 0
+    for faces in seen.values():
+        assert len(faces) == len(seen[10_000])
+        for face, whole in zip(faces, seen[10_000], strict=True):
+            np.testing.assert_allclose(face.box, whole.box, atol=1e-2)
+            np.testing.assert_allclose(face.landmarks, whole.landmarks, atol=1e-2)
 
 
 # --- suppression ----------------------------------------------------------------------------
