@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from face2vec.alignment import cut_faces, cut_known
 from face2vec.cascade import Detector, DetectorSettings
+from face2vec.detector_processes import Detect, DetectorProcesses
 from face2vec.embedder import BATCH, Embedder
 from face2vec.errors import PhotoError
 from face2vec.models import LoadedModel
@@ -112,7 +114,7 @@ class Encoder:
         Raises:
             PhotoError: it has to be read again in full for a small face, and cannot be.
         """
-        cut = self._cut([_Cut(photo)], [photo])[0]
+        cut = self._cut([_Cut(photo)], [photo], self._detector.detect)[0]
         if cut.error is not None:
             raise cut.error
         assert cut.crops is not None
@@ -136,19 +138,20 @@ class Encoder:
         """
         items = iter(items)
         waiting: deque[Future[list[Encoded[Item]]]] = deque()
-        try:
-            while True:
-                # One chunk a worker in hand, and one each behind it.
-                while len(waiting) < 2 * self.runtime.threads and (
-                    chunk := list(islice(items, CHUNK))
-                ):
-                    waiting.append(self._pool.submit(self._encode_chunk, chunk, read, known))
-                if not waiting:
-                    return
-                yield from waiting.popleft().result()
-        finally:
-            # Whoever stops early may close next what `read` and `known` look into.
-            wait([future for future in waiting if not future.cancel()])
+        threads = self.runtime.threads
+        with DetectorProcesses(self.settings, threads, self._detector.detect) as detector:
+            encode = partial(self._encode_chunk, read=read, known=known, detect=detector.detect)
+            try:
+                while True:
+                    # One chunk a worker in hand, and one each behind it.
+                    while len(waiting) < 2 * threads and (chunk := list(islice(items, CHUNK))):
+                        waiting.append(self._pool.submit(encode, chunk))
+                    if not waiting:
+                        return
+                    yield from waiting.popleft().result()
+            finally:
+                # Whoever stops early may close next what `read` and `known` look into.
+                wait([future for future in waiting if not future.cancel()])
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings of crops, spread over the worker threads.
@@ -173,6 +176,7 @@ class Encoder:
         items: list[Item],
         read: Callable[[Item], Photo | None],
         known: Callable[[Item], Sequence[Face]] | None,
+        detect: Detect,
     ) -> list[Encoded[Item]]:
         cuts: list[_Cut[Item]] = []
         together: list[tuple[_Cut[Item], Photo]] = []
@@ -191,9 +195,9 @@ class Encoder:
             except PhotoError as error:
                 cut.error = error
             if sum(photo.image.size for _, photo in together) >= 3 * CHUNK_PIXELS:
-                self._cut_all(together)
+                self._cut_all(together, detect)
                 together = []
-        self._cut_all(together)
+        self._cut_all(together, detect)
         crops = [cut.crops for cut in cuts if cut.crops is not None]
         embeddings = iter(self._embedder(np.concatenate(crops)) if crops else ())
         return [
@@ -207,14 +211,14 @@ class Encoder:
             for cut in cuts
         ]
 
-    def _cut_all(self, together: list[tuple[_Cut[Any], Photo]]) -> None:
+    def _cut_all(self, together: list[tuple[_Cut[Any], Photo]], detect: Detect) -> None:
         if together:
-            self._cut([cut for cut, _ in together], [photo for _, photo in together])
+            self._cut([cut for cut, _ in together], [photo for _, photo in together], detect)
 
-    def _cut(self, cuts: list[_Cut[Any]], photos: list[Photo]) -> list[_Cut[Any]]:
+    def _cut(self, cuts: list[_Cut[Any]], photos: list[Photo], detect: Detect) -> list[_Cut[Any]]:
         """Fill in size, faces and crops of photos that are searched together."""
         model = self.model.description
-        found = self._detector.detect([photo.image for photo in photos])
+        found = detect([photo.image for photo in photos])
         for cut, photo, faces in zip(cuts, photos, found, strict=True):
             cut.width, cut.height = photo.width, photo.height
             try:

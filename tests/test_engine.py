@@ -32,6 +32,7 @@ from face2vec import (
     NoFaceError,
     PhotoError,
     SettingsError,
+    detector_processes,
     open_photo,
 )
 from face2vec.encoder import Encoder
@@ -124,6 +125,27 @@ def uninterrupted(
     assert len(rows["contents"]) == 36
     assert len(rows["faces"]) >= 30
     return rows
+
+
+def test_build_that_detects_in_processes_of_its_own_gives_the_same_rows(
+    many: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    uninterrupted: dict[str, list[tuple[Any, ...]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = []
+    start = detector_processes._start
+    monkeypatch.setattr(detector_processes, "START_AFTER", 0.0)
+    monkeypatch.setattr(
+        detector_processes,
+        "_start",
+        lambda settings: started.append(start(settings)) or started[-1],
+    )
+    with open_engine(tmp_path / "gallery", tiny_model) as engine:
+        engine.add(many)
+        assert [process.poll() is None for process in started] == [False, False]
+    assert dump(tmp_path / "gallery") == uninterrupted
 
 
 def start(mode: str, *arguments: Path | str) -> subprocess.Popen[str]:
