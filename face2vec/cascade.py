@@ -37,10 +37,9 @@ LEVEL_OVERLAP = 0.5  # IoU within one level of the pyramid
 OVERLAP = 0.7  # IoU across levels, and after R-Net and O-Net
 RNET_SIDE, ONET_SIDE = 24, 48
 AREA_BLOCK, AREA_PRODUCT = 8, 250_000
-# Patches in one run: what stays in a core's cache, and what keeps a GPU busy.
-PNET_TILE = {"onnxruntime": 80, "cuda": 10_000}
-RNET_BLOCK = {"onnxruntime": 16, "cuda": 512}
-ONET_BLOCK = {"onnxruntime": 4, "cuda": 128}
+# What stays in a core's cache: cells of P-Net a side in one run, patches in one run.
+PNET_TILE = 80
+RNET_BLOCK, ONET_BLOCK = 16, 4
 
 
 @dataclass(frozen=True)
@@ -141,9 +140,6 @@ class Detector:
 
     def __init__(self, settings: DetectorSettings, runtime: Runtime) -> None:
         self.settings = settings
-        self._pnet_tile = PNET_TILE[runtime.name]
-        self._rnet_block = RNET_BLOCK[runtime.name]
-        self._onet_block = ONET_BLOCK[runtime.name]
         self._pnet = runtime.load(pnet_graph())
         self._rnet = runtime.load(rnet_graph())
         self._onet = runtime.load(onet_graph())
@@ -187,7 +183,7 @@ class Detector:
         smallest = self.settings.smallest_face(width, height)
         levels = []
         for scale in _scales((height, width), smallest, self.settings.scale_factor):
-            odds, offsets = _in_tiles(self._pnet, planes[0], scale, self._pnet_tile)
+            odds, offsets = _in_tiles(self._pnet, planes[0], scale)
             boxes, scores = _cells(odds, offsets, self.settings.thresholds[0])
             keep = suppress(boxes, scores, LEVEL_OVERLAP)
             levels.append((boxes[keep] / np.float32(scale), scores[keep]))
@@ -201,7 +197,7 @@ class Detector:
 
     def _refine(self, candidates: _Candidates, planes: list[Array]) -> _Candidates:
         patches = self._cut(candidates, planes, RNET_SIDE)
-        odds, offsets = _in_blocks(self._rnet, patches, self._rnet_block, 1, 4)
+        odds, offsets = _in_blocks(self._rnet, patches, RNET_BLOCK, 1, 4)
         scores = _probability(odds[:, 0])
         refined = _Candidates(
             _regressed(candidates.boxes, offsets), scores, candidates.owners
@@ -211,7 +207,7 @@ class Detector:
 
     def _decide(self, candidates: _Candidates, planes: list[Array]) -> _Candidates:
         patches = self._cut(candidates, planes, ONET_SIDE)
-        odds, offsets, points = _in_blocks(self._onet, patches, self._onet_block, 1, 4, 10)
+        odds, offsets, points = _in_blocks(self._onet, patches, ONET_BLOCK, 1, 4, 10)
         scores = _probability(odds[:, 0])
         boxes = candidates.boxes
         # The weights count a box's pixels inclusively and from one.
@@ -335,8 +331,8 @@ def _probability(odds: Array) -> Array:
     return probability
 
 
-def _in_tiles(network: Network, planes: Array, scale: float, tile: int) -> tuple[Array, Array]:
-    """Run P-Net over one level of the pyramid in tiles of at most so many cells a side.
+def _in_tiles(network: Network, planes: Array, scale: float) -> tuple[Array, Array]:
+    """Run P-Net over one level of the pyramid in tiles of at most `PNET_TILE` cells a side.
 
     Returns:
         odds (rows, columns) and offsets (rows, columns, 4) of the level's cells, each computed
@@ -346,17 +342,17 @@ def _in_tiles(network: Network, planes: Array, scale: float, tile: int) -> tuple
     rows, columns = (-(-(side - CELL) // STRIDE) + 1 for side in (height, width))
     odds = np.empty((rows, columns), np.float32)
     offsets = np.empty((rows, columns, 4), np.float32)
-    for down in _tiles(rows, tile):
+    for down in _tiles(rows):
         strip = area_level(planes, scale, _seen(down, height))[None]
-        for across in _tiles(columns, tile):
+        for across in _tiles(columns):
             there, moved = network.run({"pixels": strip[..., _seen(across, width)]})
             odds[down, across], offsets[down, across] = there[0, 0], moved[0]
     return odds, offsets
 
 
-def _tiles(count: int, most: int) -> Iterator[slice]:
-    """``count`` cells in as few parts of at most ``most`` as there can be, nearly equal."""
-    parts = -(-count // most)
+def _tiles(count: int) -> Iterator[slice]:
+    """So many cells in as few parts of at most `PNET_TILE` as there can be, nearly equal."""
+    parts = -(-count // PNET_TILE)
     # A part begins where `area_level` begins a block.
     step = AREA_BLOCK // STRIDE * -(-count * STRIDE // (parts * AREA_BLOCK))
     for start in range(0, count, step):

@@ -23,11 +23,14 @@ class Embedder:
 
     Attributes:
         description: how it wants its crops and what it gives.
+        whole_batches: whether each run is of `BATCH` crops, the last one padded. cuDNN
+            prepares for another size for up to a second, each time the size changes.
     """
 
     def __init__(self, model: LoadedModel, runtime: Runtime) -> None:
         self.description = model.description
         self._network = runtime.load(model.path, few_sizes=True)
+        self.whole_batches = runtime.name == "cuda"
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings of crops.
@@ -43,7 +46,8 @@ class Embedder:
         """
         model = self.description
         embeddings = np.empty((len(crops), model.dimension), np.float32)
-        for part in _powers_of_two(len(crops)):
+        parts = _whole_batches if self.whole_batches else _powers_of_two
+        for part in parts(len(crops)):
             total = self._run(crops[part])
             if model.mirror:
                 total = total + self._run(crops[part][:, :, ::-1])
@@ -60,14 +64,22 @@ class Embedder:
     def _run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         model = self.description
         pixels = standardize(crops, model)
+        if self.whole_batches:
+            spare = BATCH - len(crops)
+            pixels = np.pad(pixels, [(0, spare), *[(0, 0)] * (pixels.ndim - 1)])
         outputs = self._network.run({self._network.input_name: pixels})
         shape = outputs[0].shape
-        if shape[:1] != (len(crops),) or outputs[0].size != len(crops) * model.dimension:
+        if shape[:1] != (len(pixels),) or outputs[0].size != len(pixels) * model.dimension:
             raise ModelError(
                 f"model {model.key!r} gave embeddings of shape {shape} for input of shape "
-                f"{pixels.shape}, its description says ({len(crops)}, {model.dimension})"
+                f"{pixels.shape}, its description says ({len(pixels)}, {model.dimension})"
             )
-        return outputs[0].reshape(len(crops), model.dimension)
+        return outputs[0].reshape(len(pixels), model.dimension)[: len(crops)]
+
+
+def _whole_batches(count: int) -> Iterator[slice]:
+    for start in range(0, count, BATCH):
+        yield slice(start, min(start + BATCH, count))
 
 
 def _powers_of_two(count: int) -> Iterator[slice]:

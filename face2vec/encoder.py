@@ -165,7 +165,9 @@ class Encoder:
         Raises:
             ModelError: the network does not give what its description says.
         """
-        step = min(BATCH, max(1, -(-len(crops) // self.runtime.threads)))
+        step = BATCH
+        if not self._embedder.whole_batches:
+            step = min(BATCH, max(1, -(-len(crops) // self.runtime.threads)))
         parts = [crops[start : start + step] for start in range(0, len(crops), step)]
         if len(parts) < 2:
             return self._embedder(crops)

@@ -11,9 +11,9 @@ import pytest
 from helpers import needs, overlap
 from PIL import Image
 
+from face2vec import cascade
 from face2vec.cascade import (
     ONET_BLOCK,
-    PNET_TILE,
     RNET_BLOCK,
     Detector,
     DetectorSettings,
@@ -118,7 +118,7 @@ def test_faces_do_not_show_where_the_tiles_were_cut(
     image = np.asarray(Image.fromarray(images["both"]).resize(size))
     seen = {}
     for tile in (4, 17, 80, 10_000):
-        monkeypatch.setitem(PNET_TILE, "onnxruntime", tile)
+        monkeypatch.setattr(cascade, "PNET_TILE", tile)
         seen[tile] = detect(image, thresholds=(0.3, 0.3, 0.3))
     assert len(seen[10_000]) > 0
     for faces in seen.values():
@@ -302,7 +302,7 @@ def test_later_networks_only_ever_see_whole_blocks(
         monkeypatch.setattr(network, "run", run)
     detector.detect([images["mosaic"], images["astronaut"]])
     detector.detect([images["hopper"]])
-    assert seen == {(RNET_BLOCK["onnxruntime"], 3, 24, 24), (ONET_BLOCK["onnxruntime"], 3, 48, 48)}
+    assert seen == {(RNET_BLOCK, 3, 24, 24), (ONET_BLOCK, 3, 48, 48)}
 
 
 def test_faces_are_the_same_bits_from_many_threads(

@@ -150,6 +150,21 @@ def test_embed_of_many_is_that_of_each_in_order(number: int, encoder: Encoder) -
         np.testing.assert_array_equal(together[row], encoder.embed(crops[row : row + 1])[0])
 
 
+@pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, 2 * BATCH + 5])
+def test_embed_in_whole_batches_gives_the_same(
+    tiny_model: Path, encoder: Encoder, count: int
+) -> None:
+    crops = random_crops(count)
+    seen = []
+    whole = make(tiny_model)
+    whole._embedder.whole_batches = True  # as on CUDA
+    run = whole._embedder._network.run
+    whole._embedder._network.run = lambda inputs: seen.append(inputs["crops"].shape) or run(inputs)  # type: ignore[method-assign,func-returns-value]
+    np.testing.assert_allclose(whole.embed(crops), encoder.embed(crops), atol=1e-6)
+    assert seen == [(BATCH, 3, 112, 112)] * -(-count // BATCH)
+    whole.close()
+
+
 def test_embed_of_no_crops_is_empty(encoder: Encoder) -> None:
     assert encoder.embed(random_crops(0)).shape == (0, 64)
 
