@@ -272,12 +272,24 @@ class _OpenVinoNetwork:
                 f"{_name(graph)} cannot be loaded by OpenVINO: {_line(error)}"
             ) from error
         self.input_name = str(self._compiled.input(0).get_any_name())
+        self._takes = {
+            name: value.get_partial_shape()
+            for value in self._compiled.inputs
+            for name in value.get_names()
+        }
         self._mine = threading.local()
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        from openvino import PartialShape
+
         if not hasattr(self._mine, "request"):
             self._mine.request = self._compiled.create_infer_request()
         try:
+            # OpenVINO would refuse it, too, but the next network that is run in its thread can
+            # then end the process with a segmentation fault (seen with openvino 2026.4.1).
+            for name, array in inputs.items():
+                if not self._takes[name].compatible(PartialShape(array.shape)):
+                    raise RuntimeError(f"{name} must be of shape {self._takes[name]}")
             results = self._mine.request.infer(dict(inputs))
         except RuntimeError as error:
             raise _cannot_take(inputs, error) from error
