@@ -2,8 +2,9 @@
 
     python benchmarks/cores.py FOLDER
 
-Each measurement is a process of its own, with as many photos a thread. The second column detects
-in threads alone, as a build does in its first second and in a program that Python is frozen into.
+Each measurement is a process of its own, with as many photos a thread. The second column extracts
+faces in threads alone, as a build does in its first second and a program into which Python is
+frozen.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ ALONE, PROCESSES = "threads", "processes"
 
 
 def rate(photos: list[Path], model: str, threads: int, way: str) -> float:
-    from face2vec import Face2Vec, detector_processes
+    from face2vec import Face2Vec, extraction_processes
 
     if way == ALONE:
-        detector_processes.START_AFTER = float("inf")
+        extraction_processes.START_AFTER = float("inf")
     with tempfile.TemporaryDirectory() as folder:
         links = Path(folder) / "list.txt"
         links.write_text("\n".join(map(str, photos)), encoding="utf-8")

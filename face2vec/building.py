@@ -18,16 +18,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from face2vec.encoder import Encoded, Encoder
 from face2vec.errors import PhotoError
 from face2vec.gallery import INDEXED, NO_FACE, UNREADABLE, Entry, Gallery
 from face2vec.photo_bytes import TOO_MANY_PIXELS, read_photo_bytes
 from face2vec.photo_finding import FoundPhoto
-
-if TYPE_CHECKING:
-    from face2vec.records import Photo
+from face2vec.records import Unopened
 
 log = logging.getLogger("face2vec")
 
@@ -157,16 +155,12 @@ class Build:
             else:
                 yield _Task(photo, *here)
 
-    def _read(self, task: _Task) -> Photo | None:
+    def _read(self, task: _Task) -> Unopened | None:
         data = read_photo_bytes(task.found.full)
         task.sha256 = hashlib.sha256(data).digest()
         task.known = self.gallery.content_of(task.sha256) is not None
         task.forgotten = self.gallery.is_forgotten(task.sha256)
-        return (
-            None
-            if task.known or task.forgotten
-            else self.encoder().read(data, str(task.found.full))
-        )
+        return None if task.known or task.forgotten else Unopened(data, str(task.found.full))
 
     def _enter(self, encoded: Encoded[_Task]) -> None:
         """Turn what became of a photo into a row of the batch."""

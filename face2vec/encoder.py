@@ -8,33 +8,33 @@ went in, and no more of them are in memory than the workers have in hand.
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.alignment import cut_faces, cut_known
-from face2vec.cascade import Detector, DetectorSettings
-from face2vec.detector_processes import Detect, DetectorProcesses
+from face2vec.cascade import DetectorSettings
 from face2vec.embedder import BATCH, Embedder
 from face2vec.errors import PhotoError
+from face2vec.extraction import Extract, Extracted, Extractor, Wanted
+from face2vec.extraction_processes import ExtractorProcesses
 from face2vec.models import LoadedModel
-from face2vec.photos import MAX_PIXELS, PhotoLike, open_photo
-from face2vec.records import Face, Photo, model_digest
-from face2vec.runtime import Runtime, detector_runtime
+from face2vec.photos import MAX_PIXELS, PhotoLike
+from face2vec.records import Face, Photo, Unopened, model_digest
+from face2vec.runtime import Runtime
 
 log = logging.getLogger("face2vec")
 
 Item = TypeVar("Item")
 
 CHUNK = 8  # photos that one worker takes at a time
-CHUNK_PIXELS = 4_000_000  # decoded pixels whose faces are searched together
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,6 @@ class Encoded(Generic[Item]):
     faces: tuple[Face, ...] = ()
     width: int = 0
     height: int = 0
-    error: PhotoError | None = None
-
-
-@dataclass(eq=False)
-class _Cut(Generic[Item]):
-    """A photo whose faces are cut out and not yet embedded."""
-
-    item: Item
-    width: int = 0
-    height: int = 0
-    faces: list[Face] = field(default_factory=list)
-    crops: NDArray[np.uint8] | None = None
     error: PhotoError | None = None
 
 
@@ -88,8 +76,7 @@ class Encoder:
         self.model = model
         self.settings = settings
         self.runtime = runtime
-        self.max_pixels = max_pixels
-        self._detector = Detector(settings, detector_runtime(runtime))
+        self._extractor = Extractor(settings, model.description, max_pixels)
         self._embedder = Embedder(model, runtime)
         self._digest = model_digest(model.as_fingerprint())
         self._pool = ThreadPoolExecutor(runtime.threads, thread_name_prefix="face2vec")
@@ -104,9 +91,19 @@ class Encoder:
         Raises:
             PhotoError: it cannot be read.
         """
-        return open_photo(
-            photo, name=name, max_side=self.settings.searched_side(), max_pixels=self.max_pixels
-        )
+        return self._extractor.open(photo, name)
+
+    def unopened(self, photo: PhotoLike | Photo) -> Photo | Unopened:
+        """A photo as `stream` takes it best: opened only if it is no file and not bytes.
+
+        Raises:
+            PhotoError: it had to be opened, and cannot be.
+        """
+        if isinstance(photo, str | bytes):
+            return Unopened(photo)
+        if isinstance(photo, os.PathLike):
+            return Unopened(os.fsdecode(photo))
+        return photo if isinstance(photo, Photo) else self.read(photo)
 
     def encode(self, photo: Photo) -> list[Face]:
         """Faces of one photo with their embeddings, most confident first.
@@ -114,33 +111,34 @@ class Encoder:
         Raises:
             PhotoError: it has to be read again in full for a small face, and cannot be.
         """
-        cut = self._cut([_Cut(photo)], [photo], self._detector.detect)[0]
-        if cut.error is not None:
-            raise cut.error
-        assert cut.crops is not None
-        return self._embedded(cut.faces, self.embed(cut.crops))
+        (done,) = self._extractor.extract([Wanted(photo)])
+        if done.error is not None:
+            raise done.error
+        assert done.crops is not None
+        return self._embedded(done.faces, self.embed(done.crops))
 
     def stream(
         self,
         items: Iterable[Item],
-        read: Callable[[Item], Photo | None],
+        read: Callable[[Item], Photo | Unopened | None],
         known: Callable[[Item], Sequence[Face]] | None = None,
     ) -> Iterator[Encoded[Item]]:
         """Encode many photos, one `Encoded` an item, in order.
 
         Args:
             items: anything; taken as workers become free.
-            read: opens an item; called in a worker. None stands for one that
-                is not to be encoded and comes out without faces. A `PhotoError`
-                becomes that item's error, any other exception is raised here.
+            read: gives an item's photo; called in a worker thread. One that it does not open
+                is opened where its faces are extracted, which is quicker. None stands for one
+                that is not to be encoded and comes out without faces. A `PhotoError` becomes
+                that item's error, any other exception is raised here.
             known: gives the faces of an item, in pixels of the full photo, where they are
                 not to be searched for; they come out in that order.
         """
         items = iter(items)
         waiting: deque[Future[list[Encoded[Item]]]] = deque()
         threads = self.runtime.threads
-        with DetectorProcesses(self.settings, threads, self._detector.detect) as detector:
-            encode = partial(self._encode_chunk, read=read, known=known, detect=detector.detect)
+        with ExtractorProcesses(self._extractor, threads) as extractor:
+            encode = partial(self._encode_chunk, read=read, known=known, extract=extractor.extract)
             try:
                 while True:
                     # One chunk a worker in hand, and one each behind it.
@@ -176,58 +174,35 @@ class Encoder:
     def _encode_chunk(
         self,
         items: list[Item],
-        read: Callable[[Item], Photo | None],
+        read: Callable[[Item], Photo | Unopened | None],
         known: Callable[[Item], Sequence[Face]] | None,
-        detect: Detect,
+        extract: Extract,
     ) -> list[Encoded[Item]]:
-        cuts: list[_Cut[Item]] = []
-        together: list[tuple[_Cut[Item], Photo]] = []
-        for item in items:
-            cut = _Cut(item)
-            cuts.append(cut)
+        extracted = [Extracted()] * len(items)
+        wanted: dict[int, Wanted] = {}
+        for place, item in enumerate(items):
             try:
-                if (photo := read(item)) is None:
-                    continue
-                if known is None:
-                    together.append((cut, photo))
-                else:
-                    cut.width, cut.height = photo.width, photo.height
-                    model = self.model.description
-                    cut.faces, cut.crops = cut_known(photo, known(item), model)
+                photo = read(item)
             except PhotoError as error:
-                cut.error = error
-            if sum(photo.image.size for _, photo in together) >= 3 * CHUNK_PIXELS:
-                self._cut_all(together, detect)
-                together = []
-        self._cut_all(together, detect)
-        crops = [cut.crops for cut in cuts if cut.crops is not None]
+                extracted[place] = Extracted(error=error)
+                continue
+            if photo is not None:
+                wanted[place] = Wanted(photo, None if known is None else known(item))
+        if wanted:
+            for place, done in zip(wanted, extract(list(wanted.values())), strict=True):
+                extracted[place] = done
+        crops = [done.crops for done in extracted if done.crops is not None]
         embeddings = iter(self._embedder(np.concatenate(crops)) if crops else ())
         return [
             Encoded(
-                cut.item,
-                tuple(self._embedded(cut.faces, embeddings)),
-                cut.width,
-                cut.height,
-                cut.error,
+                item,
+                tuple(self._embedded(done.faces, embeddings)),
+                done.width,
+                done.height,
+                done.error,
             )
-            for cut in cuts
+            for item, done in zip(items, extracted, strict=True)
         ]
-
-    def _cut_all(self, together: list[tuple[_Cut[Any], Photo]], detect: Detect) -> None:
-        if together:
-            self._cut([cut for cut, _ in together], [photo for _, photo in together], detect)
-
-    def _cut(self, cuts: list[_Cut[Any]], photos: list[Photo], detect: Detect) -> list[_Cut[Any]]:
-        """Fill in size, faces and crops of photos that are searched together."""
-        model = self.model.description
-        found = detect([photo.image for photo in photos])
-        for cut, photo, faces in zip(cuts, photos, found, strict=True):
-            cut.width, cut.height = photo.width, photo.height
-            try:
-                cut.faces, cut.crops = cut_faces(photo, faces, model)
-            except PhotoError as error:  # it was read once, but not a second time at full size
-                cut.faces, cut.crops, cut.error = [], None, error
-        return cuts
 
     def _embedded(self, faces: list[Face], embeddings: Iterable[NDArray[np.float32]]) -> list[Face]:
         """Faces with the next embeddings; takes as many as there are faces."""

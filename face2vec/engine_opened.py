@@ -145,7 +145,7 @@ class OpenedGallery:
             on_error: called with each photo that cannot be read, which then
                 gives an empty list; without it the error is raised in its place.
         """
-        for encoded in self.encoder.stream(photos, self._open):
+        for encoded in self.encoder.stream(photos, self.encoder.unopened):
             if encoded.error is not None:
                 if on_error is None:
                     raise encoded.error

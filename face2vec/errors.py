@@ -61,6 +61,9 @@ class PhotoError(Face2VecError):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type[PhotoError], tuple[str, str, str]]:
+        return type(self), (self.photo, self.reason, self.detail)
+
 
 class NoFaceError(Face2VecError):
     """A call that needs a face got a photo in which none was found."""

@@ -73,6 +73,19 @@ class Photo:
 
 
 @dataclass(frozen=True, eq=False)
+class Unopened:
+    """A photo to be opened by who extracts its faces, which may be another process.
+
+    Attributes:
+        source: its path, or its bytes.
+        name: what to call it, as for `open_photo`.
+    """
+
+    source: str | bytes = field(repr=False)
+    name: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Face:
     """One detected face in one photo.
 

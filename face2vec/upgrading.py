@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,7 @@ from face2vec.gallery_upgrade import NewEmbeddings, Remade, abandon
 from face2vec.indexing import GalleryIndex
 from face2vec.mapping import EmbeddingMap, MapFigures, learn_map
 from face2vec.photo_bytes import read_photo_bytes
-
-if TYPE_CHECKING:
-    from face2vec.records import Photo
+from face2vec.records import Unopened
 
 log = logging.getLogger("face2vec")
 
@@ -147,7 +145,7 @@ class Remaking:
                 known = now.known_photos(contents[start : start + PAGE])
             yield from known
 
-    def _read(self, photo: KnownPhoto) -> Photo:
+    def _read(self, photo: KnownPhoto) -> Unopened:
         last: PhotoError | None = None
         for name in photo.photos:
             try:
@@ -156,7 +154,7 @@ class Remaking:
                 last = error
                 continue
             if hashlib.sha256(data).digest() == photo.sha256:
-                return self.encoder.read(data, name)
+                return Unopened(data, name)
             last = PhotoError(name, CHANGED)
         assert last is not None
         raise last

@@ -248,7 +248,7 @@ def test_stream_is_the_same_bits_however_the_photos_are_grouped(
 def test_stream_of_photos_too_large_to_be_searched_together(
     encoder: Encoder, faces_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("face2vec.encoder.CHUNK_PIXELS", 700_000)
+    monkeypatch.setattr("face2vec.extraction.CHUNK_PIXELS", 700_000)
     paths = [faces_folder / name for name in ("both.jpg", "hopper.jpg", "astronaut.jpg")] * 2
     for one in encoder.stream(paths, encoder.read):
         assert values(one.faces) == values(encoder.encode(encoder.read(one.item)))

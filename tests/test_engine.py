@@ -32,7 +32,7 @@ from face2vec import (
     NoFaceError,
     PhotoError,
     SettingsError,
-    detector_processes,
+    extraction_processes,
     open_photo,
 )
 from face2vec.encoder import Encoder
@@ -127,7 +127,7 @@ def uninterrupted(
     return rows
 
 
-def test_build_that_detects_in_processes_of_its_own_gives_the_same_rows(
+def test_build_that_extracts_in_processes_of_its_own_gives_the_same_rows(
     many: Path,
     tiny_model: Path,
     tmp_path: Path,
@@ -135,12 +135,12 @@ def test_build_that_detects_in_processes_of_its_own_gives_the_same_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started = []
-    start = detector_processes._start
-    monkeypatch.setattr(detector_processes, "START_AFTER", 0.0)
+    start = extraction_processes._start
+    monkeypatch.setattr(extraction_processes, "START_AFTER", 0.0)
     monkeypatch.setattr(
-        detector_processes,
+        extraction_processes,
         "_start",
-        lambda settings: started.append(start(settings)) or started[-1],
+        lambda extractor: started.append(start(extractor)) or started[-1],
     )
     with open_engine(tmp_path / "gallery", tiny_model) as engine:
         engine.add(many)

@@ -30,6 +30,8 @@ ORDER = (
     ("models.store",),
     ("models",),
     ("alignment", "embedder"),
+    ("extraction",),
+    ("extraction_processes",),
     ("encoder",),
     ("gallery_file", "gallery_rows"),
     ("gallery_check", "gallery_people"),

@@ -15,7 +15,7 @@ from face2vec.errors import PhotoError, SettingsError
 from face2vec.evaluation.sets import named_photos
 from face2vec.gallery_file import FILE
 from face2vec.lab.portraits import Portrait, portrait_of
-from face2vec.records import Face, nearest_to
+from face2vec.records import Face, Unopened, nearest_to
 
 Item = TypeVar("Item")
 
@@ -112,7 +112,7 @@ def sitters_in(
     drawn = _drawn(of_person, people, photos, seed)
     asked = [(photo, person) for person, some in drawn.items() for photo in some]
     found: list[tuple[Path, Face, str]] = []
-    encoded = engine.encoder.stream(asked, lambda one: engine.encoder.read(str(one[0])))
+    encoded = engine.encoder.stream(asked, lambda one: Unopened(str(one[0])))
     for one in encoded:
         face = nearest_to(one.faces, one.width / 2, one.height / 2)
         if face is not None:

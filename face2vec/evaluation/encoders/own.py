@@ -41,7 +41,7 @@ class OwnEncoder:
 
     def encode(self, photos: Iterable[PhotoLike]) -> Iterator[EncodedPhoto]:
         """See `PhotoEncoder.encode`; many photos are on their way at once."""
-        for encoded in self._encoder.stream(photos, self._encoder.read):
+        for encoded in self._encoder.stream(photos, self._encoder.unopened):
             faces = tuple(
                 EncodedFace(face.box, face.embedding)
                 for face in encoded.faces

@@ -1,4 +1,4 @@
-"""The cascade in processes of its own, for streams of many photos.
+"""The extraction of faces in processes of its own, for streams of many photos.
 
 Between its networks the cascade is many short steps of Python, and of those a process does one
 at a time: threads that detect mostly wait for each other.
@@ -14,46 +14,39 @@ import struct
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from queue import SimpleQueue
+from time import monotonic
 from typing import IO, Any
 
-import numpy as np
-
-from face2vec.cascade import Detector, DetectorSettings, ImageArray
-from face2vec.records import Face
-from face2vec.runtime import Runtime
+from face2vec.extraction import Extracted, Extractor, Wanted
 
 log = logging.getLogger("face2vec")
 
-Detect = Callable[[Sequence[ImageArray]], list[list[Face]]]
-
 # A stream that has gone on so long will mostly go on long enough to make up for the third of a
-# second and the 85 MiB that a process costs.
+# second and the 95 MiB that a process costs.
 START_AFTER = 1.0  # seconds
 
 _LENGTH = struct.Struct("<Q")
 _SERVE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from face2vec.detector_processes import serve; serve(json.loads(sys.argv[2]))"
+    "from face2vec.extraction_processes import serve; serve()"
 )
 
 
-class DetectorProcesses:
-    """Detects for the threads of one stream: at first in them, then in a process for each.
+class ExtractorProcesses:
+    """Extracts for the threads of one stream: at first in them, then in a process for each.
 
     The faces are the same, bit for bit. The processes end with the ``with`` block, and with the
     process that started them, however that ends. Photos go to them through pipes and nowhere else.
 
     Args:
-        settings: what counts as a face.
-        threads: how many threads will detect at once; one stays without a process.
-        here: what detects in this process: at first, and instead of a process that has died.
+        here: what extracts in this process: at first, and instead of a process that has died.
+        threads: how many threads will extract at once; one stays without a process.
     """
 
-    def __init__(self, settings: DetectorSettings, threads: int, here: Detect) -> None:
-        self._settings = settings
+    def __init__(self, here: Extractor, threads: int) -> None:
         self._here = here
         self._wanted = threads if threads > 1 and _can_start() else 0
         self._since: float | None = None
@@ -61,7 +54,7 @@ class DetectorProcesses:
         self._idle: SimpleQueue[subprocess.Popen[bytes] | None] = SimpleQueue()
         self._starting = threading.Lock()
 
-    def __enter__(self) -> DetectorProcesses:
+    def __enter__(self) -> ExtractorProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,56 +63,55 @@ class DetectorProcesses:
         for process in self._processes:
             process.communicate()
 
-    def detect(self, images: Sequence[ImageArray]) -> list[list[Face]]:
-        """As `face2vec.cascade.Detector.detect`."""
+    def extract(self, wanted: Sequence[Wanted]) -> list[Extracted]:
+        """As `Extractor.extract`."""
         self._start_when_due()
         if not self._processes:
-            return self._here(images)
+            return self._here.extract(wanted)
         process = self._idle.get()
         if process is None:  # in the place of one that has died
             self._idle.put(None)
-            return self._here(images)
-        alive = None
+            return self._here.extract(wanted)
+        answer: list[Extracted] | Exception | None = None
         try:
-            found = _ask(process, images)
-            alive = process
+            answer = _ask(process, wanted)
         except (EOFError, OSError):
             status = process.wait()
-            log.warning("a detection process has died (exit status %s); going on without", status)
-            found = self._here(images)
+            log.warning("an extraction process has died (exit status %s); going on without", status)
         finally:
-            self._idle.put(alive)
-        return found
+            self._idle.put(process if answer is not None else None)
+        if answer is None:
+            return self._here.extract(wanted)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _start_when_due(self) -> None:
         with self._starting:
-            now = time.monotonic()
+            now = monotonic()
             self._since = self._since or now
             if not self._wanted or now < self._since + START_AFTER:
                 return
             try:
                 while len(self._processes) < self._wanted:
-                    self._processes.append(_start(self._settings))
+                    self._processes.append(_start(self._here))
                     self._idle.put(self._processes[-1])
             except OSError as error:
-                log.warning("no more detection processes than %d: %s", len(self._processes), error)
+                log.warning("no more extraction processes than %d: %s", len(self._processes), error)
             self._wanted = 0
 
 
-def serve(settings: dict[str, Any]) -> None:
-    """Answer what comes on stdin until it ends: what a detection process does."""
+def serve() -> None:
+    """Answer what comes on stdin until it ends: what an extraction process does."""
     asked, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
-    detector = Detector(DetectorSettings(**settings), Runtime("onnxruntime"))
     try:
+        extractor = Extractor(*_receive(asked))
         while True:
-            images = [
-                np.frombuffer(_exactly(asked, int(np.prod(shape))), np.uint8).reshape(shape)
-                for shape in _receive(asked)
-            ]
+            wanted = _receive(asked)
             try:
-                _send(answers, detector.detect(images))
-            except (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError) as error:
+                _send(answers, extractor.extract(wanted))
+            except Exception as error:  # whatever it is, who asked has to raise it
                 _send(answers, error)
     except (EOFError, OSError):
         os._exit(0)  # who asked has ended; nobody would read what Python says of the pipe
@@ -130,10 +122,9 @@ def _can_start() -> bool:
     return bool(sys.executable) and not getattr(sys, "frozen", False)
 
 
-def _start(settings: DetectorSettings) -> subprocess.Popen[bytes]:
-    paths = [os.fspath(path) for path in sys.path]
-    return subprocess.Popen(
-        [sys.executable, "-c", _SERVE, json.dumps(paths), json.dumps(settings.to_dict())],
+def _start(extractor: Extractor) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVE, json.dumps([os.fspath(path) for path in sys.path])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
@@ -141,23 +132,24 @@ def _start(settings: DetectorSettings) -> subprocess.Popen[bytes]:
         start_new_session=True,
         creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )
+    assert process.stdin is not None
+    with suppress(OSError):  # it has died already, as the first who asks will find
+        _send(process.stdin, (extractor.settings, extractor.model, extractor.max_pixels))
+    return process
 
 
-def _ask(process: subprocess.Popen[bytes], images: Sequence[ImageArray]) -> list[list[Face]]:
+def _ask(process: subprocess.Popen[bytes], wanted: Sequence[Wanted]) -> list[Extracted] | Exception:
     assert process.stdin is not None
     assert process.stdout is not None
-    _send(process.stdin, [image.shape for image in images], *images)
-    answer: list[list[Face]] | Exception = _receive(process.stdout)
-    if isinstance(answer, Exception):
-        raise answer
+    _send(process.stdin, wanted)
+    answer: list[Extracted] | Exception = _receive(process.stdout)
     return answer
 
 
-def _send(stream: IO[bytes], what: Any, *arrays: ImageArray) -> None:
+def _send(stream: IO[bytes], what: Any) -> None:
     message = pickle.dumps(what)
-    stream.write(_LENGTH.pack(len(message)) + message)
-    for array in arrays:
-        stream.write(np.ascontiguousarray(array).data)
+    stream.write(_LENGTH.pack(len(message)))
+    stream.write(message)
     stream.flush()
 
 
