@@ -225,3 +225,17 @@ def test_peak_memory_is_the_process_s_own() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert measuring.peak_memory() > len(hold)
     assert 10_000_000 < int(done.stdout) < len(hold)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_children_memory_is_that_of_the_processes_that_were_started() -> None:
+    before = measuring.children_memory()
+    code = "hold = bytes(range(256)) * 200_000; print(len(hold), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        held = int(child.stdout.readline())
+        assert held < measuring.children_memory() - before < held + 100e6
+        child.communicate("\n")
+    assert measuring.children_memory() == before

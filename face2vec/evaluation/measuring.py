@@ -15,7 +15,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,8 @@ class Measured:
             the encoder has it; median over blocks of photos.
         faces_per_second: the embedding network with its standardisation alone, `BATCH` crops at
             once; median.
-        peak_bytes: most memory that the process had, with Python and the packages; None where the
-            system does not tell.
+        peak_bytes: most memory that the process had, with Python and the packages, and on Linux
+            with the processes that it started; None where the system does not tell.
         failures: photos that could not be read or on which the encoder failed.
         found: the face nearest the centre of each photo that has one.
     """
@@ -119,10 +119,13 @@ def _measure(folder: Path, encoder: PhotoEncoder, job: dict[str, Any]) -> None:
     photos = job["photos"]
     rows, faces, failures = [], [], []
     times = [time.perf_counter()]
+    beside, looked = 0, times[0]
     bar = tqdm(encoder.encode(map(Path, photos)), encoder.name, len(photos), unit="photo",
                disable=not job["progress"], dynamic_ncols=True)  # fmt: skip
     for row, photo in enumerate(bar):
         times.append(time.perf_counter())
+        if times[-1] > looked + 0.5:
+            beside, looked = max(beside, children_memory()), times[-1]
         if photo.failure:
             failures.append(photo.failure)
         if (face := photo.centre_face) is not None:
@@ -139,7 +142,7 @@ def _measure(folder: Path, encoder: PhotoEncoder, job: dict[str, Any]) -> None:
         "runs_on": encoder.runs_on,
         "photos_per_second": median_rate(times),
         "faces_per_second": _embedding_rate(encoder),
-        "peak_bytes": peak_memory(),
+        "peak_bytes": None if (own := peak_memory()) is None else own + beside,
         "failures": len(failures),
     }
     (folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
@@ -193,6 +196,24 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def children_memory() -> int:
+    """Bytes of memory that the processes which this one has started take now; 0 if not on Linux.
+
+    What several processes share counts for each in its share.
+    """
+    total = 0
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # a thread or a process that has ended meanwhile
+            for child in listed.read_text(encoding="utf-8").split():
+                sizes = Path(f"/proc/{child}/smaps_rollup").read_text(encoding="utf-8")
+                total += sum(
+                    int(line.split()[1]) * 1024
+                    for line in sizes.splitlines()
+                    if line.startswith("Pss:")
+                )
+    return total
 
 
 def _main(folder: Path) -> int:
