@@ -217,6 +217,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="keep galleries and indexes in this folder")
     parser.add_argument("--build-only", action="store_true", help="build what --keep lacks")
     given = parser.parse_args()
+    from face2vec.index import PQ_PROPOSED
+
     quality: list[list[str]] = []
     speed: list[list[str]] = []
     for count in given.sizes:
@@ -235,7 +237,7 @@ def main() -> None:
             "Medians. FAISS returns numbers; face2vec reads each match's photo, box and landmarks "
             "from the gallery, too, and makes the objects when they are first looked at: the last "
             "column is what it takes then to look at all 1,000 matches of 100 queries. `ivfpq` in "
-            "FAISS is asked for the 100 candidates that face2vec ranks again by the stored "
+            f"FAISS is asked for the {10 * PQ_PROPOSED} candidates that face2vec ranks again by the stored "
             "embeddings. In memory: face2vec with `hold_index=True`, FAISS by `read_index`.",
         )
     )  # fmt: skip
