@@ -17,8 +17,11 @@ from face2vec.index_kind import EXACT_BYTES, IVF_FACES_LEAST, available_memory, 
         (100_000, 512, 8, "auto", "exact"),
         (100_001, 512, 8, "auto", "hnsw"),
         (400_000, 128, 8, "auto", "exact"),
-        (1_000_000, 512, 8, "auto", "hnsw"),
-        (2_000_000, 512, 8, "auto", "ivfpq"),
+        (200_000, 512, 8, "auto", "hnsw"),
+        (200_000, 512, 0.8, "auto", "ivfpq"),
+        (200_001, 512, 8, "auto", "ivfpq"),
+        (800_000, 128, 2, "auto", "hnsw"),
+        (800_000, 128, 1, "auto", "ivfpq"),
         (100_000_000, 512, 64, "auto", "ivfpq"),
         (1_000_000, 512, 8, "exact", "exact"),
         (10, 512, 8, "hnsw", "hnsw"),
@@ -28,8 +31,8 @@ from face2vec.index_kind import EXACT_BYTES, IVF_FACES_LEAST, available_memory, 
         (IVF_FACES_LEAST, 512, 8, "ivf", "ivf"),
     ],
 )
-def test_choose_kind(count: int, dimension: int, gib: int, wanted: str, expected: str) -> None:
-    assert choose_kind(count, dimension, gib << 30, wanted) == expected
+def test_choose_kind(count: int, dimension: int, gib: float, wanted: str, expected: str) -> None:
+    assert choose_kind(count, dimension, int(gib * 2**30), wanted) == expected
 
 
 def test_choose_kind_never_chooses_what_cannot_be_built() -> None:
