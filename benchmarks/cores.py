@@ -3,7 +3,7 @@
     python benchmarks/cores.py FOLDER
 
 Each measurement is a process of its own, with as many photos a thread. The second column extracts
-faces in threads alone, as a build does in its first second and a program into which Python is
+faces in threads alone, as a build does in its first seconds and a program into which Python is
 frozen.
 """
 
@@ -89,7 +89,7 @@ def main() -> None:
              "times threads alone"],
             rows,
         ),
-        "python benchmarks/cores.py LFW_FOLDER",
+        f"python benchmarks/cores.py LFW_FOLDER --photos {given.photos} --rounds {given.rounds}",
         PACKAGES,
     )  # fmt: skip
 

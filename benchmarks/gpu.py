@@ -101,7 +101,8 @@ def main() -> None:
              "processor", "CUDA", "times"],
             rows,
         ),
-        f"python benchmarks/gpu.py LFW_FOLDER {' '.join(Path(m).name for m in given.models)}",
+        f"python benchmarks/gpu.py LFW_FOLDER {' '.join(Path(m).name for m in given.models)} "
+        f"--photos {given.photos} --crops {given.crops} --rounds {given.rounds}",
         PACKAGES,
     )  # fmt: skip
 

@@ -24,9 +24,10 @@ from face2vec.extraction import Extracted, Extractor, Wanted
 
 log = logging.getLogger("face2vec")
 
-# A stream that has gone on so long will mostly go on long enough to make up for the third of a
-# second and the 95 MiB that a process costs.
-START_AFTER = 1.0  # seconds
+# A stream that has gone on so long will mostly go on long enough to make up for the second or
+# less and the 95 MiB that a process costs. The more threads there are, the more of their time
+# they wait for each other.
+START_AFTER = 8.0  # seconds, divided by the number of threads
 
 _LENGTH = struct.Struct("<Q")
 _SERVE = (
@@ -90,7 +91,7 @@ class ExtractorProcesses:
         with self._starting:
             now = monotonic()
             self._since = self._since or now
-            if not self._wanted or now < self._since + START_AFTER:
+            if not self._wanted or now < self._since + START_AFTER / self._wanted:
                 return
             try:
                 while len(self._processes) < self._wanted:

@@ -30,8 +30,8 @@ def choose_kind(count: int, dimension: int, memory_bytes: int, wanted: str = "au
 
     ``exact`` while the vectors take up to ``EXACT_BYTES``; above that ``hnsw`` up to
     ``GRAPH_BYTES``, if it takes no more than half of the memory; above that ``ivfpq``.
-    Another kind can be asked for, but ``ivf`` and ``ivfpq`` learn from the faces and are ``exact`` while there
-    are fewer than ``IVF_FACES_LEAST``.
+    Another kind can be asked for, but ``ivf`` and ``ivfpq`` learn from the faces and are
+    ``exact`` while there are fewer than ``IVF_FACES_LEAST``.
 
     Args:
         count: number of faces.

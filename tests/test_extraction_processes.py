@@ -116,11 +116,11 @@ def test_processes_start_when_a_stream_has_gone_on_for_a_while(
     monkeypatch.setattr(extraction_processes, "monotonic", lambda: now)
     with ExtractorProcesses(extractor, 2) as processes:
         now += 1000  # that nobody extracted is no work
-        for passed in (0.0, 0.4, 0.4):
+        for passed in (0.0, 1.9, 1.9):
             now += passed
             processes.extract(wanted[:1])
             assert living(processes) == []
-        now += 0.4
+        now += 0.3
         processes.extract(wanted[:1])
         pids = living(processes)
         assert len(pids) == 2
