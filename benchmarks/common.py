@@ -15,7 +15,8 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
 QUOTING = tuple(
-    ROOT / page for page in ("README.md", "docs/gpu.md", "docs/models/mini.md", "docs/results/people.md")
+    ROOT / page
+    for page in ("README.md", "docs/gpu.md", "docs/models/mini.md", "docs/results/people.md")
 )
 
 

@@ -237,8 +237,9 @@ def main() -> None:
             "Medians. FAISS returns numbers; face2vec reads each match's photo, box and landmarks "
             "from the gallery, too, and makes the objects when they are first looked at: the last "
             "column is what it takes then to look at all 1,000 matches of 100 queries. "
-            f"FAISS's `ivfpq` gives {10 * PQ_PROPOSED} candidates; face2vec ranks them again by the "
-            "stored embeddings. In memory: face2vec with `hold_index=True`, FAISS by `read_index`.",
+            f"FAISS's `ivfpq` gives {10 * PQ_PROPOSED} candidates, which face2vec ranks again by "
+            "the stored embeddings. In memory: face2vec with `hold_index=True`, FAISS by "
+            "`read_index`.",
         )
     )  # fmt: skip
     command = f"python benchmarks/search.py --sizes {' '.join(map(str, given.sizes))}"
