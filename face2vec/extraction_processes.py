@@ -16,11 +16,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from queue import SimpleQueue
 from time import monotonic
 from typing import IO, Any
 
 from face2vec.extraction import Extracted, Extractor, Wanted
+from face2vec.records import Unopened
 
 log = logging.getLogger("face2vec")
 
@@ -69,15 +71,19 @@ class ExtractorProcesses:
         self._start_when_due()
         if not self._processes:
             return self._here.extract(wanted)
+        try:
+            message = pickle.dumps([_light(one) for one in wanted])
+        except Exception:  # the photos' sources may be of any class of the caller's
+            return self._here.extract(wanted)
         process = self._idle.get()
         if process is None:  # in the place of one that has died
             self._idle.put(None)
             return self._here.extract(wanted)
         answer: list[Extracted] | Exception | None = None
         try:
-            answer = _ask(process, wanted)
+            answer = _ask(process, message)
         except (EOFError, OSError):
-            status = process.wait()
+            status = _ended(process)
             log.warning("an extraction process has died (exit status %s); going on without", status)
         finally:
             self._idle.put(process if answer is not None else None)
@@ -111,9 +117,9 @@ def serve() -> None:
         while True:
             wanted = _receive(asked)
             try:
-                _send(answers, extractor.extract(wanted))
+                _send(answers, pickle.dumps(extractor.extract(wanted)))
             except Exception as error:  # whatever it is, who asked has to raise it
-                _send(answers, error)
+                _send(answers, pickle.dumps(error))
     except (EOFError, OSError):
         os._exit(0)  # who asked has ended; nobody would read what Python says of the pipe
 
@@ -135,20 +141,37 @@ def _start(extractor: Extractor) -> subprocess.Popen[bytes]:
     )
     assert process.stdin is not None
     with suppress(OSError):  # it has died already, as the first who asks will find
-        _send(process.stdin, (extractor.settings, extractor.model, extractor.max_pixels))
+        made_of = extractor.settings, extractor.model, extractor.max_pixels
+        _send(process.stdin, pickle.dumps(made_of))
     return process
 
 
-def _ask(process: subprocess.Popen[bytes], wanted: Sequence[Wanted]) -> list[Extracted] | Exception:
+def _light(wanted: Wanted) -> Wanted:
+    """Without the source of a photo that will not be read again."""
+    photo = wanted.photo
+    if isinstance(photo, Unopened) or photo.scale < 1:
+        return wanted
+    return replace(wanted, photo=replace(photo, source=None))
+
+
+def _ask(process: subprocess.Popen[bytes], message: bytes) -> list[Extracted] | Exception:
     assert process.stdin is not None
     assert process.stdout is not None
-    _send(process.stdin, wanted)
+    _send(process.stdin, message)
     answer: list[Extracted] | Exception = _receive(process.stdout)
     return answer
 
 
-def _send(stream: IO[bytes], what: Any) -> None:
-    message = pickle.dumps(what)
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """The exit status of a process whose pipes no longer work."""
+    try:
+        return process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _send(stream: IO[bytes], message: bytes) -> None:
     stream.write(_LENGTH.pack(len(message)))
     stream.write(message)
     stream.flush()

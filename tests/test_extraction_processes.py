@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,23 @@ def test_processes_that_never_come_up_cost_no_photo(
             assert values(processes.extract(wanted)) == values(extractor.extract(wanted))
     said = [record.message for record in caplog.records]
     assert said == ["an extraction process has died (exit status 7); going on without"] * 2
+
+
+@pytest.mark.usefixtures("at_once")
+def test_photo_that_cannot_go_through_a_pipe_is_extracted_here(
+    extractor: Extractor, refusing: Extractor, astronaut: Image.Image
+) -> None:
+    small = extractor.open(astronaut.resize((760, 760)))
+    there = [Wanted(open_photo(astronaut)), Wanted(replace(small, scale=1, source=lambda: None))]
+    here = [Wanted(replace(small, source=lambda: None), []), *there]
+    with ExtractorProcesses(refusing, 2) as processes:
+        found = values(processes.extract(there))
+        assert [len(faces) for _, _, faces, *_ in found] == [1, 1]  # type: ignore[misc,arg-type]
+        with pytest.raises(AssertionError, match="not to be extracted in this process"):
+            processes.extract(here)
+        assert values(processes.extract(there)) == found
+    with ExtractorProcesses(extractor, 2) as processes:
+        assert values(processes.extract(here)) == values(extractor.extract(here))
 
 
 @pytest.mark.usefixtures("at_once")
