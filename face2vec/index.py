@@ -161,6 +161,8 @@ class FaceIndex:
             return [nothing[0] for _ in queries], [nothing[1] for _ in queries]
         if self.kind == "exact" and len(queries) == 1:
             similarities, ids = index_exact.scanned(self._index, queries, wanted)
+        elif self.kind == "ivfpq" and len(queries) == 1:
+            similarities, ids = index_lists.searched(self._index, queries, wanted, breadth)
         else:
             similarities, ids = self._index.search(queries, wanted, params=breadth)
         if exactly is not None:

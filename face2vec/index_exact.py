@@ -62,7 +62,7 @@ def scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
 
     parts = min(faiss.omp_get_max_threads(), 1 + count * size // SCANNED_BYTES)
     ends = [count * part // parts for part in range(parts + 1)]
-    others = [_scanners().submit(scan, *part) for part in pairwise(ends[1:])]
+    others = [workers().submit(scan, *part) for part in pairwise(ends[1:])]
     scan(0, ends[1])
     for other in others:
         other.result()
@@ -74,5 +74,6 @@ def scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
 
 
 @cache
-def _scanners() -> ThreadPoolExecutor:
+def workers() -> ThreadPoolExecutor:
+    """Threads that share out the work of one query."""
     return ThreadPoolExecutor(os.cpu_count(), "scan")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.index_exact import Ids, Vectors, faiss
+from face2vec.index_exact import Ids, Vectors, faiss, workers
 from face2vec.index_kind import EXAMPLES_A_CENTROID
 
 Batches = Iterable[tuple[Ids, Vectors]]
@@ -30,6 +30,7 @@ LISTS_MOST = 16_384
 # processor's registers (André, Kermarrec, Le Scouarnec: Cache locality is not enough, 2015). A
 # hundred queries among a million take 34 ms, and 186 with codes of eight bits for eight numbers.
 PQ_BITS, PQ_NUMBERS = 4, 2
+PQ_SCANNED_BYTES = 8 << 20  # codes that are worth another core
 # Of all lists; FAISS's usual mode gives a query to one core. Batches take as long either way.
 _EACH_QUERY_BY_ALL_CORES = 1
 
@@ -53,6 +54,38 @@ def breadth(index: Any, wanted: int, kind: str) -> Any:
     return faiss.SearchParametersIVF(
         nprobe=min(lists, max(LISTS_SEARCHED, lists // SHARE_SEARCHED[kind], enough))
     )
+
+
+def searched(index: Any, query: Vectors, wanted: int, breadth: Any) -> tuple[Vectors, Ids]:
+    """Similarities (1, k) and ids (1, k) for one query (1, d) of ``ivfpq``.
+
+    All cores share its lists out; FAISS's own search of such codes gives a query to one.
+    """
+    scanned = index.ntotal * breadth.nprobe // index.nlist * index.code_size
+    parts = min(faiss.omp_get_max_threads(), 1 + scanned // PQ_SCANNED_BYTES)
+    if parts == 1:
+        found: tuple[Vectors, Ids] = index.search(query, wanted, params=breadth)
+        return found
+    query = np.ascontiguousarray(query, dtype=np.float32)
+    near, lists = index.quantizer.search(query, breadth.nprobe)
+    similarities = np.empty((parts, wanted), dtype=np.float32)
+    ids = np.empty((parts, wanted), dtype=np.int64)
+
+    def search(part: int) -> None:
+        mine = np.ascontiguousarray(lists[:, part::parts])
+        distances = np.ascontiguousarray(near[:, part::parts])
+        into = faiss.swig_ptr(similarities[part]), faiss.swig_ptr(ids[part])
+        index.search_preassigned_c(
+            1, faiss.swig_ptr(query), wanted, faiss.swig_ptr(mine), faiss.swig_ptr(distances),
+            *into, False, faiss.SearchParametersIVF(nprobe=mine.shape[1]),
+        )  # fmt: skip
+
+    others = [workers().submit(search, part) for part in range(1, parts)]
+    search(0)
+    for other in others:
+        other.result()
+    best = np.argsort(-similarities, axis=None, kind="stable")[:wanted]
+    return similarities.ravel()[best][None], ids.ravel()[best][None]
 
 
 def remove(index: Any, ids: Ids) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from face2vec import index_exact
+from face2vec import index_exact, index_lists
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery import State
 from face2vec.index import FaceIndex
@@ -124,6 +124,22 @@ def test_each_kind_finds_the_nearest_with_exact_similarities(
         assert len(set(some)) == len(some) == 10
         assert (np.diff(row) <= 0).all()
         np.testing.assert_allclose(row, of(some) @ query, atol=1e-6)
+
+
+def test_one_query_of_ivfpq_finds_with_all_cores_what_one_finds(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / "ivfpq")
+    of = fetching(ids, vectors)
+    alone = [index.search(query[None], 10, rerank=of) for query in queries]
+    monkeypatch.setattr(index_lists, "PQ_SCANNED_BYTES", 1)
+    monkeypatch.setattr(index_lists.faiss, "omp_get_max_threads", lambda: 3)
+    shared = [index.search(query[None], 10, rerank=of) for query in queries]
+    same = [len(set(a[1][0]) & set(b[1][0])) / 10 for a, b in zip(alone, shared, strict=True)]
+    assert np.mean(same) > 0.99
+    everyone = index.search(queries[:1], len(ids), rerank=of)
+    np.testing.assert_array_equal(np.sort(everyone[1][0]), np.sort(ids))
 
 
 def test_ivfpq_without_reranking_gives_nearly_the_similarities(
