@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -354,9 +355,15 @@ def _listed(lines: list[str], base: Path) -> Iterator[_Found]:
 
     for line in lines:
         path = os.path.join(top, line)
-        if os.path.isdir(path):
+        try:
+            mode = os.lstat(path).st_mode  # once, for it is most of what a listed photo costs
+        except (OSError, ValueError):
+            mode = 0  # reading it says what is wrong
+        link = stat.S_ISLNK(mode)
+        if stat.S_ISDIR(mode) or (link and os.path.isdir(path)):
             yield from _walk(os.path.realpath(path))
         else:
             folder, name = os.path.split(path)
             real_folder, root, rest = root_and_rest(folder)
-            yield root, os.path.join(rest, name), _real_path(real_folder, name)
+            real = os.path.join(real_folder, name)
+            yield root, os.path.join(rest, name), os.path.realpath(real) if link else real
