@@ -40,13 +40,18 @@ def theirs(photos: list[Path]) -> tuple[float, int]:
     return len(photos) / (time.perf_counter() - start), faces
 
 
-def ours(photos: list[Path], weights: Path, runtime: str) -> tuple[float, int]:
+def ours(
+    photos: list[Path], model: Path | str, runtime: str, threads: int | None = None
+) -> tuple[float, int]:
+    """(photos a second, faces) of a build of a gallery, with networks that have run once."""
     from face2vec import Face2Vec
 
     with tempfile.TemporaryDirectory() as folder:
         links = Path(folder) / "list.txt"
         links.write_text("\n".join(map(str, photos)), encoding="utf-8")
-        with Face2Vec(Path(folder) / "gallery", model=weights, runtime=runtime) as engine:
+        with Face2Vec(
+            Path(folder) / "gallery", model=model, runtime=runtime, threads=threads
+        ) as engine:
             engine.encode(photos[0])
             start = time.perf_counter()
             summary = engine.add(f"@{links}")

@@ -13,11 +13,9 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-from build import argparse_hidden, chosen
+from build import argparse_hidden, chosen, ours
 from common import arguments, in_turn, publish, ratio, table
 
 PACKAGES = ("face2vec", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy")
@@ -25,20 +23,11 @@ ALONE, PROCESSES = "threads", "processes"
 
 
 def rate(photos: list[Path], model: str, threads: int, way: str) -> float:
-    from face2vec import Face2Vec, extraction_processes
+    from face2vec import extraction_processes
 
     if way == ALONE:
         extraction_processes.START_AFTER = float("inf")
-    with tempfile.TemporaryDirectory() as folder:
-        links = Path(folder) / "list.txt"
-        links.write_text("\n".join(map(str, photos)), encoding="utf-8")
-        with Face2Vec(
-            Path(folder) / "gallery", model=model, runtime="onnxruntime", threads=threads
-        ) as engine:
-            engine.encode(photos[0])
-            start = time.perf_counter()
-            engine.add(f"@{links}")
-            return len(photos) / (time.perf_counter() - start)
+    return ours(photos, model, "onnxruntime", threads)[0]
 
 
 def main() -> None:
@@ -73,13 +62,13 @@ def main() -> None:
     )
     rows = []
     for threads in counts:
-        alone, ours = rates[f"{threads} {ALONE}"], rates[f"{threads} {PROCESSES}"]
+        alone, both = rates[f"{threads} {ALONE}"], rates[f"{threads} {PROCESSES}"]
         rows.append([
             threads,
             f"{statistics.median(alone):.0f}",
-            f"{statistics.median(ours):.0f}",
-            f"{ratio(ours, rates[f'1 {PROCESSES}']):.1f}",
-            f"{ratio(ours, alone):.2f}",
+            f"{statistics.median(both):.0f}",
+            f"{ratio(both, rates[f'1 {PROCESSES}']):.1f}",
+            f"{ratio(both, alone):.2f}",
         ])  # fmt: skip
     publish(
         "cores",

@@ -11,15 +11,12 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-from build import argparse_hidden, chosen
+from build import argparse_hidden, chosen, ours
 from common import arguments, in_turn, publish, ratio, seconds, table
 
-from face2vec import Face2Vec
 from face2vec.cascade import DetectorSettings
 from face2vec.encoder import Encoder
 from face2vec.models import load_model
@@ -30,14 +27,7 @@ RUNTIMES = ("onnxruntime", "cuda")
 
 
 def rates(photos: list[Path], model: str, runtime: str, crops: int) -> tuple[float, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        links = Path(folder) / "list.txt"
-        links.write_text("\n".join(map(str, photos)), encoding="utf-8")
-        with Face2Vec(Path(folder) / "gallery", model=model, runtime=runtime) as engine:
-            engine.encode(photos[0])
-            start = time.perf_counter()
-            engine.add(f"@{links}")
-            built = len(photos) / (time.perf_counter() - start)
+    built, _ = ours(photos, model, runtime)
     loaded = load_model(model)
     side = loaded.description.input_size
     some = np.random.default_rng(0).integers(0, 256, (crops, side, side, 3), np.uint8)

@@ -44,7 +44,7 @@ class FaceIndex:
 
     def __init__(self, index: Any, kind: str) -> None:
         self._index = index
-        if kind.startswith("ivf"):
+        if kind == "ivf":
             index_lists.by_all_cores(index)
         self._dead = 0
         self._plan: tuple[int, int, Any] | None = None  # of the last search, see there
