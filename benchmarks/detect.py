@@ -77,7 +77,7 @@ def main() -> None:
     theirs.detect_faces(small[0])
     ours.detect(small[:8])
     extraction_processes.START_AFTER = 0
-    extractor = Extractor(DetectorSettings(max_side=None), load_model("mini").description)
+    extractor = Extractor(DetectorSettings(max_side=None), load_model("mini").description, runtime)
     processes = ExtractorProcesses(extractor, threads)
 
     def in_processes(images: list[np.ndarray]) -> list:

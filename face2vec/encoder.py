@@ -28,7 +28,7 @@ from face2vec.extraction_processes import ExtractorProcesses
 from face2vec.models import LoadedModel
 from face2vec.photos import MAX_PIXELS, PhotoLike
 from face2vec.records import Face, Photo, Unopened, model_digest
-from face2vec.runtime import Runtime
+from face2vec.runtime import Runtime, detector_runtime
 
 log = logging.getLogger("face2vec")
 
@@ -76,7 +76,9 @@ class Encoder:
         self.model = model
         self.settings = settings
         self.runtime = runtime
-        self._extractor = Extractor(settings, model.description, max_pixels)
+        self._extractor = Extractor(
+            settings, model.description, detector_runtime(runtime), max_pixels
+        )
         self._embedder = Embedder(model, runtime)
         self._digest = model_digest(model.as_fingerprint())
         self._pool = ThreadPoolExecutor(runtime.threads, thread_name_prefix="face2vec")

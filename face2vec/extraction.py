@@ -61,16 +61,22 @@ class Extractor:
     Args:
         settings: what counts as a face.
         model: how the embedding network wants its crops.
+        runtime: where the cascade runs, see `detector_runtime`.
         max_pixels: photos with more pixels are not decoded.
     """
 
     def __init__(
-        self, settings: DetectorSettings, model: ModelDescription, max_pixels: int = MAX_PIXELS
+        self,
+        settings: DetectorSettings,
+        model: ModelDescription,
+        runtime: Runtime,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.settings = settings
         self.model = model
+        self.runtime = runtime
         self.max_pixels = max_pixels
-        self._detector = Detector(settings, Runtime("onnxruntime"))
+        self._detector = Detector(settings, runtime)
 
     def open(self, photo: PhotoLike, name: str | None = None) -> Photo:
         """Decode a photo at the size at which its faces are searched.

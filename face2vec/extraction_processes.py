@@ -27,7 +27,7 @@ from face2vec.records import Unopened
 log = logging.getLogger("face2vec")
 
 # A stream that has gone on so long will mostly go on long enough to make up for the second or
-# less and the 95 MiB that a process costs. The more threads there are, the more of their time
+# less and the 90 MiB that a process costs. The more threads there are, the more of their time
 # they wait for each other.
 START_AFTER = 8.0  # seconds, divided by the number of threads
 
@@ -141,9 +141,12 @@ def _start(extractor: Extractor) -> subprocess.Popen[bytes]:
     )
     assert process.stdin is not None
     with suppress(OSError):  # it has died already, as the first who asks will find
-        made_of = extractor.settings, extractor.model, extractor.max_pixels
-        _send(process.stdin, pickle.dumps(made_of))
+        _send(process.stdin, pickle.dumps(_made_of(extractor)))
     return process
+
+
+def _made_of(of: Extractor) -> tuple[Any, ...]:
+    return of.settings, of.model, of.runtime, of.max_pixels
 
 
 def _light(wanted: Wanted) -> Wanted:

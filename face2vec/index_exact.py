@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -62,10 +63,7 @@ def scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
 
     parts = min(faiss.omp_get_max_threads(), 1 + count * size // SCANNED_BYTES)
     ends = [count * part // parts for part in range(parts + 1)]
-    others = [workers().submit(scan, *part) for part in pairwise(ends[1:])]
-    scan(0, ends[1])
-    for other in others:
-        other.result()
+    share_out(scan, list(pairwise(ends)))
     best = np.argpartition(similarities, -wanted)[-wanted:]
     best = best[np.argsort(-similarities[best])]
     similarities, ids = similarities[best], labels(index)[best]
@@ -73,7 +71,14 @@ def scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
     return similarities[None], ids[None]
 
 
+def share_out(work: Callable[..., None], parts: Sequence[tuple[int, ...]]) -> None:
+    """Do the parts of one query's work, given as arguments, in as many threads at once."""
+    others = [_workers().submit(work, *part) for part in parts[1:]]
+    work(*parts[0])
+    for other in others:
+        other.result()
+
+
 @cache
-def workers() -> ThreadPoolExecutor:
-    """Threads that share out the work of one query."""
+def _workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "scan")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.index_exact import Ids, Vectors, faiss, workers
+from face2vec.index_exact import Ids, Vectors, faiss, share_out
 from face2vec.index_kind import EXAMPLES_A_CENTROID
 
 Batches = Iterable[tuple[Ids, Vectors]]
@@ -80,10 +80,7 @@ def searched(index: Any, query: Vectors, wanted: int, breadth: Any) -> tuple[Vec
             *into, False, faiss.SearchParametersIVF(nprobe=mine.shape[1]),
         )  # fmt: skip
 
-    others = [workers().submit(search, part) for part in range(1, parts)]
-    search(0)
-    for other in others:
-        other.result()
+    share_out(search, [(part,) for part in range(parts)])
     best = np.argsort(-similarities, axis=None, kind="stable")[:wanted]
     return similarities.ravel()[best][None], ids.ravel()[best][None]
 

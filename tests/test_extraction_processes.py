@@ -23,6 +23,9 @@ from face2vec.extraction_processes import ExtractorProcesses
 from face2vec.models import load_model
 from face2vec.photos import open_photo
 from face2vec.records import Unopened
+from face2vec.runtime import Runtime
+
+RUNTIME = Runtime("onnxruntime")
 
 Values = list[tuple[object, ...]]
 
@@ -30,7 +33,7 @@ Values = list[tuple[object, ...]]
 @pytest.fixture(scope="module")
 def extractor(tiny_model: Path) -> Extractor:
     settings = DetectorSettings(min_face_size=30, max_side=700)
-    return Extractor(settings, load_model(tiny_model).description, max_pixels=700_000)
+    return Extractor(settings, load_model(tiny_model).description, RUNTIME, 700_000)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ class Refusing(Extractor):
 
 @pytest.fixture
 def refusing(extractor: Extractor) -> Extractor:
-    return Refusing(extractor.settings, extractor.model, extractor.max_pixels)
+    return Refusing(*extraction_processes._made_of(extractor))
 
 
 def values(extracted: list[Extracted]) -> Values:
@@ -248,8 +251,10 @@ def test_processes_end_with_the_one_that_started_them(
         "from face2vec import extraction as e, extraction_processes as p\n"
         "from face2vec.cascade import DetectorSettings\n"
         "from face2vec.models import load_model\n"
+        "from face2vec.runtime import Runtime\n"
         "p.START_AFTER = 0\n"
-        "extractor = e.Extractor(DetectorSettings(), load_model(sys.argv[1]).description)\n"
+        "model = load_model(sys.argv[1]).description\n"
+        "extractor = e.Extractor(DetectorSettings(), model, Runtime('onnxruntime'))\n"
         "processes = p.ExtractorProcesses(extractor, 2)\n"
         "processes.extract([])\n"
         "print(*(process.pid for process in processes._processes), flush=True)\n"
