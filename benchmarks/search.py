@@ -167,6 +167,10 @@ def alone(file: Path, engine, hold: bool) -> Callable[[np.ndarray], object]:
     index = index_of(engine)
     wanted = PQ_PROPOSED * 10 if index.kind == "ivfpq" else 10
     breadth = index._breadth(wanted)
+    if index.kind.startswith("ivf"):
+        breadth = faiss.SearchParametersIVF(nprobe=breadth)
+    if index.kind == "ivfpq":
+        breadth = faiss.SearchParametersPreTransform(index_params=breadth)
     bare = faiss.read_index(str(file), 0 if hold else faiss.IO_FLAG_MMAP_IFC)
     return lambda queries: bare.search(queries, wanted, params=breadth)
 

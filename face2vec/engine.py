@@ -166,8 +166,7 @@ class Face2Vec(UpgradeEngine):
                     if itself is not None:
                         keep &= ids[n] != itself.id
                     similarities[n], ids[n] = row[keep][:k], ids[n][keep][:k]
-            everyone = ids[0] if len(ids) == 1 else np.unique(np.concatenate(ids))
-            stored = now.faces(everyone.tolist())
+            stored = now.faces(sorted({i for row in ids for i in row.tolist()}))
         meaning = self._calibrated(gallery)
         return [
             Found(name, face, _matches(stored, row, row_ids, meaning, among), source)

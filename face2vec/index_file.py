@@ -19,7 +19,7 @@ from face2vec.files import written_whole
 from face2vec.gallery import State
 from face2vec.index_kind import KINDS
 
-_FORMAT = 2
+_FORMAT = 3
 _FOOTER = struct.Struct("<II8s")  # length and CRC-32 of the JSON before it, mark
 _MARK = b"F2VINDEX"
 _END_BYTES = 1 << 16

@@ -24,7 +24,7 @@ Batches = Iterable[tuple[Ids, Vectors]]
 # 0.86 / 0.940 / 0.982 / 0.998. An eighth of the lists costs ivf 7 ms a query there, a quarter
 # costs ivfpq 4.
 LISTS_SEARCHED = 64
-SHARE_SEARCHED = {"ivf": 8, "ivfpq": 4}
+SHARE_SEARCHED, PQ_SHARE_SEARCHED = 8, 4
 LISTS_MOST = 16_384
 # Codes of four bits for two numbers each, whose distances to a query FAISS looks up in the
 # processor's registers (André, Kermarrec, Le Scouarnec: Cache locality is not enough, 2015). A
@@ -33,72 +33,152 @@ PQ_BITS, PQ_NUMBERS = 4, 2
 PQ_SCANNED_BYTES = 8 << 20  # codes that are worth another core
 # Of all lists; FAISS's usual mode gives a query to one core. Batches take as long either way.
 _EACH_QUERY_BY_ALL_CORES = 1
+_QUERIES_AT_ONCE = 256  # their similarities to the most lists take 50 MB
 
 
 def trained(kind: str, dimension: int, batches: Batches, count: int) -> Any:
     """Lists without faces, ``"ivf"`` or ``"ivfpq"``, learned from some of so many."""
-    index = _untrained(kind, dimension, count)
-    index.train(_examples(batches, count, EXAMPLES_A_CENTROID * index.nlist))
+    lists = min(int(4 * math.sqrt(count)), count // EXAMPLES_A_CENTROID, LISTS_MOST)
+    examples = _examples(batches, count, EXAMPLES_A_CENTROID * lists)
+    product = faiss.METRIC_INNER_PRODUCT
+    quantizer = faiss.IndexFlatIP(dimension)
+    if kind == "ivf":
+        index = faiss.IndexIVFFlat(quantizer, dimension, lists, product)
+    else:
+        parts = max(n for n in range(1, dimension // PQ_NUMBERS + 1) if dimension % n == 0)
+        index = faiss.IndexPreTransform(
+            _turned(examples, parts),
+            faiss.IndexIVFPQFastScan(quantizer, dimension, lists, parts, PQ_BITS, product),
+        )
+    index.train(examples)
     return index
 
 
-def by_all_cores(index: Any) -> None:
-    """Let all cores answer each query; not kept in a file."""
-    index.parallel_mode = _EACH_QUERY_BY_ALL_CORES
+class Lists:
+    """The lists of an index of FAISS: which are searched for a query, how faces leave them.
 
-
-def breadth(index: Any, wanted: int, kind: str) -> Any:
-    """How many lists a search for that many faces looks at, for FAISS."""
-    lists = index.nlist
-    enough = math.ceil(4 * wanted * lists / index.ntotal)
-    return faiss.SearchParametersIVF(
-        nprobe=min(lists, max(LISTS_SEARCHED, lists // SHARE_SEARCHED[kind], enough))
-    )
-
-
-def searched(index: Any, query: Vectors, wanted: int, breadth: Any) -> tuple[Vectors, Ids]:
-    """Similarities (1, k) and ids (1, k) for one query (1, d) of ``ivfpq``.
-
-    All cores share its lists out; FAISS's own search of such codes gives a query to one.
+    Args:
+        index: what ``trained`` gave, with or without faces.
     """
-    scanned = index.ntotal * breadth.nprobe // index.nlist * index.code_size
-    parts = min(faiss.omp_get_max_threads(), 1 + scanned // PQ_SCANNED_BYTES)
-    if parts == 1:
-        found: tuple[Vectors, Ids] = index.search(query, wanted, params=breadth)
-        return found
-    query = np.ascontiguousarray(query, dtype=np.float32)
-    near, lists = index.quantizer.search(query, breadth.nprobe)
-    similarities = np.empty((parts, wanted), dtype=np.float32)
-    ids = np.empty((parts, wanted), dtype=np.int64)
 
-    def search(part: int) -> None:
-        mine = np.ascontiguousarray(lists[:, part::parts])
-        distances = np.ascontiguousarray(near[:, part::parts])
-        into = faiss.swig_ptr(similarities[part]), faiss.swig_ptr(ids[part])
-        index.search_preassigned_c(
-            1, faiss.swig_ptr(query), wanted, faiss.swig_ptr(mine), faiss.swig_ptr(distances),
-            *into, False, faiss.SearchParametersIVF(nprobe=mine.shape[1]),
+    def __init__(self, index: Any) -> None:
+        self._whole, self._turn = index, None
+        if isinstance(index, faiss.IndexPreTransform):
+            self._turn = faiss.downcast_VectorTransform(index.chain.at(0))
+            index = faiss.downcast_index(index.index)
+        self._index = index
+        self._coded = isinstance(index, faiss.IndexIVFPQFastScan)
+        if not self._coded:
+            index.parallel_mode = _EACH_QUERY_BY_ALL_CORES  # not kept in a file
+        self._centroids = faiss.LinearTransform(index.d, index.nlist, False)
+        stored = faiss.downcast_index(index.quantizer).get_xb()
+        of_all = faiss.rev_swig_ptr(stored, index.nlist * index.d)
+        faiss.copy_array_to_vector(of_all, self._centroids.A)
+        self._centroids.is_trained = True
+
+    def breadth(self, wanted: int) -> int:
+        """How many lists a search for that many faces looks at."""
+        lists = self._index.nlist
+        share = PQ_SHARE_SEARCHED if self._coded else SHARE_SEARCHED
+        enough = math.ceil(4 * wanted * lists / self._index.ntotal)
+        return int(min(lists, max(LISTS_SEARCHED, lists // share, enough)))
+
+    def search(self, queries: Vectors, wanted: int, breadth: int) -> tuple[Vectors, Ids]:
+        """Similarities (n, k) and ids (n, k) for queries (n, d); −1 where there are no more."""
+        shape = len(queries), wanted
+        similarities, ids = np.empty(shape, np.float32), np.empty(shape, np.int64)
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            some = slice(start, start + _QUERIES_AT_ONCE)
+            asked = np.ascontiguousarray(queries[some], dtype=np.float32)
+            if self._turn is not None:
+                asked = _product(self._turn, asked)
+            near = _product(self._centroids, asked)
+            # In order of their numbers: FAISS's own search orders them by how near they are, takes
+            # three times as long for it, and then orders them by their numbers.
+            lists = np.sort(np.argpartition(near, -breadth, axis=1)[:, -breadth:], axis=1)
+            near = np.take_along_axis(near, lists, axis=1)
+            scan = self._scan_with_all_cores if len(asked) == 1 else self._scan
+            scan(asked, near, lists, similarities[some], ids[some])
+        return similarities, ids
+
+    def remove(self, ids: Ids) -> None:
+        """Take faces out of the lists, and their codes out of memory."""
+        self._whole.remove_ids(ids)
+        if not self._coded:
+            return
+        # FAISS leaves old codes behind the last one of a list, and adds the next with "or", as if
+        # there were none (seen with 1.15.1).
+        lists = faiss.downcast_InvertedLists(self._index.invlists)
+        kept = np.bitwise_or.accumulate(_bits_of_each(lists.packer))
+        for place in range(self._index.nlist):
+            full, rest = divmod(lists.list_size(place), len(kept))
+            if rest:
+                blocks = faiss.rev_swig_ptr(lists.get_codes(place), (full + 1) * lists.block_size)
+                blocks[full * lists.block_size :] &= kept[rest - 1]
+
+    def _scan(
+        self, queries: Vectors, near: Vectors, lists: Ids, into: Vectors, ids_into: Ids
+    ) -> None:
+        """Search the lists (n, l) chosen for queries (n, d); what is found goes into (n, k)."""
+        near, lists = np.ascontiguousarray(near), np.ascontiguousarray(lists)
+        arrays = queries, lists, near, into, ids_into
+        asked, chosen, similar, *results = (faiss.swig_ptr(array) for array in arrays)
+        self._index.search_preassigned_c(
+            len(queries), asked, into.shape[1], chosen, similar, *results, False,
+            faiss.SearchParametersIVF(nprobe=lists.shape[1]),
         )  # fmt: skip
 
-    share_out(search, [(part,) for part in range(parts)])
-    best = np.argsort(-similarities, axis=None, kind="stable")[:wanted]
-    return similarities.ravel()[best][None], ids.ravel()[best][None]
+    def _scan_with_all_cores(
+        self, query: Vectors, near: Vectors, lists: Ids, into: Vectors, ids_into: Ids
+    ) -> None:
+        """The same for one query: FAISS's own search of fast-scan codes gives it to one core."""
+        index = self._index
+        scanned = index.ntotal * lists.size // index.nlist * index.code_size
+        parts = min(faiss.omp_get_max_threads(), 1 + scanned // PQ_SCANNED_BYTES)
+        if parts == 1 or not self._coded:
+            self._scan(query, near, lists, into, ids_into)
+            return
+        found = np.empty((parts, *into.shape), np.float32), np.empty((parts, *into.shape), np.int64)
+
+        def scan(part: int) -> None:
+            mine = near[:, part::parts], lists[:, part::parts]
+            self._scan(query, *mine, *(of_part[part] for of_part in found))
+
+        share_out(scan, [(part,) for part in range(parts)])
+        similarities, ids = (of_parts.ravel() for of_parts in found)
+        best = np.argsort(-similarities, kind="stable")[: into.size]
+        into[0], ids_into[0] = similarities[best], ids[best]
 
 
-def remove(index: Any, ids: Ids) -> None:
-    """Take faces out of the lists, and their codes out of memory."""
-    index.remove_ids(ids)
-    if not isinstance(index, faiss.IndexIVFPQFastScan):
-        return
-    # FAISS leaves old codes behind the last one of a list, and adds the next with "or", as if
-    # there were none (seen with 1.15.1).
-    lists = faiss.downcast_InvertedLists(index.invlists)
-    kept = np.bitwise_or.accumulate(_bits_of_each(lists.packer))
-    for place in range(index.nlist):
-        full, rest = divmod(lists.list_size(place), len(kept))
-        if rest:
-            blocks = faiss.rev_swig_ptr(lists.get_codes(place), (full + 1) * lists.block_size)
-            blocks[full * lists.block_size :] &= kept[rest - 1]
+def _product(matrix: Any, queries: Vectors) -> Vectors:
+    """Queries (n, d) times a matrix (m, d) of FAISS: (n, m)."""
+    if len(queries) > 1:
+        of_all: Vectors = matrix.apply(queries)
+        return of_all
+    # FAISS's threads, once woken, go on turning and would be in the way of those that scan.
+    result = np.empty((1, matrix.d_out), np.float32)
+    into, asked = faiss.swig_ptr(result), faiss.swig_ptr(queries)
+    faiss.fvec_inner_products_ny(into, asked, matrix.A.data(), matrix.d_in, matrix.d_out)
+    return result
+
+
+def _turned(examples: Vectors, parts: int) -> Any:
+    """A rotation (d, d) after which each part of a code has as much to tell as any other.
+
+    Of the principal components of the examples each part gets one of the largest and some of the
+    smallest (Ge, He, Ke, Sun: Optimized product quantization, 2013, section 3.3: eigenvalue
+    allocation). Of embeddings of faces half of them say nearly all there is to say.
+    """
+    dimension = examples.shape[1]
+    moments = (examples.T @ examples).astype(np.float64)
+    components = np.linalg.eigh(moments)[1].T[::-1]  # the largest first
+    places = np.arange(dimension).reshape(-1, parts)
+    places[1::2] = places[1::2, ::-1].copy()
+    turn = faiss.LinearTransform(dimension, dimension, False)
+    matrix = components[places.T.ravel()].astype(np.float32)
+    faiss.copy_array_to_vector(matrix.ravel(), turn.A)
+    turn.is_trained = True
+    return turn
 
 
 def _bits_of_each(packer: Any) -> NDArray[np.uint8]:
@@ -108,16 +188,6 @@ def _bits_of_each(packer: Any) -> NDArray[np.uint8]:
     for place in range(packer.nvec):
         packer.pack_1(ones, place, bits[place : place + 1])
     return bits
-
-
-def _untrained(kind: str, dimension: int, count: int) -> Any:
-    product = faiss.METRIC_INNER_PRODUCT
-    lists = min(int(4 * math.sqrt(count)), count // EXAMPLES_A_CENTROID, LISTS_MOST)
-    quantizer = faiss.IndexFlatIP(dimension)
-    if kind == "ivf":
-        return faiss.IndexIVFFlat(quantizer, dimension, lists, product)
-    parts = max(n for n in range(1, dimension // PQ_NUMBERS + 1) if dimension % n == 0)
-    return faiss.IndexIVFPQFastScan(quantizer, dimension, lists, parts, PQ_BITS, product)
 
 
 def _examples(batches: Batches, count: int, most: int) -> Vectors:

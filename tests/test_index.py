@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from face2vec import index_exact, index_lists
+from face2vec import index_exact, index_file, index_lists
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery import State
 from face2vec.index import FaceIndex
@@ -124,6 +124,50 @@ def test_each_kind_finds_the_nearest_with_exact_similarities(
         assert len(set(some)) == len(some) == 10
         assert (np.diff(row) <= 0).all()
         np.testing.assert_allclose(row, of(some) @ query, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_lists_chosen_here_are_those_that_faiss_chooses(
+    built: Path,
+    faces: tuple[Ids, Vectors, Vectors],
+    kind: str,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(index_lists, "_QUERIES_AT_ONCE", 7)
+    index, queries = FaceIndex.load(built / kind), faces[2][:count]
+    assert index._lists is not None
+    for lists in (1, 9, index._lists._index.nlist):
+        params = index_lists.faiss.SearchParametersIVF(nprobe=lists)
+        if kind == "ivfpq":
+            params = index_lists.faiss.SearchParametersPreTransform(index_params=params)
+        similarities, ids = index._index.search(queries, 30, params=params)
+        mine, my_ids = index._lists.search(queries, 30, lists)
+        if kind == "ivf":
+            np.testing.assert_array_equal(my_ids, ids)
+            np.testing.assert_allclose(mine, similarities, atol=1e-6)
+        else:  # codes may be equally similar
+            np.testing.assert_allclose(mine, similarities, atol=0.02)
+            same = [len(set(a) & set(b)) for a, b in zip(ids, my_ids, strict=True)]
+            assert np.mean(same) > 0.98 * np.mean([len(set(row)) for row in ids])
+
+
+def test_codes_pair_what_says_most_with_what_says_least() -> None:
+    rng = np.random.default_rng(0)
+    spread = np.linspace(1, 4, D)
+    rotation = np.linalg.qr(rng.standard_normal((D, D)))[0]
+    examples = (rng.standard_normal((20_000, D)) * spread) @ rotation
+    turn = index_lists._turned(examples.astype(np.float32), D // 2)
+    turned = turn.apply(examples.astype(np.float32))
+    np.testing.assert_allclose(
+        np.linalg.norm(turned, axis=1), np.linalg.norm(examples, axis=1), rtol=1e-5
+    )
+    moments = turned.T @ turned / len(turned)
+    np.testing.assert_allclose(moments - np.diag(np.diag(moments)), 0, atol=0.01)
+    largest = np.sort(np.diag(moments))[::-1]
+    np.testing.assert_allclose(np.diag(moments)[0::2], largest[: D // 2], rtol=1e-3)
+    np.testing.assert_allclose(np.diag(moments)[1::2], largest[D // 2 :][::-1], rtol=1e-3)
 
 
 def test_one_query_of_ivfpq_finds_with_all_cores_what_one_finds(
@@ -618,7 +662,8 @@ def test_what_faiss_cannot_read_is_said_so(tmp_path: Path, how: str) -> None:
     """Even under check sums that are right."""
     content = b"no index" * 100
     about = {
-        "format": 2, "state": State()._asdict(), "kind": "exact", "dimension": D, "count": 0,
+        "format": index_file._FORMAT, "state": State()._asdict(), "kind": "exact",
+        "dimension": D, "count": 0,
         "bytes": len(content), "crc32": zlib.crc32(content), "ends_crc32": zlib.crc32(content * 2),
     }  # fmt: skip
     words = json.dumps(about).encode()
