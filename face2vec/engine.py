@@ -21,6 +21,7 @@ from face2vec.errors import (
 from face2vec.gallery import Gallery, Removed, Snapshot, StoredFace, StoredFaces
 from face2vec.gallery_file import size_of
 from face2vec.gallery_upgrade import begun
+from face2vec.indexing import nearest_faces
 from face2vec.photo_finding import Source, find_photos, paths_of
 from face2vec.photos import PhotoLike
 from face2vec.records import Face, Match, Photo, model_digest
@@ -157,7 +158,7 @@ class Face2Vec(UpgradeEngine):
         with gallery.snapshot(mapped=True) as now:
             with self._index_of(gallery).at(now) as index:
                 wanted = k if itself is None else k + 1
-                similarities, ids = index.search(embeddings, wanted, now.embeddings)
+                similarities, ids = nearest_faces(index, now, embeddings, wanted)
                 among = len(index)
             if itself is not None or least is not None:
                 lowest = -1.0 if least is None else least

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ _FACES = f"{NAMED_FACES} WHERE faces.id"
 _EMBEDDINGS = "SELECT face_id, embedding FROM embeddings"
 
 _IDS_A_QUERY = 512  # SQLite before 3.32 takes 999 parameters
+_IDS_A_ROW, _IDS_IN_STEPS = 64, 8  # few statements to compile, none of them long
 _IDS_AS_MANY = 20  # so that the ten of a usual search are looked up without more
 
 
@@ -173,18 +175,39 @@ class Snapshot:
             ).fetchall()
         )
 
+    @contextmanager
+    def several(self, count: int) -> Iterator[list[Snapshot]]:
+        """So many snapshots of this state, itself among them, for as many threads.
+
+        They are fewer where the gallery has changed since.
+        """
+        with ExitStack() as ends:
+            same = [self]
+            for _ in range(count - 1):
+                another = Snapshot(
+                    self._file, self._gallery_uuid, self._dimension, self.batch_size, self._mapped
+                )
+                ends.enter_context(another)
+                if another.state != self.state:
+                    break
+                same.append(another)
+            yield same
+
     def embeddings(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Embeddings float32 (n, d) in the order asked for; NaN for an id that is not there."""
         wanted: list[int] = np.asarray(ids, dtype=np.int64).tolist()
-        rows = self._rows_of(wanted, f"{_EMBEDDINGS} WHERE face_id")
-        found = [row[0] for row in rows]
-        embeddings = self._matrix([row[1] for row in rows])
-        if found == wanted:
+        blobs: list[bytes | None] = []
+        for start in range(0, len(wanted), _IDS_A_ROW):
+            some = wanted[start : start + _IDS_A_ROW]
+            padded = some + some[-1:] * (-len(some) % _IDS_IN_STEPS)
+            row = self._connection.execute(_embeddings_in_a_row(len(padded)), padded).fetchone()
+            blobs += row[: len(some)]
+        there = [place for place, blob in enumerate(blobs) if blob is not None]
+        embeddings = self._matrix([blob for blob in blobs if blob is not None])
+        if len(there) == len(wanted):
             return embeddings
-        places = {i: place for place, i in enumerate(found)}
-        there = [place for place, i in enumerate(wanted) if i in places]
         result = np.full((len(wanted), self._dimension), np.nan, dtype=np.float32)
-        result[there] = embeddings[[places[wanted[place]] for place in there]]
+        result[there] = embeddings
         return result
 
     def stat_of(self, photo: str) -> tuple[int, int] | None:
@@ -392,6 +415,13 @@ def refuse_upgraded(connection: Connection, file: GalleryFile, uuid: str) -> Non
             f"The gallery {file.folder} was upgraded to another model while it was open. Open it "
             "again, and encode again what was encoded with the older model."
         )
+
+
+@cache
+def _embeddings_in_a_row(count: int) -> str:
+    """Reads so many embeddings in one step of SQLite, during which other threads go on."""
+    one = "(SELECT embedding FROM embeddings WHERE face_id = ?)"
+    return f"SELECT {','.join([one] * count)}"
 
 
 @cache

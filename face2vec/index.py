@@ -7,7 +7,8 @@ instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from face2vec import index_exact, index_file, index_graph, index_lists
 from face2vec.errors import SettingsError
 from face2vec.gallery import State
-from face2vec.index_exact import Ids, Vectors, faiss
+from face2vec.index_exact import Ids, Vectors, faiss, share_out
 from face2vec.index_kind import IVF_FACES_LEAST, KINDS
 from face2vec.index_lists import Batches
 
@@ -25,6 +26,7 @@ from face2vec.index_lists import Batches
 # nearest faces of real people, 18,990 by one model and 7,686 by another, 256 numbers each,
 # 2: 0.991 and 0.991, 3: 0.998 and 0.998, 5: 1.000 and 1.000.
 PQ_PROPOSED = 3
+ROWS_A_READER = 500  # a millisecond's reading
 
 _UNTRAINED = {"exact": index_exact, "hnsw": index_graph}
 
@@ -92,6 +94,8 @@ class FaceIndex:
             self = cls(index_lists.trained(kind, dimension, batches, count), kind)
         for ids, embeddings in batches:
             self.add(ids, embeddings)
+        if kind == "hnsw":
+            index_graph.put_in_order(self._index)
         return self
 
     def __len__(self) -> int:
@@ -129,7 +133,7 @@ class FaceIndex:
             self._plan = None
 
     def search(
-        self, queries: Vectors, k: int, rerank: Callable[[Ids], Vectors] | None = None
+        self, queries: Vectors, k: int, rerank: Sequence[Callable[[Ids], Vectors]] = ()
     ) -> tuple[list[Vectors], list[Ids]]:
         """The most similar faces of each query, most similar first.
 
@@ -137,9 +141,10 @@ class FaceIndex:
             queries: float32 (n, d) of unit length.
             k: how many at most; a query gets fewer where the index has fewer, or where
                 an index that is not exact does not come upon more.
-            rerank: for ``ivfpq``, gives the embeddings float32 (m, d) of ids int64 (m,),
-                NaN for one that has gone. With it similarities are exact, without it those
-                of the compressed embeddings. The other kinds do not call it.
+            rerank: for ``ivfpq``, one or more functions that give the embeddings float32
+                (m, d) of ids int64 (m,), NaN for one that has gone; each is called by one
+                thread at a time. With them similarities are exact, without them those of
+                the compressed embeddings. The other kinds do not call them.
 
         Returns:
             Similarities float32 (m,) and ids int64 (m,), m ≤ k, for each of the n queries.
@@ -147,8 +152,8 @@ class FaceIndex:
         self._refuse_misfits(queries)
         if k < 1:
             raise SettingsError(f"k must be 1 or more, not {k}.")
-        exactly = rerank if self.kind == "ivfpq" else None
-        asked = k if exactly is None else PQ_PROPOSED * k
+        exactly = rerank if self.kind == "ivfpq" else ()
+        asked = PQ_PROPOSED * k if exactly else k
         plan = self._plan  # once: another thread may put its own in this place
         if plan is None or plan[0] != asked:
             wanted = min(len(self), asked)
@@ -165,7 +170,7 @@ class FaceIndex:
             similarities, ids = self._lists.search(queries, wanted, breadth)
         else:
             similarities, ids = self._index.search(queries, wanted, params=breadth)
-        if exactly is not None:
+        if exactly:
             similarities, ids = _reranked(queries, ids, exactly, k)
         if min(ids[:, -1].tolist()) >= 0:  # those that are missing stand at the end
             return list(similarities), list(ids)
@@ -174,6 +179,13 @@ class FaceIndex:
             [row[known] for row, known in zip(similarities, found, strict=True)],
             [row[known] for row, known in zip(ids, found, strict=True)],
         )
+
+    def readers(self, queries: int, k: int) -> int:
+        """How many functions to rerank with are of use to a search, one at least."""
+        if self.kind != "ivfpq":
+            return 1
+        rows = queries * min(PQ_PROPOSED * k, len(self))
+        return max(1, min(os.cpu_count() or 1, queries, rows // ROWS_A_READER))
 
     def save(self, path: str | Path) -> None:
         """Write the index to a file, whole or not at all; one process at a time.
@@ -262,16 +274,22 @@ class FaceIndex:
 
 
 def _reranked(
-    queries: Vectors, proposed: Ids, embeddings_of: Callable[[Ids], Vectors], k: int
+    queries: Vectors, proposed: Ids, readers: Sequence[Callable[[Ids], Vectors]], k: int
 ) -> tuple[Vectors, Ids]:
     """The k best of what was proposed, by exact similarity; −1 where there are fewer."""
     proposed = np.sort(proposed, axis=1)  # of equals the first comes first
     exact = np.full(proposed.shape, np.nan, dtype=np.float32)
-    # Query by query: the embeddings of one fit into the processor's cache, those of many do not.
-    for row, query, ids in zip(exact, queries, proposed, strict=True):
-        found = int(np.searchsorted(ids, 0))
-        # Not by BLAS: its threads, once woken, would keep a core from FAISS's next search.
-        np.vecdot(embeddings_of(ids[found:]), query, out=row[found:])
+
+    def compare(part: int) -> None:
+        # Query by query: the embeddings of one fit into the processor's cache, those of many
+        # do not.
+        for row in range(part, len(queries), len(readers)):
+            there = int(np.searchsorted(proposed[row], 0))
+            embeddings = readers[part](proposed[row, there:])
+            # Not by BLAS: its threads, once woken, would keep a core from the next search.
+            np.vecdot(embeddings, queries[row], out=exact[row, there:])
+
+    share_out(compare, [(part,) for part in range(len(readers))])
     best = np.argsort(-exact, axis=1, kind="stable")[:, :k]
     similarities = np.take_along_axis(exact, best, axis=1)
     ids = np.take_along_axis(proposed, best, axis=1)

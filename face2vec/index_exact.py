@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -72,13 +72,25 @@ def scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
 
 
 def share_out(work: Callable[..., None], parts: Sequence[tuple[int, ...]]) -> None:
-    """Do the parts of one query's work, given as arguments, in as many threads at once."""
+    """Do the parts of some work, given as arguments, in as many threads at once.
+
+    FAISS then does what it is asked to in the thread that asks: its own threads go on turning for
+    some milliseconds after each task, and would keep the cores from what comes next.
+    """
+    if len(parts) == 1:
+        work(*parts[0])
+        return
     others = [_workers().submit(work, *part) for part in parts[1:]]
-    work(*parts[0])
-    for other in others:
-        other.result()
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # counts for the thread that says so
+    try:
+        work(*parts[0])
+    finally:
+        faiss.omp_set_num_threads(threads)
+        for other in others:
+            other.result()
 
 
 @cache
 def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "scan")
+    return ThreadPoolExecutor(os.cpu_count(), "search", partial(faiss.omp_set_num_threads, 1))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,11 +86,12 @@ class Lists:
 
     def search(self, queries: Vectors, wanted: int, breadth: int) -> tuple[Vectors, Ids]:
         """Similarities (n, k) and ids (n, k) for queries (n, d); −1 where there are no more."""
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
         shape = len(queries), wanted
         similarities, ids = np.empty(shape, np.float32), np.empty(shape, np.int64)
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            some = slice(start, start + _QUERIES_AT_ONCE)
-            asked = np.ascontiguousarray(queries[some], dtype=np.float32)
+
+        def search(start: int, end: int) -> None:
+            asked = queries[start:end]
             if self._turn is not None:
                 asked = _product(self._turn, asked)
             near = _product(self._centroids, asked)
@@ -97,8 +99,15 @@ class Lists:
             # three times as long for it, and then orders them by their numbers.
             lists = np.sort(np.argpartition(near, -breadth, axis=1)[:, -breadth:], axis=1)
             near = np.take_along_axis(near, lists, axis=1)
-            scan = self._scan_with_all_cores if len(asked) == 1 else self._scan
-            scan(asked, near, lists, similarities[some], ids[some])
+            scan = self._scan_with_all_cores if len(queries) == 1 else self._scan
+            scan(asked, near, lists, similarities[start:end], ids[start:end])
+
+        at_once = faiss.omp_get_max_threads()
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            count = min(_QUERIES_AT_ONCE, len(queries) - start)
+            parts = min(at_once, count)
+            ends = [start + count * part // parts for part in range(parts + 1)]
+            share_out(search, list(pairwise(ends)))
         return similarities, ids
 
     def remove(self, ids: Ids) -> None:

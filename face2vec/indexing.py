@@ -17,6 +17,9 @@ from face2vec.index_file import IndexDamagedError, checked
 from face2vec.index_kind import available_memory, choose_kind
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from face2vec.index import FaceIndex
 
 log = logging.getLogger("face2vec")
@@ -200,6 +203,14 @@ class GalleryIndex:
         index = FaceIndex.build(batches, count, dimension, kind)
         index.state = state
         return index
+
+
+def nearest_faces(
+    index: FaceIndex, now: Snapshot, queries: NDArray[np.float32], k: int
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
+    """What `FaceIndex.search` finds, by the exact similarities of a snapshot."""
+    with now.several(index.readers(len(queries), k)) as same:
+        return index.search(queries, k, [one.embeddings for one in same])
 
 
 class _InUse:

@@ -298,6 +298,45 @@ def test_embeddings_come_in_the_order_asked_for_and_are_nan_when_gone(gallery: G
     assert gallery.embeddings([]).shape == (0, DIMENSION)
 
 
+def test_embeddings_take_many_ids_some_twice_and_some_gone(gallery: Gallery) -> None:
+    faces = [face(i) for i in range(200)]
+    with gallery.writing():
+        gallery.record([entry(f"{i}.jpg", i, one) for i, one in enumerate(faces)])
+    stored = np.stack([one.embedding for one in faces])
+    for count in (1, 7, 8, 9, 63, 64, 65, 333):
+        ids = np.random.default_rng(count).integers(1, 250, count)
+        found = gallery.embeddings(ids)
+        there = ids <= 200
+        np.testing.assert_array_equal(found[there], stored[ids[there] - 1])
+        assert np.isnan(found[~there]).all()
+
+
+def test_several_snapshots_are_of_one_state(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1), face(2))])
+    for mapped in (False, True):
+        with gallery.snapshot(mapped=mapped) as now, now.several(3) as same:
+            assert same[0] is now
+            assert [one.state for one in same] == [now.state] * 3
+            with ThreadPoolExecutor(3) as pool:
+                read = pool.map(lambda one: [one.embeddings([2, 1]) for _ in range(100)], same)
+                for embeddings in (each for one in read for each in one):
+                    np.testing.assert_array_equal(
+                        embeddings, [face(2).embedding, face(1).embedding]
+                    )
+
+
+def test_several_snapshots_leave_out_those_of_a_newer_state(gallery: Gallery) -> None:
+    with gallery.writing():
+        gallery.record([entry("a.jpg", "a", face(1))])
+        with gallery.snapshot() as now:
+            gallery.record([entry("b.jpg", "b", face(2))])
+            with now.several(3) as same:
+                assert same == [now]
+    with gallery.snapshot() as now, now.several(2) as same:
+        assert len(same) == 2
+
+
 def test_iter_embeddings_gives_all_in_batches_in_order_of_id(gallery: Gallery) -> None:
     faces = [face(i) for i in range(7)]
     with gallery.writing():

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from face2vec import index_exact, index_file, index_lists
+from face2vec import index_exact, index_file, index_graph, index_lists
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery import State
 from face2vec.index import FaceIndex
 from face2vec.index_file import IndexDamagedError
-from face2vec.index_kind import IVF_FACES_LEAST, KINDS
+from face2vec.index_kind import HNSW_LINKS, IVF_FACES_LEAST, KINDS
 
 D = 32
 HOW = ["", "mmap", "hold"]  # a file is loaded
@@ -117,7 +117,7 @@ def test_each_kind_finds_the_nearest_with_exact_similarities(
 ) -> None:
     ids, vectors, queries = faces
     index = FaceIndex.load(built / kind)
-    similarities, found = index.search(queries, 10, rerank=fetching(ids, vectors))
+    similarities, found = index.search(queries, 10, rerank=[fetching(ids, vectors)])
     assert recall(found, brute(queries, ids, vectors, 10)[1]) >= (0.9 if kind == "ivfpq" else 0.95)
     of = fetching(ids, vectors)
     for query, row, some in zip(queries, similarities, found, strict=True):
@@ -176,13 +176,13 @@ def test_one_query_of_ivfpq_finds_with_all_cores_what_one_finds(
     ids, vectors, queries = faces
     index = FaceIndex.load(built / "ivfpq")
     of = fetching(ids, vectors)
-    alone = [index.search(query[None], 10, rerank=of) for query in queries]
+    alone = [index.search(query[None], 10, rerank=[of]) for query in queries]
     monkeypatch.setattr(index_lists, "PQ_SCANNED_BYTES", 1)
     monkeypatch.setattr(index_lists.faiss, "omp_get_max_threads", lambda: 3)
-    shared = [index.search(query[None], 10, rerank=of) for query in queries]
+    shared = [index.search(query[None], 10, rerank=[of]) for query in queries]
     same = [len(set(a[1][0]) & set(b[1][0])) / 10 for a, b in zip(alone, shared, strict=True)]
     assert np.mean(same) > 0.99
-    everyone = index.search(queries[:1], len(ids), rerank=of)
+    everyone = index.search(queries[:1], len(ids), rerank=[of])
     np.testing.assert_array_equal(np.sort(everyone[1][0]), np.sort(ids))
 
 
@@ -202,17 +202,17 @@ def test_reranking_drops_a_face_that_has_gone(
     ids, vectors, queries = faces
     index = FaceIndex.load(built / "ivfpq")
     of = fetching(ids, vectors)
-    (first, *_), *_ = index.search(queries[:1], 10, rerank=of)[1]
+    (first, *_), *_ = index.search(queries[:1], 10, rerank=[of])[1]
 
     def gone(wanted: Ids) -> Vectors:
         found = of(wanted).copy()
         found[wanted == first] = np.nan
         return found
 
-    similarities, found = index.search(queries[:1], 10, rerank=gone)
+    similarities, found = index.search(queries[:1], 10, rerank=[gone])
     assert first not in found[0]
     assert len(found[0]) == 10
-    similarities, found = index.search(queries[:1], len(ids), rerank=gone)
+    similarities, found = index.search(queries[:1], len(ids), rerank=[gone])
     np.testing.assert_array_equal(np.sort(found[0]), np.sort(ids[ids != first]))
     assert np.isfinite(similarities[0]).all()
 
@@ -223,7 +223,7 @@ def test_other_kinds_do_not_ask_for_embeddings(
     ids, vectors, _ = faces
     for kind in ("exact", "hnsw", "ivf"):
         index = FaceIndex.load(built / kind)
-        found = index.search(vectors[:1], 1, rerank=lambda _: pytest.fail("asked"))
+        found = index.search(vectors[:1], 1, rerank=[lambda _: pytest.fail("asked")])
         assert list(found[1][0]) == [ids[0]]
 
 
@@ -253,7 +253,7 @@ def test_ivfpq_ranks_again_when_k_is_far_beyond_the_end(
 ) -> None:
     ids, vectors, queries = faces
     index = FaceIndex.load(built / "ivfpq")
-    similarities, found = index.search(queries[:1], 10**12, fetching(ids, vectors))
+    similarities, found = index.search(queries[:1], 10**12, [fetching(ids, vectors)])
     expected, expected_ids = brute(queries[:1], ids, vectors, len(ids))
     np.testing.assert_array_equal(np.sort(found[0]), np.sort(expected_ids[0]))
     np.testing.assert_allclose(similarities[0], expected[0], atol=1e-6)
@@ -311,7 +311,7 @@ def test_one_query_finds_what_many_find(
     ids, vectors, queries = faces
     if part is not None:
         monkeypatch.setattr(index_exact, "SCANNED_BYTES", part)
-    faces_by_id = fetching(ids, vectors)
+    faces_by_id = [fetching(ids, vectors)]
     searched = loaded(built / kind, how)
     similarities, found = searched.search(queries, 10, faces_by_id)
     for row, query in enumerate(queries):
@@ -325,7 +325,7 @@ def test_queries_may_be_of_another_type_and_order(
     built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str, count: int
 ) -> None:
     ids, vectors, queries = faces
-    index, faces_by_id = FaceIndex.load(built / kind), fetching(ids, vectors)
+    index, faces_by_id = FaceIndex.load(built / kind), [fetching(ids, vectors)]
     expected = index.search(queries[:count], 5, faces_by_id)
     wide = np.zeros((count, 2 * D))
     wide[:, ::2] = queries[:count]
@@ -399,7 +399,7 @@ def test_minus_one_never_leaves(
     index = FaceIndex.load(built / kind)
     index.remove(ids[len(ids) // 10 :])
     assert len(index) == len(ids) // 10
-    for rerank in (None, fetching(ids, vectors)):
+    for rerank in ([], [fetching(ids, vectors)]):
         for k in (1, 10, len(index) - 1, len(index), len(ids)):
             for row, some in zip(*index.search(queries[:5], k, rerank=rerank), strict=True):
                 assert len(row) == len(some) <= min(k, len(index))
@@ -420,7 +420,7 @@ def test_remove_and_add_give_what_building_anew_gives(
     now, now_vectors = np.concatenate([ids[kept], more_ids]), np.concatenate([vectors[kept], more])
     assert len(index) == len(now)
     asked = np.concatenate([queries, more[:20]])
-    similarities, found = index.search(asked, 10, rerank=fetching(now, now_vectors))
+    similarities, found = index.search(asked, 10, rerank=[fetching(now, now_vectors)])
     expected, expected_ids = brute(asked, now, now_vectors, 10)
     assert recall(found, expected_ids) >= {"exact": 1, "ivfpq": 0.9}.get(kind, 0.95)
     assert not {int(i) for row in found for i in row} & set(ids[gone].tolist())
@@ -465,6 +465,39 @@ def test_hnsw_keeps_no_embedding_of_what_was_removed(tmp_path: Path) -> None:
     assert np.mean([mine[0] == i for mine, i in zip(found, ids[left], strict=True)]) > 0.99
     loaded = FaceIndex.load(tmp_path / "index.faiss")
     assert not np.isin(np.concatenate(loaded.search(vectors[gone], 3)[1]), ids[gone]).any()
+
+
+def test_a_graph_put_in_order_finds_what_it_found(
+    faces: tuple[Ids, Vectors, Vectors], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, vectors, queries = faces
+    scattered = np.random.default_rng(6).permutation(len(ids))[:5000]
+    some = ids[scattered], vectors[scattered]
+    index = FaceIndex.build([some], 5000, D, "hnsw")
+    before, near_before = index.search(queries, 10), share_near_in_memory(index)
+    monkeypatch.setattr(index_graph, "ORDERED_FACES", 5000)
+    index_graph.put_in_order(index._index)
+    after = index.search(queries, 10)
+    np.testing.assert_array_equal(np.stack(after[1]), np.stack(before[1]))
+    np.testing.assert_array_equal(np.stack(after[0]), np.stack(before[0]))
+    assert share_near_in_memory(index) > 3 * near_before
+    built = FaceIndex.build([some], 5000, D, "hnsw")
+    assert share_near_in_memory(built) > 3 * near_before
+    index.remove(some[0][:500])
+    index.add(np.arange(10**9, 10**9 + 100), people(100, seed=9)[0])
+    _, found = index.search(vectors[scattered], 1)
+    assert np.mean([row[0] == i for row, i in zip(found, some[0], strict=True)][500:]) > 0.98
+    assert not np.isin(np.concatenate(found), some[0][:500]).any()
+
+
+def share_near_in_memory(index: FaceIndex) -> float:
+    """Of a node's neighbours, how many are within 16 nodes of it."""
+    graph = index_graph.faiss.downcast_index(index._index.index)
+    links = index_graph.faiss.vector_to_array(graph.hnsw.neighbors)
+    starts = index_graph.faiss.vector_to_array(graph.hnsw.offsets)[: graph.ntotal].astype(np.int64)
+    near = links[starts[:, None] + np.arange(2 * HNSW_LINKS)]
+    apart = np.abs(near - np.arange(graph.ntotal)[:, None])[near >= 0]
+    return float((apart <= 16).mean())
 
 
 def test_hnsw_of_which_all_are_removed_finds_nobody() -> None:
@@ -528,7 +561,7 @@ def test_load_gives_what_was_saved(
     index = loaded(built / kind, how)
     assert (index.kind, index.dimension, len(index)) == (kind, D, len(ids))
     assert index.state == State("the gallery", len(ids), 5)
-    similarities, found = index.search(queries, 10, rerank=fetching(ids, vectors))
+    similarities, found = index.search(queries, 10, rerank=[fetching(ids, vectors)])
     expected, expected_ids = brute(queries, ids, vectors, 10)
     assert recall(found, expected_ids) >= 0.9
     np.testing.assert_allclose([s[0] for s in similarities], expected[:, 0], atol=1e-6)
@@ -569,7 +602,7 @@ def test_a_held_index_needs_its_file_no_more(
     with path.open("r+b") as stream:
         stream.write(bytes(path.stat().st_size))
     gc.collect()
-    faces_by_id = fetching(ids, vectors)
+    faces_by_id = [fetching(ids, vectors)]
     held, kept = (one.search(queries, 10, faces_by_id) for one in (index, loaded(built / kind, "")))
     np.testing.assert_array_equal(held[1], kept[1])
     np.testing.assert_array_equal(held[0], kept[0])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from helpers import loaded_by, written
 from face2vec import indexing
 from face2vec.gallery import INDEXED, Entry, Gallery, Snapshot
 from face2vec.index import FaceIndex
-from face2vec.indexing import GalleryIndex
+from face2vec.index_kind import IVF_FACES_LEAST
+from face2vec.indexing import GalleryIndex, nearest_faces
 from face2vec.records import Face
 
 ROOT = "/photos"
@@ -43,7 +45,7 @@ def record(gallery: Gallery, *entries: Entry) -> None:
 
 def found(index: GalleryIndex, now: Snapshot, query: np.ndarray, k: int = 1000) -> dict[int, float]:
     with index.at(now) as ready:
-        similarities, ids = ready.search(query[None], k, now.embeddings)
+        similarities, ids = nearest_faces(ready, now, query[None], k)
     return dict(zip(ids[0].tolist(), similarities[0].tolist(), strict=True))
 
 
@@ -86,6 +88,28 @@ def test_an_index_follows_the_gallery(gallery: Gallery, kind: str, hold: bool) -
             assert found(index, now, QUERY) == truth(gallery, QUERY)
             with index.at(now) as ready:
                 assert (ready.kind, ready.state, len(ready)) == (kind, now.state, now.count)
+
+
+def test_threads_rank_again_as_one_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((IVF_FACES_LEAST, DIMENSION)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    with Gallery.create(folder, {}, DIMENSION) as gallery:
+        record(gallery, *(
+            Entry(ROOT, f"{n}.jpg", 1, 1, n.to_bytes(32, "big"), 9, 9, INDEXED,
+                  faces=(Face((0.0, 0.0, 9.0, 9.0), POINTS, 1.0, vector),))
+            for n, vector in enumerate(vectors)
+        ))  # fmt: skip
+        indexes = GalleryIndex(gallery, "ivfpq")
+        with gallery.snapshot(mapped=True) as now, indexes.at(now) as ready:
+            assert ready.readers(100, 10) > 1 or os.cpu_count() == 1
+            expected = ready.search(vectors[:100], 10, [now.embeddings])
+            monkeypatch.setattr(FaceIndex, "readers", lambda *_: 3)
+            similarities, ids = nearest_faces(ready, now, vectors[:100], 10)
+            np.testing.assert_array_equal(np.stack(ids), np.stack(expected[1]))
+            np.testing.assert_array_equal(np.stack(similarities), np.stack(expected[0]))
+            exact = [vectors[row - 1] @ query for row, query in zip(ids, vectors, strict=False)]
+            np.testing.assert_allclose(np.stack(similarities), np.stack(exact), atol=1e-6)
 
 
 def test_a_search_in_an_older_snapshot_gets_the_newer_index(gallery: Gallery) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from face2vec.calibration import Calibration
 from face2vec.gallery import Gallery, Snapshot
 from face2vec.index import FaceIndex
-from face2vec.indexing import GalleryIndex
+from face2vec.indexing import GalleryIndex, nearest_faces
 from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, Ids, average, joined
 
 QUERIES = 1024  # in one call of the index
@@ -107,7 +107,7 @@ def _material(
 def _nearest(now: Snapshot, index: FaceIndex, ids: NDArray[np.int64]) -> Iterator[Ids]:
     for start in range(0, len(ids), QUERIES):
         queries = now.embeddings(ids[start : start + QUERIES])
-        yield from index.search(queries, NEIGHBOURS + 1, now.embeddings)[1]
+        yield from nearest_faces(index, now, queries, NEIGHBOURS + 1)[1]
 
 
 def _same_again(
