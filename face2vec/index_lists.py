@@ -32,7 +32,8 @@ LISTS_MOST = 16_384
 # hundred queries among a million take 34 ms, and 186 with codes of eight bits for eight numbers.
 PQ_BITS, PQ_NUMBERS = 4, 2
 PQ_SCANNED_BYTES = 8 << 20  # codes that are worth another core
-# Of all lists; FAISS's usual mode gives a query to one core. Batches take as long either way.
+# Of lists with embeddings; FAISS's usual mode gives a query to one core. Batches take as long either
+# way.
 _EACH_QUERY_BY_ALL_CORES = 1
 _QUERIES_AT_ONCE = 256  # their similarities to the most lists take 50 MB
 
@@ -102,7 +103,7 @@ class Lists:
             scan = self._scan_with_all_cores if len(queries) == 1 else self._scan
             scan(asked, near, lists, similarities[start:end], ids[start:end])
 
-        at_once = faiss.omp_get_max_threads()
+        at_once = faiss.omp_get_max_threads() if self._coded else 1
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             count = min(_QUERIES_AT_ONCE, len(queries) - start)
             parts = min(at_once, count)
@@ -175,8 +176,8 @@ def _turned(examples: Vectors, parts: int) -> Any:
     """A rotation (d, d) after which each part of a code has as much to tell as any other.
 
     Of the principal components of the examples each part gets one of the largest and some of the
-    smallest (Ge, He, Ke, Sun: Optimized product quantization, 2013, section 3.3: eigenvalue
-    allocation). Of embeddings of faces half of them say nearly all there is to say.
+    smallest (Ge, He, Ke, Sun: Optimized product quantization, 2013, the parametric solution). Of
+    embeddings of faces half of the components say nearly all there is to say.
     """
     dimension = examples.shape[1]
     moments = (examples.T @ examples).astype(np.float64)
