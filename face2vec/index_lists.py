@@ -32,8 +32,7 @@ LISTS_MOST = 16_384
 # hundred queries among a million take 34 ms, and 186 with codes of eight bits for eight numbers.
 PQ_BITS, PQ_NUMBERS = 4, 2
 PQ_SCANNED_BYTES = 8 << 20  # codes that are worth another core
-# Of lists with embeddings; FAISS's usual mode gives a query to one core. Batches take as long either
-# way.
+# Of lists with embeddings; FAISS's usual mode gives a query to one core. Batches take as long.
 _EACH_QUERY_BY_ALL_CORES = 1
 _QUERIES_AT_ONCE = 256  # their similarities to the most lists take 50 MB
 

@@ -153,6 +153,18 @@ def test_lists_chosen_here_are_those_that_faiss_chooses(
             assert np.mean(same) > 0.98 * np.mean([len(set(row)) for row in ids])
 
 
+def test_shared_out_work_gets_one_of_faiss_threads_and_leaves_the_others() -> None:
+    threads = index_exact.faiss.omp_get_max_threads
+    before, seen = threads(), []
+    index_exact.share_out(lambda _: seen.append(threads()), [(part,) for part in range(3)])
+    assert (seen, threads()) == ([1, 1, 1], before)
+    with pytest.raises(ZeroDivisionError):
+        index_exact.share_out(lambda part: divmod(1, part), [(0,), (1,)])
+    with pytest.raises(ZeroDivisionError):
+        index_exact.share_out(lambda part: divmod(1, part), [(1,), (0,)])
+    assert threads() == before
+
+
 def test_codes_pair_what_says_most_with_what_says_least() -> None:
     rng = np.random.default_rng(0)
     spread = np.linspace(1, 4, D)
