@@ -183,24 +183,8 @@ def alone(file: Path, engine, hold: bool) -> Callable[[np.ndarray], object]:
         breadth = faiss.SearchParametersIVF(nprobe=breadth)
     if index.kind == "ivfpq":
         breadth = faiss.SearchParametersPreTransform(index_params=breadth)
-    file = in_order_of_coming(file) if index.kind == "hnsw" else file
     bare = faiss.read_index(str(file), 0 if hold else faiss.IO_FLAG_MMAP_IFC)
     return lambda queries: bare.search(queries, wanted, params=breadth)
-
-
-def in_order_of_coming(file: Path) -> Path:
-    """A file with the same graph, its nodes in the order in which FAISS alone leaves them."""
-    import faiss
-
-    plain = file.with_suffix(".plain")
-    if not plain.exists():
-        index = faiss.read_index(str(file))
-        known = faiss.rev_swig_ptr(index.id_map.data(), index.ntotal)
-        order = np.argsort(known)
-        known[:] = known[order]
-        faiss.downcast_index(index.index).permute_entries(order)
-        faiss.write_index(index, str(plain))
-    return plain
 
 
 def described(count: int, kind: str, file: Path, found, truth: np.ndarray) -> list[str]:

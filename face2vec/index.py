@@ -94,8 +94,6 @@ class FaceIndex:
             self = cls(index_lists.trained(kind, dimension, batches, count), kind)
         for ids, embeddings in batches:
             self.add(ids, embeddings)
-        if kind == "hnsw":
-            index_graph.put_in_order(self._index)
         return self
 
     def __len__(self) -> int:
@@ -197,8 +195,8 @@ class FaceIndex:
             GalleryError: it cannot be written; an older file stays as it was.
         """
 
-        def put(stream: BinaryIO) -> None:
-            faiss.write_index(self._index, faiss.PyCallbackIOWriter(stream.write))
+        def put(write: Callable[[bytes], int]) -> None:
+            faiss.write_index(self._index, faiss.PyCallbackIOWriter(write))
 
         about = index_file.About(self.kind, self.dimension, len(self), self.state)
         index_file.write(Path(path), put, about)

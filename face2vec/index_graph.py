@@ -23,7 +23,6 @@ BREADTH = 128
 FACES_A_STEP = 1_000
 # More nodes of the dead make a search slow.
 DEAD_SHARE = 0.2
-ORDERED_FACES = 500_000
 _ANY_FACE = (0, 2**63 - 1)
 _NODES_AT_ONCE = 8192
 
@@ -43,23 +42,6 @@ def reserve(index: Any, count: int) -> None:
     make_room(graph.hnsw.neighbors, count * (2 * HNSW_LINKS + 2))
     make_room(storage.codes, count * storage.code_size)
     make_room(index.id_map, count)
-
-
-def put_in_order(index: Any) -> None:
-    """Number the nodes of a large graph anew, so that near ones lie near each other in memory.
-
-    A search goes from node to node and looks at the vectors of all their neighbours. Among a
-    million faces in no order a query takes 8.5 ms, for each of them is on another page; put in
-    order 7.0, which is what it takes where all faces of a person come after each other, and 7.3
-    where these are put in order. With 200,000 faces it is within 5 % either way. What is found
-    stays the same. All vectors are in memory twice meanwhile.
-    """
-    if index.ntotal >= ORDERED_FACES:
-        graph = faiss.downcast_index(index.index)
-        order = _as_they_are_reached(graph)
-        known = labels(index)
-        known[:] = known[order]
-        graph.permute_entries(order)
 
 
 def breadth(index: Any, wanted: int, dead: bool) -> Any:
@@ -115,33 +97,7 @@ def without_dead(index: Any) -> Any:
     for start in range(0, len(alive), _NODES_AT_ONCE):
         some = alive[start : start + _NODES_AT_ONCE]
         rebuilt.add_with_ids(vectors[some], known[some])
-    put_in_order(rebuilt)
     return rebuilt
-
-
-def _as_they_are_reached(graph: Any) -> Ids:
-    """All nodes, each node's neighbours after those of the nodes before it."""
-    count, links = graph.ntotal, 2 * HNSW_LINKS  # of the lowest level, which has all nodes
-    starts = faiss.rev_swig_ptr(graph.hnsw.offsets.data(), count).astype(np.int64)
-    neighbours = faiss.rev_swig_ptr(graph.hnsw.neighbors.data(), graph.hnsw.neighbors.size())
-    order = np.empty(count, np.int64)
-    reached = np.zeros(count, bool)
-
-    def note(start: int, nodes: Ids) -> int:
-        order[start : start + len(nodes)] = nodes
-        reached[nodes] = True
-        return start + len(nodes)
-
-    end, done = note(0, np.array([graph.hnsw.entry_point], np.int64)), 0
-    while done < end:
-        some = order[done : min(end, done + _NODES_AT_ONCE)]
-        done += len(some)
-        near = neighbours[starts[some][:, None] + np.arange(links)].ravel()
-        near = near[near >= 0]
-        new, first = np.unique(near[~reached[near]], return_index=True)
-        end = note(end, new[np.argsort(first)])
-    note(end, np.flatnonzero(~reached))
-    return order
 
 
 def _vectors(index: Any) -> Vectors:

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from face2vec import index_exact, index_file, index_graph, index_lists
+from face2vec import index_exact, index_file, index_lists
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery import State
 from face2vec.index import FaceIndex
 from face2vec.index_file import IndexDamagedError
-from face2vec.index_kind import HNSW_LINKS, IVF_FACES_LEAST, KINDS
+from face2vec.index_kind import IVF_FACES_LEAST, KINDS
 
 D = 32
 HOW = ["", "mmap", "hold"]  # a file is loaded
@@ -477,39 +477,6 @@ def test_hnsw_keeps_no_embedding_of_what_was_removed(tmp_path: Path) -> None:
     assert np.mean([mine[0] == i for mine, i in zip(found, ids[left], strict=True)]) > 0.99
     loaded = FaceIndex.load(tmp_path / "index.faiss")
     assert not np.isin(np.concatenate(loaded.search(vectors[gone], 3)[1]), ids[gone]).any()
-
-
-def test_a_graph_put_in_order_finds_what_it_found(
-    faces: tuple[Ids, Vectors, Vectors], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ids, vectors, queries = faces
-    scattered = np.random.default_rng(6).permutation(len(ids))[:5000]
-    some = ids[scattered], vectors[scattered]
-    index = FaceIndex.build([some], 5000, D, "hnsw")
-    before, near_before = index.search(queries, 10), share_near_in_memory(index)
-    monkeypatch.setattr(index_graph, "ORDERED_FACES", 5000)
-    index_graph.put_in_order(index._index)
-    after = index.search(queries, 10)
-    np.testing.assert_array_equal(np.stack(after[1]), np.stack(before[1]))
-    np.testing.assert_array_equal(np.stack(after[0]), np.stack(before[0]))
-    assert share_near_in_memory(index) > 3 * near_before
-    built = FaceIndex.build([some], 5000, D, "hnsw")
-    assert share_near_in_memory(built) > 3 * near_before
-    index.remove(some[0][:500])
-    index.add(np.arange(10**9, 10**9 + 100), people(100, seed=9)[0])
-    _, found = index.search(vectors[scattered], 1)
-    assert np.mean([row[0] == i for row, i in zip(found, some[0], strict=True)][500:]) > 0.98
-    assert not np.isin(np.concatenate(found), some[0][:500]).any()
-
-
-def share_near_in_memory(index: FaceIndex) -> float:
-    """Of a node's neighbours, how many are within 16 nodes of it."""
-    graph = index_graph.faiss.downcast_index(index._index.index)
-    links = index_graph.faiss.vector_to_array(graph.hnsw.neighbors)
-    starts = index_graph.faiss.vector_to_array(graph.hnsw.offsets)[: graph.ntotal].astype(np.int64)
-    near = links[starts[:, None] + np.arange(2 * HNSW_LINKS)]
-    apart = np.abs(near - np.arange(graph.ntotal)[:, None])[near >= 0]
-    return float((apart <= 16).mean())
 
 
 def test_hnsw_of_which_all_are_removed_finds_nobody() -> None:
