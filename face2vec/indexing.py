@@ -209,7 +209,10 @@ def nearest_faces(
     index: FaceIndex, now: Snapshot, queries: NDArray[np.float32], k: int
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
     """What `FaceIndex.search` finds, by the exact similarities of a snapshot."""
-    with now.several(index.readers(len(queries), k)) as same:
+    readers = index.readers(len(queries), k)
+    if readers == 1:
+        return index.search(queries, k, [now.embeddings])
+    with now.several(readers) as same:
         return index.search(queries, k, [one.embeddings for one in same])
 
 
