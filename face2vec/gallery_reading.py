@@ -187,7 +187,10 @@ class Snapshot:
                 another = Snapshot(
                     self._file, self._gallery_uuid, self._dimension, self.batch_size, self._mapped
                 )
-                ends.enter_context(another)
+                try:
+                    ends.enter_context(another)
+                except GalleryUpgradedError:
+                    break
                 if another.state != self.state:
                     break
                 same.append(another)

@@ -7,7 +7,6 @@ instead.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -183,7 +182,7 @@ class FaceIndex:
         if self.kind != "ivfpq":
             return 1
         rows = queries * min(PQ_PROPOSED * k, len(self))
-        return max(1, min(os.cpu_count() or 1, queries, rows // ROWS_A_READER))
+        return int(max(1, min(faiss.omp_get_max_threads(), queries, rows // ROWS_A_READER)))
 
     def save(self, path: str | Path) -> None:
         """Write the index to a file, whole or not at all; one process at a time.

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -102,7 +101,9 @@ def test_threads_rank_again_as_one_does(folder: Path, monkeypatch: pytest.Monkey
         ))  # fmt: skip
         indexes = GalleryIndex(gallery, "ivfpq")
         with gallery.snapshot(mapped=True) as now, indexes.at(now) as ready:
-            assert ready.readers(100, 10) > 1 or os.cpu_count() == 1
+            monkeypatch.setattr("face2vec.index.faiss.omp_get_max_threads", lambda: 4)
+            assert [ready.readers(n, 10) for n in (1, 33, 34, 60, 1000)] == [1, 1, 2, 3, 4]
+            monkeypatch.undo()
             expected = ready.search(vectors[:100], 10, [now.embeddings])
             monkeypatch.setattr(FaceIndex, "readers", lambda *_: 3)
             similarities, ids = nearest_faces(ready, now, vectors[:100], 10)
