@@ -15,8 +15,8 @@ threads go on turning for some milliseconds after a search, and none is to pay f
 not an idle one, in which the system may put the cores to sleep. A thousand other queries come
 first, so that the index is in memory.
 
-Each index is searched twice: mapped from its file by both, from the one that each wrote, and held
-in memory by both, by face2vec with ``hold_index=True`` and by FAISS as ``read_index`` gives it.
+Each index is searched twice: mapped from its file by both, and held in memory by both, by face2vec
+with ``hold_index=True`` and by FAISS as ``read_index`` gives it.
 """
 
 from __future__ import annotations
@@ -183,10 +183,7 @@ def alone(file: Path, engine, hold: bool) -> Callable[[np.ndarray], object]:
         breadth = faiss.SearchParametersIVF(nprobe=breadth)
     if index.kind == "ivfpq":
         breadth = faiss.SearchParametersPreTransform(index_params=breadth)
-    plain = file.with_suffix(".plain")
-    if not plain.exists():
-        faiss.write_index(faiss.read_index(str(file)), str(plain))
-    bare = faiss.read_index(str(plain), 0 if hold else faiss.IO_FLAG_MMAP_IFC)
+    bare = faiss.read_index(str(file), 0 if hold else faiss.IO_FLAG_MMAP_IFC)
     return lambda queries: bare.search(queries, wanted, params=breadth)
 
 
@@ -257,8 +254,8 @@ def main() -> None:
             "from the gallery, too, and makes the objects when they are first looked at: the last "
             "column is what it takes then to look at all 1,000 matches of 100 queries. "
             f"FAISS's `ivfpq` gives {10 * PQ_PROPOSED} candidates, which face2vec ranks again by "
-            "the stored embeddings. Its file: each maps the one that it wrote. In memory: face2vec "
-            "with `hold_index=True`, FAISS by `read_index`.",
+            "the stored embeddings. In memory: face2vec with `hold_index=True`, FAISS by "
+            "`read_index`.",
         )
     )  # fmt: skip
     command = f"python benchmarks/search.py --sizes {' '.join(map(str, given.sizes))}"
