@@ -261,6 +261,8 @@ def main() -> None:
     command = f"python benchmarks/search.py --sizes {' '.join(map(str, given.sizes))}"
     if given.kinds != KINDS:
         command += f" --kinds {' '.join(given.kinds)}"
+    if given.rounds != parser.get_default("rounds"):
+        command += f" --rounds {given.rounds}"
     publish(given.name, "Search", body, command, PACKAGES)
 
 

@@ -62,13 +62,18 @@ def scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
         faiss.fvec_inner_products_ny(into, asked, vectors, index.d, end - first)
 
     parts = min(faiss.omp_get_max_threads(), 1 + count * size // SCANNED_BYTES)
-    ends = [count * part // parts for part in range(parts + 1)]
-    share_out(scan, list(pairwise(ends)))
+    share_out(scan, even_parts(0, count, parts))
     best = np.argpartition(similarities, -wanted)[-wanted:]
     best = best[np.argsort(-similarities[best])]
     similarities, ids = similarities[best], labels(index)[best]
     ids[np.isnan(similarities)] = -1
     return similarities[None], ids[None]
+
+
+def even_parts(start: int, end: int, parts: int) -> list[tuple[int, int]]:
+    """(start, end) of so many parts of a range, one after the other."""
+    ends = [start + (end - start) * part // parts for part in range(parts + 1)]
+    return list(pairwise(ends))
 
 
 def share_out(work: Callable[..., None], parts: Sequence[tuple[int, ...]]) -> None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.index_exact import Ids, Vectors, faiss, share_out
+from face2vec.index_exact import Ids, Vectors, even_parts, faiss, share_out
 from face2vec.index_kind import EXAMPLES_A_CENTROID
 
 Batches = Iterable[tuple[Ids, Vectors]]
@@ -71,11 +70,9 @@ class Lists:
         self._coded = isinstance(index, faiss.IndexIVFPQFastScan)
         if not self._coded:
             index.parallel_mode = _EACH_QUERY_BY_ALL_CORES  # not kept in a file
-        self._centroids = faiss.LinearTransform(index.d, index.nlist, False)
         stored = faiss.downcast_index(index.quantizer).get_xb()
         of_all = faiss.rev_swig_ptr(stored, index.nlist * index.d)
-        faiss.copy_array_to_vector(of_all, self._centroids.A)
-        self._centroids.is_trained = True
+        self._centroids = _matrix(of_all.reshape(index.nlist, index.d))
 
     def breadth(self, wanted: int) -> int:
         """How many lists a search for that many faces looks at."""
@@ -104,10 +101,8 @@ class Lists:
 
         at_once = faiss.omp_get_max_threads() if self._coded else 1
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            count = min(_QUERIES_AT_ONCE, len(queries) - start)
-            parts = min(at_once, count)
-            ends = [start + count * part // parts for part in range(parts + 1)]
-            share_out(search, list(pairwise(ends)))
+            end = min(start + _QUERIES_AT_ONCE, len(queries))
+            share_out(search, even_parts(start, end, min(at_once, end - start)))
         return similarities, ids
 
     def remove(self, ids: Ids) -> None:
@@ -183,11 +178,15 @@ def _turned(examples: Vectors, parts: int) -> Any:
     components = np.linalg.eigh(moments)[1].T[::-1]  # the largest first
     places = np.arange(dimension).reshape(-1, parts)
     places[1::2] = places[1::2, ::-1].copy()
-    turn = faiss.LinearTransform(dimension, dimension, False)
-    matrix = components[places.T.ravel()].astype(np.float32)
-    faiss.copy_array_to_vector(matrix.ravel(), turn.A)
-    turn.is_trained = True
-    return turn
+    return _matrix(components[places.T.ravel()].astype(np.float32))
+
+
+def _matrix(rows: Vectors) -> Any:
+    """A copy of a matrix (m, d) that FAISS multiplies by, see ``_product``."""
+    matrix = faiss.LinearTransform(rows.shape[1], rows.shape[0], False)
+    faiss.copy_array_to_vector(rows.ravel(), matrix.A)
+    matrix.is_trained = True
+    return matrix
 
 
 def _bits_of_each(packer: Any) -> NDArray[np.uint8]:
