@@ -7,19 +7,22 @@ instead.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec import index_exact, index_file, index_graph, index_lists
+from face2vec import index_file, index_lists
 from face2vec.errors import SettingsError
 from face2vec.gallery import State
-from face2vec.index_exact import Ids, Vectors, faiss, share_out
+from face2vec.index_exact import Exact, Ids, Vectors, faiss, share_out
+from face2vec.index_graph import Graphs
 from face2vec.index_kind import IVF_FACES_LEAST, KINDS
-from face2vec.index_lists import Batches
+from face2vec.index_lists import Batches, Lists
 
 # Compressed similarities only propose: of this many times k the exact ones choose. Of the ten
 # nearest faces of real people, 18,990 by one model and 8,949 by another, 256 numbers each,
@@ -27,7 +30,38 @@ from face2vec.index_lists import Batches
 PQ_PROPOSED = 3
 ROWS_A_READER = 500  # a millisecond's reading
 
-_UNTRAINED = {"exact": index_exact, "hnsw": index_graph}
+
+class Structure(Protocol):
+    """How FAISS holds the faces of an index of one kind, and finds them.
+
+    Attributes:
+        dimension: length of an embedding.
+    """
+
+    dimension: int
+
+    @property
+    def parts(self) -> Sequence[Any]:
+        """Indexes of FAISS that it is made of."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, ids: Ids, embeddings: Vectors) -> None:
+        """Add faces (n,) with their embeddings (n, d)."""
+
+    def remove(self, ids: Ids) -> None:
+        """Take faces out; ids that are not there are passed over."""
+
+    def search(self, queries: Vectors, wanted: int) -> tuple[Vectors, Ids]:
+        """Similarities (n, k) and ids (n, k) for queries (n, d); −1 where there are no more."""
+
+
+_UNTRAINED: dict[str, type[Exact] | type[Graphs]] = {"exact": Exact, "hnsw": Graphs}
+_STRUCTURES: dict[str, Callable[[Sequence[Any]], Structure]] = {
+    **_UNTRAINED,
+    "ivf": Lists,
+    "ivfpq": Lists,
+}
 
 
 class FaceIndex:
@@ -44,15 +78,12 @@ class FaceIndex:
         state: state of a gallery whose faces these are.
     """
 
-    def __init__(self, index: Any, kind: str) -> None:
-        self._index = index
-        self._lists = index_lists.Lists(index) if kind.startswith("ivf") else None
-        self._dead = 0
-        self._plan: tuple[int, int, Any] | None = None  # of the last search, see there
-        self._held: NDArray[np.uint8] | None = None  # memory that FAISS's arrays are views of
+    def __init__(self, faces: Structure, kind: str) -> None:
+        self._faces = faces
+        self._bytes: NDArray[np.uint8] | None = None  # what FAISS's arrays are views of
         self.fixed = False
         self.kind = kind
-        self.dimension: int = index.d
+        self.dimension = faces.dimension
         self.state = State()
 
     @classmethod
@@ -80,8 +111,7 @@ class FaceIndex:
             SettingsError: too few faces for that kind, see ``index_kind``.
         """
         if kind in _UNTRAINED:
-            self = cls.empty(dimension, kind)
-            _UNTRAINED[kind].reserve(self._index, count)
+            self = cls(_UNTRAINED[kind].empty(dimension, count), kind)
         elif kind not in KINDS or count < IVF_FACES_LEAST:
             raise SettingsError(
                 f"An index of kind {kind!r} cannot be built of {count} faces; "
@@ -96,7 +126,7 @@ class FaceIndex:
         return self
 
     def __len__(self) -> int:
-        return int(self._index.ntotal) - self._dead
+        return len(self._faces)
 
     def __repr__(self) -> str:
         return f"FaceIndex({self.kind}, {len(self)} faces, dimension={self.dimension})"
@@ -106,28 +136,13 @@ class FaceIndex:
         self._to_be_changed()
         if len(ids):
             self._refuse_misfits(embeddings)
-            self._index.add_with_ids(embeddings, np.asarray(ids, dtype=np.int64))
+            self._faces.add(np.asarray(ids, dtype=np.int64), embeddings)
 
     def remove(self, ids: Ids) -> None:
         """Remove faces; ids that are not in the index are passed over."""
         self._to_be_changed()
-        ids = np.asarray(ids, dtype=np.int64)
-        if not len(ids):
-            return
-        if self._lists is not None:
-            self._lists.remove(ids)
-            return
-        if self.kind == "exact":
-            self._index.remove_ids(ids)
-            return
-        dead = index_graph.bury(self._index, ids)
-        self._dead += len(dead)
-        if self._dead > index_graph.DEAD_SHARE * self._index.ntotal:
-            self._index = index_graph.without_dead(self._index)
-            self._dead = 0
-        elif len(dead):
-            index_graph.overwrite(self._index, dead, lambda like: self.search(like, 1)[1])
-            self._plan = None
+        if len(ids):
+            self._faces.remove(np.asarray(ids, dtype=np.int64))
 
     def search(
         self, queries: Vectors, k: int, rerank: Sequence[Callable[[Ids], Vectors]] = ()
@@ -150,23 +165,11 @@ class FaceIndex:
         if k < 1:
             raise SettingsError(f"k must be 1 or more, not {k}.")
         exactly = rerank if self.kind == "ivfpq" else ()
-        asked = PQ_PROPOSED * k if exactly else k
-        plan = self._plan  # once: another thread may put its own in this place
-        if plan is None or plan[0] != asked:
-            wanted = min(len(self), asked)
-            plan = self._plan = asked, wanted, self._breadth(wanted) if wanted else None
-        _, wanted, breadth = plan
-        if self._dead:  # FAISS writes into one with a selector while it searches
-            breadth = self._breadth(wanted)
+        wanted = min(len(self), PQ_PROPOSED * k if exactly else k)
         if wanted == 0 or len(queries) == 0:
             nothing = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
             return [nothing[0] for _ in queries], [nothing[1] for _ in queries]
-        if self.kind == "exact" and len(queries) == 1:
-            similarities, ids = index_exact.scanned(self._index, queries, wanted)
-        elif self._lists is not None:
-            similarities, ids = self._lists.search(queries, wanted, breadth)
-        else:
-            similarities, ids = self._index.search(queries, wanted, params=breadth)
+        similarities, ids = self._faces.search(queries, wanted)
         if exactly:
             similarities, ids = _reranked(queries, ids, exactly, k)
         if min(ids[:, -1].tolist()) >= 0:  # those that are missing stand at the end
@@ -194,23 +197,24 @@ class FaceIndex:
             GalleryError: it cannot be written; an older file stays as it was.
         """
 
-        def put(write: Callable[[bytes], int]) -> None:
-            faiss.write_index(self._index, faiss.PyCallbackIOWriter(write))
+        def put(part: Any, write: Callable[[bytes], int]) -> None:
+            faiss.write_index(part, faiss.PyCallbackIOWriter(write))
 
         about = index_file.About(self.kind, self.dimension, len(self), self.state)
-        index_file.write(Path(path), put, about)
+        parts = [partial(put, part) for part in self._faces.parts]
+        index_file.write(Path(path), parts, about)
 
     @classmethod
-    def load(cls, path: str | Path, mmap: bool = False, hold: bool = False) -> FaceIndex:
+    def load(cls, path: str | Path, mapped: bool = False, hold: bool = False) -> FaceIndex:
         """The index in a file.
 
         Args:
             path: the file.
-            mmap: leave the vectors in the file, to be read when they are searched: it
+            mapped: leave the vectors in the file, to be read when they are searched: it
                 opens at once and several processes share the memory, but cannot be
-                added to or removed from. Only the size of the file and its two ends
-                are then checked, for to check all of it would be to read all of it.
-                A file whose name is not text is read instead.
+                added to or removed from. Only the size of the file and both ends of what
+                FAISS wrote are then checked, for to check all of it would be to read
+                all of it.
             hold: keep the file's bytes in memory as they are, in large pages where the
                 system has them: a large index is searched faster, for fewer pages have
                 to be looked up, but it cannot be added to or removed from.
@@ -221,41 +225,25 @@ class FaceIndex:
             SettingsError: there is no room in memory to hold it.
         """
         path = Path(path)
-        mmap = mmap and not hold and _is_text(path)  # FAISS opens it by name
         with path.open("rb") as stream:
             # FAISS can end the whole process over bytes that it did not write, so
             # these are known to be right before it sees them.
-            about = index_file.checked(stream, path, whole=not mmap)
-            held = _bytes_of(stream, path) if hold else None
+            about = index_file.checked(stream, path, whole=hold or not mapped)
+            there = _bytes_of(stream, path, hold) if mapped or hold else None
             try:
-                if held is not None:
-                    reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(held), held.nbytes)
-                    index = faiss.read_index(reader)
-                elif mmap:
-                    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-                else:
-                    stream.seek(0)
-                    index = faiss.read_index(faiss.PyCallbackIOReader(stream.read))
+                parts = [
+                    faiss.read_index(_reader(stream, there, start, end))
+                    for start, end in about.parts
+                ]
             except (RuntimeError, TypeError, MemoryError) as error:
                 raise index_file.damaged(path, f"FAISS cannot read it ({error})") from error
-        self = cls(index, about.kind)
-        self.fixed = mmap or hold
-        self._held = held
-        if self.kind == "hnsw":
-            self._dead = index_graph.count_dead(index)
+        self = cls(_STRUCTURES[about.kind](parts), about.kind)
+        self.fixed = there is not None
+        self._bytes = there
         if (len(self), self.dimension) != (about.count, about.dimension):
             raise index_file.damaged(path, f"it says {about.count} faces and has {len(self)}")
         self.state = about.state
         return self
-
-    def _breadth(self, wanted: int) -> Any:
-        """How much of the index a search for that many faces looks at."""
-        if self.kind == "exact":
-            return None
-        if self.kind == "hnsw":
-            return index_graph.breadth(self._index, wanted, bool(self._dead))
-        assert self._lists is not None
-        return self._lists.breadth(wanted)
 
     def _refuse_misfits(self, vectors: Vectors) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
@@ -266,8 +254,9 @@ class FaceIndex:
 
     def _to_be_changed(self) -> None:
         if self.fixed:  # FAISS would end the process
-            raise SettingsError("This index is as its file is; load it without mmap or hold first.")
-        self._plan = None
+            raise SettingsError(
+                "This index is as its file is; load it without mapped or hold first."
+            )
 
 
 def _reranked(
@@ -295,8 +284,10 @@ def _reranked(
     return similarities, ids
 
 
-def _bytes_of(stream: BinaryIO, path: Path) -> NDArray[np.uint8]:
-    """A whole file; NumPy asks the system for large pages."""
+def _bytes_of(stream: BinaryIO, path: Path, hold: bool) -> NDArray[np.uint8]:
+    """A whole file, as it lies there or in memory, where NumPy asks for large pages."""
+    if not hold:
+        return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     stream.seek(0)
     try:
         return np.fromfile(stream, np.uint8)
@@ -307,9 +298,9 @@ def _bytes_of(stream: BinaryIO, path: Path) -> NDArray[np.uint8]:
         ) from error
 
 
-def _is_text(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _reader(stream: BinaryIO, there: NDArray[np.uint8] | None, start: int, end: int) -> Any:
+    """What FAISS reads a part of a file by; it leaves the bytes where they are there already."""
+    if there is not None:
+        return faiss.ZeroCopyIOReader(faiss.swig_ptr(there[start:end]), end - start)
+    stream.seek(start)
+    return faiss.PyCallbackIOReader(stream.read)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import faiss as _faiss
 import numpy as np
@@ -21,20 +21,74 @@ Vectors = NDArray[np.float32]
 SCANNED_BYTES = 32 << 20
 
 
-def empty(dimension: int) -> Any:
-    """One without faces."""
-    return faiss.IndexIDMap(faiss.IndexFlatIP(dimension))
+class Exact:
+    """Vectors in a row.
 
+    Args:
+        parts: the index of FAISS, alone.
+    """
 
-def reserve(index: Any, count: int) -> None:
-    """Make room for so many faces at once: FAISS's arrays double as they grow, by copying."""
-    vectors = faiss.downcast_index(index.index)
-    make_room(vectors.codes, count * vectors.code_size)
-    make_room(index.id_map, count)
+    def __init__(self, parts: Sequence[Any]) -> None:
+        (self._index,) = self.parts = parts
+        self.dimension: int = self._index.d
+
+    @classmethod
+    def empty(cls, dimension: int, count: int = 0) -> Self:
+        """One without faces, with room for so many."""
+        index = faiss.IndexIDMap(faiss.IndexFlatIP(dimension))
+        vectors = faiss.downcast_index(index.index)
+        make_room(vectors.codes, count * vectors.code_size)
+        make_room(index.id_map, count)
+        return cls([index])
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def add(self, ids: Ids, embeddings: Vectors) -> None:
+        """Add faces (n,) with their embeddings (n, d)."""
+        self._index.add_with_ids(embeddings, ids)
+
+    def remove(self, ids: Ids) -> None:
+        """Take faces out, and the last ones into their places."""
+        self._index.remove_ids(ids)
+
+    def search(self, queries: Vectors, wanted: int) -> tuple[Vectors, Ids]:
+        """Similarities (n, k) and ids (n, k) for queries (n, d); −1 where there are no more."""
+        if len(queries) > 1:
+            similarities, ids = self._index.search(queries, wanted)
+            return similarities, ids
+        return self._scanned(queries, wanted)
+
+    def _scanned(self, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
+        """The same for one query (1, d).
+
+        All cores share the work. It takes little more than half as long as FAISS's own search,
+        which is a product of matrices, quick where they have many rows.
+        """
+        index, size = self._index, 4 * self.dimension
+        similarities = np.empty(len(self), dtype=np.float32)
+        query = np.ascontiguousarray(query, dtype=np.float32)  # as FAISS's own wrapper sees to
+        asked, start = faiss.swig_ptr(query), int(faiss.downcast_index(index.index).get_xb())
+
+        def scan(first: int, end: int) -> None:  # other threads go on meanwhile
+            into = faiss.swig_ptr(similarities[first:end])
+            vectors = faiss.cast_integer_to_float_ptr(start + first * size)
+            faiss.fvec_inner_products_ny(into, asked, vectors, self.dimension, end - first)
+
+        parts = min(faiss.omp_get_max_threads(), 1 + len(self) * size // SCANNED_BYTES)
+        share_out(scan, even_parts(0, len(self), parts))
+        best = np.argpartition(similarities, -wanted)[-wanted:]
+        best = best[np.argsort(-similarities[best])]
+        similarities, ids = similarities[best], labels(index)[best]
+        ids[np.isnan(similarities)] = -1
+        return similarities[None], ids[None]
 
 
 def make_room(array: Any, size: int) -> None:
-    """The same for one of FAISS's arrays, which has nothing in it yet."""
+    """Make room for so much at once in one of FAISS's arrays, which has nothing in it yet.
+
+    They double as they grow, by copying.
+    """
     array.resize(size)
     array.resize(0)  # keeps what it has
 
@@ -43,31 +97,6 @@ def labels(index: Any) -> Ids:
     """The ids inside an index of FAISS, to be read and written in place."""
     ids: Ids = faiss.rev_swig_ptr(index.id_map.data(), index.ntotal)
     return ids
-
-
-def scanned(index: Any, query: Vectors, wanted: int) -> tuple[Vectors, Ids]:
-    """Similarities (1, k) and ids (1, k) of the k most similar to one query (1, d); −1 for NaN.
-
-    All cores share the work. It takes little more than half as long as FAISS's own search, which
-    is a product of matrices, quick where they have many rows.
-    """
-    count, size = index.ntotal, 4 * index.d
-    similarities = np.empty(count, dtype=np.float32)
-    query = np.ascontiguousarray(query, dtype=np.float32)  # as FAISS's own wrapper sees to
-    asked, start = faiss.swig_ptr(query), int(faiss.downcast_index(index.index).get_xb())
-
-    def scan(first: int, end: int) -> None:  # other threads go on meanwhile
-        into = faiss.swig_ptr(similarities[first:end])
-        vectors = faiss.cast_integer_to_float_ptr(start + first * size)
-        faiss.fvec_inner_products_ny(into, asked, vectors, index.d, end - first)
-
-    parts = min(faiss.omp_get_max_threads(), 1 + count * size // SCANNED_BYTES)
-    share_out(scan, even_parts(0, count, parts))
-    best = np.argpartition(similarities, -wanted)[-wanted:]
-    best = best[np.argsort(-similarities[best])]
-    similarities, ids = similarities[best], labels(index)[best]
-    ids[np.isnan(similarities)] = -1
-    return similarities[None], ids[None]
 
 
 def even_parts(start: int, end: int, parts: int) -> list[tuple[int, int]]:

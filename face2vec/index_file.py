@@ -1,4 +1,4 @@
-"""The file of an index: FAISS's bytes, and after them what they are, with check sums.
+"""The file of an index: FAISS's indexes one after the other, then what they are, with check sums.
 
 What it says of itself is read without loading FAISS.
 """
@@ -9,8 +9,9 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ from face2vec.files import written_whole
 from face2vec.gallery import State
 from face2vec.index_kind import KINDS
 
-_FORMAT = 3
+_FORMAT = 4
 _FOOTER = struct.Struct("<II8s")  # length and CRC-32 of the JSON before it, mark
 _MARK = b"F2VINDEX"
 _END_BYTES = 1 << 16
@@ -43,21 +44,32 @@ class About:
         dimension: length of an embedding.
         count: how many faces are in it.
         state: of the gallery whose faces these are.
+        ends: where each of FAISS's indexes ends, in bytes.
     """
 
     kind: str
     dimension: int
     count: int
     state: State
+    ends: tuple[int, ...] = ()
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """(start, end) of each of FAISS's indexes."""
+        return list(pairwise((0, *self.ends)))
 
 
-def write(path: Path, put: Callable[[Callable[[bytes], int]], object], about: About) -> None:
+Put = Callable[[Callable[[bytes], int]], object]
+"""Gives the bytes of an index of FAISS to a function, in pieces."""
+
+
+def write(path: Path, parts: Iterable[Put], about: About) -> None:
     """Write an index file, whole or not at all.
 
     Args:
         path: the file, replaced where it is there.
-        put: gives FAISS's bytes to a function, in pieces.
-        about: what they are.
+        parts: give the bytes of FAISS's indexes.
+        about: what they are; where they end is found here.
 
     Raises:
         GalleryError: it cannot be written; an older file stays as it was.
@@ -65,7 +77,10 @@ def write(path: Path, put: Callable[[Callable[[bytes], int]], object], about: Ab
     try:
         with written_whole(path) as stream:
             blocks = _Blocks(stream)
-            put(blocks.write)
+            ends = []
+            for put in parts:
+                put(blocks.write)
+                ends.append(blocks.written)
             blocks.end()
             size = stream.tell()
             trailer = {
@@ -74,9 +89,9 @@ def write(path: Path, put: Callable[[Callable[[bytes], int]], object], about: Ab
                 "kind": about.kind,
                 "dimension": about.dimension,
                 "count": about.count,
-                "bytes": size,
+                "ends": ends,
                 "crc32": _crc32(stream, 0, size),
-                "ends_crc32": _ends_crc32(stream, size),
+                "ends_crc32": _ends_crc32(stream, ends),
             }
             words = json.dumps(trailer, sort_keys=True).encode("ascii")
             stream.seek(size)
@@ -94,7 +109,7 @@ def checked(stream: BinaryIO, path: Path, *, whole: bool) -> About:
     Args:
         stream: the file.
         path: its name, for messages.
-        whole: check all of it, and not its size and its two ends only.
+        whole: check all of it, and not only its size and both ends of each of FAISS's indexes.
 
     Raises:
         IndexDamagedError: it is not whole, or not an index of face2vec.
@@ -112,16 +127,17 @@ def checked(stream: BinaryIO, path: Path, *, whole: bool) -> About:
     if zlib.crc32(words) != crc:
         raise damaged(path, "its check sum is wrong")
     about = json.loads(words)
-    if about["format"] != _FORMAT or about["kind"] not in KINDS or about["bytes"] != end:
+    if about["format"] != _FORMAT or about["kind"] not in KINDS or about["ends"][-1:] != [end]:
         raise damaged(path, f"it has format {about['format']}, {about['kind']}, {end} bytes")
     sound = (
         _crc32(stream, 0, end) == about["crc32"]
         if whole
-        else _ends_crc32(stream, end) == about["ends_crc32"]
+        else _ends_crc32(stream, about["ends"]) == about["ends_crc32"]
     )
     if not sound:
         raise damaged(path, "its check sum is wrong")
-    return About(about["kind"], about["dimension"], about["count"], State(**about["state"]))
+    state, ends = State(**about["state"]), tuple(about["ends"])
+    return About(about["kind"], about["dimension"], about["count"], state, ends)
 
 
 class _Blocks:
@@ -130,8 +146,10 @@ class _Blocks:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._waiting = bytearray()
+        self.written = 0
 
     def write(self, piece: bytes) -> int:
+        self.written += len(piece)
         self._waiting += piece
         while len(self._waiting) >= _WRITTEN_BYTES:
             self._stream.write(self._waiting[:_WRITTEN_BYTES])
@@ -152,10 +170,13 @@ def _crc32(stream: BinaryIO, start: int, end: int, crc: int = 0) -> int:
     return crc
 
 
-def _ends_crc32(stream: BinaryIO, size: int) -> int:
-    """Check sum of the first and the last of so many bytes, where FAISS keeps what it relies on."""
-    head = _crc32(stream, 0, min(size, _END_BYTES))
-    return _crc32(stream, max(0, size - _END_BYTES), size, head)
+def _ends_crc32(stream: BinaryIO, ends: Sequence[int]) -> int:
+    """Check sum of both ends of each of FAISS's indexes, where it keeps what it relies on."""
+    crc = 0
+    for start, end in pairwise((0, *ends)):
+        crc = _crc32(stream, start, min(start + _END_BYTES, end), crc)
+        crc = _crc32(stream, max(start, end - _END_BYTES), end, crc)
+    return crc
 
 
 def damaged(path: Path, what: str) -> IndexDamagedError:

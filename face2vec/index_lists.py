@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ _EACH_QUERY_BY_ALL_CORES = 1
 _QUERIES_AT_ONCE = 256  # their similarities to the most lists take 50 MB
 
 
-def trained(kind: str, dimension: int, batches: Batches, count: int) -> Any:
+def trained(kind: str, dimension: int, batches: Batches, count: int) -> Lists:
     """Lists without faces, ``"ivf"`` or ``"ivfpq"``, learned from some of so many."""
     lists = min(int(4 * math.sqrt(count)), count // EXAMPLES_A_CENTROID, LISTS_MOST)
     examples = _examples(batches, count, EXAMPLES_A_CENTROID * lists)
@@ -51,18 +51,20 @@ def trained(kind: str, dimension: int, batches: Batches, count: int) -> Any:
             faiss.IndexIVFPQFastScan(quantizer, dimension, lists, parts, PQ_BITS, product),
         )
     index.train(examples)
-    return index
+    return Lists([index])
 
 
 class Lists:
     """The lists of an index of FAISS: which are searched for a query, how faces leave them.
 
     Args:
-        index: what ``trained`` gave, with or without faces.
+        parts: the index, alone.
     """
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, parts: Sequence[Any]) -> None:
+        (index,) = self.parts = parts
         self._whole, self._turn = index, None
+        self.dimension: int = index.d
         if isinstance(index, faiss.IndexPreTransform):
             self._turn = faiss.downcast_VectorTransform(index.chain.at(0))
             index = faiss.downcast_index(index.index)
@@ -74,6 +76,9 @@ class Lists:
         of_all = faiss.rev_swig_ptr(stored, index.nlist * index.d)
         self._centroids = _matrix(of_all.reshape(index.nlist, index.d))
 
+    def __len__(self) -> int:
+        return int(self._whole.ntotal)
+
     def breadth(self, wanted: int) -> int:
         """How many lists a search for that many faces looks at."""
         lists = self._index.nlist
@@ -81,8 +86,12 @@ class Lists:
         enough = math.ceil(4 * wanted * lists / self._index.ntotal)
         return int(min(lists, max(LISTS_SEARCHED, lists // share, enough)))
 
-    def search(self, queries: Vectors, wanted: int, breadth: int) -> tuple[Vectors, Ids]:
-        """Similarities (n, k) and ids (n, k) for queries (n, d); −1 where there are no more."""
+    def search(self, queries: Vectors, wanted: int, breadth: int = 0) -> tuple[Vectors, Ids]:
+        """Similarities (n, k) and ids (n, k) for queries (n, d); −1 where there are no more.
+
+        ``breadth`` may ask for another number of lists.
+        """
+        breadth = breadth or self.breadth(wanted)
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         shape = len(queries), wanted
         similarities, ids = np.empty(shape, np.float32), np.empty(shape, np.int64)
@@ -104,6 +113,10 @@ class Lists:
             end = min(start + _QUERIES_AT_ONCE, len(queries))
             share_out(search, even_parts(start, end, min(at_once, end - start)))
         return similarities, ids
+
+    def add(self, ids: Ids, embeddings: Vectors) -> None:
+        """Add faces (n,) with their embeddings (n, d)."""
+        self._whole.add_with_ids(embeddings, ids)
 
     def remove(self, ids: Ids) -> None:
         """Take faces out of the lists, and their codes out of memory."""

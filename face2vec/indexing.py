@@ -166,7 +166,7 @@ class GalleryIndex:
             if index is None or index.fixed or self._is_written(now):
                 # Mapped, a large index opens at once, and many processes share its memory. It is
                 # opened anew where another process has written it since.
-                index = FaceIndex.load(self.path, mmap=True)
+                index = FaceIndex.load(self.path, mapped=True)
                 if self._hold and self._serves(index, now):
                     index = FaceIndex.load(self.path, hold=True)
             if self._serves(index, now):

@@ -7,7 +7,7 @@ import shutil
 import struct
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from face2vec import index_exact, index_file, index_lists
+from face2vec import index_exact, index_file, index_graph, index_lists
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery import State
 from face2vec.index import FaceIndex
@@ -23,7 +23,7 @@ from face2vec.index_file import IndexDamagedError
 from face2vec.index_kind import IVF_FACES_LEAST, KINDS
 
 D = 32
-HOW = ["", "mmap", "hold"]  # a file is loaded
+HOW = ["", "mapped", "hold"]  # a file is loaded
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
@@ -64,6 +64,11 @@ def fetching(ids: Ids, vectors: Vectors) -> Callable[[Ids], Vectors]:
     return lambda wanted: vectors[[rows[int(i)] for i in wanted]]
 
 
+def nodes(index: FaceIndex) -> list[int]:
+    """How many each graph of an HNSW index has."""
+    return [part.ntotal for part in index._faces.parts]
+
+
 def loaded(path: Path, how: str) -> FaceIndex:
     return FaceIndex.load(path, **({how: True} if how else {}))
 
@@ -78,13 +83,15 @@ def faces() -> tuple[Ids, Vectors, Vectors]:
 
 @pytest.fixture(scope="module")
 def built(faces: tuple[Ids, Vectors, Vectors], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a saved index of each kind."""
+    """A folder with a saved index of each kind; the HNSW index has several graphs."""
     ids, vectors, _ = faces
     folder = tmp_path_factory.mktemp("built")
-    for kind in KINDS:
-        index = FaceIndex.build(in_batches(ids, vectors), len(ids), D, kind)
-        index.state = State("the gallery", len(ids), 5)
-        index.save(folder / kind)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index_graph, "FACES_A_GRAPH", 4000)
+        for kind in KINDS:
+            index = FaceIndex.build(in_batches(ids, vectors), len(ids), D, kind)
+            index.state = State("the gallery", len(ids), 5)
+            index.save(folder / kind)
     return folder
 
 
@@ -137,13 +144,14 @@ def test_lists_chosen_here_are_those_that_faiss_chooses(
 ) -> None:
     monkeypatch.setattr(index_lists, "_QUERIES_AT_ONCE", 7)
     index, queries = FaceIndex.load(built / kind), faces[2][:count]
-    assert index._lists is not None
-    for lists in (1, 9, index._lists._index.nlist):
+    own = index._faces
+    assert isinstance(own, index_lists.Lists)
+    for lists in (1, 9, own._index.nlist):
         params = index_lists.faiss.SearchParametersIVF(nprobe=lists)
         if kind == "ivfpq":
             params = index_lists.faiss.SearchParametersPreTransform(index_params=params)
-        similarities, ids = index._index.search(queries, 30, params=params)
-        mine, my_ids = index._lists.search(queries, 30, lists)
+        similarities, ids = own.parts[0].search(queries, 30, params=params)
+        mine, my_ids = own.search(queries, 30, lists)
         if kind == "ivf":
             np.testing.assert_array_equal(my_ids, ids)
             np.testing.assert_allclose(mine, similarities, atol=1e-6)
@@ -490,15 +498,71 @@ def test_hnsw_with_many_removed_is_built_again(few: tuple[Ids, Vectors]) -> None
     ids, vectors = few
     index = FaceIndex.build([few], 40, D, "hnsw")
     index.remove(ids[:8])
-    assert index._index.ntotal == 40
+    assert nodes(index) == [40]
     index.remove(ids[8:9])
-    assert index._index.ntotal == len(index) == 31
+    assert nodes(index) == [len(index)] == [31]
     _, found = index.search(vectors[:3], 40)
     np.testing.assert_array_equal(np.stack(found), brute(vectors[:3], ids[9:], vectors[9:], 31)[1])
     index.remove(ids)
-    assert (len(index), index._index.ntotal) == (0, 0)
+    assert (len(index), nodes(index)) == (0, [0])
     index.add(ids[:2], vectors[:2])
     assert [list(row) for row in index.search(vectors[:1], 1)[1]] == [[100]]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_hnsw_searches_its_graphs_together(
+    faces: tuple[Ids, Vectors, Vectors],
+    how: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids, vectors, queries = faces
+    monkeypatch.setattr(index_graph, "FACES_A_GRAPH", 1000)
+    index = FaceIndex.build(in_batches(ids, vectors), len(ids), D, "hnsw")
+    assert nodes(index) == [1000] * 11
+    index.save(tmp_path / "index")
+    index = loaded(tmp_path / "index", how)
+    assert nodes(index) == [1000] * 11
+    expected, expected_ids = brute(queries, ids, vectors, 10)
+    monkeypatch.setattr(index_graph, "_QUERIES_AT_ONCE", 7)
+    for threads in (1, 3, 16):
+        monkeypatch.setattr(index_graph.faiss, "omp_get_max_threads", lambda n=threads: n)
+        for asked in (queries, queries[:2], queries[:1]):
+            similarities, found = index.search(asked, 10)
+            assert recall(found, expected_ids[: len(asked)]) > 0.99
+            for row, best in zip(similarities, expected, strict=False):
+                assert (np.diff(row) <= 0).all()
+                np.testing.assert_allclose(row[0], best[0], atol=1e-6)
+    everyone = index.search(queries[:1], 10**12)[1][0]
+    np.testing.assert_array_equal(np.sort(everyone), np.sort(ids))
+
+
+def test_hnsw_fills_its_graphs_and_drops_those_without_faces(
+    faces: tuple[Ids, Vectors, Vectors], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, vectors, _ = faces
+    monkeypatch.setattr(index_graph, "FACES_A_GRAPH", 50)
+
+    def finds(rows: Sequence[int]) -> bool:
+        return [list(row) for row in index.search(vectors[rows], 1)[1]] == [[i] for i in ids[rows]]
+
+    index = FaceIndex.build([(ids[:120], vectors[:120])], 120, D, "hnsw")
+    assert nodes(index) == [50, 50, 20]
+    index.remove(ids[:11])  # so many that their graph is built anew
+    assert (nodes(index), len(index)) == ([39, 50, 20], 109)
+    index.add(ids[120:190], vectors[120:190])
+    assert (nodes(index), len(index)) == ([50, 50, 50, 29], 179)
+    index.remove(ids[50:105])  # all of the second graph, and a few of the third
+    assert (nodes(index), len(index)) == ([50, 50, 29], 124)
+    left = [*range(11, 50), *range(105, 190)]
+    assert finds(left)
+    index.remove(ids[:185])
+    assert (nodes(index), len(index)) == ([5], 5)
+    index.remove(ids)
+    assert (nodes(index), len(index)) == ([0], 0)
+    index.add(ids[:60], vectors[:60])
+    assert nodes(index) == [50, 10]
+    assert finds(range(60))
 
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw"])
@@ -560,15 +624,15 @@ def test_an_index_that_memory_has_no_room_for_is_not_called_damaged(
             FaceIndex.load(path, hold=True)
 
 
-@pytest.mark.parametrize("how", ["mmap", "hold"])
+@pytest.mark.parametrize("how", ["mapped", "hold"])
 def test_an_index_that_is_as_its_file_is_cannot_be_changed(
     built: Path, few: tuple[Ids, Vectors], kind: str, how: str
 ) -> None:
     index = loaded(built / kind, how)
     assert index.fixed
-    with pytest.raises(SettingsError, match="load it without mmap or hold"):
+    with pytest.raises(SettingsError, match="load it without mapped or hold"):
         index.add(*few)
-    with pytest.raises(SettingsError, match="load it without mmap or hold"):
+    with pytest.raises(SettingsError, match="load it without mapped or hold"):
         index.remove(few[0])
 
 
@@ -593,7 +657,7 @@ def test_save_replaces_the_file_while_it_is_mapped(
     ids, vectors = few
     index = FaceIndex.build([few], 40, D, "exact")
     index.save(tmp_path / "index")
-    mapped = FaceIndex.load(tmp_path / "index", mmap=True)
+    mapped = FaceIndex.load(tmp_path / "index", mapped=True)
     index.remove(ids[:39])
     index.save(tmp_path / "index")
     assert [list(row) for row in mapped.search(vectors[:1], 1)[1]] == [[100]]
@@ -655,7 +719,7 @@ def test_damage_at_either_end_is_found_in_a_mapped_file(
         damaged[place] ^= 1
         path.write_bytes(damaged)
         with pytest.raises(IndexDamagedError):
-            FaceIndex.load(path, mmap=True)
+            FaceIndex.load(path, mapped=True)
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -676,7 +740,7 @@ def test_what_faiss_cannot_read_is_said_so(tmp_path: Path, how: str) -> None:
     about = {
         "format": index_file._FORMAT, "state": State()._asdict(), "kind": "exact",
         "dimension": D, "count": 0,
-        "bytes": len(content), "crc32": zlib.crc32(content), "ends_crc32": zlib.crc32(content * 2),
+        "ends": [len(content)], "crc32": zlib.crc32(content), "ends_crc32": zlib.crc32(content * 2),
     }  # fmt: skip
     words = json.dumps(about).encode()
     footer = struct.pack("<II8s", len(words), zlib.crc32(words), b"F2VINDEX")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,23 @@ from face2vec import index_file
 from face2vec.gallery import State
 from face2vec.index_file import About, IndexDamagedError
 
-CONTENT = bytes(range(256)) * 1024  # longer than its two ends
+PARTS = [bytes(range(256)) * 1024, bytes(range(255, -1, -1)) * 2048]  # longer than their two ends
+CONTENT = b"".join(PARTS)
 ABOUT = About("hnsw", 32, 7, State("the gallery", 9, 5))
+WRITTEN = replace(ABOUT, ends=(len(PARTS[0]), len(CONTENT)))
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "index"
-    index_file.write(path, lambda write: write(CONTENT), ABOUT)
+    index_file.write(path, [lambda write, part=part: write(part) for part in PARTS], ABOUT)
     return path
+
+
+def damage(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
 
 
 def checked(path: Path, whole: bool) -> About:
@@ -28,17 +37,28 @@ def checked(path: Path, whole: bool) -> About:
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_file_says_what_it_was_written_with(path: Path, whole: bool) -> None:
-    assert checked(path, whole) == ABOUT
+    assert checked(path, whole) == WRITTEN
+    assert WRITTEN.parts == [(0, len(PARTS[0])), (len(PARTS[0]), len(CONTENT))]
     assert path.read_bytes().startswith(CONTENT)
 
 
-def test_the_middle_is_checked_only_when_all_is(path: Path) -> None:
-    damaged = bytearray(path.read_bytes())
-    damaged[len(CONTENT) // 2] ^= 1
-    path.write_bytes(damaged)
-    assert checked(path, whole=False) == ABOUT
+@pytest.mark.parametrize("part", WRITTEN.parts)
+def test_the_middle_of_a_part_is_checked_only_when_all_is(
+    path: Path, part: tuple[int, int]
+) -> None:
+    damage(path, sum(part) // 2)
+    assert checked(path, whole=False) == WRITTEN
     with pytest.raises(IndexDamagedError, match="its check sum is wrong"):
         checked(path, whole=True)
+
+
+@pytest.mark.parametrize("end", [0, *WRITTEN.ends])
+@pytest.mark.parametrize("side", [-1, 0])
+def test_both_ends_of_each_part_are_always_checked(path: Path, end: int, side: int) -> None:
+    damage(path, min(max(end + side, 0), len(CONTENT) - 1))
+    for whole in (False, True):
+        with pytest.raises(IndexDamagedError, match="its check sum is wrong"):
+            checked(path, whole)
 
 
 def test_another_format_is_refused_by_its_number(
