@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -360,11 +359,10 @@ def unit_rows(query: NDArray[Any], dimension: int) -> NDArray[np.float32]:
             f"the query has shape {query.shape}; embeddings of this gallery are ({dimension},), "
             f"several of them (n, {dimension})"
         )
-    for row in rows:
-        length = math.sqrt(row.dot(row))
-        if not 0 < length < math.inf:
-            raise SettingsError("an embedding of the query has no or infinite length")
-        row /= length
+    lengths = np.sqrt(np.vecdot(rows, rows))
+    if not ((lengths > 0) & (lengths < np.inf)).all():
+        raise SettingsError("an embedding of the query has no or infinite length")
+    rows /= lengths[:, None]
     return rows
 
 

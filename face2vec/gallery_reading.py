@@ -39,7 +39,7 @@ _FACES = f"{NAMED_FACES} WHERE faces.id"
 _EMBEDDINGS = "SELECT face_id, embedding FROM embeddings"
 
 _IDS_A_QUERY = 512  # SQLite before 3.32 takes 999 parameters
-_IDS_A_ROW, _IDS_IN_STEPS = 64, 8  # few statements to compile, none of them long
+_IDS_A_ROW, _IDS_IN_STEPS = 60, 10  # few statements to compile, none of them long
 _IDS_AS_MANY = 20  # so that the ten of a usual search are looked up without more
 
 
@@ -205,12 +205,12 @@ class Snapshot:
             padded = some + some[-1:] * (-len(some) % _IDS_IN_STEPS)
             row = self._connection.execute(_embeddings_in_a_row(len(padded)), padded).fetchone()
             blobs += row[: len(some)]
-        there = [place for place, blob in enumerate(blobs) if blob is not None]
-        embeddings = self._matrix([blob for blob in blobs if blob is not None])
+        there = [blob for blob in blobs if blob is not None]
+        embeddings = self._matrix(there)
         if len(there) == len(wanted):
             return embeddings
         result = np.full((len(wanted), self._dimension), np.nan, dtype=np.float32)
-        result[there] = embeddings
+        result[[blob is not None for blob in blobs]] = embeddings
         return result
 
     def stat_of(self, photo: str) -> tuple[int, int] | None:
