@@ -16,9 +16,9 @@ not an idle one, in which the system may put the cores to sleep. A thousand othe
 first, so that the index is in memory.
 
 Each index is searched twice: mapped from its file by both, and held in memory by both, by face2vec
-with ``hold_index=True`` and by FAISS as ``read_index`` gives it. It is the same file, but for HNSW,
-of which face2vec makes several graphs: FAISS alone has all faces in one, as it makes it, and is
-asked to keep as many nodes in sight as face2vec does in all of its graphs together.
+with ``hold_index=True`` and by FAISS as ``read_index`` gives it. It is the same file, but for HNSW where
+face2vec makes several graphs: FAISS alone has all faces in one, as it makes it, and is asked to
+keep as many nodes in sight as face2vec does in its graphs together.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ def measure(
     import faiss
 
     from face2vec.engine import Face2Vec
+    from face2vec.index_graph import FACES_A_GRAPH
 
     people = count // FACES_A_PERSON
     embeddings = faces(count, 1, people)
@@ -135,7 +136,8 @@ def measure(
         gc.collect()
         for kind in kinds:
             file = built(folder, kind)
-            theirs = built(folder, kind, graphs=1) if kind == "hnsw" else file
+            several = kind == "hnsw" and count > FACES_A_GRAPH
+            theirs = built(folder, kind, graphs=1) if several else file
             if build_only:
                 continue
             (folder / "index.faiss").unlink(missing_ok=True)
@@ -192,8 +194,7 @@ def alone(file: Path, engine, hold: bool) -> Callable[[np.ndarray], object]:
     wanted = PQ_PROPOSED * 10 if index.kind == "ivfpq" else 10
     breadth = None
     if index.kind == "hnsw":
-        nodes = index._faces.breadth(wanted) * len(index._faces.parts)
-        breadth = faiss.SearchParametersHNSW(efSearch=nodes)
+        breadth = faiss.SearchParametersHNSW(efSearch=index._faces.breadth(wanted))
     elif index.kind.startswith("ivf"):
         breadth = faiss.SearchParametersIVF(nprobe=index._faces.breadth(wanted))
     if index.kind == "ivfpq":
@@ -268,7 +269,7 @@ def main() -> None:
             "from the gallery, too, and makes the objects when they are first looked at: the last "
             "column is what it takes then to look at all 1,000 matches of 100 queries. "
             f"FAISS's `ivfpq` gives {10 * PQ_PROPOSED} candidates, which face2vec ranks again by "
-            "the stored embeddings. FAISS searches the same file, but one graph for `hnsw`. "
+            "the stored embeddings. FAISS searches the same file, but for `hnsw` one graph. "
             "In memory: face2vec with `hold_index=True`, FAISS by `read_index`.",
         )
     )  # fmt: skip

@@ -1,9 +1,8 @@
 """The graphs of an HNSW index inside FAISS: how they are filled and searched, how faces leave them.
 
-A graph of a million faces has to be searched far more broadly than one of a hundred thousand, and
-a search of it is the work of one core. So no graph grows beyond a size, and all are searched at
-once. HNSW cannot lose a node: a face that is removed leaves its node, with another's embedding, as
-a stepping stone that is never returned.
+A search of a graph is the work of one core, and the larger the graph is the longer it takes. So no
+graph grows beyond a size, and all are searched at once. HNSW cannot lose a node: a face that is
+removed leaves its node, with another's embedding, as a stepping stone that is never returned.
 """
 
 from __future__ import annotations
@@ -18,13 +17,15 @@ from face2vec.index_exact import Ids, Vectors, even_parts, faiss, labels, make_r
 from face2vec.index_kind import HNSW_LINKS
 
 NOBODY = -1
-# Recall of the ten nearest among a million faces of 512 numbers, 10 a person with a cosine of 0.6,
-# and milliseconds of one query and of a hundred on two cores, by how many graphs and the breadth:
-# 1 graph: 1000: 0.918, 8.7, 390. 4 graphs: 96 / 192: 0.967, 3.3, 123 / 0.979, 5.0, 230.
-# 8 graphs: 48 / 96: 0.981, 3.9, 125 / 0.994, 5.4, 229.
-# 16 graphs: 32 / 48 / 64: 0.986, 4.3, 160 / 0.994, 5.1, 221 / 0.998, 5.6, 281.
-FACES_A_GRAPH = 1 << 16
-BREADTH = 64
+# Recall of the ten nearest among 100,000 faces of 512 numbers, of which those of one person
+# have a cosine of 0.6, measured with 10 / 20 faces a person, by breadth of the search:
+# 64: 0.989 / 0.998, 128: 0.994 / 0.998, 256: 0.996 / 0.999.
+BREADTH = 128
+# Among a million, 10 faces a person: 128: 0.744, 256: 0.839, 512: 0.887, 1,024: 0.931; so it grows.
+FACES_A_STEP = 1_000
+# Of that million, which is twice as many: two graphs with half the breadth 0.924 where a person's
+# faces lie scattered over both, one graph 0.918; four 0.879, with a quarter of it.
+FACES_A_GRAPH = 1 << 19
 # More nodes of the dead make a search slow.
 DEAD_SHARE = 0.2
 _ANY_FACE = (0, 2**63 - 1)
@@ -74,8 +75,8 @@ class Graphs:
         self._graphs = [graph for graph in self._graphs if graph.index.ntotal] or self._graphs[:1]
 
     def breadth(self, wanted: int) -> int:
-        """How many nodes of each graph a search for that many faces keeps in sight."""
-        return max(BREADTH, 2 * wanted)
+        """How many nodes of all graphs a search for that many faces keeps in sight."""
+        return sum(graph.breadth(wanted) for graph in self._graphs)
 
     def search(self, queries: Vectors, wanted: int) -> tuple[Vectors, Ids]:
         """Similarities (n, k) and ids (n, k) for queries (n, d); −1 where there are no more."""
@@ -90,7 +91,7 @@ class Graphs:
 
         def search(number: int) -> None:
             graphs, asked = tasks[number]
-            found[number] = _best(*_each(graphs, asked, wanted, self.breadth(wanted)))
+            found[number] = _best(*_each(graphs, asked, wanted))
 
         share_out(search, [(number,) for number in range(len(tasks))])
         similarities, ids = zip(*found, strict=True)
@@ -118,10 +119,14 @@ class _Graph:
     def __len__(self) -> int:
         return int(self.index.ntotal) - self._dead
 
-    def search(
-        self, queries: Vectors, breadth: int, similarities_into: Vectors, ids_into: Ids
-    ) -> None:
+    def breadth(self, wanted: int) -> int:
+        """How many nodes a search for that many faces keeps in sight."""
+        return max(BREADTH, 2 * wanted, int(self.index.ntotal) // FACES_A_STEP)
+
+    def search(self, queries: Vectors, similarities_into: Vectors, ids_into: Ids) -> None:
         """What is found for queries (n, d) goes into (n, k)."""
+        wanted = ids_into.shape[1]
+        breadth = self.breadth(wanted)
         if self._dead:  # FAISS writes into one with a selector while it searches
             alive = faiss.IDSelectorRange(*_ANY_FACE)
             params = faiss.SearchParametersHNSW(efSearch=breadth, sel=alive)
@@ -129,7 +134,7 @@ class _Graph:
             params = _breadth(breadth)
         into = faiss.swig_ptr(similarities_into), faiss.swig_ptr(ids_into)
         asked = len(queries), faiss.swig_ptr(queries)
-        self.index.search_c(*asked, similarities_into.shape[1], *into, params)
+        self.index.search_c(*asked, wanted, *into, params)
 
     def remove(self, ids: Ids) -> None:
         """Faces lose their nodes, which keep leading searches the way that they did."""
@@ -152,7 +157,7 @@ class _Graph:
         vectors, known = self._vectors(), labels(self.index)
         beginnings = vectors[:, :2].copy().view(np.int64)[:, 0]
         dead = np.flatnonzero((known < 0) & np.isin(beginnings, beginnings[dead]))
-        _, nearest = _each([self], vectors[dead], 1, BREADTH)
+        _, nearest = _each([self], vectors[dead], 1)
         found = nearest.ravel()  # NOBODY where there is none
         order = np.argsort(known)
         heirs = order[np.minimum(np.searchsorted(known[order], found), len(order) - 1)]
@@ -193,15 +198,13 @@ def _breadth(nodes: int) -> Any:
     return faiss.SearchParametersHNSW(efSearch=nodes)
 
 
-def _each(
-    graphs: Sequence[_Graph], queries: Vectors, wanted: int, breadth: int
-) -> tuple[Vectors, Ids]:
+def _each(graphs: Sequence[_Graph], queries: Vectors, wanted: int) -> tuple[Vectors, Ids]:
     """What each graph finds for queries (n, d): similarities and ids (graphs, n, k)."""
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     shape = len(graphs), len(queries), wanted
     similarities, ids = np.empty(shape, np.float32), np.empty(shape, np.int64)
     for number, graph in enumerate(graphs):
-        graph.search(queries, breadth, similarities[number], ids[number])
+        graph.search(queries, similarities[number], ids[number])
     return similarities, ids
 
 
