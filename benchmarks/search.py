@@ -16,9 +16,9 @@ not an idle one, in which the system may put the cores to sleep. A thousand othe
 first, so that the index is in memory.
 
 Each index is searched twice: mapped from its file by both, and held in memory by both, by face2vec
-with ``hold_index=True`` and by FAISS as ``read_index`` gives it. It is the same file, but for HNSW where
-face2vec makes several graphs: FAISS alone has all faces in one, as it makes it, and is asked to
-keep as many nodes in sight as face2vec does in its graphs together.
+with ``hold_index=True`` and by FAISS as ``read_index`` gives it. It is the same file, but for HNSW
+where face2vec makes several graphs: FAISS alone has all faces in one, as it makes it, and is asked
+to keep as many nodes in sight as face2vec does in its graphs together.
 """
 
 from __future__ import annotations

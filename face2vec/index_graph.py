@@ -25,7 +25,7 @@ BREADTH = 128
 FACES_A_STEP = 1_000
 # Of that million, which is twice as many: two graphs with half the breadth 0.924 where a person's
 # faces lie scattered over both, one graph 0.918; four 0.879, with a quarter of it.
-FACES_A_GRAPH = 1 << 19
+FACES_A_GRAPH = 500_000
 # More nodes of the dead make a search slow.
 DEAD_SHARE = 0.2
 _ANY_FACE = (0, 2**63 - 1)
