@@ -23,8 +23,8 @@ NOBODY = -1
 BREADTH = 128
 # Among a million, 10 faces a person: 128: 0.744, 256: 0.839, 512: 0.887, 1,024: 0.931; so it grows.
 FACES_A_STEP = 1_000
-# Of that million, which is twice as many: two graphs with half the breadth 0.924 where a person's
-# faces lie scattered over both, one graph 0.918; four 0.879, with a quarter of it.
+# Of a million in two graphs, with half the breadth each, 0.924 where a person's faces lie scattered
+# over both; in one graph 0.918; in four, with a quarter of it, 0.879.
 FACES_A_GRAPH = 500_000
 # More nodes of the dead make a search slow.
 DEAD_SHARE = 0.2
