@@ -87,6 +87,8 @@ class Graphs:
         else:
             parts = max(min(threads, count), count // _QUERIES_AT_ONCE)
             tasks = [(self._graphs, queries[a:b]) for a, b in even_parts(0, count, parts)]
+        if len(tasks) == 1:
+            return _best(*_each(*tasks[0], wanted))
         found: list[Any] = [None] * len(tasks)
 
         def search(number: int) -> None:
