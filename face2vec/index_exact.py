@@ -49,7 +49,7 @@ class Exact:
         self._index.add_with_ids(embeddings, ids)
 
     def remove(self, ids: Ids) -> None:
-        """Take faces out, and the last ones into their places."""
+        """Take faces out; ids that are not there are passed over."""
         self._index.remove_ids(ids)
 
     def search(self, queries: Vectors, wanted: int) -> tuple[Vectors, Ids]:
