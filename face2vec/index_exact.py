@@ -99,6 +99,17 @@ def labels(index: Any) -> Ids:
     return ids
 
 
+def best_of(similarities: Vectors, ids: Ids) -> tuple[Vectors, Ids]:
+    """The best (n, k) of what several have found (graphs, n, k)."""
+    if len(ids) == 1:
+        return similarities[0], ids[0]
+    wanted = ids.shape[2]
+    similarities, ids = np.concatenate(similarities, axis=1), np.concatenate(ids, axis=1)
+    similarities[ids < 0] = -np.inf
+    best = np.argsort(-similarities, axis=1, kind="stable")[:, :wanted]
+    return np.take_along_axis(similarities, best, axis=1), np.take_along_axis(ids, best, axis=1)
+
+
 def even_parts(start: int, end: int, parts: int) -> list[tuple[int, int]]:
     """(start, end) of so many parts of a range, one after the other."""
     ends = [start + (end - start) * part // parts for part in range(parts + 1)]

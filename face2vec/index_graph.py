@@ -13,7 +13,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from face2vec.index_exact import Ids, Vectors, even_parts, faiss, labels, make_room, share_out
+from face2vec.index_exact import (
+    Ids,
+    Vectors,
+    best_of,
+    even_parts,
+    faiss,
+    labels,
+    make_room,
+    share_out,
+)
 from face2vec.index_kind import HNSW_LINKS
 
 NOBODY = -1
@@ -88,18 +97,18 @@ class Graphs:
             parts = max(min(threads, count), count // _QUERIES_AT_ONCE)
             tasks = [(self._graphs, queries[a:b]) for a, b in even_parts(0, count, parts)]
         if len(tasks) == 1:
-            return _best(*_each(*tasks[0], wanted))
+            return best_of(*_each(*tasks[0], wanted))
         found: list[Any] = [None] * len(tasks)
 
         def search(number: int) -> None:
             graphs, asked = tasks[number]
-            found[number] = _best(*_each(graphs, asked, wanted))
+            found[number] = best_of(*_each(graphs, asked, wanted))
 
         share_out(search, [(number,) for number in range(len(tasks))])
         similarities, ids = zip(*found, strict=True)
         if len(tasks[0][0]) == len(self._graphs):
             return np.concatenate(similarities), np.concatenate(ids)
-        return _best(np.stack(similarities), np.stack(ids))
+        return best_of(np.stack(similarities), np.stack(ids))
 
     def _with_room(self) -> Any:
         """The graph of FAISS that has most room, a new one where all are full."""
@@ -208,14 +217,3 @@ def _each(graphs: Sequence[_Graph], queries: Vectors, wanted: int) -> tuple[Vect
     for number, graph in enumerate(graphs):
         graph.search(queries, similarities[number], ids[number])
     return similarities, ids
-
-
-def _best(similarities: Vectors, ids: Ids) -> tuple[Vectors, Ids]:
-    """The best (n, k) of what several have found (graphs, n, k)."""
-    if len(ids) == 1:
-        return similarities[0], ids[0]
-    wanted = ids.shape[2]
-    similarities, ids = np.concatenate(similarities, axis=1), np.concatenate(ids, axis=1)
-    similarities[ids < 0] = -np.inf
-    best = np.argsort(-similarities, axis=1, kind="stable")[:, :wanted]
-    return np.take_along_axis(similarities, best, axis=1), np.take_along_axis(ids, best, axis=1)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.index_exact import Ids, Vectors, even_parts, faiss, share_out
+from face2vec.index_exact import Ids, Vectors, best_of, even_parts, faiss, share_out
 from face2vec.index_kind import EXAMPLES_A_CENTROID
 
 Batches = Iterable[tuple[Ids, Vectors]]
@@ -162,9 +162,7 @@ class Lists:
             self._scan(query, *mine, *(of_part[part] for of_part in found))
 
         share_out(scan, [(part,) for part in range(parts)])
-        similarities, ids = (of_parts.ravel() for of_parts in found)
-        best = np.argsort(-similarities, kind="stable")[: into.size]
-        into[0], ids_into[0] = similarities[best], ids[best]
+        into[:], ids_into[:] = best_of(*found)
 
 
 def _product(matrix: Any, queries: Vectors) -> Vectors:
