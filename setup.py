@@ -81,5 +81,5 @@ setup(
     package_data={"face2vec": ["py.typed", "models/*.onnx", "models/*.json", "samples/*.npz"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["face2vec = face2vec.cli:main"]},
+    entry_points={"console_scripts": ["face2vec = face2vec.cli.main:main"]},
 )

@@ -23,7 +23,7 @@ ALONE, PROCESSES = "threads", "processes"
 
 
 def rate(photos: list[Path], model: str, threads: int, way: str) -> float:
-    from face2vec import extraction_processes
+    from face2vec.encoding import workers as extraction_processes
 
     if way == ALONE:
         extraction_processes.START_AFTER = float("inf")

@@ -21,13 +21,13 @@ from build import chosen
 from common import arguments, in_turn, publish, ratio, seconds, table
 from PIL import Image
 
-from face2vec import extraction_processes
-from face2vec.cascade import Detector, DetectorSettings
-from face2vec.extraction import Extractor, Wanted
-from face2vec.extraction_processes import ExtractorProcesses
+from face2vec.detection.mtcnn import Detector, DetectorSettings
+from face2vec.encoding import workers as extraction_processes
+from face2vec.encoding.extract import Extractor, Wanted
+from face2vec.encoding.workers import ExtractorProcesses
 from face2vec.models import load_model
-from face2vec.photos import open_photo
-from face2vec.runtime import Runtime
+from face2vec.photos.decode import open_photo
+from face2vec.runtime.select import Runtime
 
 PACKAGES = ("face2vec", "tensorflow-cpu", "tensorflow", "mtcnn", "onnxruntime")
 CHUNK = 8

@@ -16,10 +16,10 @@ from functools import partial
 import numpy as np
 from common import arguments, in_turn, publish, ratio, seconds, table
 
-from face2vec.cascade import DetectorSettings
-from face2vec.encoder import Encoder
+from face2vec.detection.mtcnn import DetectorSettings
+from face2vec.encoding.encoder import Encoder
 from face2vec.models import load_model, standardize
-from face2vec.runtime import choose_runtime
+from face2vec.runtime.select import choose_runtime
 
 RUNTIMES = ("onnxruntime", "openvino")
 PACKAGES = ("face2vec", "onnxruntime", "openvino", "numpy")

@@ -17,10 +17,10 @@ import numpy as np
 from build import argparse_hidden, chosen, ours
 from common import arguments, in_turn, publish, ratio, seconds, table
 
-from face2vec.cascade import DetectorSettings
-from face2vec.encoder import Encoder
+from face2vec.detection.mtcnn import DetectorSettings
+from face2vec.encoding.encoder import Encoder
 from face2vec.models import load_model
-from face2vec.runtime import choose_runtime
+from face2vec.runtime.select import choose_runtime
 
 PACKAGES = ("face2vec", "onnxruntime-gpu", "numpy")
 RUNTIMES = ("onnxruntime", "cuda")

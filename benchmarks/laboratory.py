@@ -19,7 +19,7 @@ from face2vec.lab.catalogue import chosen
 from face2vec.lab.findings import VERDICTS, findings
 from face2vec.lab.plots import all_series_plot, overview_plot
 from face2vec.lab.robustness import Robustness, Series, robustness
-from face2vec.lab.sitters import sitters_of
+from face2vec.lab.subjects import sitters_of
 
 PAGE = ROOT / "docs" / "results" / "laboratory.md"
 PACKAGES = ("face2vec", "onnxruntime", "openvino", "Pillow", "numpy")

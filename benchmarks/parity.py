@@ -16,8 +16,8 @@ from build import chosen
 from common import arguments, overlap, publish, table
 from PIL import Image
 
-from face2vec.cascade import Detector, DetectorSettings
-from face2vec.runtime import Runtime
+from face2vec.detection.mtcnn import Detector, DetectorSettings
+from face2vec.runtime.select import Runtime
 
 PACKAGES = ("face2vec", "tensorflow-cpu", "tensorflow", "mtcnn", "onnxruntime")
 

@@ -24,7 +24,7 @@ from face2vec import Face2Vec
 from face2vec.calibration import Calibration
 from face2vec.evaluation.sets import named_faces, named_photos
 from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, by_method
-from face2vec.people.recognition import probabilities
+from face2vec.people.identify import probabilities
 
 FPIR = 0.01
 SEEDS = 10

@@ -17,7 +17,7 @@ from common import arguments, overlap, publish, table
 from PIL import Image
 
 from face2vec import Face2Vec, samples
-from face2vec.records import Face
+from face2vec.types import Face
 
 PACKAGES = ("face2vec", "onnxruntime", "openvino", "numpy", "Pillow")
 ENOUGH = 0.5  # overlap (intersection over union) at which a face counts as found

@@ -60,8 +60,8 @@ def faces(count: int, seed: int, people: int) -> np.ndarray:
 
 def enrol(folder: Path, embeddings: np.ndarray) -> None:
     """A gallery of made-up photos, one face each."""
-    from face2vec.gallery import INDEXED, Entry, Gallery
-    from face2vec.records import Face
+    from face2vec.gallery.gallery import INDEXED, Entry, Gallery
+    from face2vec.types import Face
 
     fingerprint = {
         "cascade": 1,
@@ -119,7 +119,7 @@ def measure(
     import faiss
 
     from face2vec.engine import Face2Vec
-    from face2vec.index_graph import FACES_A_GRAPH
+    from face2vec.index.hnsw import FACES_A_GRAPH
 
     people = count // FACES_A_PERSON
     embeddings = faces(count, 1, people)
@@ -163,8 +163,8 @@ def measure(
 
 def built(folder: Path, kind: str, graphs: int | None = None) -> Path:
     """A file with the gallery's index of a kind, and beside it how many seconds that took."""
-    from face2vec import index_graph
     from face2vec.engine import Face2Vec
+    from face2vec.index import hnsw as index_graph
 
     kept = folder / f"{kind}{graphs or ''}.faiss"
     if not kept.exists():
@@ -188,7 +188,7 @@ def alone(file: Path, engine, hold: bool) -> Callable[[np.ndarray], object]:
     """FAISS's own search of a file, as broad as that of the engine's index."""
     import faiss
 
-    from face2vec.index import PQ_PROPOSED
+    from face2vec.index.face_index import PQ_PROPOSED
 
     index = index_of(engine)
     wanted = PQ_PROPOSED * 10 if index.kind == "ivfpq" else 10
@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="keep galleries and indexes in this folder")
     parser.add_argument("--build-only", action="store_true", help="build what --keep lacks")
     given = parser.parse_args()
-    from face2vec.index import PQ_PROPOSED
+    from face2vec.index.face_index import PQ_PROPOSED
 
     quality: list[list[str]] = []
     speed: list[list[str]] = []

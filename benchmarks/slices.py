@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from common import arguments, publish, table
 
-from face2vec.embedder import Embedder
+from face2vec.encoding.embed import Embedder
 from face2vec.models import load_model
-from face2vec.runtime import choose_runtime
+from face2vec.runtime.select import choose_runtime
 from face2vec.training.batches import clean_targets
 from face2vec.training.faces import Faces, load_faces
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from face2vec import Face2Vec
 from face2vec.evaluation.metrics import Folds, ten_folds
 from face2vec.evaluation.sets import NamedFaces, Pair, lfw_pairs, named_faces, photos_in
-from face2vec.gallery import Gallery
-from face2vec.mapping import learn_map
+from face2vec.gallery.gallery import Gallery
+from face2vec.ingest.embedding_map import learn_map
 
 SAMPLES = (500, 2000, 8000)
 PACKAGES = ("face2vec", "onnxruntime", "openvino", "numpy")

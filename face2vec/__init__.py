@@ -33,16 +33,16 @@ from face2vec.errors import (
 )
 
 if TYPE_CHECKING:
-    from face2vec.building import BuildSummary
     from face2vec.calibration import Calibration, Verification
-    from face2vec.cascade import DetectorSettings
+    from face2vec.detection.mtcnn import DetectorSettings
     from face2vec.engine import Face2Vec
-    from face2vec.gallery import Removed
+    from face2vec.gallery.gallery import Removed
+    from face2vec.ingest.build import BuildSummary
     from face2vec.models import DEFAULT_MODEL, ModelDescription
-    from face2vec.photo_finding import find_photos
-    from face2vec.photos import open_photo
-    from face2vec.records import Face, Match, Photo
-    from face2vec.results import Found, Matches, save_grid, save_html
+    from face2vec.photos.decode import open_photo
+    from face2vec.photos.discover import find_photos
+    from face2vec.report.matches import Found, Matches, save_grid, save_html
+    from face2vec.types import Face, Match, Photo
 
 __version__ = "0.1.0"
 
@@ -86,23 +86,23 @@ __all__ = [
 
 # Importing face2vec loads none of the packages that it stands on; the first use of a name does.
 _HOME = {
-    "BuildSummary": "building",
+    "BuildSummary": "ingest.build",
     "Calibration": "calibration",
     "DEFAULT_MODEL": "models",
-    "DetectorSettings": "cascade",
-    "Face": "records",
+    "DetectorSettings": "detection.mtcnn",
+    "Face": "types",
     "Face2Vec": "engine",
-    "Found": "results",
-    "Match": "records",
-    "Matches": "results",
+    "Found": "report.matches",
+    "Match": "types",
+    "Matches": "report.matches",
     "ModelDescription": "models",
-    "Photo": "records",
-    "Removed": "gallery",
+    "Photo": "types",
+    "Removed": "gallery.gallery",
     "Verification": "calibration",
-    "find_photos": "photo_finding",
-    "open_photo": "photos",
-    "save_grid": "results",
-    "save_html": "results",
+    "find_photos": "photos.discover",
+    "open_photo": "photos.decode",
+    "save_grid": "report.matches",
+    "save_html": "report.matches",
 }
 
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
-from face2vec.records import Match
-from face2vec.results import Found, thumbnail
+from face2vec.report.matches import Found, thumbnail
+from face2vec.types import Match
 
 SHIPPED_MODEL = "mini"
 QUERIES = 1000

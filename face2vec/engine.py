@@ -18,19 +18,19 @@ from face2vec.errors import (
     PhotoError,
     SettingsError,
 )
-from face2vec.gallery import Gallery, Removed, Snapshot, StoredFace, StoredFaces
-from face2vec.gallery_file import size_of
-from face2vec.gallery_upgrade import begun
-from face2vec.indexing import nearest_faces
-from face2vec.photo_finding import Source, find_photos, paths_of
-from face2vec.photos import PhotoLike
-from face2vec.records import Face, Match, Photo, model_digest
-from face2vec.results import Found, Matches
-from face2vec.runtime import choose_runtime, detector_runtime
+from face2vec.gallery.connection import size_of
+from face2vec.gallery.gallery import Gallery, Removed, Snapshot, StoredFace, StoredFaces
+from face2vec.gallery.staging import begun
+from face2vec.index.sync import nearest_faces
+from face2vec.photos.decode import PhotoLike
+from face2vec.photos.discover import Source, find_photos, paths_of
+from face2vec.report.matches import Found, Matches
+from face2vec.runtime.select import choose_runtime, detector_runtime
+from face2vec.types import Face, Match, Photo, model_digest
 
 if TYPE_CHECKING:
-    from face2vec.building import BuildSummary
-    from face2vec.layout import By
+    from face2vec.ingest.build import BuildSummary
+    from face2vec.pose import By
 
 LAYOUTS_AT_ONCE = 256  # of which it is looked up whether they are similar enough
 
@@ -90,7 +90,7 @@ class Face2Vec(UpgradeEngine):
         """
         from tqdm import tqdm
 
-        from face2vec.building import Build
+        from face2vec.ingest.build import Build
 
         started = time.monotonic()
         paths = paths_of(sources)
@@ -197,7 +197,7 @@ class Face2Vec(UpgradeEngine):
             far: only faces as similar as so small a share of pairs of two people is, 0…1.
 
         Returns:
-            One `Found` an entry, least distance first (`Match.layout`, see `face2vec.layout`);
+            One `Found` an entry, least distance first (`Match.layout`, see `face2vec.pose`);
             ``similarity`` is that of the embeddings, as in a search.
 
         Raises:
@@ -206,7 +206,7 @@ class Face2Vec(UpgradeEngine):
             SettingsError: k below 1, another ``by``, or a face that is not in the gallery.
             CalibrationError: ``far`` is given, and what similarities mean is not known.
         """
-        from face2vec.layout import distances, layouts
+        from face2vec.pose import distances, layouts
 
         gallery = self._readable()
         if k < 1:

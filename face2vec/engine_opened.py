@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.calibration import Calibration
-from face2vec.cascade import CASCADE_VERSION, DetectorSettings
+from face2vec.detection.mtcnn import CASCADE_VERSION, DetectorSettings
 from face2vec.errors import (
     CalibrationError,
     GalleryMismatchError,
@@ -22,16 +22,16 @@ from face2vec.errors import (
     PhotoError,
     SettingsError,
 )
-from face2vec.gallery import Gallery
-from face2vec.indexing import GalleryIndex
+from face2vec.gallery.gallery import Gallery
+from face2vec.index.sync import GalleryIndex
 from face2vec.models import DEFAULT_MODEL, LoadedModel, calibration_of, load_model
-from face2vec.photo_finding import Source
-from face2vec.photos import MAX_PIXELS, PhotoLike
-from face2vec.records import Face, Photo, model_digest
-from face2vec.runtime import choose_runtime
+from face2vec.photos.decode import MAX_PIXELS, PhotoLike
+from face2vec.photos.discover import Source
+from face2vec.runtime.select import choose_runtime
+from face2vec.types import Face, Photo, model_digest
 
 if TYPE_CHECKING:
-    from face2vec.encoder import Encoder
+    from face2vec.encoding.encoder import Encoder
 
 log = logging.getLogger("face2vec")
 
@@ -111,7 +111,7 @@ class OpenedGallery:
         """The networks, loaded at first use."""
         with self._lock:
             if self._encoder is None:
-                from face2vec.encoder import Encoder
+                from face2vec.encoding.encoder import Encoder
 
                 runtime = choose_runtime(self._runtime_wish, self._threads)
                 self._encoder = Encoder(

@@ -11,12 +11,12 @@ from face2vec.engine_opened import OpenedGallery
 from face2vec.errors import (
     SettingsError,
 )
-from face2vec.gallery import Gallery, StoredFace
-from face2vec.photos import PhotoLike
-from face2vec.records import Face, Forgotten, Identified, Person, Photo
+from face2vec.gallery.gallery import Gallery, StoredFace
+from face2vec.photos.decode import PhotoLike
+from face2vec.types import Face, Forgotten, Identified, Person, Photo
 
 if TYPE_CHECKING:
-    from face2vec.people.finding import PeopleSummary
+    from face2vec.people.assign import PeopleSummary
 
 Who = int | str | Person
 
@@ -37,7 +37,7 @@ class PeopleEngine(OpenedGallery):
             GalleryLockedError: another process is writing to the gallery.
             MissingExtraError: SciPy is not installed.
         """
-        from face2vec.people.finding import find_people
+        from face2vec.people.assign import find_people
 
         gallery, calibration = self._readable(), self.calibration
         with gallery.writing():
@@ -139,7 +139,7 @@ class PeopleEngine(OpenedGallery):
             CalibrationError: what similarities mean is not known for the gallery's model.
             PhotoError: the photo cannot be read.
         """
-        from face2vec.people.recognition import probabilities, ranked
+        from face2vec.people.identify import probabilities, ranked
 
         gallery, calibration = self._readable(), self.calibration
         _, faces, embeddings, _ = self._query(query, gallery)
@@ -171,7 +171,7 @@ class PeopleEngine(OpenedGallery):
         Raises:
             GalleryError: there is no such person, or the gallery cannot be written.
         """
-        from face2vec.people.forgetting import traces
+        from face2vec.people.traces import traces
 
         gallery = self._readable()
         person = self.person(who)

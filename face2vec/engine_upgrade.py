@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from face2vec.engine_opened import fingerprint, of_model
 from face2vec.engine_people import PeopleEngine
-from face2vec.gallery import Gallery
-from face2vec.gallery_upgrade import abandon
+from face2vec.gallery.gallery import Gallery
+from face2vec.gallery.staging import abandon
 from face2vec.models import load_model
-from face2vec.photo_finding import Source
-from face2vec.runtime import choose_runtime
+from face2vec.photos.discover import Source
+from face2vec.runtime.select import choose_runtime
 
 if TYPE_CHECKING:
-    from face2vec.upgrading import UpgradeSummary
+    from face2vec.ingest.reembed import UpgradeSummary
 
 
 class UpgradeEngine(PeopleEngine):
@@ -56,8 +56,8 @@ class UpgradeEngine(PeopleEngine):
         """
         from tqdm import tqdm
 
-        from face2vec import upgrading
-        from face2vec.encoder import Encoder
+        from face2vec.encoding.encoder import Encoder
+        from face2vec.ingest import reembed as upgrading
 
         gallery = self._readable()
         self._check_cascade(gallery)

@@ -24,8 +24,9 @@ from typing import Any
 
 from gallery_builder import in_child
 
-from face2vec import Face2Vec, building
-from face2vec.gallery import Entry, Gallery
+from face2vec import Face2Vec
+from face2vec.gallery.gallery import Entry, Gallery
+from face2vec.ingest import build as building
 
 BATCH = 4
 
@@ -108,8 +109,8 @@ def main() -> None:
     folder, model, photos = map(Path, sys.argv[2:5])
     if mode == "kills":
         # What every child needs is imported once; sessions and threads are each child's own.
-        import face2vec.encoder
-        import face2vec.indexing  # noqa: F401
+        import face2vec.encoding.encoder
+        import face2vec.index.sync  # noqa: F401
 
         report = [kill_and_go_on(folder / point, model, photos, point) for point in sys.argv[5:]]
         sys.stdout.write(json.dumps(report))

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from face2vec.errors import GalleryError, GalleryNotFoundError
-from face2vec.gallery import INDEXED, NO_FACE, UNREADABLE, Entry, Gallery
-from face2vec.records import Face
+from face2vec.gallery.gallery import INDEXED, NO_FACE, UNREADABLE, Entry, Gallery
+from face2vec.types import Face
 
 DIMENSION = 16
 BATCH = 4

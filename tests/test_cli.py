@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import face2vec
-from face2vec import cli
-from face2vec.cli import main
+from face2vec.cli import main as cli
+from face2vec.cli.main import main
 from face2vec.models import CATALOGUE, DEFAULT_MODEL
 
 HEAVY = ("numpy", "faiss", "onnx", "onnxruntime", "openvino", "PIL", "pandas", "matplotlib", "tqdm")
@@ -71,7 +71,7 @@ def gallery(built: tuple[Path, Result], tmp_path: Path) -> Path:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
-        "from face2vec.cli import main\n"
+        "from face2vec.cli.main import main\n"
         "for command in [[], *([c] for c in main.commands)]:\n"
         "    main([*command, '--help'], standalone_mode=False)\n"
         f"print('loaded:', [name for name in {HEAVY} if name in sys.modules])\n"
@@ -322,8 +322,8 @@ def test_index_interrupted_keeps_what_is_done(
 ) -> None:
     code = f"""
 import os, signal
-import face2vec.building as building
-from face2vec.cli import main
+import face2vec.ingest.build as building
+from face2vec.cli.main import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 read, calls = building.read_photo_bytes, []
@@ -355,7 +355,7 @@ main(["index", {str(faces_folder)!r}, "--gallery", {str(tmp_path / "g")!r},
 
 
 def test_summary_names_the_first_of_many(capsys: pytest.CaptureFixture[str]) -> None:
-    from face2vec.building import BuildSummary
+    from face2vec.ingest.build import BuildSummary
 
     unreadable = [(f"{n}.jpg", "truncated") for n in range(5)] + [("a\x1b.jpg", "missing")]
     summary = BuildSummary(

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from face2vec import cli
+from face2vec.cli import main as cli
 from face2vec.demo import Demo, demo
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError

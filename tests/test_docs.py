@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from face2vec.cli import main
+from face2vec.cli.main import main
 
 README = Path(__file__).parents[1] / "README.md"
 

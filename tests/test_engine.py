@@ -32,12 +32,12 @@ from face2vec import (
     NoFaceError,
     PhotoError,
     SettingsError,
-    extraction_processes,
     open_photo,
 )
-from face2vec.encoder import Encoder
-from face2vec.gallery import Gallery
-from face2vec.photo_bytes import REASONS
+from face2vec.encoding import workers as extraction_processes
+from face2vec.encoding.encoder import Encoder
+from face2vec.gallery.gallery import Gallery
+from face2vec.photos.formats import REASONS
 
 HERE = Path(__file__).parent
 TABLES = (*("roots", "contents", "photos", "faces", "embeddings", "journal", "sqlite_sequence"),)

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from helpers import draw_lfw
 from PIL import Image
 
-from face2vec.cli import main
+from face2vec.cli.main import main
 from face2vec.errors import ModelError
 from face2vec.evaluation import comparison, measuring
 from face2vec.evaluation.comparison import Compared, Comparison, compare

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from face2vec import Face2Vec, samples
-from face2vec.cli import main
-from face2vec.embedder import Embedder
+from face2vec.cli.main import main
+from face2vec.encoding.embed import Embedder
 from face2vec.errors import MissingExtraError, ModelError, SettingsError, UnknownModelError
 from face2vec.evaluation.encoders import (
     EncodedFace,
@@ -36,7 +36,7 @@ from face2vec.evaluation.encoders.seam import described, one_by_one, unit_rows
 from face2vec.evaluation.report import pairs_report
 from face2vec.evaluation.sets import encoded_faces, named_faces, photos_in
 from face2vec.models import CATALOGUE, load_model
-from face2vec.runtime import choose_runtime
+from face2vec.runtime.select import choose_runtime
 
 KEY, KEY_128 = "20180402-114759", "20170512-110547"
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from helpers import draw_lfw
 from PIL import Image
 
-from face2vec.cli import main
+from face2vec.cli.main import main
 from face2vec.evaluation.identification import identify
 from face2vec.evaluation.metrics import all_pairs, ten_folds, true_accepts
 from face2vec.evaluation.report import identification_report, pairs_report

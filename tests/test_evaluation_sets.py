@@ -172,7 +172,9 @@ def test_faces_in_the_gallery_are_not_encoded_again(
 ) -> None:
     gallery = tmp_path / "gallery"
     first = named_faces(named, gallery, model=tiny_model)
-    monkeypatch.setattr("face2vec.encoder.Encoder.stream", lambda *_: pytest.fail("encoded"))
+    monkeypatch.setattr(
+        "face2vec.encoding.encoder.Encoder.stream", lambda *_: pytest.fail("encoded")
+    )
     again = named_faces(named, gallery)
     assert again.photos == first.photos
     assert np.array_equal(again.embeddings, first.embeddings)

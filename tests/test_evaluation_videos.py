@@ -12,7 +12,7 @@ from helpers import needs
 from PIL import Image
 
 from face2vec import Face2Vec, samples
-from face2vec.cli import main
+from face2vec.cli.main import main
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
 from face2vec.evaluation import videos
 from face2vec.evaluation.sets import Pair

@@ -28,7 +28,7 @@ from face2vec.errors import (
     GalleryNotFoundError,
     GalleryVersionError,
 )
-from face2vec.gallery import (
+from face2vec.gallery.gallery import (
     INDEXED,
     NO_FACE,
     UNREADABLE,
@@ -38,7 +38,7 @@ from face2vec.gallery import (
     Removed,
     State,
 )
-from face2vec.records import Face
+from face2vec.types import Face
 
 HERE = Path(__file__).parent
 BUILDER = HERE / "gallery_builder.py"
@@ -629,7 +629,7 @@ def test_what_a_reader_keeps_alive_is_purged_by_the_next_session(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("face2vec.gallery_file._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("face2vec.gallery.connection._BUSY_SECONDS", 0.05)
     with gallery.writing():
         gallery.record([entry("secret.jpg", "a", face(1)), entry("b.jpg", "b", face(2))])
     with gallery.snapshot() as snapshot:
@@ -786,7 +786,7 @@ def test_changing_needs_the_right_to_write(gallery: Gallery) -> None:
 
 def test_a_second_process_is_told_who_writes(gallery: Gallery, folder: Path) -> None:
     code = (
-        "import sys; from face2vec.gallery import Gallery\n"
+        "import sys; from face2vec.gallery.gallery import Gallery\n"
         "with Gallery.open(sys.argv[1]) as gallery, gallery.writing():\n"
         "    print('writing', flush=True); sys.stdin.read()"
     )
@@ -858,7 +858,7 @@ def test_a_failed_batch_leaves_nothing(gallery: Gallery, monkeypatch: pytest.Mon
     with gallery.writing():
         gallery.record([entry("a.jpg", "a", face(1))])
         with monkeypatch.context() as patch:
-            patch.setattr("face2vec.gallery_writing._drop_nameless", lambda *_: 1 / 0)
+            patch.setattr("face2vec.gallery.writer._drop_nameless", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 gallery.record([entry("b.jpg", "b", face(2), root="/elsewhere")])
         assert gallery.stat_of("/elsewhere", "b.jpg") is None
@@ -1136,7 +1136,7 @@ def test_a_full_disk_is_said_so_and_the_build_goes_on_later(tmp_path: Path) -> N
 READ_ONLY = """
 import os, sys
 from face2vec.errors import GalleryError
-from face2vec.gallery import Gallery
+from face2vec.gallery.gallery import Gallery
 if os.getuid() == 0:  # whom no permission binds
     os.setgid(65534)
     os.setuid(65534)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from face2vec.errors import GalleryError, SettingsError
-from face2vec.gallery import INDEXED, NO_FACE, Entry, Gallery
-from face2vec.records import Face, Person
+from face2vec.gallery.gallery import INDEXED, NO_FACE, Entry, Gallery
+from face2vec.types import Face, Person
 
 DIMENSION = 16
 POINTS = ((1.0, 1.0), (2.0, 1.0), (1.5, 2.0), (1.0, 3.0), (2.0, 3.0))

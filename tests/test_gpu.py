@@ -10,11 +10,11 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from face2vec import Face2Vec
-from face2vec.cascade import DetectorSettings
-from face2vec.embedder import BATCH
-from face2vec.encoder import Encoder
+from face2vec.detection.mtcnn import DetectorSettings
+from face2vec.encoding.embed import BATCH
+from face2vec.encoding.encoder import Encoder
 from face2vec.models import load_model
-from face2vec.runtime import Runtime, choose_runtime
+from face2vec.runtime.select import Runtime, choose_runtime
 
 pytestmark = pytest.mark.gpu
 

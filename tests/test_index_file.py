@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from face2vec import index_file
-from face2vec.gallery import State
-from face2vec.index_file import About, IndexDamagedError
+from face2vec.gallery.gallery import State
+from face2vec.index import file as index_file
+from face2vec.index.file import About, IndexDamagedError
 
 PARTS = [bytes(range(256)) * 1024, bytes(range(255, -1, -1)) * 2048]  # longer than their two ends
 CONTENT = b"".join(PARTS)

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from face2vec import Face2Vec, samples
-from face2vec.cli import main
+from face2vec.cli.main import main
 from face2vec.lab.catalogue import chosen
 from face2vec.lab.report import robustness_text
 from face2vec.lab.robustness import robustness
-from face2vec.lab.sitters import sitters_of
+from face2vec.lab.subjects import sitters_of
 from face2vec.lab.tables import read_table, slices_of
 
 

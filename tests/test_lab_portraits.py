@@ -7,8 +7,8 @@ import pytest
 
 from face2vec import samples
 from face2vec.lab.portraits import LARGEST_AREA, Portrait, frame_of, portrait_of, smaller
-from face2vec.photos import open_photo
-from face2vec.records import Face
+from face2vec.photos.decode import open_photo
+from face2vec.types import Face
 
 
 def marked(points: list[tuple[int, int]], height: int = 900, width: int = 1200) -> np.ndarray:

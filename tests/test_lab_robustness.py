@@ -13,7 +13,7 @@ from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import all_pairs
 from face2vec.lab.catalogue import chosen
 from face2vec.lab.robustness import Robustness, robustness
-from face2vec.lab.sitters import Sitters, sitters_of
+from face2vec.lab.subjects import Sitters, sitters_of
 
 FAR = 0.1
 KINDS = chosen(["mask", "size", "jpeg", "right-hidden"])

@@ -79,11 +79,11 @@ def test_studies_train_what_they_say_and_measure_it_on_those_held_out(
     needs("train", "keras")
     from test_training_recipe import small_network
 
-    from face2vec.embedder import Embedder
+    from face2vec.encoding.embed import Embedder
     from face2vec.evaluation.metrics import all_pairs, true_accepts
     from face2vec.lab.studies import by_data, by_dimension
     from face2vec.models.store import load_model
-    from face2vec.runtime import choose_runtime
+    from face2vec.runtime.select import choose_runtime
     from face2vec.training import networks
     from face2vec.training.augment import Augmentation
     from face2vec.training.batches import resized

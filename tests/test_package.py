@@ -22,31 +22,32 @@ HEAVY = (
 # A module imports only what stands in a line above its own; results stands beside the way from
 # photo to match, and shows what comes out of it.
 ORDER = (
-    ("errors", "files", "pages", "photo_damage"),
-    ("records", "calibration", "layout", "mapping", "photo_bytes"),
-    ("photos", "photo_finding", "runtime", "mtcnn_networks"),
-    ("cascade", "models.description"),
+    ("cli", "detection", "encoding", "gallery", "index", "ingest", "photos", "report", "runtime"),
+    ("errors", "files", "report.html", "photos.damage"),
+    ("types", "calibration", "pose", "ingest.embedding_map", "photos.formats"),
+    ("photos.decode", "photos.discover", "runtime.select", "detection.graphs"),
+    ("detection.mtcnn", "models.description"),
     ("models.catalogue", "models.download", "models.facenet"),
     ("models.store",),
     ("models",),
-    ("alignment", "embedder"),
-    ("extraction",),
-    ("extraction_processes",),
-    ("encoder",),
-    ("gallery_file", "gallery_rows"),
-    ("gallery_check", "gallery_people"),
-    ("gallery_reading",),
-    ("gallery_upgrade",),
-    ("gallery_writing",),
-    ("gallery",),
-    ("building", "index_kind", "results"),
-    ("index_file",),
-    ("index_exact",),
-    ("index_graph", "index_lists"),
-    ("index",),
-    ("indexing",),
-    ("people", "people.clustering", "people.forgetting", "people.pages", "people.recognition"),
-    ("people.finding", "upgrading"),
+    ("encoding.align", "encoding.embed"),
+    ("encoding.extract",),
+    ("encoding.workers",),
+    ("encoding.encoder",),
+    ("gallery.connection", "gallery.rows"),
+    ("gallery.audit", "gallery.people"),
+    ("gallery.reader",),
+    ("gallery.staging",),
+    ("gallery.writer",),
+    ("gallery.gallery",),
+    ("ingest.build", "index.policy", "report.matches"),
+    ("index.file",),
+    ("index.flat",),
+    ("index.hnsw", "index.ivf"),
+    ("index.face_index",),
+    ("index.sync",),
+    ("people", "people.clustering", "people.traces", "people.page", "people.identify"),
+    ("people.assign", "ingest.reembed"),
     ("engine_opened",),
     ("engine_people",),
     ("engine_upgrade",),
@@ -67,7 +68,7 @@ ORDER = (
     ("evaluation.report",),
     ("evaluation.comparison",),
     ("lab", "lab.portraits", "lab.pose", "lab.rates"),
-    ("lab.drawn", "lab.photographic", "lab.sitters", "lab.slices"),
+    ("lab.drawn", "lab.photographic", "lab.subjects", "lab.slices"),
     ("lab.catalogue", "lab.tables"),
     ("lab.robustness",),
     ("lab.findings",),
@@ -81,10 +82,10 @@ ORDER = (
     ("training.stages",),
     ("training.recipe",),
     ("lab.studies",),
-    ("cli_words",),
-    ("cli_compare", "cli_evaluate", "cli_people", "cli_train", "cli_upgrade", "cli_verify", "demo"),
-    ("cli_lab",),
-    ("cli",),
+    ("cli.common",),
+    ("cli.compare", "cli.evaluate", "cli.people", "cli.train", "cli.upgrade", "cli.verify", "demo"),
+    ("cli.lab",),
+    ("cli.main",),
     ("__main__",),
 )
 LEVEL = {module: level for level, modules in enumerate(ORDER) for module in modules}
@@ -132,7 +133,9 @@ def test_records_load_nothing_heavy(name: str) -> None:
 
 
 def test_searching_loads_no_tensorflow_and_no_detector_package() -> None:
-    loaded = loaded_by("import face2vec.engine, face2vec.encoder, face2vec.indexing, face2vec.cli")
+    loaded = loaded_by(
+        "import face2vec.engine, face2vec.encoding.encoder, face2vec.index.sync, face2vec.cli.main"
+    )
     unwanted = {"tensorflow", "keras", "torch", "mtcnn", "cv2", "h5py", "matplotlib", "pandas"}
     assert loaded.isdisjoint(unwanted)
 

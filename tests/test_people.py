@@ -14,13 +14,13 @@ from click.testing import CliRunner, Result
 
 from face2vec import Face2Vec, samples
 from face2vec.calibration import Calibration
-from face2vec.cli import main
+from face2vec.cli.main import main
 from face2vec.errors import CalibrationError, GalleryError, SettingsError
 from face2vec.evaluation.fitting import calibration_on
 from face2vec.evaluation.sets import photos_in
-from face2vec.people import finding
-from face2vec.people.forgetting import traces
-from face2vec.records import Person
+from face2vec.people import assign as finding
+from face2vec.people.traces import traces
+from face2vec.types import Person
 
 PEOPLE, PHOTOS, LATER = 8, 5, 2
 OTHERS = 30

@@ -14,11 +14,11 @@ import openvino
 import pytest
 
 import face2vec
-from face2vec.cascade import DetectorSettings
-from face2vec.encoder import Encoder
+from face2vec.detection.mtcnn import DetectorSettings
+from face2vec.encoding.encoder import Encoder
 from face2vec.errors import MissingExtraError, ModelError, RuntimeUnavailableError, SettingsError
 from face2vec.models import load_model
-from face2vec.runtime import RUNTIMES, Runtime, choose_runtime, detector_runtime
+from face2vec.runtime.select import RUNTIMES, Runtime, choose_runtime, detector_runtime
 
 SIDE = 112
 CPU_ONLY = ["CPUExecutionProvider"]
@@ -68,7 +68,7 @@ def test_auto_takes_onnxruntime_without_openvino(monkeypatch: pytest.MonkeyPatch
 
 
 def test_auto_takes_cuda_where_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("face2vec.runtime._has_cuda", lambda: True)
+    monkeypatch.setattr("face2vec.runtime.select._has_cuda", lambda: True)
     assert choose_runtime(threads=3) == Runtime("cuda", "f32", 3)
 
 
@@ -199,7 +199,7 @@ FIRST_RUNS_AT_ONCE = """
 import sys, threading
 from pathlib import Path
 import numpy as np
-from face2vec.runtime import Runtime
+from face2vec.runtime.select import Runtime
 
 sys.setswitchinterval(1e-6)
 network = Runtime(sys.argv[1], threads=2).load(Path(sys.argv[2]))
@@ -230,7 +230,7 @@ def test_first_runs_by_many_threads_at_once_all_come_back(name: str, tiny_model:
 INTERRUPTED_AFTERWARDS = """
 import signal, sys
 from pathlib import Path
-from face2vec.runtime import Runtime, choose_runtime
+from face2vec.runtime.select import Runtime, choose_runtime
 
 first, second = (
     choose_runtime(sys.argv[1], threads).load(Path(sys.argv[2])) for threads in (1, 2)

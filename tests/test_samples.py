@@ -12,9 +12,9 @@ from helpers import overlap
 from PIL import Image
 
 from face2vec import samples
-from face2vec.cascade import Detector, DetectorSettings
+from face2vec.detection.mtcnn import Detector, DetectorSettings
 from face2vec.errors import SettingsError
-from face2vec.runtime import Runtime
+from face2vec.runtime.select import Runtime
 
 
 @pytest.fixture(scope="module")

@@ -102,10 +102,10 @@ def test_faces_of_a_tar_take_people_from_the_table(
 def test_faces_are_detected_and_aligned_as_the_engine_does(
     tmp_path: Path, astronaut: Image.Image, hopper: Image.Image
 ) -> None:
-    from face2vec.alignment import cut_faces
-    from face2vec.cascade import Detector, DetectorSettings
-    from face2vec.photos import open_photo
-    from face2vec.runtime import choose_runtime, detector_runtime
+    from face2vec.detection.mtcnn import Detector, DetectorSettings
+    from face2vec.encoding.align import cut_faces
+    from face2vec.photos.decode import open_photo
+    from face2vec.runtime.select import choose_runtime, detector_runtime
 
     photos = {
         "eileen/a.png": np.asarray(astronaut.convert("RGB")),

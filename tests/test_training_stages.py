@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 from face2vec.errors import ModelError, SettingsError
 from face2vec.models.description import FIVE_POINTS, ModelDescription
 from face2vec.models.store import LoadedModel
-from face2vec.runtime import Runtime
+from face2vec.runtime.select import Runtime
 from face2vec.training.augment import Augmentation
 from face2vec.training.faces import Faces
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from face2vec import Face2Vec, samples
 from face2vec.calibration import Calibration
-from face2vec.cli import main
+from face2vec.cli.main import main
 from face2vec.errors import (
     CalibrationError,
     GalleryError,
@@ -22,7 +22,7 @@ from face2vec.errors import (
 )
 from face2vec.evaluation.fitting import calibration_on
 from face2vec.evaluation.sets import photos_in
-from face2vec.gallery import Gallery
+from face2vec.gallery.gallery import Gallery
 from face2vec.models import calibration_of, load_model
 
 PEOPLE, PHOTOS = 16, 4

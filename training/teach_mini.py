@@ -45,10 +45,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from face2vec.embedder import Embedder
+from face2vec.encoding.embed import Embedder
 from face2vec.models import ModelDescription, load_model
 from face2vec.models.description import FIVE_POINTS
-from face2vec.runtime import choose_runtime
+from face2vec.runtime.select import choose_runtime
 from face2vec.training import networks
 from face2vec.training.augment import Augmentation
 from face2vec.training.batches import (

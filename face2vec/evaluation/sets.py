@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder
-from face2vec.gallery import Gallery, Snapshot
-from face2vec.photo_finding import find_photos
-from face2vec.records import Box, Face, nearest_to
+from face2vec.gallery.gallery import Gallery, Snapshot
+from face2vec.photos.discover import find_photos
+from face2vec.types import Box, Face, nearest_to
 
 PAIRS = "pairs.txt"
 IMAGES = "images"

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder, open_encoder
 from face2vec.evaluation.sets import NamedFaces, Pair
-from face2vec.photos import PhotoLike
-from face2vec.records import nearest_to
+from face2vec.photos.decode import PhotoLike
+from face2vec.types import nearest_to
 
 SPLITS = "splits.txt"
 FOLDERS = ("", "frame_images_DB", "aligned_images_DB")

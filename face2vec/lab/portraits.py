@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from face2vec.photos import full_resolution
-from face2vec.records import Box, Face, Photo
+from face2vec.photos.decode import full_resolution
+from face2vec.types import Box, Face, Photo
 
 ImageArray = NDArray[np.uint8]
 Points = NDArray[np.float64]

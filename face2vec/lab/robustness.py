@@ -17,9 +17,9 @@ from face2vec.lab.catalogue import Degradation
 from face2vec.lab.portraits import ImageArray, Points, Portrait
 from face2vec.lab.pose import mouth_width, yaw
 from face2vec.lab.rates import Draws, Embeddings, Numbers, Rate, counted, threshold_for
-from face2vec.lab.sitters import Sitters
 from face2vec.lab.slices import Slice, sliced
-from face2vec.records import Face, Photo, nearest_to
+from face2vec.lab.subjects import Sitters
+from face2vec.types import Face, Photo, nearest_to
 
 FAR = 1e-3
 YAWS = (0.0, 10.0, 20.0, 35.0, 90.0)

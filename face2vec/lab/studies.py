@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from face2vec.embedder import Embedder
+from face2vec.encoding.embed import Embedder
 from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import TrueAccepts, all_pairs, with_intervals
 from face2vec.files import write_json
@@ -19,8 +19,8 @@ from face2vec.lab.rates import Rate
 from face2vec.lab.report import FIGURES, PAGE, picture
 from face2vec.lab.slices import FEWEST_PEOPLE
 from face2vec.models.store import load_model
-from face2vec.pages import columns, table, write_page
-from face2vec.runtime import choose_runtime
+from face2vec.report.html import columns, table, write_page
+from face2vec.runtime.select import choose_runtime
 from face2vec.training.batches import resized
 from face2vec.training.faces import Faces
 

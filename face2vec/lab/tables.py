@@ -17,8 +17,8 @@ from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import all_pairs
 from face2vec.evaluation.sets import IMAGES, text_of
 from face2vec.lab.rates import Draws, threshold_for
-from face2vec.lab.sitters import sitters_in
 from face2vec.lab.slices import Slice, sliced
+from face2vec.lab.subjects import sitters_in
 
 PHOTO_COLUMNS, PERSON_COLUMN = ("photo", "file"), "person"
 MOST_VALUES = 12

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from face2vec.embedder import Embedder
+from face2vec.encoding.embed import Embedder
 from face2vec.errors import SettingsError
 from face2vec.files import written_whole
 from face2vec.training.augment import Augmentation

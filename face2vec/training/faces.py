@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from face2vec.alignment import cut_faces
-from face2vec.cascade import Detector, DetectorSettings
+from face2vec.detection.mtcnn import Detector, DetectorSettings
+from face2vec.encoding.align import cut_faces
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
 from face2vec.models.description import ModelDescription
-from face2vec.photos import open_photo
-from face2vec.records import Photo
-from face2vec.runtime import choose_runtime, detector_runtime
+from face2vec.photos.decode import open_photo
+from face2vec.runtime.select import choose_runtime, detector_runtime
+from face2vec.types import Photo
 
 log = logging.getLogger("face2vec")
 

@@ -12,12 +12,12 @@ from typing import Literal
 import keras
 import numpy as np
 
-from face2vec.embedder import Embedder
+from face2vec.encoding.embed import Embedder
 from face2vec.errors import SettingsError, TrainingError
 from face2vec.models import CATALOGUE
 from face2vec.models.description import FIVE_POINTS, ModelDescription
 from face2vec.models.store import load_model, weights_of
-from face2vec.runtime import choose_runtime
+from face2vec.runtime.select import choose_runtime
 from face2vec.training import LOSSES, curves, networks
 from face2vec.training.augment import Augmentation
 from face2vec.training.batches import (

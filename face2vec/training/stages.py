@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from face2vec.errors import SettingsError
 from face2vec.models import LoadedModel, standardize
-from face2vec.runtime import Runtime
+from face2vec.runtime.select import Runtime
 from face2vec.training.augment import Augmentation
 from face2vec.training.batches import Batch, Rows, ShuffledBatches, augmented, resized
 from face2vec.training.faces import Faces

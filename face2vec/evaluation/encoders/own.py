@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.cascade import DetectorSettings
-from face2vec.encoder import Encoder
+from face2vec.detection.mtcnn import DetectorSettings
+from face2vec.encoding.encoder import Encoder
 from face2vec.evaluation.encoders.seam import EncodedFace, EncodedPhoto
 from face2vec.models import DEFAULT_MODEL, load_model
-from face2vec.photos import PhotoLike
-from face2vec.runtime import choose_runtime
+from face2vec.photos.decode import PhotoLike
+from face2vec.runtime.select import choose_runtime
 
 
 class OwnEncoder:

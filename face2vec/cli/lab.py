@@ -1,0 +1,231 @@
+"""``face2vec lab``: what a model is good at and bad at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from face2vec.cli.common import (
+    Number,
+    Option,
+    json_line_option,
+    no_bar_option,
+    report_option,
+    together,
+)
+from face2vec.cli.train import choose_backend
+
+if TYPE_CHECKING:
+    from face2vec.engine import Face2Vec
+    from face2vec.lab.studies import Training
+
+
+@click.group("lab")
+def lab_commands() -> None:
+    """Find out what a model is good at and bad at."""
+
+
+def _drawn_options(people: int, photos: int) -> Option:
+    """Who is measured with, and at which threshold."""
+    return together(
+        click.option("--people", type=click.IntRange(min=2), default=people, show_default=True,
+                     help="Drawn at random, of those with two photos."),
+        click.option("--photos", type=click.IntRange(min=2), default=photos, show_default=True,
+                     help="Of each of them."),
+        click.option("--model", metavar="KEY_OR_FILE", help="Embedding model."),
+        _far_option("False accept rate that the threshold is set for."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+                     help="Of who is drawn and of what is random."),
+        report_option("plots"),
+        json_line_option,
+        no_bar_option,
+    )  # fmt: skip
+
+
+def _far_option(words: str) -> Option:
+    rate = Number(0, 1, min_open=True, max_open=True)
+    return click.option("--far", type=rate, default=1e-3, show_default=True, help=words)
+
+
+@lab_commands.command("robustness")
+@click.argument("source", metavar="GALLERY_OR_FOLDER", type=click.Path(path_type=Path, exists=True))
+@click.option("--only", multiple=True, metavar="NAME", help="This degradation; may be repeated.")
+@_drawn_options(people=100, photos=3)
+def robustness_command(
+    source: Path,
+    people: int,
+    photos: int,
+    only: tuple[str, ...],
+    model: str | None,
+    far: float,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Make photos worse step by step and see what is still recognised.
+
+    GALLERY_OR_FOLDER is a gallery whose people were named, a folder with a folder of photos a
+    person, or a text file with a photo and a person a line. Each photo is enrolled clean and
+    asked about changed: light, blur, noise, JPEG quality, size, rotation, half a face, a mask,
+    sunglasses, words, paint.
+    """
+    from face2vec.lab.catalogue import chosen
+    from face2vec.lab.report import robustness_text, save_robustness
+    from face2vec.lab.robustness import robustness
+    from face2vec.lab.subjects import sitters_of
+
+    degradations = chosen(only)
+    with _engine(source, model) as engine:
+        sitters = sitters_of(source, engine, people=people, photos=photos, seed=seed)
+        measured = robustness(sitters, engine, degradations, far=far, seed=seed, progress=not quiet)
+    click.echo(json.dumps(measured.figures()) if as_json else robustness_text(measured))
+    _mind_few_pairs(far, measured.impostor_pairs)
+    if out is not None:
+        title = f"What {measured.model} sees in {_name(source)}"
+        click.echo(f"Look at {save_robustness(measured, out, title)}", err=True)
+
+
+@lab_commands.command("slices")
+@click.argument("table", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--by", multiple=True, metavar="COLUMN", help="Divide by it; may be repeated.")
+@_drawn_options(people=1000, photos=5)
+def slices_command(
+    table: Path,
+    by: tuple[str, ...],
+    people: int,
+    photos: int,
+    model: str | None,
+    far: float,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure each kind of photo or person apart, and warn where one is weak.
+
+    TABLE is a CSV with a column photo (or file), a column person, and columns such as age,
+    origin, glasses; photos are relative to it. All slices are measured at one threshold.
+    """
+    from face2vec.lab.report import save_slices, slices_text
+    from face2vec.lab.tables import read_table, slices_of
+
+    read = read_table(table, by)
+    with _engine(table, model) as engine:
+        measured = slices_of(read, engine, people=people, photos=photos, far=far, seed=seed)
+    if as_json:
+        click.echo(json.dumps(measured.figures()))
+    else:
+        rows = (measured.everybody, *measured.slices)
+        click.echo(f"{measured.about}\n\n{slices_text(rows)}")
+    for name in read.left_out:
+        click.echo(f"{name} has too many different words to divide by", err=True)
+    for one in measured.slices:
+        if one.remark and not quiet:
+            click.echo(f"{one.attribute} {one.value}: {one.remark}", err=True)
+    _mind_few_pairs(far, measured.impostor_pairs)
+    if out is not None:
+        title = f"Slices of {_name(table)}, {measured.model}"
+        page = save_slices(measured.slices, measured.everybody, measured.about, out, title)
+        click.echo(f"Look at {page}", err=True)
+
+
+_study_options = together(
+    click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True,
+                 help="Folder for the trainings and the page; the same command goes on."),
+    click.option("--table", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+                 help="For a tar: a CSV with the columns file and person."),
+    click.option("--aligned", is_flag=True, help="FACES are crops already, square, of one size."),
+    click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True),
+    _far_option("At which TAR is measured."),
+    json_line_option,
+    click.option("-q", "--quiet", is_flag=True, help="Do not say which training begins."),
+)  # fmt: skip
+
+
+@lab_commands.command("dimensions")
+@click.argument("faces")
+@click.option("--dimension", "sizes", type=click.IntRange(min=1), multiple=True,
+              help="Of embeddings; may be repeated. [default: 32 to 512, doubling]")  # fmt: skip
+@_study_options
+def dimensions_command(faces: str, sizes: tuple[int, ...], **options: Any) -> None:
+    """Train the small network with embeddings of several lengths.
+
+    FACES is what `face2vec train` takes, with names. A tenth of the people is held out and
+    measured with.
+    """
+    from face2vec.lab.studies import DIMENSIONS, by_dimension
+
+    _study(faces, "Embedding size", by_dimension, sizes or DIMENSIONS, **options)
+
+
+@lab_commands.command("data")
+@click.argument("faces")
+@click.option("--share", "shares", type=Number(0, 1, min_open=True), multiple=True,
+              help="Of the people; may be repeated. [default: 0.125, 0.25, 0.5, 1]")  # fmt: skip
+@_study_options
+def data_command(faces: str, shares: tuple[float, ...], **options: Any) -> None:
+    """Train the small network on shares of the people.
+
+    FACES is what `face2vec train` takes, with names. A tenth of the people is held out and
+    measured with; each training has about as many steps.
+    """
+    from face2vec.lab.studies import SHARES, by_data
+
+    _study(faces, "Amount of training data", by_data, shares or SHARES, **options)
+
+
+def _study(
+    source: str,
+    title: str,
+    study: Callable[..., list[Training]],
+    values: tuple[Any, ...],
+    *,
+    out: Path,
+    table: Path | None,
+    aligned: bool,
+    epochs: int,
+    far: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    choose_backend()
+    from face2vec.lab.studies import save_study, study_text
+    from face2vec.training.faces import load_faces
+    from face2vec.training.recipe import Recipe
+    from face2vec.training.trainer import Schedule
+
+    recipe = Recipe(schedule=Schedule(epochs))
+    faces = load_faces(source, recipe.description(), table=table, aligned=aligned)
+    say = (lambda _: None) if quiet else (lambda words: click.echo(words, err=True))
+    trainings = study(recipe, faces, out, values, far=far, say=say)
+    click.echo(
+        json.dumps([one.figures() for one in trainings]) if as_json else study_text(trainings)
+    )
+    click.echo(f"Look at {save_study(trainings, out, title)}", err=True)
+
+
+def _engine(source: Path, model: str | None) -> Face2Vec:
+    from face2vec.engine import Face2Vec
+    from face2vec.lab.subjects import is_gallery
+
+    return Face2Vec(source if is_gallery(source) else None, model=model)
+
+
+def _name(source: Path) -> str:
+    whole = source.resolve()
+    return whole.name if whole.is_dir() else whole.stem
+
+
+def _mind_few_pairs(far: float, pairs: int) -> None:
+    """Below ten pairs beyond it a threshold is a matter of chance."""
+    if far * pairs < 10:
+        click.echo(
+            f"The threshold rests on {far * pairs:.1f} of {pairs:,} pairs of two people; ask for "
+            "more --people or a higher --far",
+            err=True,
+        )

@@ -1,0 +1,214 @@
+"""Photos to faces with embeddings: decode, detect, align and embed, overlapped, in order.
+
+Worker threads each take a few photos the whole way; inside a worker every
+network runs on that one thread. Photos come out in the order in which they
+went in, and no more of them are in memory than the workers have in hand.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.detection.mtcnn import DetectorSettings
+from face2vec.encoding.embed import BATCH, Embedder
+from face2vec.encoding.extract import Extract, Extracted, Extractor, Wanted
+from face2vec.encoding.workers import ExtractorProcesses
+from face2vec.errors import PhotoError
+from face2vec.models import LoadedModel
+from face2vec.photos.decode import MAX_PIXELS, PhotoLike
+from face2vec.runtime.select import Runtime, detector_runtime
+from face2vec.types import Face, Photo, Unopened, model_digest
+
+log = logging.getLogger("face2vec")
+
+Item = TypeVar("Item")
+
+CHUNK = 8  # photos that one worker takes at a time
+
+
+@dataclass(frozen=True)
+class Encoded(Generic[Item]):
+    """What became of one photo.
+
+    Attributes:
+        item: what was given.
+        faces: the faces with their embeddings, most confident first.
+        width: width in pixels of the upright photo, 0 if it could not be read.
+        height: height in pixels of the upright photo, 0 if it could not be read.
+        error: why it could not be read, or None.
+    """
+
+    item: Item
+    faces: tuple[Face, ...] = ()
+    width: int = 0
+    height: int = 0
+    error: PhotoError | None = None
+
+
+class Encoder:
+    """Finds and embeds faces. Safe to use from several threads at once.
+
+    Args:
+        model: the embedding network and how it wants its crops.
+        settings: what counts as a face.
+        runtime: where the embedding network runs.
+        max_pixels: photos with more pixels are not decoded.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        settings: DetectorSettings,
+        runtime: Runtime,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.runtime = runtime
+        self._extractor = Extractor(
+            settings, model.description, detector_runtime(runtime), max_pixels
+        )
+        self._embedder = Embedder(model, runtime)
+        self._digest = model_digest(model.as_fingerprint())
+        self._pool = ThreadPoolExecutor(runtime.threads, thread_name_prefix="face2vec")
+
+    def close(self) -> None:
+        """Let the worker threads end."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def read(self, photo: PhotoLike, name: str | None = None) -> Photo:
+        """Decode a photo at the size at which its faces are searched.
+
+        Raises:
+            PhotoError: it cannot be read.
+        """
+        return self._extractor.open(photo, name)
+
+    def unopened(self, photo: PhotoLike | Photo) -> Photo | Unopened:
+        """A photo as `stream` takes it best: opened only if it is no file and not bytes.
+
+        Raises:
+            PhotoError: it had to be opened, and cannot be.
+        """
+        if isinstance(photo, str | bytes):
+            return Unopened(photo)
+        if isinstance(photo, os.PathLike):
+            return Unopened(os.fsdecode(photo))
+        return photo if isinstance(photo, Photo) else self.read(photo)
+
+    def encode(self, photo: Photo) -> list[Face]:
+        """Faces of one photo with their embeddings, most confident first.
+
+        Raises:
+            PhotoError: it has to be read again in full for a small face, and cannot be.
+        """
+        (done,) = self._extractor.extract([Wanted(photo)])
+        if done.error is not None:
+            raise done.error
+        assert done.crops is not None
+        return self._embedded(done.faces, self.embed(done.crops))
+
+    def stream(
+        self,
+        items: Iterable[Item],
+        read: Callable[[Item], Photo | Unopened | None],
+        known: Callable[[Item], Sequence[Face]] | None = None,
+    ) -> Iterator[Encoded[Item]]:
+        """Encode many photos, one `Encoded` an item, in order.
+
+        Args:
+            items: anything; taken as workers become free.
+            read: gives an item's photo; called in a worker thread. One that it does not open
+                is opened where its faces are extracted, which is quicker. None stands for one
+                that is not to be encoded and comes out without faces. A `PhotoError` becomes
+                that item's error, any other exception is raised here.
+            known: gives the faces of an item, in pixels of the full photo, where they are
+                not to be searched for; they come out in that order.
+        """
+        items = iter(items)
+        waiting: deque[Future[list[Encoded[Item]]]] = deque()
+        threads = self.runtime.threads
+        with ExtractorProcesses(self._extractor, threads) as extractor:
+            encode = partial(self._encode_chunk, read=read, known=known, extract=extractor.extract)
+            try:
+                while True:
+                    # One chunk a worker in hand, and one each behind it.
+                    while len(waiting) < 2 * threads and (chunk := list(islice(items, CHUNK))):
+                        waiting.append(self._pool.submit(encode, chunk))
+                    if not waiting:
+                        return
+                    yield from waiting.popleft().result()
+            finally:
+                # Whoever stops early may close next what `read` and `known` look into.
+                wait([future for future in waiting if not future.cancel()])
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embeddings of crops, spread over the worker threads.
+
+        Args:
+            crops: RGB uint8 (n, side, side, 3), cut as the model wants them.
+
+        Returns:
+            float32 (n, d), each of unit length.
+
+        Raises:
+            ModelError: the network does not give what its description says.
+        """
+        step = BATCH
+        if not self._embedder.whole_batches:
+            step = min(BATCH, max(1, -(-len(crops) // self.runtime.threads)))
+        parts = [crops[start : start + step] for start in range(0, len(crops), step)]
+        if len(parts) < 2:
+            return self._embedder(crops)
+        return np.concatenate(list(self._pool.map(self._embedder, parts)))
+
+    def _encode_chunk(
+        self,
+        items: list[Item],
+        read: Callable[[Item], Photo | Unopened | None],
+        known: Callable[[Item], Sequence[Face]] | None,
+        extract: Extract,
+    ) -> list[Encoded[Item]]:
+        extracted = [Extracted()] * len(items)
+        wanted: dict[int, Wanted] = {}
+        for place, item in enumerate(items):
+            try:
+                photo = read(item)
+            except PhotoError as error:
+                extracted[place] = Extracted(error=error)
+                continue
+            if photo is not None:
+                wanted[place] = Wanted(photo, None if known is None else known(item))
+        if wanted:
+            for place, done in zip(wanted, extract(list(wanted.values())), strict=True):
+                extracted[place] = done
+        crops = [done.crops for done in extracted if done.crops is not None]
+        embeddings = iter(self._embedder(np.concatenate(crops)) if crops else ())
+        return [
+            Encoded(
+                item,
+                tuple(self._embedded(done.faces, embeddings)),
+                done.width,
+                done.height,
+                done.error,
+            )
+            for item, done in zip(items, extracted, strict=True)
+        ]
+
+    def _embedded(self, faces: list[Face], embeddings: Iterable[NDArray[np.float32]]) -> list[Face]:
+        """Faces with the next embeddings; takes as many as there are faces."""
+        return [
+            face.with_embedding(embedding, self._digest)
+            for face, embedding in zip(faces, islice(embeddings, len(faces)), strict=True)
+        ]

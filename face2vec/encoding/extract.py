@@ -1,0 +1,126 @@
+"""Photos to the crops of their faces: open, detect, align."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.detection.mtcnn import Detector, DetectorSettings
+from face2vec.encoding.align import cut_faces, cut_known
+from face2vec.errors import PhotoError
+from face2vec.models.description import ModelDescription
+from face2vec.photos.decode import MAX_PIXELS, PhotoLike, open_photo
+from face2vec.runtime.select import Runtime
+from face2vec.types import Face, Photo, Unopened
+
+CHUNK_PIXELS = 4_000_000  # decoded pixels whose faces are searched together
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """A photo whose faces are wanted.
+
+    Attributes:
+        photo: opened or not.
+        faces: its faces in pixels of the full photo, where they are known; else it is searched.
+    """
+
+    photo: Photo | Unopened
+    faces: Sequence[Face] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Extracted:
+    """What became of a photo.
+
+    Attributes:
+        width: width in pixels of the upright photo, 0 if it could not be read.
+        height: height in pixels of the upright photo, 0 if it could not be read.
+        faces: in pixels of the full photo, with their quality for the model, the most confident
+            first, or those that were known in their order.
+        crops: RGB uint8 (n, side, side, 3), as the model wants them; None if there is an error.
+        error: why it could not be read, or None.
+    """
+
+    width: int = 0
+    height: int = 0
+    faces: list[Face] = field(default_factory=list)
+    crops: NDArray[np.uint8] | None = None
+    error: PhotoError | None = None
+
+
+Extract = Callable[[Sequence[Wanted]], list[Extracted]]
+
+
+class Extractor:
+    """Opens photos, finds their faces and cuts them out. Safe to use from several threads at once.
+
+    Args:
+        settings: what counts as a face.
+        model: how the embedding network wants its crops.
+        runtime: where the cascade runs, see `detector_runtime`.
+        max_pixels: photos with more pixels are not decoded.
+    """
+
+    def __init__(
+        self,
+        settings: DetectorSettings,
+        model: ModelDescription,
+        runtime: Runtime,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.settings = settings
+        self.model = model
+        self.runtime = runtime
+        self.max_pixels = max_pixels
+        self._detector = Detector(settings, runtime)
+
+    def open(self, photo: PhotoLike, name: str | None = None) -> Photo:
+        """Decode a photo at the size at which its faces are searched.
+
+        Raises:
+            PhotoError: it cannot be read.
+        """
+        return open_photo(
+            photo, name=name, max_side=self.settings.searched_side(), max_pixels=self.max_pixels
+        )
+
+    def extract(self, wanted: Sequence[Wanted]) -> list[Extracted]:
+        """Faces and crops of each photo; what cannot be read says so and costs the others nothing.
+
+        Raises:
+            SettingsError: a source is no kind of photo.
+        """
+        done = [Extracted()] * len(wanted)
+        together: list[tuple[int, Photo]] = []
+        for place, one in enumerate(wanted):
+            try:
+                photo = one.photo
+                if isinstance(photo, Unopened):
+                    photo = self.open(photo.source, photo.name)
+                if one.faces is not None:
+                    cut = cut_known(photo, one.faces, self.model)
+                    done[place] = Extracted(photo.width, photo.height, *cut)
+                    continue
+            except PhotoError as error:
+                done[place] = Extracted(error=error)
+                continue
+            together.append((place, photo))
+            if sum(photo.image.size for _, photo in together) >= 3 * CHUNK_PIXELS:
+                self._search(together, done)
+                together = []
+        self._search(together, done)
+        return done
+
+    def _search(self, together: list[tuple[int, Photo]], done: list[Extracted]) -> None:
+        """Put the faces of some photos, which are searched together, in their places."""
+        found = self._detector.detect([photo.image for _, photo in together])
+        for (place, photo), faces in zip(together, found, strict=True):
+            size = photo.width, photo.height
+            try:
+                done[place] = Extracted(*size, *cut_faces(photo, faces, self.model))
+            except PhotoError as error:  # it was read once, but not a second time at full size
+                done[place] = Extracted(*size, error=error)

@@ -1,0 +1,264 @@
+"""What stands in a gallery's rows: entries on their way in, faces on their way out."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.errors import GalleryDamagedError, GalleryError
+from face2vec.types import Face
+
+INDEXED, NO_FACE, UNREADABLE = "indexed", "no face", "unreadable"
+_KNOWN = "known"
+
+_UNIT_TOLERANCE = 1e-3
+LANDMARKS = struct.Struct("<10d")
+
+# Of a face that a photo has, one row for each name of the photo.
+NAMED_FACES = (
+    'SELECT faces.id, "left", "top", "right", "bottom", landmarks, confidence, quality,'
+    " photos.root_id, photos.path"
+    " FROM faces JOIN photos ON photos.content_id = faces.content_id"
+)
+
+# Paths are stored as bytes, for a path may be no valid UTF-8; the handler is the
+# one with which Python itself turns such names into str.
+_PATH_ERRORS = sys.getfilesystemencodeerrors()
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """What a build has to say about one photo.
+
+    Attributes:
+        root: absolute path of the folder that the photo was added from.
+        path: the photo's path relative to ``root``.
+        size: bytes of the file.
+        mtime_ns: its time of last change in nanoseconds.
+        sha256: the 32 bytes of the hash of its content.
+        width: width in pixels of the upright photo, 0 where it could not be read.
+        height: height in pixels of the upright photo, 0 where it could not be read.
+        status: ``INDEXED``, ``NO_FACE`` or ``UNREADABLE``.
+        reason: why it could not be read.
+        faces: its faces with their embeddings, none unless ``INDEXED``.
+    """
+
+    root: str
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: bytes
+    width: int
+    height: int
+    status: str
+    reason: str = ""
+    faces: tuple[Face, ...] = ()
+
+    @classmethod
+    def link(cls, root: str, path: str, size: int, mtime_ns: int, sha256: bytes) -> Entry:
+        """Another name for bytes that the gallery knows: a renamed or copied photo."""
+        return cls(root, path, size, mtime_ns, sha256, 0, 0, _KNOWN)
+
+    @property
+    def content_known(self) -> bool:
+        """Whether this only gives a name to bytes that the gallery knows."""
+        return self.status == _KNOWN
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFace:
+    """A face in the gallery.
+
+    Attributes:
+        face: the face with its ``id``, and its embedding where that was asked for.
+        photo: full path of the photo, the first in order of path if there are copies.
+        copies: full paths of the others that hold the very same bytes, in order.
+    """
+
+    face: Face
+    photo: str
+    copies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class KnownPhoto:
+    """The bytes of a photo in the gallery, and the faces that were found in them.
+
+    Attributes:
+        content: their number.
+        sha256: the 32 bytes of their hash.
+        photos: full paths of the files that hold them, in order.
+        faces: with their ids, without their embeddings.
+        checks: CRC-32 of the embedding of each face.
+    """
+
+    content: int
+    sha256: bytes
+    photos: tuple[str, ...]
+    faces: tuple[Face, ...]
+    checks: tuple[int, ...]
+
+
+class StoredFaces:
+    """Faces as SQLite gave them, made into records only when they are asked for.
+
+    To make a record takes as long as to read its row, and most of what a search
+    finds is never looked at. The gallery may be closed by then.
+
+    Args:
+        rows: row of ``NAMED_FACES`` by the face's id.
+        names: (root, path) of every name of a photo that has several, by the face's id.
+        roots: folders that photos were added from, by their numbers.
+        damaged: makes the error for a row that cannot be right.
+    """
+
+    __slots__ = ("_damaged", "_names", "_roots", "_rows")
+
+    def __init__(
+        self,
+        rows: dict[int, tuple[Any, ...]],
+        names: dict[int, list[tuple[int, bytes]]],
+        roots: Mapping[int, str],
+        damaged: Callable[[str], GalleryDamagedError],
+    ) -> None:
+        self._rows = rows
+        self._names = names
+        self._roots = roots
+        self._damaged = damaged
+
+    @classmethod
+    def read(
+        cls,
+        rows: Sequence[tuple[Any, ...]],
+        roots: Mapping[int, str],
+        damaged: Callable[[str], GalleryDamagedError],
+    ) -> StoredFaces:
+        """Rows of ``NAMED_FACES`` as they came."""
+        by_id = {row[0]: row for row in rows}
+        names: dict[int, list[tuple[int, bytes]]] = {}
+        if len(by_id) < len(rows):  # some photos have copies
+            for row in rows:
+                names.setdefault(row[0], []).append(row[-2:])
+        return cls(by_id, names, roots, damaged)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def of(self, ids: Iterable[int]) -> StoredFaces:
+        """Only those of these ids, in that order; ids that are not here are skipped."""
+        rows = self._rows
+        some = {i: rows[i] for i in ids if i in rows}
+        names = {i: self._names[i] for i in some} if self._names else self._names
+        return StoredFaces(some, names, self._roots, self._damaged)
+
+    def __iter__(self) -> Iterator[tuple[Face, str, tuple[str, ...]]]:
+        """Of each face (face without embedding, photo, copies), as in ``StoredFace``.
+
+        Raises:
+            GalleryDamagedError: a row holds what it cannot.
+        """
+        roots, more_names = self._roots, self._names
+        try:
+            for row in self._rows.values():
+                i, left, top, right, bottom, points, confidence, quality, root, path = row
+                x1, y1, x2, y2, x3, y3, x4, y4, x5, y5 = LANDMARKS.unpack(points)
+                landmarks = ((x1, y1), (x2, y2), (x3, y3), (x4, y4), (x5, y5))
+                face = Face((left, top, right, bottom), landmarks, confidence, None, i, quality)
+                if i in more_names:
+                    names = more_names[i]
+                    photo, *copies = sorted(f"{roots[r]}{os.sep}{decoded(p)}" for r, p in names)
+                    yield face, photo, tuple(copies)
+                else:
+                    yield face, f"{roots[root]}{os.sep}{decoded(path)}", ()
+        except (AttributeError, KeyError, TypeError, struct.error) as error:
+            raise self._damaged(f"the row of a face cannot be right ({error})") from error
+
+    def records(self) -> list[StoredFace]:
+        """The faces, without their embeddings.
+
+        Raises:
+            GalleryDamagedError: a row holds what it cannot.
+        """
+        return [StoredFace(*one) for one in self]
+
+
+def face_rows(entry: Entry, dimension: int) -> list[tuple[Any, ...]]:
+    """For each face of an entry, the columns of ``faces`` after ``content_id``, and its embedding.
+
+    Raises:
+        GalleryError: the entry contradicts itself, or an embedding does not belong here.
+    """
+    photo = f"{entry.root}{os.sep}{entry.path}"
+    if not Path(entry.root).is_absolute() or not entry.path or Path(entry.path).is_absolute():
+        raise GalleryError(f"{photo}: needs an absolute root and a path relative to it.")
+    if entry.status not in (INDEXED, NO_FACE, UNREADABLE, _KNOWN) or len(entry.sha256) != 32:
+        raise GalleryError(f"{photo}: {entry.status!r} with {len(entry.sha256)} bytes of hash.")
+    if bool(entry.faces) != (entry.status == INDEXED):
+        raise GalleryError(f"{photo}: {entry.status!r} with {len(entry.faces)} faces.")
+    rows: list[tuple[Any, ...]] = []
+    for face in entry.faces:
+        embedding = np.asarray(face.embedding, dtype="<f4")
+        if embedding.shape != (dimension,):
+            raise GalleryError(
+                f"{photo}: an embedding has the shape {embedding.shape}; "
+                f"this gallery holds ({dimension},)."
+            )
+        length = math.hypot(*embedding.tolist())
+        if not abs(length - 1) < _UNIT_TOLERANCE:
+            raise GalleryError(f"{photo}: an embedding has the length {length}, not 1.")
+        box = tuple(float(v) for v in face.box)
+        landmarks = LANDMARKS.pack(*(v for point in face.landmarks for v in point))
+        quality = None if face.quality is None else float(face.quality)
+        blob = embedding.tobytes()
+        rows.append((*box, landmarks, float(face.confidence), quality, zlib.crc32(blob), blob))
+    return rows
+
+
+def matrix(blobs: Sequence[bytes], dimension: int) -> NDArray[np.float32]:
+    """Embeddings float32 (n, d) of the bytes in which they are stored.
+
+    Raises:
+        ValueError: one is damaged; says how.
+    """
+    size = 4 * dimension
+    try:
+        sound = set(map(len, blobs)) <= {size}
+        whole = bytearray().join(blobs)
+    except TypeError:  # a damaged row may hold anything
+        sound = False
+    if not sound:
+        raise ValueError(f"an embedding does not have {size} bytes")
+    stored = np.frombuffer(whole, dtype="<f4").reshape(-1, dimension)
+    return stored.astype(np.float32, copy=False)
+
+
+def owner_of(roots: Mapping[str, int], photo: str) -> tuple[int, bytes] | None:
+    """(root, path relative to it) by the oldest root that the full path of a photo is under."""
+    owner = None
+    end = photo.rfind(os.sep)
+    while end >= 0:
+        root = roots.get(photo[:end])
+        if root is not None and (owner is None or root < owner[0]):
+            owner = root, end
+        end = photo.rfind(os.sep, 0, end)
+    return owner and (owner[0], encoded(photo[owner[1] + 1 :]))
+
+
+def encoded(path: str) -> bytes:
+    """A path as it is stored."""
+    return path.encode("utf-8", _PATH_ERRORS)
+
+
+def decoded(path: bytes) -> str:
+    """A stored path."""
+    return path.decode("utf-8", _PATH_ERRORS)

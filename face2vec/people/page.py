@@ -1,0 +1,60 @@
+"""A page with everybody in a gallery."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Callable, Sequence
+
+from face2vec.gallery.rows import StoredFace
+from face2vec.report.html import img, photo_link, printable, write_page
+from face2vec.report.matches import thumbnail
+from face2vec.types import Person
+
+SHOWN = 12
+"""Faces of a person that are shown, spread evenly over those there are."""
+
+
+def save_people(
+    people: Sequence[Person],
+    faces_of: Callable[[Person], Sequence[StoredFace]],
+    path: str | os.PathLike[str],
+) -> None:
+    """Write one self-contained page: everybody's name, number, faces and photos.
+
+    Args:
+        people: who, in the order in which they are shown.
+        faces_of: somebody's faces and the photos that they are in.
+        path: of the page.
+    """
+    sections = "\n".join(_section(person, faces_of(person)) for person in people)
+    count = "1 person" if len(people) == 1 else f"{len(people):,} people"
+    write_page(
+        path,
+        "People",
+        f"<p>{count}. The number under a face is what split and not-this-person take.</p>\n"
+        + sections,
+    )
+
+
+def _section(person: Person, faces: Sequence[StoredFace]) -> str:
+    label = html.escape(printable(person.label))
+    step = max(len(faces) / SHOWN, 1.0)
+    shown = [faces[int(n * step)] for n in range(min(SHOWN, len(faces)))]
+    cells = "".join(
+        f'<figure style="display:inline-block;margin:.3rem">'
+        f"{img(thumbnail(one.photo, one.face.box), f'Face {one.face.id} of {label}')}"
+        f"<figcaption>{one.face.id}</figcaption></figure>"
+        for one in shown
+    )
+    photos = "<br>".join(photo_link(photo) for photo in dict.fromkeys(f.photo for f in faces))
+    number = "" if person.name is None else f", person {person.id}"
+    faces_word = "1 face" if len(faces) == 1 else f"{len(faces):,} faces"
+    if len(shown) < len(faces):
+        faces_word += f", {len(shown)} of them shown"
+    return (
+        f'<section aria-labelledby="person-{person.id}">\n'
+        f'<h2 id="person-{person.id}"><bdi>{label}</bdi></h2>\n<p>{faces_word}{number}</p>\n'
+        f"<div>{cells}</div>\n<details><summary>Photos</summary><p>{photos}</p></details>\n"
+        "</section>"
+    )

@@ -1,0 +1,62 @@
+"""Looks into a gallery's files for what should have gone."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from face2vec.gallery.rows import LANDMARKS, StoredFace
+from face2vec.types import Person
+
+PIECE = 32
+"""Bytes of an embedding that are looked for, at its beginning, middle and end."""
+
+
+def traces(folder: Path, person: Person, faces: Sequence[StoredFace]) -> Iterator[str]:
+    """What is left of somebody in a folder's files, byte by byte, in words.
+
+    Args:
+        folder: of the gallery; every file in it is read.
+        person: who is to be forgotten.
+        faces: their faces with embeddings, as they were.
+    """
+    what = f"the name of person {person.id}"
+    secrets = [(what, secret) for secret in _written(person.name)]
+    for one in faces:
+        face = one.face
+        assert face.embedding is not None
+        whole = np.asarray(face.embedding, "<f4").tobytes()
+        for start in (0, len(whole) // 2, len(whole) - PIECE):
+            secrets.append((f"the embedding of face {face.id}", whole[start : start + PIECE]))
+        points = LANDMARKS.pack(*(v for point in face.landmarks for v in point))
+        secrets.append((f"the landmarks of face {face.id}", points))
+    for file in sorted(folder.iterdir()):
+        if not file.is_file() or not file.stat().st_size:
+            continue
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as data:
+            found = dict.fromkeys(what for what, secret in secrets if data.find(secret) >= 0)
+            yield from (f"{what} in {file.name}" for what in found)
+
+
+def _written(name: str | None) -> Iterator[bytes]:
+    """A name as the gallery's file has it, in rows, in their index and in what was said.
+
+    Its letters alone are in the bytes of many embeddings by chance, those of a short one in
+    every gallery.
+    """
+    if name is None:
+        return
+    text = name.encode()
+    # SQLite's record: its header's length, a type for each column (13 + 2 n for n bytes of text,
+    # at most two bytes here), then the columns. The number is NULL in a row, a number in the index.
+    length = 13 + 2 * len(text)
+    kind = bytes([length] if length < 128 else [128 | length >> 7, length & 127])
+    header = bytes([2 + len(kind)])
+    yield header + b"\0" + kind + text
+    for number in (1, 2, 3, 4, 5, 6, 8, 9):
+        yield header + kind + bytes([number]) + text
+    yield f'"there", {json.dumps(name)}'.encode()

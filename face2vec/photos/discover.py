@@ -1,0 +1,369 @@
+"""Finding photos on disk: folders, files, patterns and lists, in a fixed order, each file once."""
+
+# A folder may hold a million files, and paths as strings are several times as fast as Path
+# objects, which is why this module uses os.path; a block of words is how a list of suffixes reads.
+# ruff: noqa: PTH110, PTH112, PTH113, PTH114, PTH116, PTH118, PTH122, PTH123, SIM905
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from face2vec.errors import SettingsError
+from face2vec.photos.formats import HEAD_BYTES, photo_format
+
+Source = str | os.PathLike[str]
+
+PHOTO_SUFFIXES = frozenset(
+    "jpg jpeg jpe jfif pjpeg mpo png apng webp avif avifs heic heics heif heifs hif "
+    "tif tiff gif bmp dib".split()
+)
+"""Suffixes taken without opening the file when a folder is searched."""
+
+OTHER_SUFFIXES = frozenset(
+    # documents, data and programs
+    "txt md rst html htm xml json jsonl ndjson yaml yml toml csv tsv log pdf doc docx xls xlsx "
+    "ppt pptx odt ods odp rtf py pyc ipynb js css sh bat exe dll so dylib ini cfg conf db lock "
+    "sqlite sqlite3 sqlite-wal sqlite-shm sqlite-journal faiss npy npz h5 onnx pt pkl url lnk "
+    "torrent part crdownload tmp bak "
+    # what cameras, phones and photo programs put beside photos
+    "xmp aae thm pp3 dop cos lrcat lrdata photoslibrary ithmb "
+    # films and sound
+    "mp4 m4v mov avi mkv webm mpg mpeg wmv flv 3gp mts m2ts vob mp3 m4a wav flac aac ogg opus "
+    # archives
+    "zip rar 7z tar gz tgz bz2 xz zst iso dmg "
+    # pictures that are not read: raw camera data (much of it begins like a TIFF file), drawings
+    "cr2 cr3 crw nef nrw arw srf sr2 dng orf rw2 raf pef srw raw x3f 3fr iiq erf mrw "
+    "psd psb xcf ai eps ps svg svgz ico icns cur jp2 j2k jpx jxl exr hdr tga pcx ppm pgm "
+    "pbm".split()
+)
+"""Suffixes passed over without opening the file when a folder is searched."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPhoto:
+    """A file that is taken for a photo.
+
+    Attributes:
+        folder: absolute path, links resolved, of the folder it was found from.
+        name: its path relative to ``folder``.
+    """
+
+    # Text, for to make the Path objects of a million photos takes longer than to find them.
+    folder: str
+    name: str
+
+    @property
+    def root(self) -> Path:
+        """``folder`` as a path."""
+        return Path(self.folder)
+
+    @property
+    def path(self) -> Path:
+        """``name`` as a path."""
+        return Path(self.name)
+
+    @property
+    def full(self) -> Path:
+        """The absolute path."""
+        return Path(self.folder, self.name)
+
+
+def paths_of(sources: Source | Iterable[Source | Iterable[Source]]) -> list[str]:
+    """Paths as text, in order, of one or of many that are given one by one or in lists.
+
+    Raises:
+        SettingsError: something else than a path is among them.
+    """
+    if isinstance(sources, str | os.PathLike):
+        return [os.fspath(sources)]
+    if isinstance(sources, bytes) or not isinstance(sources, Iterable):
+        kind = type(sources).__name__
+        raise SettingsError(
+            f"photos are found by their paths (folders, files, patterns); a {kind} is none. "
+            "What is in memory can be encoded and searched for; to add it, save it"
+        )
+    return [path for source in sources for path in paths_of(source)]
+
+
+def find_photos(sources: Source | Iterable[Source | Iterable[Source]]) -> Iterator[FoundPhoto]:
+    """Find the photos that the sources name, in a fixed order, each real file once.
+
+    A source is one of
+
+    - a folder, searched with all its subfolders in the order of the names. Names that begin with
+      a dot are passed over. A file is taken when its suffix is one of :data:`PHOTO_SUFFIXES`,
+      passed over when it is one of :data:`OTHER_SUFFIXES`, and otherwise taken when its first
+      bytes are a photo's. Links are followed; a link to something inside the same folder is left
+      to the thing's own name, so that adding a link renames nothing. A subfolder that may not be
+      read is yielded itself, so that reading it records the reason.
+    - a file, taken whatever it is; its root is its folder.
+    - a glob pattern (``*``, ``?``, ``[…]``, ``**`` for any depth), where no path has that very
+      name; what it matches is treated like the contents of a folder, and its root is the last
+      folder before the first wildcard. ``**`` does not follow links to folders.
+    - ``@list.txt``: a UTF-8 text file with one file or folder a line, relative to the list's own
+      folder. Blank lines and lines that begin with ``#`` are passed over. A listed file is taken
+      whatever it is, even when it is missing; its root is the list's folder when it is inside it.
+    - ``-``: such a list on standard input, relative to the working directory.
+
+    Args:
+        sources: the sources, in the order in which to search them, one by one or in lists.
+
+    Returns:
+        An iterator over the photos.
+
+    Raises:
+        SettingsError: a source is no path, does not exist, cannot be listed, or is a pattern that
+            matches nothing. All sources are checked before this function returns.
+    """
+    return _distinct([_search(path) for path in paths_of(sources)])
+
+
+_Found = tuple[str, str, str]  # root, path relative to it, real path
+
+
+def _distinct(searches: Sequence[Iterator[_Found]]) -> Iterator[FoundPhoto]:
+    seen: set[str] = set()
+    for search in searches:
+        for root, relative, real in search:
+            if real not in seen:
+                seen.add(real)
+                yield FoundPhoto(root, relative or os.curdir)
+
+
+def _search(source: str) -> Iterator[_Found]:
+    """Check one source and return the search that it asks for."""
+    if source == "-":
+        return _listed(_standard_input(), Path.cwd())
+    if source.startswith("@"):
+        return _listed(*_list_file(source))
+    if os.path.isdir(source):
+        _check_listable(source)
+        return _walk(os.path.realpath(source))
+    if os.path.exists(source):
+        return iter([_single(source)])
+    if _is_pattern(source):
+        root, parts = _split_pattern(source)
+        if next(_matching(root, parts), None) is None:
+            raise SettingsError(f"no file matches the pattern {source!r}")
+        return _globbed(root, parts)
+    raise SettingsError(
+        f"{source!r} does not exist (looked in {str(Path.cwd())!r}); give a folder, a file, "
+        "a glob pattern, @LIST for a text file of paths, or - for paths on standard input"
+    )
+
+
+def _check_listable(folder: str) -> None:
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise SettingsError(f"the folder {folder!r} cannot be listed: {error.strerror}") from error
+
+
+def _single(path: str) -> _Found:
+    folder, name = os.path.split(path)
+    root = os.path.realpath(folder)
+    return root, name, os.path.realpath(path)
+
+
+def _walk(root: str, start: str = "") -> Iterator[_Found]:
+    """Search a folder and its subfolders, names in sorted order.
+
+    Args:
+        root: absolute real path of the root.
+        start: the folder to search, relative to ``root``.
+    """
+    top = os.path.realpath(os.path.join(root, start))
+    first = _sorted_entries(top)
+    if first is None:
+        yield root, start, top
+        return
+    visited = {_identity(top)}
+    # An own stack: a tree may be deeper than Python's recursion limit.
+    stack = [(first, start, top)]
+    while stack:
+        entries, folder, real_folder = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
+            continue
+        name = entry.name
+        if name.startswith("."):
+            continue
+        relative = os.path.join(folder, name)
+        if entry.is_symlink():
+            real = os.path.realpath(entry.path)
+            is_folder, is_file = os.path.isdir(real), os.path.isfile(real)
+            if (is_folder or is_file) and _has_own_name(real, top, is_folder):
+                continue
+            if not os.path.exists(real):  # a broken link that claims to be a photo is recorded
+                is_file = _suffix(name) in PHOTO_SUFFIXES
+        else:
+            real = os.path.join(real_folder, name)
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        if is_folder:
+            below = _sorted_entries(entry.path)
+            if below is None:
+                yield root, relative, real
+                continue
+            identity = _identity(entry.path)
+            if identity not in visited:
+                visited.add(identity)
+                stack.append((below, relative, real))
+        elif is_file and _may_be_photo(name, entry.path):
+            yield root, relative, real
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    """Tell a folder from every other, also where a mount shows it under a second name."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _sorted_entries(folder: str) -> Iterator[os.DirEntry[str]] | None:
+    """Entries of a folder by name, or None where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return iter(sorted(entries, key=lambda entry: entry.name))
+    except OSError:
+        return None
+
+
+def _has_own_name(real: str, top: str, is_folder: bool) -> bool:
+    """Whether the walk of ``top`` comes to a link's target under the target's own name."""
+    if real != top and not real.startswith(os.path.join(top, "")):
+        return False
+    parts = Path(real[len(top) :]).parts
+    if any(part.startswith(".") for part in parts):
+        return False
+    return is_folder or _suffix(real) not in OTHER_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1][1:].lower()
+
+
+def _may_be_photo(name: str, path: str) -> bool:
+    suffix = _suffix(name)
+    if suffix in PHOTO_SUFFIXES:
+        return True
+    if suffix in OTHER_SUFFIXES or not os.path.isfile(path):  # to open a pipe would wait for ever
+        return False
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return photo_format(file.read(HEAD_BYTES)) is not None
+    except OSError:
+        return False
+
+
+_WILDCARD = re.compile(r"[*?[]")
+
+
+def _is_pattern(source: str) -> bool:
+    return _WILDCARD.search(source) is not None
+
+
+def _split_pattern(pattern: str) -> tuple[str, tuple[str, ...]]:
+    """Split a pattern into the real folder before its first wildcard and the parts after it."""
+    parts = Path(pattern).parts
+    folder = ""
+    for n, part in enumerate(parts):
+        below = os.path.join(folder, part)
+        if _is_pattern(part) and not os.path.lexists(below):
+            return os.path.realpath(folder), parts[n:]
+        folder = below
+    return os.path.realpath(folder), ()
+
+
+def _matching(root: str, parts: tuple[str, ...], folder: str = "") -> Iterator[str]:
+    """Paths relative to ``root`` that match the parts of a pattern, names in sorted order."""
+    if not parts:
+        yield folder
+        return
+    part, rest = parts[0], parts[1:]
+    path = os.path.join(root, folder)
+    if part == "**":
+        yield from _matching(root, rest, folder)
+        for entry in _sorted_entries(path) or ():
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                yield from _matching(root, parts, os.path.join(folder, entry.name))
+    elif os.path.lexists(os.path.join(path, part)):  # also a name that merely holds a wildcard
+        yield from _matching(root, rest, os.path.join(folder, part))
+    elif _is_pattern(part):
+        names = [entry.name for entry in _sorted_entries(path) or ()]
+        for name in fnmatch.filter(names, part):
+            if part.startswith(".") or not name.startswith("."):
+                yield from _matching(root, rest, os.path.join(folder, name))
+
+
+def _globbed(root: str, parts: tuple[str, ...]) -> Iterator[_Found]:
+    real_folder = lru_cache(os.path.realpath)
+    for relative in _matching(root, parts):
+        path = os.path.join(root, relative)
+        if os.path.isdir(path):
+            yield from _walk(root, relative)
+        elif _may_be_photo(relative, path):
+            folder, name = os.path.split(path)
+            yield root, relative, _real_path(real_folder(folder), name)
+
+
+def _real_path(real_folder: str, name: str) -> str:
+    """Resolve one name in a folder that is resolved already."""
+    path = os.path.join(real_folder, name)
+    return os.path.realpath(path) if os.path.islink(path) else path
+
+
+def _list_file(source: str) -> tuple[list[str], Path]:
+    path = Path(source[1:])
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"the list {source!r} cannot be read: {error.strerror}") from error
+    return _lines(content), path.parent
+
+
+def _standard_input() -> list[str]:
+    buffer = getattr(sys.stdin, "buffer", None)
+    content = sys.stdin.read() if buffer is None else buffer.read()
+    return _lines(content.encode() if isinstance(content, str) else content)
+
+
+def _lines(content: bytes) -> list[str]:
+    # Not str.splitlines: a name may hold U+2028. Not strict: a name may be no UTF-8 at all.
+    text = content.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _listed(lines: list[str], base: Path) -> Iterator[_Found]:
+    top = os.path.realpath(base)
+    below_top = os.path.join(top, "")
+
+    @lru_cache
+    def root_and_rest(folder: str) -> tuple[str, str, str]:
+        real = os.path.realpath(folder)
+        if real != top and not real.startswith(below_top):
+            return real, real, ""
+        return real, top, real[len(below_top) :]
+
+    for line in lines:
+        path = os.path.join(top, line)
+        try:
+            mode = os.lstat(path).st_mode  # once, for it is most of what a listed photo costs
+        except (OSError, ValueError):
+            mode = 0  # reading it says what is wrong
+        link = stat.S_ISLNK(mode)
+        if stat.S_ISDIR(mode) or (link and os.path.isdir(path)):
+            yield from _walk(os.path.realpath(path))
+        else:
+            folder, name = os.path.split(path)
+            real_folder, root, rest = root_and_rest(folder)
+            real = os.path.join(real_folder, name)
+            yield root, os.path.join(rest, name), os.path.realpath(real) if link else real

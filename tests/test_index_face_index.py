@@ -1,0 +1,752 @@
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from face2vec.errors import GalleryError, SettingsError
+from face2vec.gallery.gallery import State
+from face2vec.index import file as index_file
+from face2vec.index import flat as index_exact
+from face2vec.index import hnsw as index_graph
+from face2vec.index import ivf as index_lists
+from face2vec.index.face_index import FaceIndex
+from face2vec.index.file import IndexDamagedError
+from face2vec.index.policy import IVF_FACES_LEAST, KINDS
+
+D = 32
+HOW = ["", "mapped", "hold"]  # a file is loaded
+Vectors = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+
+def unit(vectors: NDArray[np.float64]) -> Vectors:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def people(count: int, seed: int, faces: int = 20, cosine: float = 0.6) -> tuple[Vectors, Vectors]:
+    """Embeddings of ``count`` faces, 20 a person, and one more of each of 50 people."""
+    rng = np.random.default_rng(seed)
+    centres = unit(rng.standard_normal((count // faces, D)))
+    spread = np.sqrt((1 - cosine) / cosine / D)
+
+    def near(of: Vectors) -> Vectors:
+        return unit(of + spread * rng.standard_normal(of.shape))
+
+    return near(np.repeat(centres, faces, axis=0)), near(centres[:50])
+
+
+def brute(queries: Vectors, ids: Ids, vectors: Vectors, k: int) -> tuple[Vectors, Ids]:
+    similarities = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarities, order, axis=1), ids[order]
+
+
+def recall(found: list[Ids], expected: Ids) -> float:
+    hits = [len(set(f) & set(e)) for f, e in zip(found, expected, strict=True)]
+    return sum(hits) / expected.size
+
+
+def in_batches(ids: Ids, vectors: Vectors) -> list[tuple[Ids, Vectors]]:
+    return [(ids[i : i + 3000], vectors[i : i + 3000]) for i in range(0, len(ids), 3000)]
+
+
+def fetching(ids: Ids, vectors: Vectors) -> Callable[[Ids], Vectors]:
+    rows = {int(i): row for row, i in enumerate(ids)}
+    return lambda wanted: vectors[[rows[int(i)] for i in wanted]]
+
+
+def nodes(index: FaceIndex) -> list[int]:
+    """How many each graph of an HNSW index has."""
+    return [part.ntotal for part in index._faces.parts]
+
+
+def loaded(path: Path, how: str) -> FaceIndex:
+    return FaceIndex.load(path, **({how: True} if how else {}))
+
+
+@pytest.fixture(scope="module")
+def faces() -> tuple[Ids, Vectors, Vectors]:
+    """Ids that are no row numbers, embeddings and queries."""
+    vectors, queries = people(IVF_FACES_LEAST + 760, seed=0)
+    ids = np.random.default_rng(1).permutation(10 * len(vectors))[: len(vectors)].astype(np.int64)
+    return ids, vectors, queries
+
+
+@pytest.fixture(scope="module")
+def built(faces: tuple[Ids, Vectors, Vectors], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a saved index of each kind; the HNSW index has several graphs."""
+    ids, vectors, _ = faces
+    folder = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index_graph, "FACES_A_GRAPH", 4000)
+        for kind in KINDS:
+            index = FaceIndex.build(in_batches(ids, vectors), len(ids), D, kind)
+            index.state = State("the gallery", len(ids), 5)
+            index.save(folder / kind)
+    return folder
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def few() -> tuple[Ids, Vectors]:
+    vectors, _ = people(40, seed=3)
+    return np.arange(100, 140, dtype=np.int64), vectors
+
+
+# Searching
+
+
+def test_exact_equals_brute_force(built: Path, faces: tuple[Ids, Vectors, Vectors]) -> None:
+    ids, vectors, queries = faces
+    similarities, found = FaceIndex.load(built / "exact").search(queries, 10)
+    expected, expected_ids = brute(queries, ids, vectors, 10)
+    np.testing.assert_array_equal(np.stack(found), expected_ids)
+    np.testing.assert_allclose(np.stack(similarities), expected, atol=1e-6)
+    assert similarities[0].dtype == np.float32
+    assert found[0].dtype == np.int64
+
+
+def test_each_kind_finds_the_nearest_with_exact_similarities(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / kind)
+    similarities, found = index.search(queries, 10, rerank=[fetching(ids, vectors)])
+    assert recall(found, brute(queries, ids, vectors, 10)[1]) >= (0.9 if kind == "ivfpq" else 0.95)
+    of = fetching(ids, vectors)
+    for query, row, some in zip(queries, similarities, found, strict=True):
+        assert len(set(some)) == len(some) == 10
+        assert (np.diff(row) <= 0).all()
+        np.testing.assert_allclose(row, of(some) @ query, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_lists_chosen_here_are_those_that_faiss_chooses(
+    built: Path,
+    faces: tuple[Ids, Vectors, Vectors],
+    kind: str,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(index_lists, "_QUERIES_AT_ONCE", 7)
+    index, queries = FaceIndex.load(built / kind), faces[2][:count]
+    own = index._faces
+    assert isinstance(own, index_lists.Lists)
+    for lists in (1, 9, own._index.nlist):
+        params = index_lists.faiss.SearchParametersIVF(nprobe=lists)
+        if kind == "ivfpq":
+            params = index_lists.faiss.SearchParametersPreTransform(index_params=params)
+        similarities, ids = own.parts[0].search(queries, 30, params=params)
+        mine, my_ids = own.search(queries, 30, lists)
+        if kind == "ivf":
+            np.testing.assert_array_equal(my_ids, ids)
+            np.testing.assert_allclose(mine, similarities, atol=1e-6)
+        else:  # codes may be equally similar
+            np.testing.assert_allclose(mine, similarities, atol=0.02)
+            same = [len(set(a) & set(b)) for a, b in zip(ids, my_ids, strict=True)]
+            assert np.mean(same) > 0.98 * np.mean([len(set(row)) for row in ids])
+
+
+def test_shared_out_work_gets_one_of_faiss_threads_and_leaves_the_others() -> None:
+    threads = index_exact.faiss.omp_get_max_threads
+    before, seen = threads(), []
+    index_exact.share_out(lambda _: seen.append(threads()), [(part,) for part in range(3)])
+    assert (seen, threads()) == ([1, 1, 1], before)
+    with pytest.raises(ZeroDivisionError):
+        index_exact.share_out(lambda part: divmod(1, part), [(0,), (1,)])
+    with pytest.raises(ZeroDivisionError):
+        index_exact.share_out(lambda part: divmod(1, part), [(1,), (0,)])
+    assert threads() == before
+
+
+def test_codes_pair_what_says_most_with_what_says_least() -> None:
+    rng = np.random.default_rng(0)
+    spread = np.linspace(1, 4, D)
+    rotation = np.linalg.qr(rng.standard_normal((D, D)))[0]
+    examples = (rng.standard_normal((20_000, D)) * spread) @ rotation
+    turn = index_lists._turned(examples.astype(np.float32), D // 2)
+    turned = turn.apply(examples.astype(np.float32))
+    np.testing.assert_allclose(
+        np.linalg.norm(turned, axis=1), np.linalg.norm(examples, axis=1), rtol=1e-5
+    )
+    moments = turned.T @ turned / len(turned)
+    np.testing.assert_allclose(moments - np.diag(np.diag(moments)), 0, atol=0.01)
+    largest = np.sort(np.diag(moments))[::-1]
+    np.testing.assert_allclose(np.diag(moments)[0::2], largest[: D // 2], rtol=1e-3)
+    np.testing.assert_allclose(np.diag(moments)[1::2], largest[D // 2 :][::-1], rtol=1e-3)
+
+
+def test_one_query_of_ivfpq_finds_with_all_cores_what_one_finds(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / "ivfpq")
+    of = fetching(ids, vectors)
+    alone = [index.search(query[None], 10, rerank=[of]) for query in queries]
+    monkeypatch.setattr(index_lists, "PQ_SCANNED_BYTES", 1)
+    monkeypatch.setattr(index_lists.faiss, "omp_get_max_threads", lambda: 3)
+    shared = [index.search(query[None], 10, rerank=[of]) for query in queries]
+    same = [len(set(a[1][0]) & set(b[1][0])) / 10 for a, b in zip(alone, shared, strict=True)]
+    assert np.mean(same) > 0.99
+    everyone = index.search(queries[:1], len(ids), rerank=[of])
+    np.testing.assert_array_equal(np.sort(everyone[1][0]), np.sort(ids))
+
+
+def test_ivfpq_without_reranking_gives_nearly_the_similarities(
+    built: Path, faces: tuple[Ids, Vectors, Vectors]
+) -> None:
+    ids, vectors, queries = faces
+    similarities, found = FaceIndex.load(built / "ivfpq").search(queries, 10)
+    of = fetching(ids, vectors)
+    errors = [row - of(some) @ q for q, row, some in zip(queries, similarities, found, strict=True)]
+    assert 0 < np.abs(errors).max() < 0.5
+
+
+def test_reranking_drops_a_face_that_has_gone(
+    built: Path, faces: tuple[Ids, Vectors, Vectors]
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / "ivfpq")
+    of = fetching(ids, vectors)
+    (first, *_), *_ = index.search(queries[:1], 10, rerank=[of])[1]
+
+    def gone(wanted: Ids) -> Vectors:
+        found = of(wanted).copy()
+        found[wanted == first] = np.nan
+        return found
+
+    similarities, found = index.search(queries[:1], 10, rerank=[gone])
+    assert first not in found[0]
+    assert len(found[0]) == 10
+    similarities, found = index.search(queries[:1], len(ids), rerank=[gone])
+    np.testing.assert_array_equal(np.sort(found[0]), np.sort(ids[ids != first]))
+    assert np.isfinite(similarities[0]).all()
+
+
+def test_other_kinds_do_not_ask_for_embeddings(
+    built: Path, faces: tuple[Ids, Vectors, Vectors]
+) -> None:
+    ids, vectors, _ = faces
+    for kind in ("exact", "hnsw", "ivf"):
+        index = FaceIndex.load(built / kind)
+        found = index.search(vectors[:1], 1, rerank=[lambda _: pytest.fail("asked")])
+        assert list(found[1][0]) == [ids[0]]
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_k_beyond_the_end_gives_every_face_once(few: tuple[Ids, Vectors], kind: str) -> None:
+    ids, vectors = few
+    index = FaceIndex.build([few], 40, D, kind)
+    for k in (40, 41, 5000, 10**12):
+        similarities, found = index.search(vectors[:3], k)
+        expected, expected_ids = brute(vectors[:3], ids, vectors, 40)
+        np.testing.assert_array_equal(np.stack(found), expected_ids)
+        np.testing.assert_allclose(np.stack(similarities), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
+def test_k_of_all_faces_looks_at_every_list(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str
+) -> None:
+    ids, _, queries = faces
+    _, found = FaceIndex.load(built / kind).search(queries[:2], len(ids) + 1)
+    for row in found:
+        np.testing.assert_array_equal(np.sort(row), np.sort(ids))
+
+
+def test_ivfpq_ranks_again_when_k_is_far_beyond_the_end(
+    built: Path, faces: tuple[Ids, Vectors, Vectors]
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / "ivfpq")
+    similarities, found = index.search(queries[:1], 10**12, [fetching(ids, vectors)])
+    expected, expected_ids = brute(queries[:1], ids, vectors, len(ids))
+    np.testing.assert_array_equal(np.sort(found[0]), np.sort(expected_ids[0]))
+    np.testing.assert_allclose(similarities[0], expected[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_an_empty_index_finds_nothing(kind: str, tmp_path: Path) -> None:
+    index = FaceIndex.empty(D, kind)
+    index.save(tmp_path / "index")
+    for empty in (index, FaceIndex.load(tmp_path / "index")):
+        assert len(empty) == 0
+        similarities, found = empty.search(np.eye(2, D, dtype=np.float32), 5)
+        assert [len(row) for row in similarities] == [len(row) for row in found] == [0, 0]
+        assert (similarities[0].dtype, found[0].dtype) == (np.float32, np.int64)
+
+
+def test_no_queries_give_no_answers(few: tuple[Ids, Vectors]) -> None:
+    index = FaceIndex.build([few], 40, D, "exact")
+    assert index.search(np.empty((0, D), np.float32), 5) == ([], [])
+
+
+def test_a_query_of_nan_finds_nothing(few: tuple[Ids, Vectors]) -> None:
+    index = FaceIndex.build([few], 40, D, "exact")
+    similarities, found = index.search(np.full((1, D), np.nan, np.float32), 5)
+    assert (len(similarities[0]), len(found[0])) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_a_search_like_the_one_before_sees_what_has_changed(
+    few: tuple[Ids, Vectors], kind: str
+) -> None:
+    ids, vectors = few
+    index = FaceIndex.build([(ids[:5], vectors[:5])], 5, D, kind)
+    for change, left in (
+        (lambda: None, ids[:5]),
+        (lambda: index.add(ids[5:], vectors[5:]), ids),
+        (lambda: index.remove(ids[:3]), ids[3:]),
+        (lambda: index.remove(ids[3:20]), ids[20:]),
+    ):
+        change()
+        (found,) = index.search(vectors[:1], 40)[1]
+        np.testing.assert_array_equal(np.sort(found), left)
+
+
+@pytest.mark.parametrize("part", [None, 1000], ids=["one thread", "threads"])
+@pytest.mark.parametrize("how", HOW)
+def test_one_query_finds_what_many_find(
+    built: Path,
+    faces: tuple[Ids, Vectors, Vectors],
+    kind: str,
+    how: str,
+    part: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids, vectors, queries = faces
+    if part is not None:
+        monkeypatch.setattr(index_exact, "SCANNED_BYTES", part)
+    faces_by_id = [fetching(ids, vectors)]
+    searched = loaded(built / kind, how)
+    similarities, found = searched.search(queries, 10, faces_by_id)
+    for row, query in enumerate(queries):
+        (alone,), (these,) = searched.search(query[None], 10, faces_by_id)
+        np.testing.assert_allclose(alone, similarities[row], atol=1e-6)
+        np.testing.assert_array_equal(these, found[row])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_queries_may_be_of_another_type_and_order(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str, count: int
+) -> None:
+    ids, vectors, queries = faces
+    index, faces_by_id = FaceIndex.load(built / kind), [fetching(ids, vectors)]
+    expected = index.search(queries[:count], 5, faces_by_id)
+    wide = np.zeros((count, 2 * D))
+    wide[:, ::2] = queries[:count]
+    similarities, found = index.search(wide[:, ::2], 5, faces_by_id)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found, expected[1])
+    np.testing.assert_allclose(similarities, expected[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_threads_may_search_at_once(few: tuple[Ids, Vectors], kind: str) -> None:
+    ids, vectors = few
+    index = FaceIndex.build([few], 40, D, kind)
+    index.remove(ids[:4])
+    expected = brute(vectors, ids[4:], vectors[4:], 10)[1]
+
+    def search(row: int) -> bool:
+        found = index.search(vectors[row % 40][None], 10)[1][0]
+        return bool((found == expected[row % 40]).all())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(search, range(2000)))
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_threads_get_as_many_as_each_asks_for(few: tuple[Ids, Vectors], kind: str) -> None:
+    index = FaceIndex.build([few], 40, D, kind)
+
+    def search(turn: int) -> tuple[int, int]:
+        k = (1, 3, 10, 30)[turn % 4]
+        return k, len(index.search(few[1][turn % 40][None], k)[1][0])
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert [pair for pair in pool.map(search, range(4000)) if pair[0] != pair[1]] == []
+    finally:
+        sys.setswitchinterval(usual)
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_build_of_more_or_fewer_faces_than_were_said(few: tuple[Ids, Vectors], kind: str) -> None:
+    for count in (1, 40, 1000):
+        index = FaceIndex.build([few], count, D, kind)
+        assert len(index) == 40
+        np.testing.assert_array_equal(
+            np.stack(index.search(few[1], 1)[1])[:, 0], few[0], err_msg=str(count)
+        )
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "words"),
+    [
+        (np.ones((1, D + 1), np.float32), 1, rf"\(1, {D + 1}\) do not fit .* \(n, {D}\)"),
+        (np.ones(D, np.float32), 1, rf"\({D},\) do not fit"),
+        (np.ones((1, D), np.float32), 0, "k must be 1 or more, not 0"),
+    ],
+)
+def test_search_refuses_what_does_not_fit(queries: Vectors, k: int, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        FaceIndex.empty(D).search(queries, k)
+
+
+# Adding and removing
+
+
+def test_minus_one_never_leaves(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / kind)
+    index.remove(ids[len(ids) // 10 :])
+    assert len(index) == len(ids) // 10
+    for rerank in ([], [fetching(ids, vectors)]):
+        for k in (1, 10, len(index) - 1, len(index), len(ids)):
+            for row, some in zip(*index.search(queries[:5], k, rerank=rerank), strict=True):
+                assert len(row) == len(some) <= min(k, len(index))
+                assert set(some) <= set(ids[: len(ids) // 10])
+
+
+def test_remove_and_add_give_what_building_anew_gives(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / kind)
+    gone = np.random.default_rng(2).permutation(len(ids))[: len(ids) // 8]
+    index.remove(np.concatenate([ids[gone], [10**15]]))
+    more, _ = people(500, seed=9)
+    more_ids = np.arange(10**9, 10**9 + 500)
+    index.add(more_ids, more)
+    kept = np.setdiff1d(np.arange(len(ids)), gone)
+    now, now_vectors = np.concatenate([ids[kept], more_ids]), np.concatenate([vectors[kept], more])
+    assert len(index) == len(now)
+    asked = np.concatenate([queries, more[:20]])
+    similarities, found = index.search(asked, 10, rerank=[fetching(now, now_vectors)])
+    expected, expected_ids = brute(asked, now, now_vectors, 10)
+    assert recall(found, expected_ids) >= {"exact": 1, "ivfpq": 0.9}.get(kind, 0.95)
+    assert not {int(i) for row in found for i in row} & set(ids[gone].tolist())
+    assert [row[0] for row in found[-20:]] == list(more_ids[:20])
+    if kind == "exact":
+        np.testing.assert_allclose(np.stack(similarities), expected, atol=1e-6)
+
+
+def test_removed_faces_stay_removed_in_a_file(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str, tmp_path: Path
+) -> None:
+    ids, _, queries = faces
+    index = FaceIndex.load(built / kind)
+    index.remove(ids[:1000])
+    index.save(tmp_path / "index")
+    again = FaceIndex.load(tmp_path / "index")
+    assert len(again) == len(index) == len(ids) - 1000
+    for before, after in zip(
+        index.search(queries, 10)[1], again.search(queries, 10)[1], strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+        assert not set(after) & set(ids[:1000])
+
+
+def test_hnsw_keeps_no_embedding_of_what_was_removed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    vectors = rng.standard_normal((2000, D)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = 7 + 2 * np.arange(2000)
+    index = FaceIndex.build([(ids, vectors)], 2000, D, "hnsw")
+    first, second = np.arange(0, 2000, 13), np.arange(5, 2000, 17)  # some are in both
+    index.remove(ids[first])
+    index.remove(ids[second])
+    gone = np.union1d(first, second)
+    assert len(index) == 2000 - len(gone)
+    index.save(tmp_path / "index.faiss")
+    content = (tmp_path / "index.faiss").read_bytes()
+    assert not any(vectors[row].tobytes() in content for row in gone)
+    left = np.setdiff1d(np.arange(2000), gone)
+    assert all(vectors[row].tobytes() in content for row in left[:50])
+    found = index.search(vectors[left], 1)[1]
+    assert np.mean([mine[0] == i for mine, i in zip(found, ids[left], strict=True)]) > 0.99
+    loaded = FaceIndex.load(tmp_path / "index.faiss")
+    assert not np.isin(np.concatenate(loaded.search(vectors[gone], 3)[1]), ids[gone]).any()
+
+
+def test_hnsw_of_which_all_are_removed_finds_nobody() -> None:
+    vectors = np.eye(D, dtype=np.float32)
+    index = FaceIndex.build([(np.arange(D), vectors)], D, D, "hnsw")
+    index.remove(np.arange(D))
+    assert [len(ids) for ids in index.search(vectors[:2], 3)[1]] == [0, 0]
+
+
+def test_hnsw_with_many_removed_is_built_again(few: tuple[Ids, Vectors]) -> None:
+    ids, vectors = few
+    index = FaceIndex.build([few], 40, D, "hnsw")
+    index.remove(ids[:8])
+    assert nodes(index) == [40]
+    index.remove(ids[8:9])
+    assert nodes(index) == [len(index)] == [31]
+    _, found = index.search(vectors[:3], 40)
+    np.testing.assert_array_equal(np.stack(found), brute(vectors[:3], ids[9:], vectors[9:], 31)[1])
+    index.remove(ids)
+    assert (len(index), nodes(index)) == (0, [0])
+    index.add(ids[:2], vectors[:2])
+    assert [list(row) for row in index.search(vectors[:1], 1)[1]] == [[100]]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_hnsw_searches_its_graphs_together(
+    faces: tuple[Ids, Vectors, Vectors],
+    how: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids, vectors, queries = faces
+    monkeypatch.setattr(index_graph, "FACES_A_GRAPH", 1000)
+    index = FaceIndex.build(in_batches(ids, vectors), len(ids), D, "hnsw")
+    assert nodes(index) == [1000] * 11
+    index.save(tmp_path / "index")
+    index = loaded(tmp_path / "index", how)
+    assert nodes(index) == [1000] * 11
+    expected, expected_ids = brute(queries, ids, vectors, 10)
+    monkeypatch.setattr(index_graph, "_QUERIES_AT_ONCE", 7)
+    for threads in (1, 3, 16):
+        monkeypatch.setattr(index_graph.faiss, "omp_get_max_threads", lambda n=threads: n)
+        for asked in (queries, queries[:2], queries[:1]):
+            similarities, found = index.search(asked, 10)
+            assert recall(found, expected_ids[: len(asked)]) > 0.99
+            for row, best in zip(similarities, expected, strict=False):
+                assert (np.diff(row) <= 0).all()
+                np.testing.assert_allclose(row[0], best[0], atol=1e-6)
+    everyone = index.search(queries[:1], 10**12)[1][0]
+    np.testing.assert_array_equal(np.sort(everyone), np.sort(ids))
+
+
+def test_hnsw_fills_its_graphs_and_drops_those_without_faces(
+    faces: tuple[Ids, Vectors, Vectors], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, vectors, _ = faces
+    monkeypatch.setattr(index_graph, "FACES_A_GRAPH", 50)
+
+    def finds(rows: Sequence[int]) -> bool:
+        return [list(row) for row in index.search(vectors[rows], 1)[1]] == [[i] for i in ids[rows]]
+
+    index = FaceIndex.build([(ids[:120], vectors[:120])], 120, D, "hnsw")
+    assert nodes(index) == [50, 50, 20]
+    index.remove(ids[:11])  # so many that their graph is built anew
+    assert (nodes(index), len(index)) == ([39, 50, 20], 109)
+    index.add(ids[120:190], vectors[120:190])
+    assert (nodes(index), len(index)) == ([50, 50, 50, 29], 179)
+    index.remove(ids[50:105])  # all of the second graph, and a few of the third
+    assert (nodes(index), len(index)) == ([50, 50, 29], 124)
+    left = [*range(11, 50), *range(105, 190)]
+    assert finds(left)
+    index.remove(ids[:185])
+    assert (nodes(index), len(index)) == ([5], 5)
+    index.remove(ids)
+    assert (nodes(index), len(index)) == ([0], 0)
+    index.add(ids[:60], vectors[:60])
+    assert nodes(index) == [50, 10]
+    assert finds(range(60))
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_adding_and_removing_nothing_changes_nothing(few: tuple[Ids, Vectors], kind: str) -> None:
+    index = FaceIndex.build([few], 40, D, kind)
+    index.add(np.empty(0, np.int64), np.empty((0, D), np.float32))
+    index.remove(np.empty(0, np.int64))
+    index.remove(np.array([1, 2, 3]))
+    assert len(index) == 40
+
+
+def test_build_reads_an_iterator_that_can_be_read_once(
+    faces: tuple[Ids, Vectors, Vectors], built: Path
+) -> None:
+    ids, vectors, queries = faces
+    once = FaceIndex.build(iter(in_batches(ids, vectors)), len(ids), D, "ivf")
+    expected = FaceIndex.load(built / "ivf").search(queries, 10)[1]
+    np.testing.assert_array_equal(np.stack(once.search(queries, 10)[1]), np.stack(expected))
+
+
+def test_build_refuses_too_few_faces_and_unknown_kinds(few: tuple[Ids, Vectors]) -> None:
+    for kind in ("ivf", "ivfpq"):
+        with pytest.raises(SettingsError, match=f"of 40 faces; .* need {IVF_FACES_LEAST}"):
+            FaceIndex.build([few], 40, D, kind)
+        with pytest.raises(SettingsError, match="cannot begin empty"):
+            FaceIndex.empty(D, kind)
+    with pytest.raises(SettingsError, match="'flat'"):
+        FaceIndex.build([few], 40, D, "flat")
+
+
+# Files
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_load_gives_what_was_saved(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str, how: str
+) -> None:
+    ids, vectors, queries = faces
+    index = loaded(built / kind, how)
+    assert (index.kind, index.dimension, len(index)) == (kind, D, len(ids))
+    assert index.state == State("the gallery", len(ids), 5)
+    similarities, found = index.search(queries, 10, rerank=[fetching(ids, vectors)])
+    expected, expected_ids = brute(queries, ids, vectors, 10)
+    assert recall(found, expected_ids) >= 0.9
+    np.testing.assert_allclose([s[0] for s in similarities], expected[:, 0], atol=1e-6)
+
+
+def test_an_index_that_memory_has_no_room_for_is_not_called_damaged(
+    few: tuple[Ids, Vectors], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise MemoryError
+
+    path = tmp_path / "index"
+    FaceIndex.build([few], 40, D, "exact").save(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "fromfile", no_room)
+        with pytest.raises(SettingsError, match=r"no room .* bytes of the index .* hold_index"):
+            FaceIndex.load(path, hold=True)
+
+
+@pytest.mark.parametrize("how", ["mapped", "hold"])
+def test_an_index_that_is_as_its_file_is_cannot_be_changed(
+    built: Path, few: tuple[Ids, Vectors], kind: str, how: str
+) -> None:
+    index = loaded(built / kind, how)
+    assert index.fixed
+    with pytest.raises(SettingsError, match="load it without mapped or hold"):
+        index.add(*few)
+    with pytest.raises(SettingsError, match="load it without mapped or hold"):
+        index.remove(few[0])
+
+
+def test_a_held_index_needs_its_file_no_more(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str, tmp_path: Path
+) -> None:
+    ids, vectors, queries = faces
+    path = Path(shutil.copy(built / kind, tmp_path))
+    index = FaceIndex.load(path, hold=True)
+    with path.open("r+b") as stream:
+        stream.write(bytes(path.stat().st_size))
+    gc.collect()
+    faces_by_id = [fetching(ids, vectors)]
+    held, kept = (one.search(queries, 10, faces_by_id) for one in (index, loaded(built / kind, "")))
+    np.testing.assert_array_equal(held[1], kept[1])
+    np.testing.assert_array_equal(held[0], kept[0])
+
+
+def test_save_replaces_the_file_while_it_is_mapped(
+    few: tuple[Ids, Vectors], tmp_path: Path
+) -> None:
+    ids, vectors = few
+    index = FaceIndex.build([few], 40, D, "exact")
+    index.save(tmp_path / "index")
+    mapped = FaceIndex.load(tmp_path / "index", mapped=True)
+    index.remove(ids[:39])
+    index.save(tmp_path / "index")
+    assert [list(row) for row in mapped.search(vectors[:1], 1)[1]] == [[100]]
+    assert [list(row) for row in FaceIndex.load(tmp_path / "index").search(vectors[:1], 9)[1]] == [
+        [139]
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["index"]
+
+
+def test_a_path_that_is_no_text_can_be_saved_and_loaded(
+    few: tuple[Ids, Vectors], tmp_path: Path
+) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    FaceIndex.build([few], 40, D, "exact").save(path)
+    for how in HOW:
+        assert list(loaded(path, how).search(few[1][:1], 1)[1][0]) == [100]
+
+
+def test_load_of_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        FaceIndex.load(tmp_path / "index")
+
+
+def test_save_that_fails_leaves_the_older_file(few: tuple[Ids, Vectors], tmp_path: Path) -> None:
+    index = FaceIndex.build([few], 40, D, "exact")
+    path = tmp_path / "index"
+    index.save(path)
+    before = path.read_bytes()
+    (tmp_path / "index.new").symlink_to("/dev/full")
+    with pytest.raises(GalleryError, match=r"Cannot write the index .*gallery itself is kept"):
+        index.save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["index"]
+    with pytest.raises(GalleryError, match="Cannot write the index"):
+        index.save(tmp_path / "nowhere" / "index")
+
+
+@pytest.mark.parametrize("how", ["", "hold"])
+def test_any_damaged_byte_is_found(built: Path, tmp_path: Path, kind: str, how: str) -> None:
+    whole = (built / kind).read_bytes()
+    path = tmp_path / "index"
+    rng = np.random.default_rng(0)
+    places = [*range(0, 160, 3), *rng.integers(0, len(whole), 40), *range(-400, 0, 3)]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        with pytest.raises(IndexDamagedError, match="build it again from the gallery"):
+            loaded(path, how)
+
+
+def test_damage_at_either_end_is_found_in_a_mapped_file(
+    built: Path, tmp_path: Path, kind: str
+) -> None:
+    whole = (built / kind).read_bytes()
+    path = tmp_path / "index"
+    for place in [*range(0, 4000, 37), *range(-400, 0, 3)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(IndexDamagedError):
+            FaceIndex.load(path, mapped=True)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_short_or_foreign_file_is_found(built: Path, tmp_path: Path, how: str) -> None:
+    whole = (built / "exact").read_bytes()
+    path = tmp_path / "index"
+    sizes = [len(whole) * tenth // 10 for tenth in range(10)] + [1, 15, 16, len(whole) - 1]
+    for content in [whole[:size] for size in sizes] + [b"x" * 5000, whole + b"x", whole[1:]]:
+        path.write_bytes(content)
+        with pytest.raises(IndexDamagedError):
+            loaded(path, how)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_what_faiss_cannot_read_is_said_so(tmp_path: Path, how: str) -> None:
+    """Even under check sums that are right."""
+    content = b"no index" * 100
+    about = {
+        "format": index_file._FORMAT, "state": State()._asdict(), "kind": "exact",
+        "dimension": D, "count": 0,
+        "ends": [len(content)], "crc32": zlib.crc32(content), "ends_crc32": zlib.crc32(content * 2),
+    }  # fmt: skip
+    words = json.dumps(about).encode()
+    footer = struct.pack("<II8s", len(words), zlib.crc32(words), b"F2VINDEX")
+    (tmp_path / "index").write_bytes(content + words + footer)
+    with pytest.raises(IndexDamagedError, match="FAISS cannot read it"):
+        loaded(tmp_path / "index", how)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from face2vec.errors import SettingsError
+from face2vec.index import policy as index_kind
+from face2vec.index.policy import EXACT_BYTES, IVF_FACES_LEAST, available_memory, choose_kind
+
+
+@pytest.mark.parametrize(
+    ("count", "dimension", "gib", "wanted", "expected"),
+    [
+        (0, 512, 8, "auto", "exact"),
+        (100_000, 512, 8, "auto", "exact"),
+        (100_001, 512, 8, "auto", "hnsw"),
+        (400_000, 128, 8, "auto", "exact"),
+        (200_000, 512, 8, "auto", "hnsw"),
+        (200_000, 512, 0.8, "auto", "ivfpq"),
+        (200_001, 512, 8, "auto", "ivfpq"),
+        (800_000, 128, 2, "auto", "hnsw"),
+        (800_000, 128, 1, "auto", "ivfpq"),
+        (100_000_000, 512, 64, "auto", "ivfpq"),
+        (1_000_000, 512, 8, "exact", "exact"),
+        (10, 512, 8, "hnsw", "hnsw"),
+        (10, 512, 8, "ivf", "exact"),
+        (IVF_FACES_LEAST - 1, 512, 8, "ivfpq", "exact"),
+        (IVF_FACES_LEAST, 512, 8, "ivfpq", "ivfpq"),
+        (IVF_FACES_LEAST, 512, 8, "ivf", "ivf"),
+    ],
+)
+def test_choose_kind(count: int, dimension: int, gib: float, wanted: str, expected: str) -> None:
+    assert choose_kind(count, dimension, int(gib * 2**30), wanted) == expected
+
+
+def test_choose_kind_never_chooses_what_cannot_be_built() -> None:
+    dimension = EXACT_BYTES // 4 // 100
+    assert choose_kind(101, dimension, 1, "auto") == "exact"
+
+
+def test_choose_kind_refuses_an_unknown_kind() -> None:
+    with pytest.raises(SettingsError, match=r"'flat'\. Choose auto, exact, hnsw, ivf, ivfpq"):
+        choose_kind(1, 1, 1, "flat")
+
+
+def test_available_memory_is_no_more_than_the_machine_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < available_memory() <= machine
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(index_kind, "_MEMORY_LIMIT", limit)
+    assert available_memory() == machine
+    limit.write_text("max\n")
+    assert available_memory() == machine
+    limit.write_text("1000000\n")
+    assert available_memory() == 1_000_000

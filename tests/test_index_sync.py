@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gallery_builder import DIMENSION
+from helpers import loaded_by, written
+
+from face2vec.gallery.gallery import INDEXED, Entry, Gallery, Snapshot
+from face2vec.index import sync as indexing
+from face2vec.index.face_index import FaceIndex
+from face2vec.index.policy import IVF_FACES_LEAST
+from face2vec.index.sync import GalleryIndex, nearest_faces
+from face2vec.types import Face
+
+ROOT = "/photos"
+POINTS = ((1.0, 1.0),) * 5
+
+
+def embedding(seed: object) -> np.ndarray:
+    digest = hashlib.sha256(str(seed).encode()).digest()
+    vector = np.random.default_rng(list(digest)).standard_normal(DIMENSION).astype(np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+def entry(name: str, seed: object = None) -> Entry:
+    content = hashlib.sha256(f"{name} {seed}".encode()).digest()
+    face = Face((0.0, 0.0, 9.0, 9.0), POINTS, 1.0, embedding(name if seed is None else seed))
+    return Entry(ROOT, name, 1, 1, content, 9, 9, INDEXED, faces=(face,))
+
+
+def record(gallery: Gallery, *entries: Entry) -> None:
+    with gallery.writing():
+        gallery.record(entries)
+
+
+def found(index: GalleryIndex, now: Snapshot, query: np.ndarray, k: int = 1000) -> dict[int, float]:
+    with index.at(now) as ready:
+        similarities, ids = nearest_faces(ready, now, query[None], k)
+    return dict(zip(ids[0].tolist(), similarities[0].tolist(), strict=True))
+
+
+def truth(gallery: Gallery, query: np.ndarray) -> dict[int, float]:
+    return {
+        int(i): pytest.approx(float(row @ query), abs=1e-6)
+        for ids, rows in gallery.iter_embeddings()
+        for i, row in zip(ids, rows, strict=True)
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "gallery"
+
+
+@pytest.fixture
+def gallery(folder: Path) -> Iterator[Gallery]:
+    with Gallery.create(folder, {}, DIMENSION) as gallery:
+        record(gallery, *(entry(f"{i}.jpg") for i in range(20)))
+        yield gallery
+
+
+QUERY = embedding("query")
+
+
+@pytest.mark.parametrize("hold", [False, True], ids=["", "held"])
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_an_index_follows_the_gallery(gallery: Gallery, kind: str, hold: bool) -> None:
+    index = GalleryIndex(gallery, kind, hold)
+    for change in (
+        lambda: None,
+        lambda: gallery.record([entry("new.jpg"), entry("newer.jpg")]),
+        lambda: gallery.remove([f"{ROOT}/{i}.jpg" for i in (3, 7, 11)]),
+        lambda: gallery.record([entry("5.jpg", "changed")]),
+    ):
+        with gallery.writing():
+            change()
+        with gallery.snapshot() as now:
+            assert found(index, now, QUERY) == truth(gallery, QUERY)
+            with index.at(now) as ready:
+                assert (ready.kind, ready.state, len(ready)) == (kind, now.state, now.count)
+
+
+def test_threads_rank_again_as_one_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((IVF_FACES_LEAST, DIMENSION)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    with Gallery.create(folder, {}, DIMENSION) as gallery:
+        record(gallery, *(
+            Entry(ROOT, f"{n}.jpg", 1, 1, n.to_bytes(32, "big"), 9, 9, INDEXED,
+                  faces=(Face((0.0, 0.0, 9.0, 9.0), POINTS, 1.0, vector),))
+            for n, vector in enumerate(vectors)
+        ))  # fmt: skip
+        indexes = GalleryIndex(gallery, "ivfpq")
+        with gallery.snapshot(mapped=True) as now, indexes.at(now) as ready:
+            monkeypatch.setattr("face2vec.index.face_index.faiss.omp_get_max_threads", lambda: 4)
+            assert [ready.readers(n, 10) for n in (1, 33, 34, 60, 1000)] == [1, 1, 2, 3, 4]
+            monkeypatch.undo()
+            expected = ready.search(vectors[:100], 10, [now.embeddings])
+            monkeypatch.setattr(FaceIndex, "readers", lambda *_: 3)
+            similarities, ids = nearest_faces(ready, now, vectors[:100], 10)
+            np.testing.assert_array_equal(np.stack(ids), np.stack(expected[1]))
+            np.testing.assert_array_equal(np.stack(similarities), np.stack(expected[0]))
+            exact = [vectors[row - 1] @ query for row, query in zip(ids, vectors, strict=False)]
+            np.testing.assert_allclose(np.stack(similarities), np.stack(exact), atol=1e-6)
+
+
+def test_a_search_in_an_older_snapshot_gets_the_newer_index(gallery: Gallery) -> None:
+    index = GalleryIndex(gallery)
+    with gallery.snapshot() as old:
+        record(gallery, entry("new.jpg"))
+        with gallery.snapshot() as now:
+            assert found(index, now, QUERY) == truth(gallery, QUERY)
+        with index.at(old) as ready:
+            assert ready.state == gallery.state() != old.state
+
+
+def test_an_index_newer_than_the_snapshot_is_taken_from_its_file(
+    gallery: Gallery, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when another process finishes a build between the two."""
+    with gallery.snapshot() as old:
+        record(gallery, entry("new.jpg"))
+        GalleryIndex(gallery).save()
+        with Gallery.open(folder) as again, GalleryIndex(again).at(old) as ready:
+            assert ready.state == gallery.state()
+            assert ready.fixed
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("hold", [False, True], ids=["", "held"])
+def test_an_index_that_another_process_wrote_is_taken_from_its_file(
+    gallery: Gallery, folder: Path, hold: bool
+) -> None:
+    """And not brought up to it here, whether it was searched before or not."""
+    GalleryIndex(gallery).save()
+    with Gallery.open(folder) as again:
+        index = GalleryIndex(again, hold=hold)
+        for lagging in (False, True, True):
+            with again.snapshot() as now:
+                assert found(index, now, QUERY) == truth(gallery, QUERY)
+                with index.at(now) as ready:
+                    assert ready.state == gallery.state()
+                    assert ready.fixed
+                    assert ready._bytes is not None
+                    assert ready._bytes.flags.owndata == hold
+            record(gallery, entry(f"new {gallery.counts().photos}.jpg"))
+            if lagging:  # the gallery is searched before the other process has written its index
+                with again.snapshot() as now, index.at(now) as ready:
+                    assert not ready.fixed
+                record(gallery, entry(f"new {gallery.counts().photos}.jpg"))
+            GalleryIndex(gallery).save()
+
+
+def restored(folder: Path, backup: Path) -> None:
+    for end in ("-wal", "-shm"):
+        (folder / f"gallery.sqlite{end}").unlink(missing_ok=True)
+    shutil.copy(backup, folder / "gallery.sqlite")
+
+
+@pytest.mark.parametrize("more", [0, 2, 5], ids=["behind", "as far", "beyond"])
+def test_an_index_from_before_a_backup_was_put_back_is_built_again(
+    folder: Path, tmp_path: Path, more: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However far the journal has grown since, and with the same ids."""
+    with Gallery.create(folder, {}, DIMENSION) as gallery:
+        record(gallery, *(entry(f"{i}.jpg") for i in range(20)))
+    backup = shutil.copy(folder / "gallery.sqlite", tmp_path)
+    with Gallery.open(folder) as gallery:
+        record(gallery, entry("lost.jpg"), entry("lost too.jpg"))
+        GalleryIndex(gallery).save()
+    restored(folder, backup)
+    with Gallery.open(folder) as gallery:
+        record(gallery, *(entry(f"another {i}.jpg") for i in range(more)))
+        index = GalleryIndex(gallery)
+        (problem,) = index.problems()
+        assert str(folder / "index.faiss") in problem
+        assert "another state" in problem
+        assert "run rebuild" in problem
+        with caplog.at_level(logging.WARNING), gallery.snapshot() as now:
+            assert found(index, now, QUERY) == truth(gallery, QUERY)
+        assert "another state" in caplog.text
+        index.save()
+        assert index.problems() == []
+
+
+def test_an_index_of_another_gallery_is_built_again(
+    gallery: Gallery, folder: Path, tmp_path: Path
+) -> None:
+    with Gallery.create(tmp_path / "other", {}, DIMENSION) as other:
+        record(other, *(entry(f"{i}.jpg") for i in range(20)))
+        assert other.state()[1:] == gallery.state()[1:]  # the same photos in the same order
+        GalleryIndex(other).save()
+    shutil.copy(tmp_path / "other" / "index.faiss", folder)
+    index = GalleryIndex(gallery)
+    assert index.problems() == [f"{folder / 'index.faiss'} belongs to another gallery; run rebuild"]
+    with gallery.snapshot() as now:
+        assert found(index, now, QUERY) == truth(gallery, QUERY)
+
+
+def test_problems_names_a_wrong_number_of_faces(gallery: Gallery, folder: Path) -> None:
+    index = GalleryIndex(gallery)
+    assert index.problems() == [
+        f"{folder / 'index.faiss'} is missing; it is built again when it is needed"
+    ]
+    index.save()
+    assert index.problems() == []
+    short = FaceIndex.load(folder / "index.faiss")
+    short.remove(np.array([1, 2]))
+    short.save(folder / "index.faiss")
+    assert index.problems() == [f"{folder / 'index.faiss'} holds 18 faces, not 20; run rebuild"]
+
+
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_threads_may_search_while_another_process_writes(
+    gallery: Gallery, folder: Path, kind: str
+) -> None:
+    """Each answer is right for one state of the gallery, or for a newer index."""
+    index = GalleryIndex(gallery, kind)
+    embeddings = {i + 1: embedding(f"{i}.jpg") for i in range(20)}
+    embeddings |= {21 + i: embedding(f"new {i}.jpg") for i in range(120)}
+    done = threading.Event()
+
+    def write() -> None:
+        try:
+            with Gallery.open(folder) as writer, writer.writing():
+                for i in range(120):
+                    writer.record([entry(f"new {i}.jpg")])
+                    if i % 3 == 0:
+                        writer.remove([f"{ROOT}/new {i // 2}.jpg"])
+        finally:
+            done.set()
+
+    def search(seed: int) -> int:
+        searches = 0
+        while not done.is_set() or not searches:
+            query = embedding((seed, searches))
+            with gallery.snapshot() as now:
+                before = set(np.concatenate([ids for ids, _ in now]).tolist())
+                answer = found(index, now, query)
+                with index.at(now) as ready:
+                    newer = ready.state.position > now.state.position
+            for i, similarity in answer.items():
+                assert similarity == pytest.approx(float(embeddings[i] @ query), abs=1e-6)
+            assert newer or answer.keys() == before
+            searches += 1
+        return searches
+
+    with ThreadPoolExecutor(4) as pool:
+        writing = pool.submit(write)
+        searching = [pool.submit(search, seed) for seed in range(3)]
+        writing.result()
+        assert min(one.result() for one in searching) > 0
+    with gallery.snapshot() as now:
+        assert found(index, now, QUERY) == truth(gallery, QUERY)
+
+
+def test_an_index_that_failed_half_way_is_not_used(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = GalleryIndex(gallery)
+    with gallery.snapshot() as now:
+        found(index, now, QUERY)
+    record(gallery, *(entry(f"new {i}.jpg") for i in range(3)))
+    add, added = FaceIndex.add, []
+
+    def failing(*arguments: Any) -> None:
+        added.append(1)
+        if len(added) == 2:
+            raise MemoryError
+        add(*arguments)
+
+    with gallery.snapshot() as now:
+        with monkeypatch.context() as patch:
+            patch.setattr(FaceIndex, "add", failing)
+            patch.setattr(indexing, "BATCH", 1)
+            with pytest.raises(MemoryError):
+                found(index, now, QUERY)
+        with index.at(now) as ready:
+            assert len(ready) == now.count == 23
+        assert found(index, now, QUERY) == truth(gallery, QUERY)
+
+
+def loaded_by_saving(folder: Path) -> set[str]:
+    """What another process imports to have the index of a gallery written."""
+    return loaded_by(
+        "from face2vec.gallery.gallery import Gallery\n"
+        "from face2vec.index.sync import GalleryIndex\n"
+        f"with Gallery.open({str(folder)!r}) as gallery, gallery.writing():\n"
+        "    GalleryIndex(gallery).save()\n"
+    )
+
+
+def test_an_index_that_is_written_already_is_left_alone_without_faiss(
+    gallery: Gallery, folder: Path
+) -> None:
+    GalleryIndex(gallery).save()
+    before = written(folder / "index.faiss")
+    assert "faiss" not in loaded_by_saving(folder)
+    assert written(folder / "index.faiss") == before
+    record(gallery, entry("new.jpg"))
+    assert "faiss" in loaded_by_saving(folder)
+    assert len(FaceIndex.load(folder / "index.faiss")) == 21
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "exact"])
+def test_saving_writes_an_index_of_another_kind_or_a_damaged_one_anew(
+    gallery: Gallery, folder: Path, kind: str
+) -> None:
+    path = folder / "index.faiss"
+    GalleryIndex(gallery, "exact").save()
+    if kind == "exact":
+        damaged = bytearray(path.read_bytes())
+        damaged[-20] ^= 1
+        path.write_bytes(damaged)
+    index = GalleryIndex(gallery, kind)
+    index.save()
+    assert FaceIndex.load(path).kind == kind
+    assert index.problems() == []

@@ -1,0 +1,303 @@
+"""Which files are found, in which order, each once."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from face2vec.errors import PhotoError, SettingsError
+from face2vec.photos import discover as photo_finding
+from face2vec.photos.decode import open_photo
+from face2vec.photos.discover import FoundPhoto, find_photos
+
+PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+
+
+def png() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def tree(folder: Path, *names: str, content: bytes = b"\xff\xd8\xff\xe0 like a JPEG") -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def found(*sources: object) -> list[str]:
+    return [photo.path.as_posix() for photo in find_photos(sources)]
+
+
+def test_find_photos_searches_a_folder_in_the_order_of_names(tmp_path):
+    tree(tmp_path, "b.jpg", "a/2.png", "a/1.HEIC", "a/deep/x.webp", "c/3.tif", "a.gif", "Z.bmp")
+    result = list(find_photos([tmp_path]))
+    paths = ["Z.bmp", "a/1.HEIC", "a/2.png", "a/deep/x.webp", "a.gif", "b.jpg", "c/3.tif"]
+    assert [photo.path.as_posix() for photo in result] == paths
+    assert result == [FoundPhoto(str(tmp_path.resolve()), path) for path in paths]
+    assert result[1].full == tmp_path.resolve() / "a" / "1.HEIC"
+    assert found(str(tmp_path)) == paths
+
+
+def test_find_photos_gives_an_absolute_root(tmp_path, monkeypatch):
+    tree(tmp_path, "in/a.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert list(find_photos(["in"])) == [FoundPhoto(str(tmp_path.resolve() / "in"), "a.jpg")]
+    assert list(find_photos(["in/a.jpg"])) == [FoundPhoto(str(tmp_path.resolve() / "in"), "a.jpg")]
+    assert list(find_photos("in")) == list(find_photos(["in"]))
+
+
+def test_find_photos_chooses_by_suffix_and_else_by_bytes(tmp_path, monkeypatch):
+    tree(tmp_path, "a.jpg", "b.txt", "c.mp4", "d.cr2", "e.dat", "f", "g.2019", "Thumbs.db")
+    tree(tmp_path, "h.jpeg", "i.dat", "j", content=b"this is no photo")
+    opened = []
+    real = photo_finding.photo_format
+    monkeypatch.setattr(
+        photo_finding, "photo_format", lambda head: opened.append(head) or real(head)
+    )
+    assert found(tmp_path) == ["a.jpg", "e.dat", "f", "g.2019", "h.jpeg"]
+    assert len(opened) == 5  # e, f, g, i, j
+
+
+def test_find_photos_passes_over_hidden_names(tmp_path):
+    tree(tmp_path, ".a.jpg", ".git/b.jpg", "c/.d/e.jpg", "c/._f.jpg", "c/g.jpg")
+    assert found(tmp_path) == ["c/g.jpg"]
+    assert found(tmp_path / ".git") == ["b.jpg"]
+
+
+def test_find_photos_takes_a_file_that_is_named_whatever_it_is(tmp_path):
+    tree(tmp_path, "a.txt", ".b.jpg", content=b"text")
+    (tmp_path / "empty").touch()
+    assert found(tmp_path / "a.txt", tmp_path / ".b.jpg", tmp_path / "empty") == [
+        "a.txt",
+        ".b.jpg",
+        "empty",
+    ]
+
+
+def test_find_photos_checks_all_sources_before_the_first_photo(tmp_path):
+    tree(tmp_path, "a.jpg")
+    for wrong in ("none", "none.jpg", "*.png", "none/**/*.jpg"):
+        with pytest.raises(SettingsError) as caught:
+            find_photos([tmp_path, f"{tmp_path}/{wrong}"])
+        assert f"{tmp_path}/{wrong}" in str(caught.value)
+    with pytest.raises(SettingsError, match=r"the list '@none\.txt' cannot be read: No such file"):
+        find_photos([tmp_path, "@none.txt"])
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+    with pytest.raises(SettingsError, match=r"gone\.jpg"):
+        find_photos([tmp_path / "gone.jpg"])
+
+
+def test_find_photos_takes_paths_one_by_one_and_in_lists(tmp_path):
+    tree(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    a, b, c, d = (tmp_path / f"{name}.jpg" for name in "abcd")
+    assert found(d, [a, (b,)], {str(c): 1}, iter([a])) == ["d.jpg", "a.jpg", "b.jpg", "c.jpg"]
+    assert [photo.full for photo in find_photos(a)] == [a]
+    assert found([]) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [(3, "int"), (PIXELS[0, 0], "uint8"), (Image.new("L", (1, 1)), "Image"), (b"GIF89a", "bytes")],
+)
+def test_find_photos_refuses_what_is_no_path(source, kind):
+    with pytest.raises(SettingsError, match=f"found by their paths .*; a {kind} is none"):
+        find_photos([source])
+
+
+def test_find_photos_yields_each_real_file_once(tmp_path):
+    tree(tmp_path, "all/2019/a.jpg", "all/b.jpg")
+    sources = [tmp_path / "all" / "2019", tmp_path / "all", tmp_path / "all" / "b.jpg"]
+    assert found(*sources) == ["a.jpg", "b.jpg"]
+    assert found(*reversed(sources)) == ["b.jpg", "2019/a.jpg"]
+    os.link(tmp_path / "all" / "b.jpg", tmp_path / "all" / "c.jpg")  # another name, another photo
+    assert found(tmp_path / "all") == ["2019/a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_find_photos_follows_links_without_loops(tmp_path):
+    tree(tmp_path, "in/a/1.jpg", "out/b/2.jpg", "out/3.jpg")
+    (tmp_path / "in" / "a" / "up").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "a" / "self").symlink_to("self")
+    (tmp_path / "in" / "z").symlink_to(tmp_path / "out")
+    (tmp_path / "in" / "zz").symlink_to(tmp_path / "out")
+    (tmp_path / "out" / "b" / "back").symlink_to(tmp_path / "in")
+    (tmp_path / "out" / "b" / "round").symlink_to(tmp_path / "out")
+    (tmp_path / "in" / "4.jpg").symlink_to(tmp_path / "out" / "3.jpg")
+    assert found(tmp_path / "in") == ["4.jpg", "a/1.jpg", "z/b/2.jpg"]
+
+
+def test_find_photos_keeps_names_when_links_are_added(tmp_path):
+    tree(tmp_path, "m/1.jpg", "n.jpg", ".store/abc", "blob.txt")
+    (tmp_path / "a").symlink_to("m")
+    (tmp_path / "a.jpg").symlink_to("n.jpg")
+    assert found(tmp_path) == ["m/1.jpg", "n.jpg"]
+    # What is not reached under its own name is reached through the link.
+    (tmp_path / "o.jpg").symlink_to(".store/abc")
+    (tmp_path / "p.jpg").symlink_to("blob.txt")
+    (tmp_path / "q").symlink_to(".store")
+    assert found(tmp_path) == ["m/1.jpg", "n.jpg", "o.jpg", "p.jpg"]
+
+
+def test_find_photos_through_a_link_to_the_folder(tmp_path):
+    tree(tmp_path, "real/a.jpg")
+    (tmp_path / "link").symlink_to("real")
+    assert list(find_photos([tmp_path / "link"])) == [
+        FoundPhoto(str(tmp_path.resolve() / "real"), "a.jpg")
+    ]
+
+
+def test_find_photos_records_what_it_cannot_enter(tmp_path, monkeypatch):
+    tree(tmp_path, "a.jpg", "closed/b.jpg", "d.jpg")
+    (tmp_path / "broken.jpg").symlink_to("nowhere")
+    (tmp_path / "broken").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert found(tmp_path) == ["a.jpg", "broken.jpg", "closed", "d.jpg"]
+    assert found(f"{tmp_path}/c*") == ["closed"]
+    (tmp_path / "list.txt").write_text("closed\na.jpg\n")
+    listed = [photo.full for photo in find_photos([f"@{tmp_path}/list.txt"])]
+    assert listed == [tmp_path.resolve() / "closed", tmp_path.resolve() / "a.jpg"]
+    with pytest.raises(SettingsError, match=r"closed.*cannot be listed: Permission denied"):
+        find_photos([tmp_path / "closed"])
+    with pytest.raises(PhotoError, match="missing"):
+        open_photo(tmp_path / "broken.jpg")
+
+
+def test_find_photos_goes_deeper_than_recursion(tmp_path):
+    depth = 120
+    tree(tmp_path, "d/" * depth + "x.jpg")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 80)
+    try:
+        result = found(tmp_path)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert result == ["d/" * depth + "x.jpg"]
+
+
+def test_find_photos_takes_glob_patterns(tmp_path, monkeypatch):
+    tree(tmp_path, "a1.jpg", "a2.jpg", "b1.jpg", "a3.txt", "s/a4.jpg", "s/t/a5.jpg", ".h/a6.jpg")
+    (tmp_path / "s" / "loop").symlink_to(tmp_path)
+    assert found(f"{tmp_path}/a*.jpg") == ["a1.jpg", "a2.jpg"]
+    assert found(f"{tmp_path}/a*") == ["a1.jpg", "a2.jpg"]
+    assert found(f"{tmp_path}/[ab]1.jpg") == ["a1.jpg", "b1.jpg"]
+    assert found(f"{tmp_path}/?2.jpg") == ["a2.jpg"]
+    assert found(f"{tmp_path}/**/a*.jpg") == ["a1.jpg", "a2.jpg", "s/a4.jpg", "s/t/a5.jpg"]
+    assert found(f"{tmp_path}/**/t/*.jpg") == ["s/t/a5.jpg"]
+    assert found(f"{tmp_path}/*/a4.jpg") == ["s/a4.jpg"]
+    assert found(f"{tmp_path}/.*/*.jpg") == [".h/a6.jpg"]
+    assert found(f"{tmp_path}/**") == ["a1.jpg", "a2.jpg", "b1.jpg", "s/a4.jpg", "s/t/a5.jpg"]
+    assert next(find_photos([f"{tmp_path}/s/*"])).root == tmp_path.resolve() / "s"
+    monkeypatch.chdir(tmp_path)
+    assert list(find_photos(["s/t/*.jpg"])) == [
+        FoundPhoto(str(tmp_path.resolve() / "s" / "t"), "a5.jpg")
+    ]
+    assert found("b?.jpg") == ["b1.jpg"]
+    (tmp_path / "s" / "loop").unlink()
+    assert found("s/*") == ["a4.jpg", "t/a5.jpg"]
+
+
+def test_find_photos_takes_a_name_with_wildcards_literally_where_it_exists(tmp_path):
+    tree(tmp_path, "trip [2019]/a.jpg", "trip 2/b.jpg", "what?.jpg", "whats.jpg")
+    assert found(tmp_path / "trip [2019]") == ["a.jpg"]
+    assert found(f"{tmp_path}/trip [2019]/*.jpg") == ["a.jpg"]
+    assert found(tmp_path / "what?.jpg") == ["what?.jpg"]
+
+
+def test_find_photos_takes_a_list_of_paths(tmp_path):
+    tree(
+        tmp_path, "l/in/a.jpg", "l/in/#b.jpg", "l/c.txt", "else/d.jpg", "l/e f /g.jpg", "l/w/h.jpg"
+    )
+    lines = [
+        "# a comment",
+        "",
+        "in/a.jpg",
+        "in/../in/a.jpg",
+        "./in/#b.jpg\r",
+        "   ",
+        "c.txt",
+        str(tmp_path / "else" / "d.jpg"),
+        "e f /g.jpg",
+        "not/there.jpg",
+        "w",
+    ]
+    listed = tmp_path / "l" / "list.txt"
+    listed.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+    root = tmp_path.resolve() / "l"
+    assert list(find_photos([f"@{listed}"])) == [
+        FoundPhoto(str(root), "in/a.jpg"),
+        FoundPhoto(str(root), "in/#b.jpg"),
+        FoundPhoto(str(root), "c.txt"),
+        FoundPhoto(str(root.parent / "else"), "d.jpg"),
+        FoundPhoto(str(root), "e f /g.jpg"),
+        FoundPhoto(str(root), "not/there.jpg"),
+        FoundPhoto(str(root / "w"), "h.jpg"),
+    ]
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["a pipe", "a text stream"])
+def test_find_photos_takes_a_list_on_standard_input(tmp_path, monkeypatch, binary):
+    tree(tmp_path, "a.jpg", "été/b.jpg")
+    monkeypatch.chdir(tmp_path)
+    text = "été/b.jpg\na.jpg\n"
+    stream = io.TextIOWrapper(io.BytesIO(text.encode())) if binary else io.StringIO(text)
+    monkeypatch.setattr(sys, "stdin", stream)
+    assert list(find_photos(["-"])) == [
+        FoundPhoto(str(tmp_path.resolve()), "été/b.jpg"),
+        FoundPhoto(str(tmp_path.resolve()), "a.jpg"),
+    ]
+
+
+NAMES = [
+    "照片/家人.jpg",
+    "صور/عائلة.jpg",
+    "Фото/семья.jpg",
+    "तस्वीर/परिवार.jpg",
+    "📷/👨‍👩‍👧.jpg",
+    "e\u0301te\u0301.jpg",
+    "été.jpg",
+    " with  spaces .jpg",
+    "line\u2028separator.jpg",
+    "quote'\"and\\.jpg",
+    "-dash.jpg",
+]
+
+
+def test_find_and_open_photos_with_names_in_any_script(tmp_path):
+    tree(tmp_path, *NAMES, content=png())
+    assert sorted(found(tmp_path)) == sorted(NAMES)
+    listed = tmp_path / "список.txt"
+    listed.write_text("\n".join(NAMES), encoding="utf-8")
+    result = list(find_photos([f"@{listed}"]))
+    assert [photo.path.as_posix() for photo in result] == NAMES
+    for photo in result:
+        np.testing.assert_array_equal(open_photo(photo.full).image, PIXELS)
+        assert open_photo(photo.full).name == str(photo.full)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
+def test_find_and_open_photos_with_a_name_that_is_no_text(tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    with open(path, "wb") as file:  # noqa: PTH123 - a path of bytes
+        file.write(png())
+    (listed := tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
+    for source in (tmp_path, f"@{listed}"):
+        (photo,) = find_photos([source])
+        assert os.fsencode(photo.full) == os.path.realpath(path)
+        np.testing.assert_array_equal(open_photo(photo.full).image, PIXELS)

@@ -1,0 +1,98 @@
+"""What a file is, and why it cannot be read."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import pytest
+
+from face2vec.errors import PhotoError
+from face2vec.photos import formats as photo_bytes
+from face2vec.photos.formats import photo_format, read_photo_bytes
+
+
+def test_read_photo_bytes_gives_the_bytes(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"some bytes")
+    assert read_photo_bytes(path) == b"some bytes"
+    assert read_photo_bytes(str(path), max_bytes=10) == b"some bytes"
+
+
+def test_read_photo_bytes_tells_why_a_file_cannot_be_read(tmp_path, monkeypatch):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "large.jpg").write_bytes(bytes(11))
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+    (tmp_path / "self.jpg").symlink_to("self.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name, reason in (
+        ("none.jpg", "missing"),
+        ("gone.jpg", "missing"),
+        ("self.jpg", "missing"),
+        ("empty.jpg/a.jpg", "missing"),
+        ("a\0b.jpg", "missing"),
+        ("x" * 300 + ".jpg", "missing"),
+        ("empty.jpg", "empty file"),
+        ("large.jpg", "too many bytes"),
+        ("", "not a regular file"),
+        ("pipe.jpg", "not a regular file"),
+    ):
+        path = f"{tmp_path}/{name}"
+        with pytest.raises(PhotoError) as caught:
+            read_photo_bytes(path, max_bytes=10)
+        assert (caught.value.photo, caught.value.reason) == (path, reason)
+
+    for error, reason in (
+        (PermissionError(13, "Permission denied"), "no permission"),
+        (OSError(5, "Input/output error"), "cannot be read"),
+    ):
+
+        def refuse(path, flags, error=error):
+            raise error
+
+        monkeypatch.setattr(os, "open", refuse)
+        with pytest.raises(PhotoError) as caught:
+            read_photo_bytes(tmp_path / "large.jpg")
+        monkeypatch.undo()
+        assert caught.value.reason == reason
+
+
+def test_every_reason_is_one_short_lower_case_phrase():
+    assert len(set(photo_bytes.REASONS)) == len(photo_bytes.REASONS) == 11
+    assert all(reason == reason.lower() and len(reason) <= 24 for reason in photo_bytes.REASONS)
+
+
+def ftyp(major: bytes, *compatible: bytes) -> bytes:
+    body = major + bytes(4) + b"".join(compatible)
+    return struct.pack(">I", 8 + len(body)) + b"ftyp" + body
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"", None),
+        (b"\xff\xd8", None),
+        (b"\xff\xd8\xff\xdb", "JPEG"),
+        (b"GIF87a", "GIF"),
+        (b"GIF88a", None),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "WEBP"),
+        (b"RIFF\0\0\0\0WAVEfmt ", None),
+        (b"II*\0\x08\0\0\0", "TIFF"),
+        (b"MM\0*\0\0\0\x08", "TIFF"),
+        (b"II+\0\x08\0\0\0", "TIFF"),
+        (b"II*\0\x10\0\0\0CR\x02\0", None),
+        (b"BM" + bytes(12) + struct.pack("<I", 124), "BMP"),
+        (b"BM" + bytes(12) + struct.pack("<I", 41), None),
+        (b"BM", None),
+        (ftyp(b"heic", b"mif1"), "HEIC"),
+        (ftyp(b"mif1", b"miaf", b"heic"), "HEIC"),
+        (ftyp(b"mif1", b"miaf", b"avif"), "AVIF"),
+        (ftyp(b"avif", b"mif1", b"miaf"), "AVIF"),
+        (ftyp(b"avis"), "AVIF"),
+        (ftyp(b"isom", b"mp41"), None),
+        (ftyp(b"qt  "), None),
+        (ftyp(b"isom") + b"avifheic", None),
+    ],
+)
+def test_photo_format_tells_from_the_first_bytes(head, expected):
+    assert photo_format(head) == expected

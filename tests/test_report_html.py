@@ -1,0 +1,33 @@
+"""Tables, in text and in HTML."""
+
+from __future__ import annotations
+
+from face2vec.report.html import columns, table
+
+
+def test_columns_are_as_wide_as_their_widest_cell_and_lines_end_without_blanks() -> None:
+    assert columns([("model", "size"), ("m", "3 MB"), ("another", "")]) == [
+        "model    size",
+        "m        3 MB",
+        "another",
+    ]
+
+
+def test_columns_of_no_rows_are_no_lines() -> None:
+    assert columns([]) == []
+
+
+def test_table_escapes_text_and_names_its_rows_and_columns() -> None:
+    made = table(("who", "<b>"), [("Ann & Bo", "1 < 2")])
+    assert '<th scope="col">&lt;b&gt;</th>' in made
+    assert '<tr><th scope="row">Ann &amp; Bo</th><td>1 &lt; 2</td></tr>' in made
+
+
+def test_table_leaves_html_as_it_is_where_it_is_told() -> None:
+    made = table(("<i>",), [("<b>one</b>", "<img>")], raw=True)
+    assert '<th scope="row"><b>one</b></th><td><img></td>' in made
+    assert "&lt;i&gt;" in made  # heads are always text
+
+
+def test_table_without_heads_has_none() -> None:
+    assert "thead" not in table((), [("a", "b")])
