@@ -5,7 +5,7 @@
 Needs face2vec[keras]; LFW does not come with face2vec. Photos are decoded beforehand. The
 12-megapixel photos are 16 × 12 LFW photos side by side, each searched at full size with the
 same smallest face (20 pixels); the last row is the same with face2vec's own ``max_side``. In
-threads a `Detector` is asked, in processes an `ExtractorProcesses`, as in a build that has gone on
+threads a `Mtcnn` is asked, in processes an `ExtractorProcesses`, as in a build that has gone on
 for some seconds: it cuts the faces out, too.
 """
 
@@ -21,7 +21,7 @@ from build import chosen
 from common import arguments, in_turn, publish, ratio, seconds, table
 from PIL import Image
 
-from face2vec.detection.mtcnn import Detector, DetectorSettings
+from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.encoding import workers as extraction_processes
 from face2vec.encoding.extract import Extractor, Wanted
 from face2vec.encoding.workers import ExtractorProcesses
@@ -51,7 +51,7 @@ def main() -> None:
     theirs = MTCNN()
     threads = os.cpu_count() or 1
     runtime = Runtime("onnxruntime", threads=threads)
-    ours = Detector(DetectorSettings(max_side=None), runtime)
+    ours = Mtcnn(DetectorSettings(max_side=None), runtime)
     pool = ThreadPoolExecutor(threads)
     faces: dict[str, int] = {}
 

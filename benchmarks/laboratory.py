@@ -19,7 +19,7 @@ from face2vec.lab.catalogue import chosen
 from face2vec.lab.findings import VERDICTS, findings
 from face2vec.lab.plots import all_series_plot, overview_plot
 from face2vec.lab.robustness import Robustness, Series, robustness
-from face2vec.lab.subjects import sitters_of
+from face2vec.lab.subjects import subjects_of
 
 PAGE = ROOT / "docs" / "results" / "laboratory.md"
 PACKAGES = ("face2vec", "onnxruntime", "openvino", "Pillow", "numpy")
@@ -109,8 +109,8 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=4)
     given = parser.parse_args()
     with Face2Vec(model=given.model) as engine:
-        sitters = sitters_of(given.source, engine, people=given.people, photos=given.photos)
-        measured = robustness(sitters, engine, chosen(), progress=True)
+        subjects = subjects_of(given.source, engine, people=given.people, photos=given.photos)
+        measured = robustness(subjects, engine, chosen(), progress=True)
     for name, figure in (("overview", overview_plot), ("curves", all_series_plot)):
         place = PAGE.with_name(f"laboratory-{measured.model}-{name}.png")
         figure(measured).savefig(place, dpi=DENSITY)

@@ -16,7 +16,7 @@ from build import chosen
 from common import arguments, overlap, publish, table
 from PIL import Image
 
-from face2vec.detection.mtcnn import Detector, DetectorSettings
+from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.runtime.select import Runtime
 
 PACKAGES = ("face2vec", "tensorflow-cpu", "tensorflow", "mtcnn", "onnxruntime")
@@ -31,7 +31,7 @@ def main() -> None:
     from mtcnn import MTCNN
 
     theirs = MTCNN()
-    ours = Detector(DetectorSettings(max_side=None), Runtime("onnxruntime"))
+    ours = Mtcnn(DetectorSettings(max_side=None), Runtime("onnxruntime"))
     overlaps, errors, counts = [], [], [0, 0]
     for path in [*chosen(given.lfw, 500), *sorted(given.groups.glob("*.jpg"))]:
         image = np.asarray(Image.open(path).convert("RGB"))

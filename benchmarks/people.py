@@ -113,11 +113,11 @@ def main() -> None:
     given = parser.parse_args()
     named = named_faces(named_photos(given.identities), given.gallery)
     with Face2Vec(given.gallery) as engine:
-        meaning, gallery = engine.calibration, engine._readable()
-        with gallery.snapshot() as now:
+        meaning, gallery = engine.calibration, engine._session.gallery()
+        with gallery.read() as now:
             ids, photos = now.contents()
             faces = Faces(ids, now.embeddings(ids), photos)
-            with engine._index_of(gallery).at(now) as index:
+            with engine._session.index().at(now) as index:
                 near = list(index.search(faces.embeddings, NEIGHBOURS + 1, now.embeddings)[1])
     whose = np.full(len(faces), -1)
     whose[np.searchsorted(faces.ids, named.ids)] = named.people

@@ -15,10 +15,9 @@ threads go on turning for some milliseconds after a search, and none is to pay f
 not an idle one, in which the system may put the cores to sleep. A thousand other queries come
 first, so that the index is in memory.
 
-Each index is searched twice: mapped from its file by both, and held in memory by both, by face2vec
-with ``hold_index=True`` and by FAISS as ``read_index`` gives it. It is the same file, but for HNSW
-where face2vec makes several graphs: FAISS alone has all faces in one, as it makes it, and is asked
-to keep as many nodes in sight as face2vec does in its graphs together.
+Each index is searched twice: mapped from its file by both, and in memory by both, by face2vec with
+``index_in_memory=True`` and by FAISS through ``read_index``. The file is the same except for HNSW,
+where face2vec makes several graphs and FAISS one. FAISS then gets the sum of face2vec's ef_search.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ DIMENSION = 512
 FACES_A_PERSON = 10
 COSINE = 0.6
 PAUSE = 0.005
-KINDS = ["exact", "hnsw", "ivf", "ivfpq"]
+KINDS = ["flat", "hnsw", "ivf", "ivfpq"]
 
 
 def faces(count: int, seed: int, people: int) -> np.ndarray:
@@ -60,18 +59,21 @@ def faces(count: int, seed: int, people: int) -> np.ndarray:
 
 def enrol(folder: Path, embeddings: np.ndarray) -> None:
     """A gallery of made-up photos, one face each."""
-    from face2vec.gallery.gallery import INDEXED, Entry, Gallery
+    from face2vec.fingerprint import DetectorFingerprint, Fingerprint, ModelFingerprint
+    from face2vec.gallery.gallery import Gallery
+    from face2vec.gallery.rows import INDEXED, Entry
     from face2vec.types import Face
 
-    fingerprint = {
-        "cascade": 1,
-        "detector": {},
-        "model": {"key": "synthetic", "weights": "synthetic", "origin": "synthetic"},
-    }
+    model = ModelFingerprint(
+        key="synthetic", origin="synthetic", weights="synthetic", dimension=DIMENSION,
+        input_size=1, alignment="margin", template=None, margin=[0, 0],
+        standardization=["fixed", 0, 1], channels="RGB", mirror=False,
+    )  # fmt: skip
+    fingerprint = Fingerprint(DetectorFingerprint(), model)
     points = ((1.0, 1.0),) * 5
-    with Gallery.create(folder, fingerprint, DIMENSION) as gallery, gallery.writing():
+    with Gallery.create(folder, fingerprint) as gallery, gallery.write() as writer:
         for start in range(0, len(embeddings), 10_000):
-            gallery.record(
+            writer.record(
                 Entry("/made/up", f"{row:08d}.jpg", 1, 1, row.to_bytes(32, "big"), 9, 9, INDEXED,
                       faces=(Face((0.0, 0.0, 9.0, 9.0), points, 1.0, embeddings[row]),))
                 for row in range(start, min(start + 10_000, len(embeddings)))
@@ -119,7 +121,7 @@ def measure(
     import faiss
 
     from face2vec.engine import Face2Vec
-    from face2vec.index.hnsw import FACES_A_GRAPH
+    from face2vec.index.hnsw import FACES_PER_GRAPH
 
     people = count // FACES_A_PERSON
     embeddings = faces(count, 1, people)
@@ -136,14 +138,14 @@ def measure(
         gc.collect()
         for kind in kinds:
             file = built(folder, kind)
-            several = kind == "hnsw" and count > FACES_A_GRAPH
+            several = kind == "hnsw" and count > FACES_PER_GRAPH
             theirs = built(folder, kind, graphs=1) if several else file
             if build_only:
                 continue
             (folder / "index.faiss").unlink(missing_ok=True)
             os.link(file, folder / "index.faiss")
             for hold in (False, True):
-                with Face2Vec(folder, index=kind, hold_index=hold) as engine:
+                with Face2Vec(folder, index=kind, index_in_memory=hold) as engine:
                     found = engine.search(queries[:100], k=10)
                     bare = alone(theirs, engine, hold)
                     if not hold:
@@ -168,19 +170,19 @@ def built(folder: Path, kind: str, graphs: int | None = None) -> Path:
 
     kept = folder / f"{kind}{graphs or ''}.faiss"
     if not kept.exists():
-        usual = index_graph.FACES_A_GRAPH
-        index_graph.FACES_A_GRAPH = int(folder.name) // graphs if graphs else usual
+        usual = index_graph.FACES_PER_GRAPH
+        index_graph.FACES_PER_GRAPH = int(folder.name) // graphs if graphs else usual
         with Face2Vec(folder, index=kind) as engine:
             took = seconds(engine.rebuild)
-        index_graph.FACES_A_GRAPH = usual
+        index_graph.FACES_PER_GRAPH = usual
         kept.with_suffix(".txt").write_text(f"{took:.1f}", encoding="ascii")
         (folder / "index.faiss").replace(kept)
     return kept
 
 
 def index_of(engine):
-    gallery = engine._readable()
-    with gallery.snapshot() as now, engine._index_of(gallery).at(now) as index:
+    gallery = engine._session.gallery()
+    with gallery.read() as now, engine._session.index().at(now) as index:
         return index
 
 
@@ -188,15 +190,15 @@ def alone(file: Path, engine, hold: bool) -> Callable[[np.ndarray], object]:
     """FAISS's own search of a file, as broad as that of the engine's index."""
     import faiss
 
-    from face2vec.index.face_index import PQ_PROPOSED
+    from face2vec.index.ivf import PQ_PROPOSALS
 
     index = index_of(engine)
-    wanted = PQ_PROPOSED * 10 if index.kind == "ivfpq" else 10
+    wanted = PQ_PROPOSALS * 10 if index.kind == "ivfpq" else 10
     breadth = None
     if index.kind == "hnsw":
-        breadth = faiss.SearchParametersHNSW(efSearch=index._faces.breadth(wanted))
+        breadth = faiss.SearchParametersHNSW(efSearch=index._faces.ef_search(wanted))
     elif index.kind.startswith("ivf"):
-        breadth = faiss.SearchParametersIVF(nprobe=index._faces.breadth(wanted))
+        breadth = faiss.SearchParametersIVF(nprobe=index._faces.nprobe(wanted))
     if index.kind == "ivfpq":
         breadth = faiss.SearchParametersPreTransform(index_params=breadth)
     bare = faiss.read_index(str(file), 0 if hold else faiss.IO_FLAG_MMAP_IFC)
@@ -220,7 +222,7 @@ def timed(engine, faiss_alone, queries: np.ndarray, others: np.ndarray, rounds: 
         return engine.search(some, k=10)
 
     index = index_of(engine)
-    slow = len(index) >= 1_000_000 and index.kind == "exact"
+    slow = len(index) >= 1_000_000 and index.kind == "flat"
     for search in (ours, faiss_alone):
         for start in range(0, 100 if slow else len(others), 100):
             search(others[start : start + 100])
@@ -248,7 +250,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="keep galleries and indexes in this folder")
     parser.add_argument("--build-only", action="store_true", help="build what --keep lacks")
     given = parser.parse_args()
-    from face2vec.index.face_index import PQ_PROPOSED
+    from face2vec.index.ivf import PQ_PROPOSALS
 
     quality: list[list[str]] = []
     speed: list[list[str]] = []
@@ -268,9 +270,9 @@ def main() -> None:
             "Medians. FAISS returns numbers; face2vec reads each match's photo, box and landmarks "
             "from the gallery, too, and makes the objects when they are first looked at: the last "
             "column is what it takes then to look at all 1,000 matches of 100 queries. "
-            f"FAISS's `ivfpq` gives {10 * PQ_PROPOSED} candidates, which face2vec ranks again by "
+            f"FAISS's `ivfpq` gives {10 * PQ_PROPOSALS} candidates, which face2vec ranks again by "
             "the stored embeddings. FAISS searches the same file, but for `hnsw` one graph. "
-            "In memory: face2vec with `hold_index=True`, FAISS by `read_index`.",
+            "In memory: face2vec with `index_in_memory=True`, FAISS by `read_index`.",
         )
     )  # fmt: skip
     command = f"python benchmarks/search.py --sizes {' '.join(map(str, given.sizes))}"

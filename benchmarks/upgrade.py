@@ -32,17 +32,17 @@ Vectors = NDArray[np.float32]
 
 def by_both(gallery: Path, model: str) -> tuple[NDArray[np.int64], Vectors, Vectors]:
     """Faces of a gallery with their older and newer embeddings."""
-    with Gallery.open(gallery) as opened:
-        ids = np.concatenate([some for some, _ in opened.iter_embeddings()])
-        older = opened.embeddings(ids)
+    with Gallery.open(gallery) as opened, opened.read() as now:
+        ids = np.concatenate([some for some, _ in now])
+        older = now.embeddings(ids)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copytree(gallery, Path(folder) / "gallery"))
         with Face2Vec(copy) as engine:
             done = engine.upgrade(model, progress=True)
         if not done.switched:
             raise SystemExit(f"{len(done.missing)} photos of {gallery} are not there any more")
-        with Gallery.open(copy) as opened:
-            return ids, older, opened.embeddings(ids)
+        with Gallery.open(copy) as opened, opened.read() as now:
+            return ids, older, now.embeddings(ids)
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
         f"{accuracy(newer, newer)}."
     )  # fmt: skip
     with Gallery.open(given.lfw_gallery) as opened:
-        key = opened.fingerprint["model"]["key"]
+        key = opened.fingerprint.model.key
     newer_key = Path(given.model).stem
     publish(
         "upgrade",

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from face2vec.errors import (
@@ -34,14 +35,15 @@ from face2vec.errors import (
 
 if TYPE_CHECKING:
     from face2vec.calibration import Calibration, Verification
+    from face2vec.detection.detector import Detector
     from face2vec.detection.mtcnn import DetectorSettings
     from face2vec.engine import Face2Vec
-    from face2vec.gallery.gallery import Removed
+    from face2vec.gallery.rows import Removed
     from face2vec.ingest.build import BuildSummary
     from face2vec.models import DEFAULT_MODEL, ModelDescription
     from face2vec.photos.decode import open_photo
     from face2vec.photos.discover import find_photos
-    from face2vec.report.matches import Found, Matches, save_grid, save_html
+    from face2vec.report.matches import Matches, QueryResult, save_grid, save_html
     from face2vec.types import Face, Match, Photo
 
 __version__ = "0.1.0"
@@ -51,12 +53,12 @@ __all__ = [
     "BuildSummary",
     "Calibration",
     "CalibrationError",
+    "Detector",
     "DetectorSettings",
     "DownloadError",
     "Face",
     "Face2Vec",
     "Face2VecError",
-    "Found",
     "GalleryDamagedError",
     "GalleryError",
     "GalleryLockedError",
@@ -72,6 +74,7 @@ __all__ = [
     "NoFaceError",
     "Photo",
     "PhotoError",
+    "QueryResult",
     "Removed",
     "RuntimeUnavailableError",
     "SettingsError",
@@ -89,15 +92,16 @@ _HOME = {
     "BuildSummary": "ingest.build",
     "Calibration": "calibration",
     "DEFAULT_MODEL": "models",
+    "Detector": "detection.detector",
     "DetectorSettings": "detection.mtcnn",
     "Face": "types",
     "Face2Vec": "engine",
-    "Found": "report.matches",
     "Match": "types",
     "Matches": "report.matches",
     "ModelDescription": "models",
     "Photo": "types",
-    "Removed": "gallery.gallery",
+    "QueryResult": "report.matches",
+    "Removed": "gallery.rows",
     "Verification": "calibration",
     "find_photos": "photos.discover",
     "open_photo": "photos.decode",
@@ -106,7 +110,18 @@ _HOME = {
 }
 
 
+# Deprecated names, which will be removed in the next version.
+_RENAMED = {"Found": "QueryResult"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(
+            f"face2vec.{name} is deprecated; use face2vec.{_RENAMED[name]}",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = _RENAMED[name]
     if name not in _HOME:
         raise AttributeError(f"module 'face2vec' has no attribute {name!r}")
     return getattr(importlib.import_module(f"face2vec.{_HOME[name]}"), name)

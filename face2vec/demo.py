@@ -1,4 +1,4 @@
-"""A first look with nothing at hand: photos of people who do not exist, found again."""
+"""A demonstration without any photos: people who do not exist are drawn, indexed and searched."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
-from face2vec.report.matches import Found, thumbnail
+from face2vec.report.matches import QueryResult
+from face2vec.report.thumbnails import thumbnail
 from face2vec.types import Match
 
 SHIPPED_MODEL = "mini"
 QUERIES = 1000
-"""Number of each person's query photo, far from those in the gallery."""
+"""Number of the query photo of each person, different from those in the gallery."""
 SHOWN_QUERIES, SHOWN_MATCHES = 6, 5
 CELL, TEXT, GAP = 120, 34, 8
 
@@ -28,18 +29,18 @@ class Demo:
     """What a demonstration did.
 
     Attributes:
-        photos: written and indexed.
-        faces: found in them.
-        found: one entry a query photo, with its matches.
-        right: queries whose most similar face is in a photo of the same person.
-        picture: the queries and their matches, a PNG.
+        photos: number of photos in the gallery.
+        faces: number of faces in the gallery.
+        results: one for each query photo.
+        right: number of queries whose best match is the same person.
+        picture: a PNG of queries and their matches.
         gallery: folder of the gallery.
-        seconds: everything together.
+        seconds: total time.
     """
 
     photos: int
     faces: int
-    found: tuple[Found, ...]
+    results: tuple[QueryResult, ...]
     right: int
     picture: Path
     gallery: Path
@@ -57,21 +58,21 @@ def demo(
     """Draw people, write their photos, build a gallery of them and search it.
 
     Args:
-        folder: gets ``photos``, ``queries``, ``gallery`` and ``matches.png``; must be empty.
-        people: how many.
-        seed: other people for another seed.
-        model: of the embeddings; the one that comes with face2vec if None.
-        say: is told what is being done.
+        folder: for ``photos``, ``queries``, ``gallery`` and ``matches.png``; must be empty.
+        people: how many people to draw.
+        seed: another seed draws other people.
+        model: embedding model; None for the one inside face2vec.
+        say: called with each step.
 
     Raises:
-        SettingsError: the folder is not empty, or fewer than one person.
+        SettingsError: the folder is not empty, or ``people`` is below 1.
     """
     from face2vec import samples
 
     started = time.monotonic()
     folder = Path(folder)
     if people < 1:
-        raise SettingsError(f"a demonstration needs at least one person, not {people}")
+        raise SettingsError(f"people must be at least 1, not {people}")
     say(f"drawing {people} people who do not exist")
     samples.write(folder / "photos", people=people, photos=5, groups=max(1, people // 5), seed=seed)
     queries = []
@@ -81,7 +82,7 @@ def demo(
     say(f"building a gallery of {folder / 'photos'}")
     with Face2Vec(folder / "gallery", model=model or SHIPPED_MODEL) as engine:
         summary = engine.add(folder / "photos")
-        say(f"searching it with one more photo of each, from {folder / 'queries'}")
+        say(f"searching it with another photo of each person, from {folder / 'queries'}")
         found = tuple(one for query in queries for one in engine.search(query, k=10)[:1])
     drawn = _drawn(folder / "photos")
     right = sum(
@@ -96,7 +97,7 @@ def demo(
 
 
 def _drawn(photos: Path) -> dict[Path, list[tuple[str, float, float]]]:
-    """Person and middle of the face, for each face in each photo, as it was drawn."""
+    """(person, x, y of the centre) of each face in each photo, as it was drawn."""
     drawn: dict[Path, list[tuple[str, float, float]]] = {}
     with (photos / "people.csv").open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
@@ -107,14 +108,14 @@ def _drawn(photos: Path) -> dict[Path, list[tuple[str, float, float]]]:
 
 
 def _who(match: Match, drawn: dict[Path, list[tuple[str, float, float]]]) -> str:
-    """The person whose drawn face is nearest to a match's."""
+    """The person whose drawn face is nearest to that of a match."""
     left, top, right, bottom = match.face.box
     x, y = (left + right) / 2, (top + bottom) / 2
     return min(drawn[Path(match.photo)], key=lambda one: math.dist(one[1:], (x, y)))[0]
 
 
-def sheet(found: tuple[Found, ...]) -> Image.Image:
-    """Each query at the left and its matches beside it, with their similarities."""
+def sheet(found: tuple[QueryResult, ...]) -> Image.Image:
+    """A picture of each query at the left, with its matches and their similarities."""
     columns = 1 + SHOWN_MATCHES
     size = (columns * (CELL + GAP) + 2 * GAP, len(found) * (CELL + TEXT + GAP) + GAP)
     picture = Image.new("RGB", size, "white")

@@ -1,66 +1,169 @@
-"""The three-line API: a gallery, what fills it and what searches it."""
+"""`Face2Vec`: a gallery, what fills it and what searches it, behind one class."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
-from face2vec.engine_opened import Query, embedding_of, own_record, unit_rows
-from face2vec.engine_people import Who
-from face2vec.engine_upgrade import UpgradeEngine
-from face2vec.errors import (
-    GalleryError,
-    PhotoError,
-    SettingsError,
-)
-from face2vec.gallery.connection import size_of
-from face2vec.gallery.gallery import Gallery, Removed, Snapshot, StoredFace, StoredFaces
-from face2vec.gallery.staging import begun
-from face2vec.index.sync import nearest_faces
-from face2vec.photos.decode import PhotoLike
+from face2vec.detection.select import AnyDetector
+from face2vec.errors import GalleryError, PhotoError, SettingsError
+from face2vec.gallery.rows import Removed, StoredFace
+from face2vec.gallery.staging import abandon, upgrade_in_progress
+from face2vec.photos.decode import MAX_PIXELS, PhotoLike
 from face2vec.photos.discover import Source, find_photos, paths_of
-from face2vec.report.matches import Found, Matches
-from face2vec.runtime.select import choose_runtime, detector_runtime
-from face2vec.types import Face, Match, Photo, model_digest
+from face2vec.query import Query, QueryReader
+from face2vec.report.matches import QueryResult
+from face2vec.runtime.select import detector_runtime
+from face2vec.search import Searcher
+from face2vec.session import Session
+from face2vec.types import Face, Forgotten, Identified, Person, Photo
 
 if TYPE_CHECKING:
+    from face2vec.encoding.encoder import Encoder
+    from face2vec.gallery.people import PeopleWriter
+    from face2vec.gallery.writer import Writer
     from face2vec.ingest.build import BuildSummary
+    from face2vec.ingest.reembed import UpgradeSummary
+    from face2vec.people.assign import PeopleSummary
     from face2vec.pose import By
 
-LAYOUTS_AT_ONCE = 256  # of which it is looked up whether they are similar enough
+Who = int | str | Person
+"""A person by number, by name, or as a `Person`."""
 
 
-class Face2Vec(UpgradeEngine):
+class Face2Vec:
     """Face retrieval over a photo collection.
 
-    Without a gallery it encodes photos. With one it also adds photos to it and
-    searches it; a gallery that does not exist yet is made by the first `add`.
-    Use it as a context manager, or call `close`.
+    Without a gallery it encodes photos. With one it also adds photos to it and searches it. A
+    gallery that does not exist yet is created by the first `add`. Use it as a context manager, or
+    call `close`.
 
     Args:
         gallery: folder of the gallery.
-        model: a key of the catalogue or the path of a model file; by default
-            the model that the gallery was made with, and for a new gallery
-            ``face2vec.DEFAULT_MODEL``.
-        detector: what counts as a face; by default as the gallery was made.
+        model: a key of the catalogue or the path of a model file. The default is the model of the
+            gallery, and ``face2vec.DEFAULT_MODEL`` for a new gallery.
+        detector: settings of MTCNN, or any object that implements the `Detector` protocol. The
+            default is the detector of the gallery, and MTCNN for a new gallery.
         runtime: "auto", "onnxruntime", "openvino" or "cuda".
-        threads: processor threads to use; None for all cores.
-        index: kind of index: "auto", "exact", "hnsw", "ivf" or "ivfpq".
-        hold_index: keep the index in this process's memory, for many searches among many
-            faces. Otherwise it is left in its file, where it opens at once and is shared
-            with other processes.
-        max_pixels: photos with more pixels are not decoded.
+        threads: number of processor threads; None for all cores.
+        index: kind of index: "auto", "flat", "hnsw", "ivf" or "ivfpq".
+        index_in_memory: keep the index in the memory of this process, for many searches among
+            many faces. Otherwise its file is mapped: it opens at once, and processes share it.
+        max_pixels: photos with more pixels are refused.
+        hold_index: deprecated name of ``index_in_memory``.
 
     Raises:
         GalleryMismatchError: the gallery was made with another model or detector.
         GalleryError: the gallery cannot be opened.
-        SettingsError: a setting out of its range.
+        SettingsError: a setting is out of range.
     """
+
+    def __init__(
+        self,
+        gallery: Source | None = None,
+        *,
+        model: Source | None = None,
+        detector: AnyDetector | None = None,
+        runtime: str = "auto",
+        threads: int | None = None,
+        index: str = "auto",
+        index_in_memory: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        hold_index: bool | None = None,
+    ) -> None:
+        if hold_index is not None:
+            warnings.warn(
+                "hold_index is deprecated; use index_in_memory", DeprecationWarning, stacklevel=2
+            )
+            index_in_memory = hold_index
+        self._session = Session(
+            None if gallery is None else Path(gallery).absolute(),
+            model=model,
+            detector=detector,
+            runtime=runtime,
+            threads=threads,
+            index=index,
+            index_in_memory=index_in_memory,
+            max_pixels=max_pixels,
+        )
+        self._queries = QueryReader(self._session)
+        self._searcher = Searcher(self._session, self._queries)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Face2Vec({str(self._session.folder or '')!r})"
+
+    def close(self) -> None:
+        """Close the gallery and stop the worker threads."""
+        self._session.close()
+
+    @property
+    def detector(self) -> AnyDetector:
+        """What finds faces: settings of MTCNN, or the detector that was given.
+
+        Raises:
+            GalleryMismatchError: the gallery's detector is not part of face2vec.
+        """
+        return self._session.detector()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The detector and the networks, loaded at first use.
+
+        Raises:
+            ModelError: the model cannot be found or loaded.
+        """
+        return self._session.encoder()
+
+    # Encoding
+
+    def encode(self, photo: PhotoLike | Photo) -> list[Face]:
+        """Faces of one photo with their embeddings, most confident first; [] if there are none.
+
+        Args:
+            photo: a path, bytes, a PIL image, an RGB uint8 array (height, width, 3) or a `Photo`.
+
+        Raises:
+            PhotoError: the photo cannot be read.
+            ModelError: the model cannot be found or loaded.
+        """
+        return self.encoder.encode(self._queries.open(photo))
+
+    def bulk_encode(
+        self,
+        photos: Iterable[PhotoLike | Photo],
+        *,
+        on_error: Callable[[PhotoError], None] | None = None,
+    ) -> Iterator[list[Face]]:
+        """Faces of many photos, one list per photo, in order; later photos are read ahead.
+
+        Args:
+            photos: anything that `encode` takes; consumed only as fast as needed.
+            on_error: called with each photo that cannot be read, for which an empty list is
+                yielded. Without it the error is raised.
+
+        Raises:
+            PhotoError: a photo cannot be read, and ``on_error`` is not given.
+        """
+        for encoded in self.encoder.stream(photos, self.encoder.unopened):
+            if encoded.error is not None:
+                if on_error is None:
+                    raise encoded.error
+                on_error(encoded.error)
+            yield list(encoded.faces)
 
     # Building
 
@@ -72,21 +175,20 @@ class Face2Vec(UpgradeEngine):
     ) -> BuildSummary:
         """Add every face of every new or changed photo.
 
-        A photo that has not changed costs a look at its size and time. What is
-        done is kept whatever happens: run it again to go on. Ctrl-C ends it
-        with ``interrupted`` set.
+        Unchanged photos cost one ``stat`` call. Finished work is kept, whatever happens; run it
+        again to continue. Ctrl-C ends it with ``interrupted`` set.
 
         Args:
-            sources: folders, files, glob patterns, ``@list.txt``, or ``-`` for
-                paths on standard input; one by one or in lists.
-            progress: show a bar on standard error.
+            sources: folders, files, glob patterns, ``@list.txt``, or ``-`` for paths on standard
+                input; one by one or in lists.
+            progress: show a progress bar on standard error.
             report: called with each photo that cannot be read.
 
         Raises:
-            SettingsError: a source is no path, or does not exist.
+            SettingsError: a source is not a path, or does not exist.
             GalleryLockedError: another process is adding to this gallery.
             GalleryError: the gallery cannot be written.
-            ModelError: the model cannot be had or loaded.
+            ModelError: the model cannot be found or loaded.
         """
         from tqdm import tqdm
 
@@ -95,23 +197,108 @@ class Face2Vec(UpgradeEngine):
         started = time.monotonic()
         paths = paths_of(sources)
         found = find_photos(paths)
-        gallery = self._writable()
-        # Standard input can be read once only, so a bar over it has no end.
+        gallery = self._session.gallery_to_add_to()
+        # Standard input can be read only once, so its progress bar has no total.
         total = sum(1 for _ in find_photos(paths)) if progress and "-" not in paths else None
         interrupted = False
         with (
-            gallery.writing(),
+            gallery.write() as writer,
             tqdm(total=total, unit="photo", disable=not progress, dynamic_ncols=True) as bar,
         ):
-            if self._wanted_model is not None:
-                self._note_origin(gallery, self._load_model())
-            build = Build(gallery, lambda: self.encoder, report, bar)
+            if self._session.wanted_model is not None:
+                self._session.note_origin(writer, self._session.model())
+            build = Build(writer, self._session.encoder, report, bar)
             try:
                 build.run(found)
             except KeyboardInterrupt:
                 interrupted = True
-            self._index_of(gallery).save()
+            self._session.index().save()
         return build.summary(time.monotonic() - started, interrupted)
+
+    def upgrade(
+        self,
+        model: Source,
+        *,
+        with_map: bool = False,
+        sample: int | None = None,
+        drop_missing: bool = False,
+        progress: bool = False,
+    ) -> UpgradeSummary:
+        """Change the gallery to another model: embed its faces again, from their photos.
+
+        Until all faces are done the gallery answers as before and can be added to. Then it
+        switches to the new model in one step. Faces keep their ids, and people their names and
+        faces. Finished work is kept, whatever happens; run it again to continue. Other processes
+        that have the gallery open get a `GalleryUpgradedError`, and queries that were encoded with
+        the old model a `GalleryMismatchError`.
+
+        Args:
+            model: a key of the catalogue or the path of a model file. For the gallery's own model
+                its new place is stored.
+            with_map: learn an embedding map from the old to the new model on a sample, and switch
+                as soon as that is done. Other faces have mapped embeddings until theirs are
+                computed; faces whose photos cannot be read keep them.
+            sample: how many faces are embedded before the map is learned; None for 2,000.
+            drop_missing: remove photos that cannot be read any more. Without it and without a map,
+                such photos prevent the switch.
+            progress: show a progress bar on standard error.
+
+        Raises:
+            GalleryLockedError: another process is writing to the gallery at the switch.
+            GalleryError: the gallery cannot be written.
+            ModelError: the model cannot be found or loaded.
+            SettingsError: an upgrade to another model is in progress, or the sample is too small.
+        """
+        from tqdm import tqdm
+
+        from face2vec.encoding.encoder import Encoder
+        from face2vec.ingest import reembed
+        from face2vec.models.store import load_model
+
+        session, gallery = self._session, self._session.gallery()
+        session.check_detector_version()
+        target = load_model(model)
+        encoder = Encoder(target, session.detector(), session.runtime(), session.max_pixels)
+        with gallery.read() as now:
+            faces = now.count
+        with (
+            contextlib.closing(encoder),
+            tqdm(total=faces, unit="face", disable=not progress, dynamic_ncols=True) as bar,
+        ):
+            done = reembed.UpgradeSummary(switched=True)
+            if gallery.fingerprint.model.digest == target.fingerprint.digest:
+                with gallery.write() as writer:
+                    session.note_origin(writer, target)
+            else:
+                done = reembed.upgrade(
+                    gallery,
+                    session.index(),
+                    encoder,
+                    session.fingerprint_with(target),
+                    bar,
+                    with_map=with_map,
+                    sample=reembed.SAMPLE if sample is None else sample,
+                    drop_missing=drop_missing,
+                )
+                if not done.switched:
+                    return done
+                gallery = session.reopen()
+            with gallery.read() as now:
+                mapped = len(now.mapped())
+            if mapped:
+                finished = reembed.finish(gallery, session.index(), encoder, bar, drop_missing)
+                done = done.then(finished)
+        return done
+
+    def abandon_upgrade(self) -> bool:
+        """Delete the embeddings of an unfinished upgrade; returns whether there was one.
+
+        Raises:
+            GalleryLockedError: another process is writing to the gallery.
+        """
+        gallery = self._session.gallery()
+        with gallery.write():
+            return abandon(gallery.folder)
 
     # Searching
 
@@ -122,59 +309,35 @@ class Face2Vec(UpgradeEngine):
         *,
         min_similarity: float | None = None,
         far: float | None = None,
-    ) -> list[Found]:
-        """The k most similar gallery faces, for each face of the query.
+    ) -> list[QueryResult]:
+        """The k most similar gallery faces for each face of the query.
 
         Args:
-            query: a photo (path, bytes, PIL image, RGB uint8 array, `Photo`):
-                one entry for each face in it; a list of photos of one person:
-                one entry, for the largest face of each photo taken together; a
-                `Face` (one that is in the gallery is not returned itself); an
-                embedding (d,), one entry; or embeddings (n, d), n entries.
-            k: most matches an entry, at least 1.
-            min_similarity: leave out matches below it, −1…1.
-            far: leave out matches that a larger share of pairs of two people reaches, 0…1.
+            query: a photo (path, bytes, PIL image, RGB uint8 array (height, width, 3), `Photo`):
+                one result per face; a list of photos of one person: one result for the mean of
+                the largest face of each photo; a `Face`, which is not returned itself if it is in
+                the gallery; an embedding float (d,): one result; or embeddings float (n, d): n
+                results.
+            k: maximum number of matches per result, at least 1.
+            min_similarity: leave out matches below this similarity, −1…1.
+            far: leave out matches below the threshold for this false accept rate, 0…1.
 
         Returns:
-            One `Found` an entry, matches most similar first; [] for a photo without a face.
+            One `QueryResult` per query face, its matches most similar first; [] for a photo
+            without a face.
 
         Raises:
             GalleryNotFoundError: there is no gallery.
             PhotoError: the photo cannot be read.
             NoFaceError: none of several photos has a face.
-            SettingsError: k below 1, or an embedding of another dimension.
-            GalleryMismatchError: the face was encoded with another model.
-            CalibrationError: ``far`` is given, and what similarities mean is not known for
-                the gallery's model, or not at so low a rate.
+            SettingsError: k is below 1, or an embedding has another dimension.
+            GalleryMismatchError: the query was encoded with another model.
+            CalibrationError: ``far`` is given, and there is no calibration, or it does not reach
+                so low a rate.
         """
-        gallery = self._readable()
-        if k < 1:
-            raise SettingsError(f"k must be at least 1, not {k}")
-        least = self._least(min_similarity, far)
-        name, faces, embeddings, source = self._query(query, gallery)
-        if not len(embeddings):
-            return []
-        itself = own_record(query, gallery) if isinstance(query, Face) else None
-        with gallery.snapshot(mapped=True) as now:
-            with self._index_of(gallery).at(now) as index:
-                wanted = k if itself is None else k + 1
-                similarities, ids = nearest_faces(index, now, embeddings, wanted)
-                among = len(index)
-            if itself is not None or least is not None:
-                lowest = -1.0 if least is None else least
-                for n, row in enumerate(similarities):
-                    keep = row >= lowest
-                    if itself is not None:
-                        keep &= ids[n] != itself.id
-                    similarities[n], ids[n] = row[keep][:k], ids[n][keep][:k]
-            stored = now.faces(sorted({i for row in ids for i in row.tolist()}))
-        meaning = self._calibrated(gallery)
-        return [
-            Found(name, face, _matches(stored, row, row_ids, meaning, among), source)
-            for face, row, row_ids in zip(faces, similarities, ids, strict=True)
-        ]
+        return self._searcher.search(query, k, min_similarity, far)
 
-    def search_layout(
+    def search_pose(
         self,
         query: PhotoLike | Photo | Face,
         k: int = 10,
@@ -183,90 +346,63 @@ class Face2Vec(UpgradeEngine):
         person: Who | None = None,
         min_similarity: float | None = None,
         far: float | None = None,
-    ) -> list[Found]:
-        """The k gallery faces whose landmarks lie most as the query's, whoever they are.
+    ) -> list[QueryResult]:
+        """The k gallery faces whose landmarks are most like those of the query, whoever they are.
 
         Args:
-            query: a photo: one entry for each face in it; or a face of this gallery, which is
-                not returned itself.
-            k: most matches an entry, at least 1.
-            by: ``"pose"`` for faces that are turned alike, wherever and however large;
-                ``"framing"`` for faces at the same place in their photos.
-            person: only faces of somebody, as in "Ada, turned like this".
-            min_similarity: only faces at least so similar to the query's, −1…1.
-            far: only faces as similar as so small a share of pairs of two people is, 0…1.
+            query: a photo: one result per face; or a face of the gallery, which is not returned
+                itself.
+            k: maximum number of matches per result, at least 1.
+            by: ``"pose"`` for faces turned the same way, at any place and size; ``"framing"`` for
+                faces at the same place in their photos.
+            person: search only faces of this person, as in "Ada, turned like this".
+            min_similarity: leave out faces below this similarity to the query face, −1…1.
+            far: leave out faces below the threshold for this false accept rate, 0…1.
 
         Returns:
-            One `Found` an entry, least distance first (`Match.layout`, see `face2vec.pose`);
-            ``similarity`` is that of the embeddings, as in a search.
+            One `QueryResult` per query face, smallest `Match.pose_distance` first;
+            ``similarity`` is that of the embeddings.
 
         Raises:
             GalleryNotFoundError: there is no gallery.
             PhotoError: the photo cannot be read.
-            SettingsError: k below 1, another ``by``, or a face that is not in the gallery.
-            CalibrationError: ``far`` is given, and what similarities mean is not known.
+            SettingsError: k is below 1, ``by`` is unknown, or a face is not in the gallery.
+            CalibrationError: ``far`` is given, and there is no calibration.
         """
-        from face2vec.pose import distances, layouts
+        among = None if person is None else self.person(person).faces
+        return self._searcher.search_pose(query, k, by, among, min_similarity, far)
 
-        gallery = self._readable()
-        if k < 1:
-            raise SettingsError(f"k must be at least 1, not {k}")
-        least = self._least(min_similarity, far)
-        asked_of = query if isinstance(query, Face) else self._open(query)
-        if isinstance(asked_of, Face) and asked_of.embedding is not None:
-            embedding_of(asked_of, gallery.model_digest)
-        if isinstance(asked_of, Face) and own_record(asked_of, gallery) is None:
-            raise SettingsError("search for the layout of a photo, or of a gallery's face")
-        name, faces, embeddings, source = self._query(asked_of, gallery)
-        with gallery.snapshot() as now:
-            ids, points, sizes = now.landmarks()
-            if isinstance(asked_of, Face):
-                own = ids == asked_of.id
-                asked = layouts(points[own], sizes[own], by)
-                keep = ~own
-            else:
-                asked = layouts([face.landmarks for face in faces if face is not None],
-                                [(asked_of.width, asked_of.height)] * len(faces), by)  # fmt: skip
-                keep = np.ones(len(ids), bool)
-            if person is not None:
-                keep &= np.isin(ids, self.person(person).faces)
-            ids, known = ids[keep], layouts(points[keep], sizes[keep], by)
-            found = []
-            for face, embedding, one in zip(faces, embeddings, asked, strict=True):
-                apart = distances(one, known)
-                order = np.argsort(apart, kind="stable")
-                nearest = _similar_enough(now, ids[order], embedding, k, least)
-                found.append((face, [(float(apart[order[n]]), i, s) for n, i, s in nearest]))
-            everyone = {i for _, best in found for _, i, _ in best}
-            stored = now.faces(sorted(everyone))
-        records = {one.face.id: one for one in stored.records()}
-        return [
-            Found(name, face, Matches(_laid_out(records, best)), source) for face, best in found
-        ]
-
-    def _least(self, min_similarity: float | None, far: float | None) -> float | None:
-        """The higher of a similarity and the one that a false accept rate asks for."""
-        if far is None:
-            return min_similarity
-        least = self.calibration.threshold(far)
-        return least if min_similarity is None else max(least, min_similarity)
+    def search_layout(
+        self, query: PhotoLike | Photo | Face, k: int = 10, **settings: Any
+    ) -> list[QueryResult]:
+        """Deprecated name of `search_pose`; it will be removed in the next version."""
+        warnings.warn(
+            "search_layout is deprecated; use search_pose", DeprecationWarning, stacklevel=2
+        )
+        return self.search_pose(query, k, **settings)
 
     # Verifying
 
+    @property
+    def calibration(self) -> Calibration:
+        """The gallery's own calibration if it has one, otherwise that of the model.
+
+        Raises:
+            CalibrationError: neither has one.
+        """
+        return self._session.calibration()
+
     def calibrate(self, calibration: Calibration) -> None:
-        """Keep with the gallery what similarities mean for it.
+        """Store a calibration in the gallery.
 
         Args:
             calibration: fitted with the gallery's own model, see ``face2vec calibrate``.
 
         Raises:
-            GalleryMismatchError: it is of another model.
+            GalleryMismatchError: it was fitted with another model.
             GalleryLockedError: another process is writing to the gallery.
         """
-        gallery = self._readable()
-        with gallery.writing():
-            gallery.calibrate(calibration)
-        self._calibration = None
+        self._session.set_calibration(calibration)
 
     def verify(
         self,
@@ -275,165 +411,270 @@ class Face2Vec(UpgradeEngine):
         *,
         far: float = USUAL_FAR,
     ) -> Verification:
-        """Whether two faces are of one person, and how sure that is.
+        """Whether two faces show the same person, and with what probability.
 
         Args:
-            first: a photo, of which the largest face is taken; a `Face`; an embedding (d,); or
-                embeddings (n, d), for n answers at once as arrays.
-            second: the same of the other; of embeddings as many.
-            far: share of pairs of two people that may be taken for one, 0…1.
+            first: a photo, whose largest face is used; a `Face`; an embedding float (d,); or
+                embeddings float (n, d) for n answers as arrays.
+            second: the same for the other face; as many embeddings as ``first``.
+            far: false accept rate of the decision, 0…1.
 
         Raises:
             NoFaceError: no face in a photo.
             PhotoError: a photo cannot be read.
-            SettingsError: embeddings of different numbers or dimensions.
+            SettingsError: the embeddings have different shapes.
             GalleryMismatchError: a face was encoded with another model.
-            CalibrationError: what similarities mean is not known for the model, or not at
-                so low a rate.
+            CalibrationError: there is no calibration, or it does not reach so low a rate.
         """
         calibration = self.calibration
-        one, other = self._side(first), self._side(second)
+        one, other = self._queries.embeddings_of(first), self._queries.embeddings_of(second)
         if one.shape != other.shape:
             raise SettingsError(
-                f"embeddings of shape {one.shape} and {other.shape} cannot be verified pair by pair"
+                f"embeddings of shape {one.shape} and {other.shape} cannot be verified in pairs; "
+                "give equal shapes"
             )
         return verified(calibration, np.sum(one * other, axis=-1, dtype=np.float64), far)
 
-    def _side(self, query: PhotoLike | Photo | Face | NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embedding (d,), or embeddings (n, d), of one side of a comparison."""
-        if isinstance(query, np.ndarray) and query.dtype.kind == "f":
-            rows = unit_rows(query, self._load_model().description.dimension)
-            return rows if query.ndim == 2 else rows[0]
-        if isinstance(query, Face):
-            if query.embedding is None or self._gallery is not None:
-                return self._embedding_of(query, self._readable())
-            return embedding_of(query, model_digest(self._load_model().as_fingerprint()))
-        if self._gallery is not None:
-            self._check_model(self._gallery, self._load_model())
-        embedding: NDArray[np.float32] = self._one_person([cast("PhotoLike | Photo", query)])[2][0]
-        return embedding
+    # People
 
-    # Keeping
-
-    def remove(self, *photos: Source | Iterable[Source]) -> Removed:
-        """Take photos out of the gallery, with their faces where no copy is left.
+    def find_people(self, *, again: bool = False) -> PeopleSummary:
+        """Group unassigned faces into people; existing people keep their numbers and faces.
 
         Args:
-            photos: paths of photos, or of folders for all photos under them; one by one or in
-                lists.
+            again: group all faces again except those that a user has confirmed.
+
+        Raises:
+            CalibrationError: there is no calibration.
+            GalleryLockedError: another process is writing to the gallery.
+            MissingExtraError: SciPy is not installed.
+        """
+        from face2vec.people.assign import find_people
+
+        gallery, calibration = self._session.gallery(), self.calibration
+        with gallery.write() as writer:
+            index = self._session.index()
+            return find_people(writer, gallery.read, index, calibration, again=again)
+
+    def people(self) -> list[Person]:
+        """All people of the gallery, those with most faces first."""
+        with self._session.gallery().read() as now:
+            return now.people()
+
+    def person(self, who: Who) -> Person:
+        """A person by number or name.
+
+        Raises:
+            GalleryError: there is no such person.
+        """
+        with self._session.gallery().read() as now:
+            return now.person(who.id if isinstance(who, Person) else who)
+
+    def faces_of(self, who: Who) -> list[StoredFace]:
+        """The faces of a person, without embeddings, and their photos.
+
+        Raises:
+            GalleryError: there is no such person.
+        """
+        faces = self.person(who).faces
+        with self._session.gallery().read() as now:
+            return now.stored_faces(faces, with_embeddings=False)
+
+    def name(self, who: Who, name: str | None) -> Person:
+        """Give a person a name, or remove it with None.
+
+        Raises:
+            GalleryError: another person has that name.
+            SettingsError: the name is empty, a number, or not valid text.
+        """
+        return self._edit(who, lambda people, number: people.name(number, name))
+
+    def merge(self, who: Who, *others: Who) -> Person:
+        """Make several people one person, who keeps the number of the first.
+
+        Raises:
+            GalleryError: they have different names.
+            SettingsError: fewer than two people are given, or one of them twice.
+        """
+        numbers = [self.person(other).id for other in others]
+        mine = self.person(who).id
+        if not numbers or mine in numbers or len(set(numbers)) < len(numbers):
+            raise SettingsError("give two or more people to merge, each of them once")
+        return self._edit(who, lambda people, number: people.merge(number, numbers))
+
+    def split(self, who: Who, *faces: int) -> Person:
+        """Move some faces of a person to a new person, who is returned.
+
+        Args:
+            who: the person that they belong to.
+            faces: ids of the faces.
+
+        Raises:
+            GalleryError: a face does not belong to that person.
+        """
+        new: list[int] = []
+        self._edit(who, lambda people, number: new.append(people.split(number, faces)))
+        return self.person(new[0])
+
+    def this_person(self, who: Who | None, *faces: int) -> Person:
+        """State that faces show a person, or, with None, a new person.
+
+        Raises:
+            SettingsError: no faces are given, or one is not in the gallery.
+        """
+        gallery = self._session.gallery()
+        known = None if who is None else self.person(who).id
+        with gallery.read() as now:
+            found = len(now.faces(faces))
+        if found < len(set(faces)) or not faces:
+            raise SettingsError(f"give ids of faces in the gallery, not {faces}")
+        with gallery.write() as writer:
+            number = writer.people.confirm(known, faces)
+        return self.person(number)
+
+    def not_this_person(self, who: Who, *faces: int) -> Person:
+        """State that faces do not show a person; they are unassigned until people are found again.
+
+        Raises:
+            GalleryError: a face does not belong to that person.
+        """
+        return self._edit(who, lambda people, number: people.rule_out(number, faces))
+
+    def undo(self) -> str:
+        """Undo the last edit of people; returns what it was.
+
+        Raises:
+            GalleryError: there is no edit to undo.
+        """
+        with self._session.gallery().write() as writer:
+            return writer.people.undo()
+
+    def identify(
+        self, query: PhotoLike | Photo | Face, *, at_least: float = 0.5, candidates: int = 3
+    ) -> list[Identified]:
+        """Who each face of a photo is, among the people with names.
+
+        Args:
+            query: a photo, or a face.
+            at_least: lowest probability to name somebody, 0…1; below it a face is unknown.
+            candidates: how many people to list with each face.
+
+        Returns:
+            One entry per face.
+
+        Raises:
+            CalibrationError: there is no calibration.
+            PhotoError: the photo cannot be read.
+        """
+        from face2vec.people.identify import identified
+
+        gallery, calibration = self._session.gallery(), self.calibration
+        asked = self._queries.faces_of(query)
+        faces = [face for face in asked.faces if face is not None]
+        with gallery.read() as now:
+            return identified(faces, asked.embeddings, now, calibration, at_least, candidates)
+
+    def forget(self, who: Who) -> Forgotten:
+        """Delete a person: faces, embeddings, name, and photos that show nobody else.
+
+        The photo files are not touched. Their hashes are kept, so that they are not indexed again.
+        Afterwards the files of the gallery are searched for traces.
+
+        Raises:
+            GalleryError: there is no such person, or the gallery cannot be written.
+        """
+        from face2vec.people.traces import traces
+
+        gallery = self._session.gallery()
+        person = self.person(who)
+        with gallery.read() as now:
+            stored = now.stored_faces(person.faces)
+        with gallery.write() as writer:
+            removed = writer.people.forget(person.id)
+            self._session.index().rebuild()
+        left = traces(gallery.folder, person, stored)
+        return Forgotten(person.id, removed.faces, removed.photos, tuple(left))
+
+    def _edit(self, who: Who, change: Callable[[PeopleWriter, int], object]) -> Person:
+        number = self.person(who).id
+        with self._session.gallery().write() as writer:
+            change(writer.people, number)
+        return self.person(number)
+
+    # Maintaining
+
+    def remove(self, *photos: Source | Iterable[Source]) -> Removed:
+        """Remove photos from the gallery, and their faces if no copy is left.
+
+        Args:
+            photos: paths of photos, or of folders for all photos in them; one by one or in lists.
 
         Raises:
             GalleryError: none of them is in the gallery, or it cannot be written.
         """
         paths = paths_of(photos)
-        removed = self._drop(lambda gallery: gallery.remove(paths))
+        removed = self._remove(lambda writer: writer.remove(paths))
         if not removed.photos:
             raise GalleryError(
-                f"none of these is in the gallery {self._folder}: {', '.join(paths)}. "
-                "Name photos by the paths that a search shows"
+                f"none of these is in the gallery {self._session.folder}: {', '.join(paths)}; "
+                "give paths as a search shows them"
             )
         return removed
 
     def prune(self, force: bool = False) -> Removed:
-        """Drop the photos whose files no longer exist.
+        """Remove the photos whose files no longer exist.
 
         Args:
-            force: also where a whole folder that photos came from is missing, or one that
-                photos were in is empty.
+            force: also if a whole folder that photos were added from is missing, or one that held
+                photos is empty.
 
         Raises:
             GalleryError: there is such a folder, or the gallery cannot be written.
         """
-        return self._drop(lambda gallery: gallery.prune(force))
+        return self._remove(lambda writer: writer.prune(force))
 
-    def _drop(self, drop: Callable[[Gallery], Removed]) -> Removed:
-        gallery = self._readable()
-        with gallery.writing():
-            removed = drop(gallery)
+    def _remove(self, remove: Callable[[Writer], Removed]) -> Removed:
+        with self._session.gallery().write() as writer:
+            removed = remove(writer)
             if removed.faces:
-                self._index_of(gallery).save()
+                self._session.index().save()
         return removed
 
     def rebuild(self) -> None:
-        """Build the index again from the gallery's embeddings."""
-        gallery = self._readable()
-        with gallery.writing():
-            self._index_of(gallery).rebuild()
+        """Rebuild the index from the embeddings of the gallery.
+
+        Raises:
+            GalleryLockedError: another process is writing to the gallery.
+        """
+        with self._session.gallery().write():
+            self._session.index().rebuild()
 
     def check(self) -> list[str]:
-        """Read the whole gallery and say in words what is wrong; [] when it is sound."""
-        gallery = self._readable()
-        return [*gallery.check(), *self._index_of(gallery).problems()]
+        """Read the whole gallery and report what is wrong; [] if it is sound."""
+        from face2vec.gallery.audit import problems
+
+        return [*problems(self._session.gallery()), *self._session.index().problems()]
 
     def info(self) -> dict[str, Any]:
-        """What there is, as JSON-able values: counts, model, detector, runtime, index, sizes."""
-        gallery = self._readable()
-        index = self._index_of(gallery)
-        with gallery.snapshot() as now, index.at(now) as current:
-            kind = current.kind
-        runtime = choose_runtime(self._runtime_wish, self._threads)
+        """JSON-able facts: counts, model, detector, runtime, index and sizes in bytes."""
+        gallery, index = self._session.gallery(), self._session.index()
+        with gallery.read() as now:
+            counts, mapped, people = now.counts(), len(now.mapped()), now.people()
+            with index.at(now) as current:
+                kind = current.kind
+        runtime = self._session.runtime()
+        files = [file.stat().st_size for file in gallery.folder.iterdir() if file.is_file()]
         return {
             "gallery": str(gallery.folder),
-            **gallery.counts()._asdict(),
-            "mapped": len(gallery.mapped()),
-            "upgrade_begun": begun(gallery.folder),
-            "made_with": gallery.fingerprint,
+            **counts._asdict(),
+            "people": len(people),
+            "named": sum(person.name is not None for person in people),
+            "mapped": mapped,
+            "upgrade_begun": upgrade_in_progress(gallery.folder),
+            "made_with": gallery.fingerprint.to_dict(),
             "dimension": gallery.dimension,
             "index": kind,
-            "bytes": sum(map(size_of, gallery.folder.iterdir())),
+            "bytes": sum(files),
             "index_bytes": index.path.stat().st_size if index.path.exists() else 0,
             "runtime": runtime.describe(),
             "detector_runtime": detector_runtime(runtime).describe(),
         }
-
-
-def _matches(
-    stored: StoredFaces,
-    similarities: NDArray[np.float32],
-    ids: NDArray[np.int64],
-    meaning: Calibration | None,
-    among: int,
-) -> Matches:
-    """The faces that were found; their records are made when they are first looked at."""
-    some = stored.of(ids.tolist())
-
-    def ranked() -> Iterator[Match]:
-        cosines = np.clip(similarities.astype(np.float64), -1.0, 1.0)  # maybe off by a last bit
-        columns = [cosines.tolist()]
-        if meaning is not None:
-            columns.append(meaning.probability(cosines, 1 / max(among, 2)).tolist())
-            columns.append(((among - 1) * meaning.far(cosines)).tolist())
-        by_id = dict(zip(ids.tolist(), zip(*columns, strict=True), strict=True))
-        for rank, (face, photo, copies) in enumerate(some, 1):
-            similarity, *sure = by_id[face.id]
-            yield Match(rank, similarity, face, photo, copies, *sure)
-
-    return Matches.later(len(some), ranked)
-
-
-def _similar_enough(
-    now: Snapshot,
-    ids: NDArray[np.int64],
-    embedding: NDArray[np.float32],
-    most: int,
-    least: float | None,
-) -> list[tuple[int, int, float]]:
-    """(place, id, similarity) of the first faces that are at least so similar."""
-    found: list[tuple[int, int, float]] = []
-    for start in range(0, len(ids), LAYOUTS_AT_ONCE):
-        some = ids[start : start + LAYOUTS_AT_ONCE]
-        cosines = now.embeddings(some) @ embedding
-        keep = np.flatnonzero(cosines >= (-2.0 if least is None else least))
-        found += [(start + int(n), int(some[n]), float(cosines[n])) for n in keep]
-        if len(found) >= most:
-            break
-    return found[:most]
-
-
-def _laid_out(
-    records: Mapping[int | None, StoredFace], best: Iterable[tuple[float, int, float]]
-) -> Iterator[Match]:
-    for rank, (apart, i, cosine) in enumerate(best, 1):
-        one = records[i]
-        yield Match(rank, min(max(cosine, -1.0), 1.0), one.face, one.photo, one.copies,
-                    layout=apart)  # fmt: skip

@@ -1,6 +1,6 @@
-"""Where the landmarks of a face are: which way it looks, and where in the photo it is.
+"""Landmarks as vectors: how a face is turned, and where in the photo it is.
 
-Two faces whose landmarks are in the same places are turned the same way, whoever they are.
+Two faces whose landmarks have the same arrangement are turned the same way, whoever they are.
 """
 
 from __future__ import annotations
@@ -13,42 +13,49 @@ from numpy.typing import ArrayLike, NDArray
 from face2vec.errors import SettingsError
 
 By = Literal["pose", "framing"]
-KINDS: tuple[By, ...] = ("pose", "framing")
+CHOICES: tuple[By, ...] = ("pose", "framing")
 
 
-def layouts(landmarks: ArrayLike, sizes: ArrayLike, by: By = "pose") -> NDArray[np.float64]:
+def pose_vectors(landmarks: ArrayLike, sizes: ArrayLike, by: By = "pose") -> NDArray[np.float64]:
     """Landmarks as vectors that can be compared.
 
     Args:
-        landmarks: (n, 5, 2), left eye, right eye, nose, left and right mouth corner as the
+        landmarks: float (n, 5, 2): left eye, right eye, nose, left and right mouth corner as the
             viewer sees them, in pixels of the photos.
         sizes: (n, 2), width and height of the photos in pixels.
-        by: ``"pose"``: seen from their middle and divided by the root of their mean square
-            distance from it, so that place and size of the face do not count, and its turn
-            does; ``"framing"``: as fractions of the photo's width and height.
+        by: ``"pose"``: relative to their centroid, divided by their root mean square distance
+            from it, so that only the turn of the face counts and not its place or size;
+            ``"framing"``: fractions of the photo's width and height.
 
     Returns:
         float64 (n, 10).
 
     Raises:
-        SettingsError: another ``by``.
+        SettingsError: there is no such ``by``.
     """
     points = np.array(landmarks, np.float64).reshape(-1, 5, 2)
     if by == "framing":
         points /= np.asarray(sizes, np.float64).reshape(-1, 1, 2)
         return points.reshape(-1, 10)
     if by != "pose":
-        raise SettingsError(f"layouts are compared by {' or '.join(KINDS)}, not by {by!r}")
+        raise SettingsError(f"by must be one of {', '.join(CHOICES)}, not {by!r}")
     centred = points - points.mean(axis=1, keepdims=True)
     spread = np.sqrt((centred**2).sum(axis=2).mean(axis=1))
     return np.asarray((centred / np.maximum(spread, 1e-9)[:, None, None]).reshape(-1, 10))
 
 
-def distances(query: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Root of the mean square distance between the landmarks of a layout (10,) and others (n, 10).
+def pose_distances(query: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Root mean square distance between the landmarks of one face and others.
 
-    By pose 1 is as far as a landmark is, root mean square, from the middle of its face; by
-    framing it is the side of the photo.
+    By pose, 1 is the root mean square distance of the landmarks from their centroid. By framing, 1
+    is the side of the photo.
+
+    Args:
+        query: float64 (10,), see `pose_vectors`.
+        others: float64 (n, 10).
+
+    Returns:
+        float64 (n,), at least 0.
     """
     apart = (others - query).reshape(-1, 5, 2)
     return np.asarray(np.sqrt((apart**2).sum(axis=2).mean(axis=1)))

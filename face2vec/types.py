@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -38,16 +36,6 @@ def nearest_to(faces: Iterable[Placed], x: float, y: float) -> Placed | None:
         return math.hypot((left + right) / 2 - x, (top + bottom) / 2 - y)
 
     return min(faces, key=away, default=None)
-
-
-def model_digest(made: Mapping[str, Any]) -> str:
-    """A short name for all that an embedding depends on, whatever its model's file is called.
-
-    Args:
-        made: what a gallery's fingerprint says of its model.
-    """
-    told = json.dumps({**made, "origin": "", "key": ""}, sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +86,8 @@ class Face:
         id: the face's number in its gallery, or None outside a gallery.
         quality: how fit the crop is for recognition, higher is better, or None
             where it was not measured.
-        model: says of which model ``embedding`` is, see `model_digest`; empty where that is not
+        model: says of which model ``embedding`` is, see `ModelFingerprint.digest`; empty where that
+        is not
             known. Embeddings of different models are not compared.
     """
 
@@ -151,8 +140,8 @@ class Match:
             to be; None where the model has no calibration.
         false_matches: how many faces of other people are expected in a gallery of this size
             with this similarity or more; None as above.
-        layout: how far its landmarks are from the query's, 0 for the same, see `layout`; None
-            unless layouts were searched for.
+        pose_distance: distance of its landmarks from those of the query, 0 for equal ones, see
+            `pose_distances`; None unless the search was by pose.
     """
 
     rank: int
@@ -162,7 +151,7 @@ class Match:
     copies: tuple[str, ...] = ()
     probability: float | None = None
     false_matches: float | None = None
-    layout: float | None = None
+    pose_distance: float | None = None
 
     def __repr__(self) -> str:
         return f"Match(rank={self.rank}, similarity={self.similarity:.4f}, photo={self.photo!r})"
@@ -184,8 +173,8 @@ class Person:
 
     @property
     def label(self) -> str:
-        """The name, or the number in words."""
-        return self.name if self.name is not None else f"person {self.id}"
+        """The name, or the number of an unnamed person."""
+        return self.name if self.name is not None else f"person {self.id}, unnamed"
 
     def __repr__(self) -> str:
         return f"Person({self.id}, {self.name!r}, {len(self.faces)} faces)"
@@ -211,6 +200,19 @@ class Identified:
     def label(self) -> str:
         """The person's name, or "unknown"."""
         return "unknown" if self.person is None else self.person.label
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able values: box, person, name, probability and candidates."""
+        return {
+            "box": [float(v) for v in self.face.box],
+            "person": None if self.person is None else self.person.id,
+            "name": None if self.person is None else self.person.name,
+            "probability": self.probability,
+            "candidates": [
+                {"person": person.id, "name": person.name, "probability": probability}
+                for person, probability in self.candidates
+            ],
+        }
 
 
 @dataclass(frozen=True)

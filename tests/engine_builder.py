@@ -25,7 +25,8 @@ from typing import Any
 from gallery_builder import in_child
 
 from face2vec import Face2Vec
-from face2vec.gallery.gallery import Entry, Gallery
+from face2vec.gallery.rows import Entry
+from face2vec.gallery.writer import Writer
 from face2vec.ingest import build as building
 
 BATCH = 4
@@ -38,17 +39,17 @@ def build(folder: Path, model: Path, photos: Path) -> str:
 
 
 def tell_batches(wait: bool) -> None:
-    record = Gallery.record
+    record = Writer.record
 
-    def told(gallery: Gallery, entries: Any) -> list[Entry]:
-        refused = record(gallery, entries)
+    def told(writer: Writer, entries: Any) -> list[Entry]:
+        refused = record(writer, entries)
         sys.stdout.write("batch\n")
         sys.stdout.flush()
         if wait:
             sys.stdin.readline()
         return refused
 
-    Gallery.record = told  # type: ignore[method-assign]
+    Writer.record = told  # type: ignore[method-assign]
 
 
 def die_at(number: int) -> Callable[..., None]:

@@ -18,9 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from helpers import fake_fingerprint
 
 from face2vec.errors import GalleryError, GalleryNotFoundError
-from face2vec.gallery.gallery import INDEXED, NO_FACE, UNREADABLE, Entry, Gallery
+from face2vec.gallery.audit import problems
+from face2vec.gallery.gallery import Gallery
+from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry
+from face2vec.gallery.writer import Writer
 from face2vec.types import Face
 
 DIMENSION = 16
@@ -62,28 +66,28 @@ def build(photos: Path, folder: Path) -> None:
     try:
         gallery = Gallery.open(folder)
     except GalleryNotFoundError:
-        gallery = Gallery.create(folder, {"model": {"key": "fake"}}, DIMENSION)
-    with gallery, gallery.writing():
+        gallery = Gallery.create(folder, fake_fingerprint(DIMENSION))
+    with gallery, gallery.write() as writer:
         batch: list[Entry] = []
         for file in sorted(photos.rglob("*.jpg")):
             name = str(file.relative_to(photos))
             stat = file.stat()
-            if gallery.stat_of(str(photos), name) == (stat.st_size, stat.st_mtime_ns):
+            if writer.stat_of(str(photos), name) == (stat.st_size, stat.st_mtime_ns):
                 continue
             entry = entry_of(photos, name)
-            if gallery.content_of(entry.sha256) is not None:
+            if writer.content_of(entry.sha256) is not None:
                 entry = Entry.link(entry.root, entry.path, entry.size, entry.mtime_ns, entry.sha256)
             batch.append(entry)
             if len(batch) == BATCH:
-                record(gallery, photos, batch)
+                record(writer, photos, batch)
                 batch = []
-        record(gallery, photos, batch)
-        gallery.prune()
+        record(writer, photos, batch)
+        writer.prune()
 
 
-def record(gallery: Gallery, photos: Path, batch: list[Entry]) -> None:
-    refused = gallery.record(batch)
-    again = gallery.record([entry_of(photos, entry.path) for entry in refused])
+def record(writer: Writer, photos: Path, batch: list[Entry]) -> None:
+    refused = writer.record(batch)
+    again = writer.record([entry_of(photos, entry.path) for entry in refused])
     assert again == []
 
 
@@ -124,7 +128,7 @@ def kill_at_statement(number: int) -> list[int]:
 def problems_in(folder: Path) -> list[str]:
     try:
         with Gallery.open(folder) as gallery:
-            return gallery.check()
+            return problems(gallery)
     except GalleryNotFoundError:
         return []
     except GalleryError as error:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from face2vec import samples
+from face2vec.fingerprint import DetectorFingerprint, Fingerprint, ModelFingerprint
+from face2vec.gallery.gallery import Gallery
+from face2vec.gallery.reader import State
+from face2vec.gallery.rows import StoredFace
 
 
 def needs(extra: str, *packages: str) -> None:
@@ -63,3 +69,45 @@ def draw_lfw(folder: Path, people: int, photos: int, seed: int) -> None:
             f"{first}\t{photos}\t{other}\t{photos - 1}",
         ]
     (folder / "pairs.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+class _Reads:
+    """Each method is that of a snapshot of its own."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+
+    def stat_of(self, root: str, path: str) -> Any:
+        with self._gallery.read() as now:
+            return now.stat_of(f"{root.rstrip(os.sep)}{os.sep}{path}")
+
+    def faces_of(self, photo: str | Path) -> list[StoredFace]:
+        with self._gallery.read() as now:
+            return now.embedded(now.faces_of(os.path.normpath(Path(photo).absolute())))
+
+    def __getattr__(self, name: str) -> Any:
+        def read(*args: Any, **options: Any) -> Any:
+            with self._gallery.read() as now:
+                return getattr(now, name)(*args, **options)
+
+        return read
+
+
+def reads(gallery: Gallery) -> _Reads:
+    """``reads(gallery).counts()`` reads one thing from the gallery as it is now."""
+    return _Reads(gallery)
+
+
+def state_of(gallery: Gallery) -> State:
+    with gallery.read() as now:
+        return now.state
+
+
+def fake_fingerprint(dimension: int, key: str = "fake", **detector: Any) -> Fingerprint:
+    """The fingerprint of a model and a detector that do not exist."""
+    model = ModelFingerprint(
+        key=key, origin=key, weights=64 * "0", dimension=dimension, input_size=112,
+        alignment="landmarks", template=None, margin=[0, 0],
+        standardization=["fixed", 127.5, 127.5], channels="RGB", mirror=False,
+    )  # fmt: skip
+    return Fingerprint(DetectorFingerprint(settings=detector), model)

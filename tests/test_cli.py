@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import face2vec
-from face2vec.cli import main as cli
+from face2vec.cli import exits as cli
+from face2vec.cli.collection import say_summary
 from face2vec.cli.main import main
 from face2vec.models import CATALOGUE, DEFAULT_MODEL
 
@@ -200,10 +201,10 @@ def test_index_gives_json_on_stdout_and_words_on_stderr(
     built: tuple[Path, Result], faces_folder: Path
 ) -> None:
     folder, result = built
-    assert result.exit_code == cli.SOME
+    assert result.exit_code == cli.PARTLY
     (summary,) = lines(result.stdout)
     assert (summary["photos"], summary["faces"], summary["no_face"]) == (10, 7, 1)
-    assert (summary["added"], summary["copies"]) == (8, 1)  # the empty file has no bytes to add
+    assert (summary["added"], summary["copies"]) == (7, 1)
     assert summary["unchanged"] == 0
     assert summary["interrupted"] is False
     assert summary["rate"] == pytest.approx(10 / summary["seconds"])
@@ -211,8 +212,8 @@ def test_index_gives_json_on_stdout_and_words_on_stderr(
     broken, empty = str(faces_folder / "broken.jpg"), str(faces_folder / "empty.jpg")
     assert unreadable == {(broken, "truncated"), (empty, "empty file")}
     for words in (
-        "10 photos: ",
-        "7 new faces; 1 photo with no face",
+        "10 photos: 7 new, 0 unchanged, 1 copy, 2 unreadable\n",
+        "7 new faces; 1 new photo without a face",
         "2 photos could not be read:",
         f"  1 × truncated: {broken}\n",
         f"  1 × empty file: {empty}\n",
@@ -234,9 +235,9 @@ def test_index_writes_the_unreadable_to_a_file(
 
 def test_index_again_finds_nothing_to_do(gallery: Path, faces_folder: Path) -> None:
     result = run("index", faces_folder, "--gallery", gallery)
-    assert result.exit_code == cli.SOME
+    assert result.exit_code == cli.PARTLY
     assert result.stdout == ""
-    assert "10 photos: 0 new, 9 unchanged\n" in result.stderr
+    assert "10 photos: 0 new, 9 unchanged, 1 unreadable\n" in result.stderr
     assert "1 photo could not be read:\n  1 × empty file: " in result.stderr
 
 
@@ -342,7 +343,7 @@ main(["index", {str(faces_folder)!r}, "--gallery", {str(tmp_path / "g")!r},
         [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False
     )
     assert stopped.returncode == cli.INTERRUPTED, stopped.stderr
-    assert "run the same command again to go on" in stopped.stderr
+    assert "run the same command again to continue" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     (first,) = lines(stopped.stdout)
     assert first["interrupted"] is True
@@ -362,10 +363,10 @@ def test_summary_names_the_first_of_many(capsys: pytest.CaptureFixture[str]) -> 
         photos=12_345, added=12_000, unchanged=340, copies=5, faces=1, no_face=2,
         unreadable=tuple(unreadable), seconds=100.0,
     )  # fmt: skip
-    cli._say_summary(summary, Path("in dexes/g"))
+    say_summary(summary, Path("in dexes/g"))
     assert capsys.readouterr().err.splitlines() == [
-        "12,345 photos: 12,000 new, 340 unchanged, 5 copies",
-        "1 new face; 2 photos with no face",
+        "12,345 photos: 12,000 new, 340 unchanged, 5 copies, 6 unreadable",
+        "1 new face; 2 new photos without a face",
         "6 photos could not be read:",
         "  5 × truncated: 0.jpg, 1.jpg, 2.jpg, …",
         r"  1 × missing: a\x1b.jpg",
@@ -423,17 +424,17 @@ def test_search_copies_are_named(gallery: Path, faces_folder: Path) -> None:
 def test_search_without_a_face_exits_1(gallery: Path, faces_folder: Path) -> None:
     nobody = faces_folder / "nobody.jpg"
     result = run("search", gallery, nobody)
-    assert (result.exit_code, result.stdout) == (cli.SOME, "")
+    assert (result.exit_code, result.stdout) == (cli.PARTLY, "")
     assert result.stderr == f"{nobody}: no face found\n"
     together = run("search", gallery, nobody, nobody, "--one-person")
-    assert (together.exit_code, together.stdout) == (cli.SOME, "")
+    assert (together.exit_code, together.stdout) == (cli.PARTLY, "")
     assert together.stderr == f"{nobody}, {nobody}: no face found\n"
 
 
 def test_search_without_a_match_exits_1(gallery: Path, hopper: Image.Image, tmp_path: Path) -> None:
     hopper.resize((300, 352)).save(tmp_path / "small.png")
     result = run("search", gallery, tmp_path / "small.png", "--min-similarity", "0.99999")
-    assert result.exit_code == cli.SOME
+    assert result.exit_code == cli.PARTLY
     assert result.stdout.splitlines()[1:] == ["no match", ""]
 
 
@@ -499,7 +500,7 @@ def test_search_interrupted_exits_130(
     def press_ctrl_c(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("face2vec.engine.Face2Vec._query", press_ctrl_c)
+    monkeypatch.setattr("face2vec.query.QueryReader.faces_of", press_ctrl_c)
     result = run("search", gallery, face)
     assert (result.exit_code, result.stdout) == (cli.INTERRUPTED, "")
     assert result.stderr.strip() == "face2vec: interrupted"
@@ -520,9 +521,11 @@ def test_info_for_people_has_the_facts_of_the_json(gallery: Path, tiny_model: Pa
     result = run("info", gallery)
     assert result.exit_code == cli.DONE
     shown = result.stdout.splitlines()
-    assert f"gallery: {gallery}" in shown
-    assert "faces: 7" in shown
-    assert f"    origin: {tiny_model}" in shown
+    assert shown[0].startswith(f"Gallery    {gallery}, ")
+    assert "Photos     9: 8 different, 1 without a face, 1 unreadable" in shown
+    assert "Faces      7" in shown
+    assert "People     0 people, 0 named" in shown
+    assert f"Model      tiny, dimension 64, from {tiny_model}" in shown
 
 
 def test_remove_takes_photos_out_and_leaves_the_files(gallery: Path, faces_folder: Path) -> None:
@@ -556,7 +559,7 @@ def test_check_and_rebuild(gallery: Path) -> None:
     index = gallery / "index.faiss"
     index.write_bytes(index.read_bytes()[:100])
     damaged = run("check", gallery)
-    assert damaged.exit_code == cli.SOME
+    assert damaged.exit_code == cli.PARTLY
     assert len(damaged.stdout.splitlines()) == 1
     assert damaged.stderr == "1 problem found\n"
     assert run("rebuild", gallery).stderr == "index rebuilt\n"

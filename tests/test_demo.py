@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from face2vec.cli import main as cli
+from face2vec.cli.main import main
 from face2vec.demo import Demo, demo
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
@@ -34,7 +34,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 def test_demo_finds_the_people_that_it_drew(shown: Demo) -> None:
     assert shown.photos == PEOPLE * 5 + 1
     assert shown.faces >= PEOPLE * 5
-    assert len(shown.found) == PEOPLE
+    assert len(shown.results) == PEOPLE
     assert shown.right >= PEOPLE - 1
 
 
@@ -47,7 +47,7 @@ def test_demo_leaves_a_gallery_that_can_be_searched(shown: Demo) -> None:
 
 def test_demo_draws_queries_beside_their_matches(shown: Demo) -> None:
     picture = np.asarray(Image.open(shown.picture).convert("RGB"))
-    query = np.asarray(shown.found[0].thumbnail(120))
+    query = np.asarray(shown.results[0].thumbnail(120))
     assert np.array_equal(picture[8:128, 8:128], query)
 
 
@@ -66,8 +66,8 @@ def test_demo_takes_a_folder_by_any_path(tmp_path: Path) -> None:
 
 
 def test_demo_command_prints_matches_and_where_to_look(tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli.main, ["demo", str(tmp_path / "d"), "--people", "2"])
+    result = CliRunner().invoke(main, ["demo", str(tmp_path / "d"), "--people", "2"])
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "of 2 new photos found the right person first" in result.stderr
+    assert "of 2 queries found the right person first" in result.stderr
     assert (tmp_path / "d" / "matches.png").is_file()
     assert "rank  similarity  probability  photo" in result.stderr

@@ -11,15 +11,15 @@ import pytest
 from helpers import needs, overlap
 from PIL import Image
 
-from face2vec.detection import mtcnn as cascade
+from face2vec.detection import pyramid
 from face2vec.detection.mtcnn import (
     ONET_BLOCK,
     RNET_BLOCK,
-    Detector,
     DetectorSettings,
-    area_level,
-    suppress,
+    Mtcnn,
 )
+from face2vec.detection.nms import nms
+from face2vec.detection.pyramid import area_level
 from face2vec.errors import SettingsError
 from face2vec.runtime.select import Runtime
 from face2vec.types import Face, Point
@@ -28,8 +28,8 @@ RUNTIME = Runtime("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def detector() -> Detector:
-    return Detector(DetectorSettings(), RUNTIME)
+def detector() -> Mtcnn:
+    return Mtcnn(DetectorSettings(), RUNTIME)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def images(astronaut: Image.Image, hopper: Image.Image) -> dict[str, np.ndarray]
 
 
 def detect(image: np.ndarray, **settings: object) -> list[Face]:
-    return Detector(DetectorSettings(**settings), RUNTIME).detect([image])[0]  # type: ignore[arg-type]
+    return Mtcnn(DetectorSettings(**settings), RUNTIME).detect([image])[0]  # type: ignore[arg-type]
 
 
 def values(faces: list[Face]) -> list[tuple[object, ...]]:
@@ -118,7 +118,7 @@ def test_faces_do_not_show_where_the_tiles_were_cut(
     image = np.asarray(Image.fromarray(images["both"]).resize(size))
     seen = {}
     for tile in (4, 17, 80, 10_000):
-        monkeypatch.setattr(cascade, "PNET_TILE", tile)
+        monkeypatch.setattr(pyramid, "PNET_TILE", tile)
         seen[tile] = detect(image, thresholds=(0.3, 0.3, 0.3))
     assert len(seen[10_000]) > 0
     for faces in seen.values():
@@ -131,9 +131,7 @@ def test_faces_do_not_show_where_the_tiles_were_cut(
 # --- suppression ----------------------------------------------------------------------------
 
 
-def slow_suppress(
-    boxes: np.ndarray, scores: np.ndarray, threshold: float, measure: str
-) -> np.ndarray:
+def slow_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float, measure: str) -> np.ndarray:
     """Each box against each other one, in the numbers' own precision."""
     keep = np.ones(len(boxes), bool)
     zero = np.float32(0)
@@ -160,8 +158,8 @@ def test_suppress_equals_brute_force(count: int, threshold: float, measure: str)
     boxes[rng.random(count) < 0.2] = boxes[0]  # the very same box, several times
     boxes = boxes.astype(np.float32)
     scores = rng.integers(0, 50, count).astype(np.float32) / 50  # many ties
-    keep = suppress(boxes, scores, threshold, measure)  # type: ignore[arg-type]
-    wanted = slow_suppress(boxes, scores, threshold, measure)
+    keep = nms(boxes, scores, threshold, measure)  # type: ignore[arg-type]
+    wanted = slow_nms(boxes, scores, threshold, measure)
     np.testing.assert_array_equal(keep, wanted)
     assert keep.any()
 
@@ -173,8 +171,8 @@ def test_suppress_equals_brute_force_on_small_boxes_in_large_ones(measure: str) 
     first = rng.uniform(0, 1000 - side[:, None], (600, 2))
     boxes = np.concatenate([first, first + side[:, None]], axis=1).astype(np.float32)
     scores = rng.random(600).astype(np.float32)
-    keep = suppress(boxes, scores, 0.5, measure)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(keep, slow_suppress(boxes, scores, 0.5, measure))
+    keep = nms(boxes, scores, 0.5, measure)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(keep, slow_nms(boxes, scores, 0.5, measure))
     assert 1 < keep.sum() < 600
 
 
@@ -183,15 +181,15 @@ def test_suppress_leaves_boxes_turned_inside_out_alone(measure: str) -> None:
     rng = np.random.default_rng(4)
     boxes = rng.uniform(0, 300, (700, 4)).astype(np.float32)  # half the sides are negative
     scores = rng.random(700).astype(np.float32)
-    keep = suppress(boxes, scores, 0.3, measure)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(keep, slow_suppress(boxes, scores, 0.3, measure))
+    keep = nms(boxes, scores, 0.3, measure)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(keep, slow_nms(boxes, scores, 0.3, measure))
     inside_out = (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
     assert keep[inside_out].all()
 
 
 def test_suppress_keeps_one_of_equals_the_same_every_time() -> None:
     boxes = np.array([[0, 0, 10, 10]] * 3, np.float32)
-    kept = [suppress(boxes, np.full(3, 0.9, np.float32), 0.5).tolist() for _ in range(3)]
+    kept = [nms(boxes, np.full(3, 0.9, np.float32), 0.5).tolist() for _ in range(3)]
     assert sum(kept[0]) == 1
     assert kept[0] == kept[1] == kept[2]
 
@@ -199,14 +197,14 @@ def test_suppress_keeps_one_of_equals_the_same_every_time() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_suppress_keeps_one_or_none_as_they_are(count: int) -> None:
     boxes = np.array([[0, 0, 10, 10]] * count, np.float32).reshape(count, 4)
-    assert suppress(boxes, np.ones(count, np.float32), 0.5).tolist() == [True] * count
+    assert nms(boxes, np.ones(count, np.float32), 0.5).tolist() == [True] * count
 
 
 # --- faces ----------------------------------------------------------------------------------
 
 
 def test_detect_finds_the_faces_where_they_are(
-    detector: Detector, images: dict[str, np.ndarray]
+    detector: Mtcnn, images: dict[str, np.ndarray]
 ) -> None:
     (one,) = detector.detect([images["astronaut"]])[0]
     (other,) = detector.detect([images["hopper"]])[0]
@@ -228,7 +226,7 @@ def test_detect_finds_the_faces_where_they_are(
 
 
 def test_detect_puts_the_most_confident_first_and_boxes_inside(
-    detector: Detector, images: dict[str, np.ndarray]
+    detector: Mtcnn, images: dict[str, np.ndarray]
 ) -> None:
     (faces,) = detector.detect([images["mosaic"]])
     assert len(faces) == 4
@@ -241,7 +239,7 @@ def test_detect_puts_the_most_confident_first_and_boxes_inside(
 
 @pytest.mark.parametrize("edge", ["left", "top", "right", "bottom"])
 def test_boxes_of_faces_at_the_edge_are_cut_there(
-    edge: str, detector: Detector, images: dict[str, np.ndarray]
+    edge: str, detector: Mtcnn, images: dict[str, np.ndarray]
 ) -> None:
     image = images["hopper"]  # its face is at (178, 110, 351, 330)
     cut = {
@@ -265,17 +263,17 @@ def test_boxes_of_faces_at_the_edge_are_cut_there(
 )
 @pytest.mark.parametrize("value", [0, 255])
 def test_images_with_nothing_in_them_have_no_faces(
-    shape: tuple[int, int], value: int, detector: Detector
+    shape: tuple[int, int], value: int, detector: Mtcnn
 ) -> None:
     assert detector.detect([np.full((*shape, 3), value, np.uint8)]) == [[]]
 
 
-def test_detect_of_no_images_gives_nothing(detector: Detector) -> None:
+def test_detect_of_no_images_gives_nothing(detector: Mtcnn) -> None:
     assert detector.detect([]) == []
 
 
 def test_faces_are_the_same_bits_whatever_is_in_the_batch(
-    detector: Detector, images: dict[str, np.ndarray]
+    detector: Mtcnn, images: dict[str, np.ndarray]
 ) -> None:
     small = np.zeros((7, 9, 3), np.uint8)
     cropped = np.ascontiguousarray(images["astronaut"][20:250, 120:330])
@@ -291,7 +289,7 @@ def test_later_networks_only_ever_see_whole_blocks(
     images: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bits above may be the same by luck of one processor; a block of one size is no luck."""
-    detector = Detector(DetectorSettings(), RUNTIME)
+    detector = Mtcnn(DetectorSettings(), RUNTIME)
     seen = set()
     for network in (detector._rnet, detector._onet):
 
@@ -306,7 +304,7 @@ def test_later_networks_only_ever_see_whole_blocks(
 
 
 def test_faces_are_the_same_bits_from_many_threads(
-    detector: Detector, images: dict[str, np.ndarray]
+    detector: Mtcnn, images: dict[str, np.ndarray]
 ) -> None:
     batch = [images["astronaut"], images["hopper"]] * 4
     alone = [values(detector.detect([image])[0]) for image in batch]
@@ -316,7 +314,7 @@ def test_faces_are_the_same_bits_from_many_threads(
 
 
 def test_image_that_is_a_view_gives_the_same_bits(
-    detector: Detector, images: dict[str, np.ndarray]
+    detector: Mtcnn, images: dict[str, np.ndarray]
 ) -> None:
     wide = np.concatenate([images["hopper"], images["hopper"]], axis=1)
     view = wide[:, :512]
@@ -346,8 +344,8 @@ def test_thresholds_decide_what_is_a_face(images: dict[str, np.ndarray]) -> None
     (face,) = detect(images["hopper"])
     above = replace(DetectorSettings(), thresholds=(0.6, 0.7, face.confidence + 0.001))
     below = replace(DetectorSettings(), thresholds=(0.6, 0.7, face.confidence - 0.001))
-    assert Detector(above, RUNTIME).detect([images["hopper"]]) == [[]]
-    assert values(Detector(below, RUNTIME).detect([images["hopper"]])[0]) == values([face])
+    assert Mtcnn(above, RUNTIME).detect([images["hopper"]]) == [[]]
+    assert values(Mtcnn(below, RUNTIME).detect([images["hopper"]])[0]) == values([face])
 
 
 @pytest.mark.parametrize(
@@ -418,7 +416,7 @@ def turned_point(point: Point, turns: int, width: float, height: float) -> Point
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_try_turned_gives_faces_in_the_pixels_of_the_photo_as_it_is(
-    turns: int, detector: Detector, images: dict[str, np.ndarray]
+    turns: int, detector: Mtcnn, images: dict[str, np.ndarray]
 ) -> None:
     upright = images["hopper"][:, 40:]  # neither square nor centred
     height, width = upright.shape[:2]
@@ -451,12 +449,12 @@ def test_try_turned_points_at_the_same_pixels(images: dict[str, np.ndarray]) -> 
 
 
 def test_try_turned_leaves_upright_photos_and_the_rest_of_the_batch_alone(
-    detector: Detector, images: dict[str, np.ndarray]
+    detector: Mtcnn, images: dict[str, np.ndarray]
 ) -> None:
     turned = np.ascontiguousarray(np.rot90(images["hopper"]))
     nobody = np.zeros((60, 80, 3), np.uint8)
     batch = [images["both"], turned, nobody, images["astronaut"]]
-    found = Detector(DetectorSettings(try_turned=True), RUNTIME).detect(batch)
+    found = Mtcnn(DetectorSettings(try_turned=True), RUNTIME).detect(batch)
     assert values(found[0]) == values(detector.detect([batch[0]])[0])
     assert values(found[3]) == values(detector.detect([batch[3]])[0])
     assert [len(faces) for faces in found] == [2, 1, 0, 1]
@@ -477,7 +475,7 @@ def reference() -> object:
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", ["astronaut", "hopper", "both", "mosaic"])
 def test_cascade_finds_what_mtcnn_finds(
-    name: str, reference: object, detector: Detector, images: dict[str, np.ndarray]
+    name: str, reference: object, detector: Mtcnn, images: dict[str, np.ndarray]
 ) -> None:
     sure = 0.9
     faces = [face for face in detector.detect([images[name]])[0] if face.confidence >= sure]

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gallery_builder import DIMENSION, build, entry_of, fake_faces
+from helpers import fake_fingerprint, reads, state_of
 
 from face2vec.errors import (
     GalleryDamagedError,
@@ -28,16 +29,10 @@ from face2vec.errors import (
     GalleryNotFoundError,
     GalleryVersionError,
 )
-from face2vec.gallery.gallery import (
-    INDEXED,
-    NO_FACE,
-    UNREADABLE,
-    Counts,
-    Entry,
-    Gallery,
-    Removed,
-    State,
-)
+from face2vec.gallery.audit import problems
+from face2vec.gallery.gallery import Gallery
+from face2vec.gallery.reader import Counts, State
+from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry, Removed
 from face2vec.types import Face
 
 HERE = Path(__file__).parent
@@ -105,6 +100,11 @@ def change(folder: Path, statement: str) -> None:
     connection.close()
 
 
+def batches_of(gallery: Gallery, size: int = 1024) -> list[tuple[np.ndarray, np.ndarray]]:
+    with gallery.read(batch_size=size) as now:
+        return list(now)
+
+
 def raw(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in sorted(folder.iterdir()))
 
@@ -116,7 +116,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gallery(folder: Path) -> Iterator[Gallery]:
-    with Gallery.create(folder, {"model": {"key": "fake"}, "margin": 0.3}, DIMENSION) as gallery:
+    with Gallery.create(folder, fake_fingerprint(DIMENSION)) as gallery:
         yield gallery
 
 
@@ -138,31 +138,31 @@ def photos(tmp_path: Path) -> Path:
 
 def test_create_keeps_what_the_gallery_is_made_with(gallery: Gallery, folder: Path) -> None:
     with Gallery.open(folder) as again:
-        assert again.fingerprint == {"model": {"key": "fake"}, "margin": 0.3}
+        assert again.fingerprint == fake_fingerprint(DIMENSION)
         assert again.dimension == DIMENSION
         assert again.uuid == gallery.uuid
         assert again.folder == folder
-        assert again.counts() == Counts(0, 0, 0, 0, 0)
-        assert again.state() == State(gallery.uuid, 0, 0)
-        assert again.check() == []
+        assert reads(again).counts() == Counts(0, 0, 0, 0, 0)
+        assert state_of(again) == State(gallery.uuid, 0, 0)
+        assert problems(again) == []
 
 
 def test_create_gives_every_gallery_its_own_uuid(gallery: Gallery, tmp_path: Path) -> None:
-    with Gallery.create(tmp_path / "other", {}, DIMENSION) as other:
+    with Gallery.create(tmp_path / "other", fake_fingerprint(DIMENSION)) as other:
         assert other.uuid != gallery.uuid
 
 
 def test_create_refuses_where_a_gallery_is(gallery: Gallery, folder: Path) -> None:
     before = raw(folder)
     with pytest.raises(GalleryError, match="already"):
-        Gallery.create(folder, {}, DIMENSION)
+        Gallery.create(folder, fake_fingerprint(DIMENSION))
     assert raw(folder) == before
 
 
 def test_create_says_that_the_folder_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here")
-    with pytest.raises(GalleryError, match="Cannot make the folder"):
-        Gallery.create(tmp_path / "file" / "gallery", {}, DIMENSION)
+    with pytest.raises(GalleryError, match="cannot create the folder"):
+        Gallery.create(tmp_path / "file" / "gallery", fake_fingerprint(DIMENSION))
 
 
 def test_open_says_that_there_is_no_gallery(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_open_says_that_there_is_no_gallery(tmp_path: Path) -> None:
 
 def test_open_refuses_a_newer_format(gallery: Gallery, folder: Path) -> None:
     change(folder, "UPDATE meta SET value = '4' WHERE key = 'format'")
-    with pytest.raises(GalleryVersionError, match=r"format 4; this face2vec knows format 3"):
+    with pytest.raises(GalleryVersionError, match=r"format 4; this face2vec reads formats up to 3"):
         Gallery.open(folder)
 
 
@@ -191,7 +191,7 @@ def test_open_refuses_the_format_before_the_first_release(gallery: Gallery, fold
 def test_open_refuses_a_file_that_is_no_database(folder: Path, content: bytes) -> None:
     folder.mkdir()
     (folder / "gallery.sqlite").write_bytes(content)
-    with pytest.raises(GalleryDamagedError, match="Nothing was overwritten"):
+    with pytest.raises(GalleryDamagedError, match="nothing was overwritten"):
         Gallery.open(folder)
     assert [f.name for f in folder.iterdir()] == ["gallery.sqlite"]
     assert (folder / "gallery.sqlite").read_bytes() == content
@@ -218,7 +218,7 @@ def test_open_refuses_a_gallery_that_does_not_say_what_it_holds(
     gallery: Gallery, folder: Path, statement: str
 ) -> None:
     change(folder, statement)
-    with pytest.raises(GalleryDamagedError, match="does not say what it holds"):
+    with pytest.raises(GalleryDamagedError, match="its description is missing or wrong"):
         Gallery.open(folder)
 
 
@@ -226,7 +226,7 @@ def test_closed_gallery_says_so(gallery: Gallery) -> None:
     gallery.close()
     gallery.close()
     with pytest.raises(GalleryError, match="is closed"):
-        gallery.counts()
+        reads(gallery).counts()
 
 
 # Recording and reading
@@ -234,9 +234,9 @@ def test_closed_gallery_says_so(gallery: Gallery) -> None:
 
 def test_faces_come_back_as_they_were_recorded(gallery: Gallery) -> None:
     one, two, three = face(1), face(2), face(3)
-    with gallery.writing():
-        assert gallery.record([entry("a.jpg", "a", one, two), entry("b.jpg", "b", three)]) == []
-    found = gallery.faces([3, 99, 1, 2])
+    with gallery.write() as writer:
+        assert writer.record([entry("a.jpg", "a", one, two), entry("b.jpg", "b", three)]) == []
+    found = reads(gallery).stored_faces([3, 99, 1, 2])
     assert [stored.face.id for stored in found] == [3, 1, 2]
     assert [stored.photo for stored in found] == [f"{ROOT}/{n}.jpg" for n in "baa"]
     for stored, original in zip(found, [three, one, two], strict=True):
@@ -250,10 +250,10 @@ def test_faces_come_back_as_they_were_recorded(gallery: Gallery) -> None:
 
 
 def test_faces_without_embeddings_are_the_same_but_for_those(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", face(1))])
-    (light,) = gallery.faces([1], with_embeddings=False)
-    (whole,) = gallery.faces([1])
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1))])
+    (light,) = reads(gallery).stored_faces([1], with_embeddings=False)
+    (whole,) = reads(gallery).stored_faces([1])
     assert light.face.embedding is None
     assert (light.photo, light.face.box, light.face.landmarks, light.face.confidence) == (
         whole.photo, whole.face.box, whole.face.landmarks, whole.face.confidence
@@ -261,18 +261,18 @@ def test_faces_without_embeddings_are_the_same_but_for_those(gallery: Gallery) -
 
 
 def test_faces_takes_more_ids_than_one_query_may_have(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry(f"{i}.jpg", i, face(i)) for i in range(1200)])
+    with gallery.write() as writer:
+        writer.record([entry(f"{i}.jpg", i, face(i)) for i in range(1200)])
     ids = list(range(1200, 0, -1))
-    assert [stored.face.id for stored in gallery.faces(ids)] == ids
-    assert gallery.faces([]) == []
+    assert [stored.face.id for stored in reads(gallery).stored_faces(ids)] == ids
+    assert reads(gallery).stored_faces([]) == []
 
 
 def test_a_snapshot_gives_the_faces_that_were_asked_for_and_no_others(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry(f"{i}.jpg", i, face(i)) for i in range(1200)])
+    with gallery.write() as writer:
+        writer.record([entry(f"{i}.jpg", i, face(i)) for i in range(1200)])
     for mapped in (False, True):
-        with gallery.snapshot(mapped=mapped) as now:
+        with gallery.read(mmap=mapped) as now:
             for ids in ([], [7], list(range(2, 20)), list(range(3, 1150, 2)), [5, 5000]):
                 records = now.faces(ids).records()
                 there = [i for i in ids if i <= 1200]
@@ -288,34 +288,34 @@ def test_a_snapshot_gives_the_faces_that_were_asked_for_and_no_others(gallery: G
 
 def test_embeddings_come_in_the_order_asked_for_and_are_nan_when_gone(gallery: Gallery) -> None:
     faces = [face(i) for i in range(3)]
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", *faces)])
-    found = gallery.embeddings(np.array([3, 7, 1]))
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", *faces)])
+    found = reads(gallery).embeddings(np.array([3, 7, 1]))
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found[0], faces[2].embedding)
     np.testing.assert_array_equal(found[2], faces[0].embedding)
     assert np.isnan(found[1]).all()
-    assert gallery.embeddings([]).shape == (0, DIMENSION)
+    assert reads(gallery).embeddings([]).shape == (0, DIMENSION)
 
 
 def test_embeddings_take_many_ids_some_twice_and_some_gone(gallery: Gallery) -> None:
     faces = [face(i) for i in range(200)]
-    with gallery.writing():
-        gallery.record([entry(f"{i}.jpg", i, one) for i, one in enumerate(faces)])
+    with gallery.write() as writer:
+        writer.record([entry(f"{i}.jpg", i, one) for i, one in enumerate(faces)])
     stored = np.stack([one.embedding for one in faces])
     for count in (1, 7, 8, 9, 63, 64, 65, 333):
         ids = np.random.default_rng(count).integers(1, 250, count)
-        found = gallery.embeddings(ids)
+        found = reads(gallery).embeddings(ids)
         there = ids <= 200
         np.testing.assert_array_equal(found[there], stored[ids[there] - 1])
         assert np.isnan(found[~there]).all()
 
 
 def test_several_snapshots_are_of_one_state(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", face(1), face(2))])
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1), face(2))])
     for mapped in (False, True):
-        with gallery.snapshot(mapped=mapped) as now, now.several(3) as same:
+        with gallery.read(mmap=mapped) as now, now.several(3) as same:
             assert same[0] is now
             assert [one.state for one in same] == [now.state] * 3
             with ThreadPoolExecutor(3) as pool:
@@ -327,21 +327,21 @@ def test_several_snapshots_are_of_one_state(gallery: Gallery) -> None:
 
 
 def test_several_snapshots_leave_out_those_of_a_newer_state(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", face(1))])
-        with gallery.snapshot() as now:
-            gallery.record([entry("b.jpg", "b", face(2))])
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1))])
+        with gallery.read() as now:
+            writer.record([entry("b.jpg", "b", face(2))])
             with now.several(3) as same:
                 assert same == [now]
-    with gallery.snapshot() as now, now.several(2) as same:
+    with gallery.read() as now, now.several(2) as same:
         assert len(same) == 2
 
 
-def test_iter_embeddings_gives_all_in_batches_in_order_of_id(gallery: Gallery) -> None:
+def test_snapshot_iterates_over_all_embeddings_in_batches_in_order_of_id(gallery: Gallery) -> None:
     faces = [face(i) for i in range(7)]
-    with gallery.writing():
-        gallery.record([entry(f"{i}.jpg", i, f) for i, f in enumerate(faces)])
-    batches = list(gallery.iter_embeddings(batch_size=3))
+    with gallery.write() as writer:
+        writer.record([entry(f"{i}.jpg", i, f) for i, f in enumerate(faces)])
+    batches = batches_of(gallery, 3)
     assert [list(ids) for ids, _ in batches] == [[1, 2, 3], [4, 5, 6], [7]]
     assert batches[0][0].dtype == np.int64
     np.testing.assert_array_equal(
@@ -350,24 +350,24 @@ def test_iter_embeddings_gives_all_in_batches_in_order_of_id(gallery: Gallery) -
 
 
 def test_snapshot_stays_one_state_and_can_be_read_twice(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", face(1), face(2))])
-        before = gallery.state()
-        with gallery.snapshot() as snapshot:
-            gallery.record([entry("b.jpg", "b", face(3))])
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1), face(2))])
+        before = state_of(gallery)
+        with gallery.read() as snapshot:
+            writer.record([entry("b.jpg", "b", face(3))])
             assert (snapshot.state, snapshot.count) == (before, 2)
             assert before.position == 2
             for _ in range(2):
                 assert [list(ids) for ids, _ in snapshot] == [[1, 2]]
-        assert [list(ids) for ids, _ in gallery.iter_embeddings()] == [[1, 2, 3]]
+        assert [list(ids) for ids, _ in batches_of(gallery)] == [[1, 2, 3]]
 
 
 def test_counts_and_photos_tell_what_became_of_each_photo(gallery: Gallery) -> None:
     broken = Entry(ROOT, "c.jpg", 1, 2, sha("c"), 0, 0, UNREADABLE, "truncated")
-    with gallery.writing():
-        gallery.record([entry("d/a.jpg", "a", face(1), face(2)), entry("b.jpg", "b"), broken])
-        gallery.record([link("copy.jpg", "a"), link("copy of b.jpg", "b")])
-    assert gallery.counts() == Counts(photos=5, contents=3, faces=2, no_face=2, unreadable=1)
+    with gallery.write() as writer:
+        writer.record([entry("d/a.jpg", "a", face(1), face(2)), entry("b.jpg", "b"), broken])
+        writer.record([link("copy.jpg", "a"), link("copy of b.jpg", "b")])
+    assert reads(gallery).counts() == Counts(photos=5, contents=3, faces=2, no_face=2, unreadable=1)
     assert list(gallery.photos()) == [
         (f"{ROOT}/b.jpg", NO_FACE, ""),
         (f"{ROOT}/c.jpg", UNREADABLE, "truncated"),
@@ -379,100 +379,103 @@ def test_counts_and_photos_tell_what_became_of_each_photo(gallery: Gallery) -> N
 
 def test_photos_goes_on_after_a_page(gallery: Gallery) -> None:
     names = [f"{i:04}.jpg" for i in range(2500)]
-    with gallery.writing():
-        gallery.record([entry(name, name) for name in names])
+    with gallery.write() as writer:
+        writer.record([entry(name, name) for name in names])
     assert [path for path, _, _ in gallery.photos()] == [f"{ROOT}/{name}" for name in names]
 
 
 def test_stat_of_is_what_was_recorded(gallery: Gallery) -> None:
-    with gallery.writing():
-        assert gallery.stat_of(ROOT, "a.jpg") is None
-        gallery.record([entry("a.jpg", "a", size=123, mtime_ns=1_600_000_000_123_456_789)])
-        assert gallery.stat_of(ROOT, "a.jpg") == (123, 1_600_000_000_123_456_789)
-        gallery.record([entry("a.jpg", "a", size=123, mtime_ns=5)])
-        assert gallery.stat_of(ROOT, "a.jpg") == (123, 5)
-    assert gallery.stat_of(ROOT, "a.jpg") == (123, 5)
-    assert gallery.stat_of(ROOT + "/", "a.jpg") == (123, 5)
-    assert gallery.stat_of(ROOT, "b.jpg") is None
-    assert gallery.stat_of("/elsewhere", "a.jpg") is None
+    with gallery.write() as writer:
+        assert reads(gallery).stat_of(ROOT, "a.jpg") is None
+        writer.record([entry("a.jpg", "a", size=123, mtime_ns=1_600_000_000_123_456_789)])
+        assert reads(gallery).stat_of(ROOT, "a.jpg") == (123, 1_600_000_000_123_456_789)
+        writer.record([entry("a.jpg", "a", size=123, mtime_ns=5)])
+        assert reads(gallery).stat_of(ROOT, "a.jpg") == (123, 5)
+    assert reads(gallery).stat_of(ROOT, "a.jpg") == (123, 5)
+    assert reads(gallery).stat_of(ROOT + "/", "a.jpg") == (123, 5)
+    assert reads(gallery).stat_of(ROOT, "b.jpg") is None
+    assert reads(gallery).stat_of("/elsewhere", "a.jpg") is None
 
 
 def test_record_keeps_a_time_that_does_not_fit(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", mtime_ns=2**70)])
-    assert gallery.stat_of(ROOT, "a.jpg") == (7, 2**63 - 1)
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", mtime_ns=2**70)])
+    assert reads(gallery).stat_of(ROOT, "a.jpg") == (7, 2**63 - 1)
 
 
 def test_content_of_knows_the_hash(gallery: Gallery) -> None:
-    with gallery.writing():
-        assert gallery.content_of(sha("a")) is None
-        gallery.record([entry("a.jpg", "a")])
-        assert gallery.content_of(sha("a")) == 1
-    assert gallery.content_of(sha("a")) == 1
-    assert gallery.content_of(sha("b")) is None
+    with gallery.write() as writer:
+        assert reads(gallery).content_of(sha("a")) is None
+        writer.record([entry("a.jpg", "a")])
+        assert reads(gallery).content_of(sha("a")) == 1
+    assert reads(gallery).content_of(sha("a")) == 1
+    assert reads(gallery).content_of(sha("b")) is None
 
 
 def test_record_stores_the_same_bytes_once_under_each_name(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("b.jpg", "same", face(1)), entry("a.jpg", "same", face(1))])
-        gallery.record([link("z/c.jpg", "same")])
-    assert gallery.counts() == Counts(3, 1, 1, 0, 0)
-    (stored,) = gallery.faces([1])
+    with gallery.write() as writer:
+        writer.record([entry("b.jpg", "same", face(1)), entry("a.jpg", "same", face(1))])
+        writer.record([link("z/c.jpg", "same")])
+    assert reads(gallery).counts() == Counts(3, 1, 1, 0, 0)
+    (stored,) = reads(gallery).stored_faces([1])
     assert stored.photo == f"{ROOT}/a.jpg"
     assert stored.copies == (f"{ROOT}/b.jpg", f"{ROOT}/z/c.jpg")
     for name in ("a.jpg", "b.jpg", "z/c.jpg"):
-        assert [s.face.id for s in gallery.faces_of(f"{ROOT}/{name}")] == [1]
+        assert [s.face.id for s in reads(gallery).faces_of(f"{ROOT}/{name}")] == [1]
 
 
 def test_faces_of_a_photo_without_faces_or_unknown_is_empty(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a")])
-    assert gallery.faces_of(f"{ROOT}/a.jpg") == []
-    assert gallery.faces_of(f"{ROOT}/b.jpg") == []
-    assert gallery.faces_of("/elsewhere/b.jpg") == []
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a")])
+    assert reads(gallery).faces_of(f"{ROOT}/a.jpg") == []
+    assert reads(gallery).faces_of(f"{ROOT}/b.jpg") == []
+    assert reads(gallery).faces_of("/elsewhere/b.jpg") == []
 
 
 def test_record_replaces_the_faces_of_a_changed_photo(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "before", face(1), face(2)), entry("b.jpg", "b", face(3))])
-        gallery.record([entry("a.jpg", "after", face(4), size=8)])
-    assert [s.face.id for s in gallery.faces_of(f"{ROOT}/a.jpg")] == [4]
-    assert gallery.stat_of(ROOT, "a.jpg") == (8, 9)
-    assert gallery.content_of(sha("before")) is None
-    assert [list(ids) for ids, _ in gallery.iter_embeddings()] == [[3, 4]]
-    assert gallery.check() == []
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "before", face(1), face(2)), entry("b.jpg", "b", face(3))])
+        writer.record([entry("a.jpg", "after", face(4), size=8)])
+    assert [s.face.id for s in reads(gallery).faces_of(f"{ROOT}/a.jpg")] == [4]
+    assert reads(gallery).stat_of(ROOT, "a.jpg") == (8, 9)
+    assert reads(gallery).content_of(sha("before")) is None
+    assert [list(ids) for ids, _ in batches_of(gallery)] == [[3, 4]]
+    assert problems(gallery) == []
 
 
 def test_record_keeps_replaced_bytes_that_have_another_name(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "x", face(1)), link("copy.jpg", "x")])
-        gallery.record([entry("a.jpg", "y", face(2))])
-    (stored,) = gallery.faces([1])
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "x", face(1)), link("copy.jpg", "x")])
+        writer.record([entry("a.jpg", "y", face(2))])
+    (stored,) = reads(gallery).stored_faces([1])
     assert (stored.photo, stored.copies) == (f"{ROOT}/copy.jpg", ())
 
 
 def test_record_gives_bytes_to_another_name_within_one_batch(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "x", face(1)), entry("b.jpg", "y", face(2))])
-        assert gallery.record([link("a.jpg", "y"), link("b.jpg", "x")]) == []
-    assert [s.photo for s in gallery.faces([1, 2])] == [f"{ROOT}/b.jpg", f"{ROOT}/a.jpg"]
-    assert gallery.state().position == 2
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "x", face(1)), entry("b.jpg", "y", face(2))])
+        assert writer.record([link("a.jpg", "y"), link("b.jpg", "x")]) == []
+    assert [s.photo for s in reads(gallery).stored_faces([1, 2])] == [
+        f"{ROOT}/b.jpg",
+        f"{ROOT}/a.jpg",
+    ]
+    assert state_of(gallery).position == 2
 
 
 def test_record_hands_back_links_to_bytes_that_have_left(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "x", face(1))])
-        gallery.record([entry("a.jpg", "y", face(2))])
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "x", face(1))])
+        writer.record([entry("a.jpg", "y", face(2))])
         late = link("b.jpg", "x")
-        assert gallery.record([late, link("c.jpg", "y")]) == [late]
-    assert gallery.stat_of(ROOT, "b.jpg") is None
-    assert gallery.stat_of(ROOT, "c.jpg") == (7, 9)
+        assert writer.record([late, link("c.jpg", "y")]) == [late]
+    assert reads(gallery).stat_of(ROOT, "b.jpg") is None
+    assert reads(gallery).stat_of(ROOT, "c.jpg") == (7, 9)
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (entry("b.jpg", "b", face(1, dimension=8)), r"shape \(8,\); this gallery holds \(16,\)"),
+        (entry("b.jpg", "b", face(1, dimension=8)), r"shape \(8,\); this gallery takes \(16,\)"),
         (entry("b.jpg", "b", Face((0, 0, 1, 1), face(1).landmarks, 1.0)), r"shape \(\)"),
         (
             entry("b.jpg", "b", face(1).with_embedding(2 * face(1).embedding)),
@@ -484,100 +487,100 @@ def test_record_hands_back_links_to_bytes_that_have_left(gallery: Gallery) -> No
         ),
         (Entry(ROOT, "b.jpg", 1, 1, sha("b"), 1, 1, INDEXED), "with 0 faces"),
         (Entry(ROOT, "b.jpg", 1, 1, sha("b"), 1, 1, NO_FACE, "", (face(1),)), "with 1 faces"),
-        (Entry(ROOT, "b.jpg", 1, 1, b"short", 1, 1, NO_FACE), "5 bytes of hash"),
+        (Entry(ROOT, "b.jpg", 1, 1, b"short", 1, 1, NO_FACE), "hash of 5 bytes"),
         (Entry(ROOT, "b.jpg", 1, 1, sha("b"), 1, 1, "lost"), "'lost'"),
-        (entry("b.jpg", "b", root="photos"), "absolute root"),
+        (entry("b.jpg", "b", root="photos"), "root must be absolute"),
         (entry("/photos/b.jpg", "b"), "relative to it"),
     ],
 )
 def test_record_refuses_what_cannot_be_right_and_stores_nothing_of_it(
     gallery: Gallery, wrong: Entry, words: str
 ) -> None:
-    with gallery.writing():
+    with gallery.write() as writer:
         with pytest.raises(GalleryError, match=words):
-            gallery.record([entry("a.jpg", "a", face(1)), wrong])
-        assert gallery.counts() == Counts(0, 0, 0, 0, 0)
+            writer.record([entry("a.jpg", "a", face(1)), wrong])
+        assert reads(gallery).counts() == Counts(0, 0, 0, 0, 0)
 
 
 def test_paths_that_are_no_text_survive(gallery: Gallery) -> None:
     name = os.fsdecode(b"caf\xe9/\xff\xfe.jpg")
     root = os.fsdecode(b"/photos/\xe9t\xe9")
-    with gallery.writing():
-        gallery.record([entry(name, "a", face(1), root=root), entry("übung 写真.jpg", "b")])
-        assert gallery.stat_of(root, name) == (7, 9)
-    assert gallery.stat_of(root, name) == (7, 9)
-    assert gallery.faces([1])[0].photo == f"{root}/{name}"
+    with gallery.write() as writer:
+        writer.record([entry(name, "a", face(1), root=root), entry("übung 写真.jpg", "b")])
+        assert reads(gallery).stat_of(root, name) == (7, 9)
+    assert reads(gallery).stat_of(root, name) == (7, 9)
+    assert reads(gallery).stored_faces([1])[0].photo == f"{root}/{name}"
     assert [path for path, _, _ in gallery.photos()] == [f"{root}/{name}", f"{ROOT}/übung 写真.jpg"]
-    with gallery.writing():
-        assert gallery.remove([f"{root}/{name}"]) == Removed(1, 1)
+    with gallery.write() as writer:
+        assert writer.remove([f"{root}/{name}"]) == Removed(1, 1)
 
 
 def test_a_photo_under_two_roots_is_listed_once(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("x.jpg", "x", face(1), root="/photos/family/trip")])
-        gallery.record([entry("trip/x.jpg", "x", face(1)), entry("y.jpg", "y", face(2))])
-        assert gallery.stat_of("/photos/family", "trip/x.jpg") == (7, 9)
-        assert gallery.stat_of("/photos/family/trip", "x.jpg") == (7, 9)
-    with gallery.writing():
-        gallery.record([entry("deep/z.jpg", "z", face(3), root="/photos")])
-        gallery.record([link("new.jpg", "y", root="/photos/family/trip/deeper")])
+    with gallery.write() as writer:
+        writer.record([entry("x.jpg", "x", face(1), root="/photos/family/trip")])
+        writer.record([entry("trip/x.jpg", "x", face(1)), entry("y.jpg", "y", face(2))])
+        assert reads(gallery).stat_of("/photos/family", "trip/x.jpg") == (7, 9)
+        assert reads(gallery).stat_of("/photos/family/trip", "x.jpg") == (7, 9)
+    with gallery.write() as writer:
+        writer.record([entry("deep/z.jpg", "z", face(3), root="/photos")])
+        writer.record([link("new.jpg", "y", root="/photos/family/trip/deeper")])
     assert sorted(path for path, _, _ in gallery.photos()) == [
         "/photos/deep/z.jpg",
         "/photos/family/trip/deeper/new.jpg",
         "/photos/family/trip/x.jpg",
         "/photos/family/y.jpg",
     ]
-    assert gallery.faces([1])[0].copies == ()
+    assert reads(gallery).stored_faces([1])[0].copies == ()
 
 
 def test_a_photo_in_the_root_of_the_file_system_has_a_whole_path(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", face(1), root="/")])
-        assert gallery.stat_of("/", "a.jpg") == (7, 9)
-    assert gallery.faces([1])[0].photo == "/a.jpg"
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1), root="/")])
+        assert reads(gallery).stat_of("/", "a.jpg") == (7, 9)
+    assert reads(gallery).stored_faces([1])[0].photo == "/a.jpg"
 
 
 # Removing
 
 
 def test_remove_drops_a_photo_with_its_faces(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", face(1), face(2)), entry("b.jpg", "b", face(3))])
-        assert gallery.remove([f"{ROOT}/a.jpg", f"{ROOT}/unknown.jpg"]) == Removed(1, 2)
-    assert gallery.faces([1, 2]) == []
-    assert [s.face.id for s in gallery.faces([3])] == [3]
-    assert gallery.content_of(sha("a")) is None
-    assert gallery.check() == []
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1), face(2)), entry("b.jpg", "b", face(3))])
+        assert writer.remove([f"{ROOT}/a.jpg", f"{ROOT}/unknown.jpg"]) == Removed(1, 2)
+    assert reads(gallery).stored_faces([1, 2]) == []
+    assert [s.face.id for s in reads(gallery).stored_faces([3])] == [3]
+    assert reads(gallery).content_of(sha("a")) is None
+    assert problems(gallery) == []
 
 
 def test_remove_takes_one_name_from_a_photo_with_copies(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", face(1)), link("copy.jpg", "a")])
-        assert gallery.remove(f"{ROOT}/a.jpg") == Removed(1, 0)
-        assert gallery.faces([1])[0].photo == f"{ROOT}/copy.jpg"
-        assert gallery.remove(Path(ROOT) / "copy.jpg") == Removed(1, 1)
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1)), link("copy.jpg", "a")])
+        assert writer.remove(f"{ROOT}/a.jpg") == Removed(1, 0)
+        assert reads(gallery).stored_faces([1])[0].photo == f"{ROOT}/copy.jpg"
+        assert writer.remove(Path(ROOT) / "copy.jpg") == Removed(1, 1)
 
 
 def test_remove_of_a_folder_drops_what_is_under_it_and_nothing_else(gallery: Gallery) -> None:
     names = ["trip/a.jpg", "trip/deep/b.jpg", "trip.jpg", "trip2/c.jpg", "tri/d.jpg", "trip-e.jpg"]
-    with gallery.writing():
-        gallery.record([entry(name, name, face(i)) for i, name in enumerate(names)])
-        gallery.record([entry("f.jpg", "f", face(9), root="/other/trip")])
-        assert gallery.remove([f"{ROOT}/trip/"]) == Removed(2, 2)
+    with gallery.write() as writer:
+        writer.record([entry(name, name, face(i)) for i, name in enumerate(names)])
+        writer.record([entry("f.jpg", "f", face(9), root="/other/trip")])
+        assert writer.remove([f"{ROOT}/trip/"]) == Removed(2, 2)
     left = {path for path, _, _ in gallery.photos()}
     assert left == {f"{ROOT}/{name}" for name in names[2:]} | {"/other/trip/f.jpg"}
-    with gallery.writing():
-        assert gallery.remove(["/other"]) == Removed(1, 1)
-        assert gallery.remove([ROOT]) == Removed(4, 4)
+    with gallery.write() as writer:
+        assert writer.remove(["/other"]) == Removed(1, 1)
+        assert writer.remove([ROOT]) == Removed(4, 4)
     assert list(gallery.photos()) == []
 
 
 def test_remove_never_gives_a_number_again(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", face(1))])
-        gallery.remove([f"{ROOT}/a.jpg"])
-        gallery.record([entry("a.jpg", "a", face(1))])
-    assert [s.face.id for s in gallery.faces([1, 2])] == [2]
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1))])
+        writer.remove([f"{ROOT}/a.jpg"])
+        writer.record([entry("a.jpg", "a", face(1))])
+    assert [s.face.id for s in reads(gallery).stored_faces([1, 2])] == [2]
 
 
 def test_removed_bytes_are_gone_from_every_file(gallery: Gallery, folder: Path) -> None:
@@ -586,15 +589,15 @@ def test_removed_bytes_are_gone_from_every_file(gallery: Gallery, folder: Path) 
     names = {i: f"day {rng.randrange(90)}/person-{i:06}-{rng.random()}.jpg" for i in range(3000)}
     order = sorted(names, key=names.__getitem__)
     rng.shuffle(order)
-    with gallery.writing():
+    with gallery.write() as writer:
         for start in range(0, len(order), 100):
-            gallery.record([entry(names[i], i, face(i)) for i in order[start : start + 100]])
+            writer.record([entry(names[i], i, face(i)) for i in order[start : start + 100]])
     removed: set[int] = set()
     for share in (0.01, 0.4, 0.01, 0.5):
         left = sorted(set(order) - removed)
         some = rng.sample(left, int(share * len(left)))
-        with gallery.writing():
-            gallery.remove(f"{ROOT}/{names[i]}" for i in some)
+        with gallery.write() as writer:
+            writer.remove(f"{ROOT}/{names[i]}" for i in some)
         removed.update(some)
         everything = raw(folder)
         traces = [
@@ -611,15 +614,15 @@ def test_removed_bytes_are_gone_from_every_file(gallery: Gallery, folder: Path) 
     kept = (set(order) - removed).pop()
     assert names[kept].encode() in everything
     assert face(kept).embedding.tobytes()[8:40] in everything
-    assert gallery.check() == []
+    assert problems(gallery) == []
 
 
 def test_removing_the_last_photo_of_a_root_forgets_the_folder(
     gallery: Gallery, folder: Path
 ) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", face(1), root="/photos/of-alice")])
-        gallery.remove(["/photos/of-alice/a.jpg"])
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1), root="/photos/of-alice")])
+        writer.remove(["/photos/of-alice/a.jpg"])
     assert b"of-alice" not in raw(folder)
 
 
@@ -630,39 +633,37 @@ def test_what_a_reader_keeps_alive_is_purged_by_the_next_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("face2vec.gallery.connection._BUSY_SECONDS", 0.05)
-    with gallery.writing():
-        gallery.record([entry("secret.jpg", "a", face(1)), entry("b.jpg", "b", face(2))])
-    with gallery.snapshot() as snapshot:
-        with gallery.writing():
-            gallery.remove([f"{ROOT}/secret.jpg"])
+    with gallery.write() as writer:
+        writer.record([entry("secret.jpg", "a", face(1)), entry("b.jpg", "b", face(2))])
+    with gallery.read() as snapshot:
+        with gallery.write() as writer:
+            writer.remove([f"{ROOT}/secret.jpg"])
         assert "stays in its -wal" in caplog.text
         assert [list(ids) for ids, _ in snapshot] == [[1, 2]]
     assert b"secret.jpg" in raw(folder)
-    assert [p for p in gallery.check() if "traces of removed photos" in p]
-    with gallery.writing():
+    assert [p for p in problems(gallery) if "traces of removed photos" in p]
+    with gallery.write() as writer:
         pass
     assert b"secret.jpg" not in raw(folder)
-    assert gallery.check() == []
+    assert problems(gallery) == []
 
 
 def test_prune_drops_the_photos_whose_files_are_gone(gallery: Gallery, photos: Path) -> None:
-    with gallery.writing():
+    with gallery.write() as writer:
         files = sorted(photos.rglob("*.jpg"))
-        gallery.record([entry_of(photos, str(file.relative_to(photos))) for file in files])
-    assert list(gallery.gone()) == []
+        writer.record([entry_of(photos, str(file.relative_to(photos))) for file in files])
     (photos / "day0" / "00.jpg").unlink()
     shutil.rmtree(photos / "day1")
     gone = [str(file) for file in files if not file.exists()]
     assert len(gone) == 9
-    assert list(gallery.gone()) == gone
     # day1 holds a copy of day0/03.jpg, whose faces stay.
     contents = {file.read_bytes() for file in files if file.exists()}
-    before = gallery.counts().faces
-    with gallery.writing():
-        removed = gallery.prune()
-    assert removed.photos == 9
+    before = reads(gallery).counts().faces
+    with gallery.write() as writer:
+        removed = writer.prune()
+    assert removed.photos == len(gone)
     assert (
-        gallery.counts().faces
+        reads(gallery).counts().faces
         == before - removed.faces
         == sum(len(fake_faces(c)) for c in contents if not c.startswith(b"broken"))
     )
@@ -676,17 +677,17 @@ def test_prune_refuses_when_a_whole_folder_is_missing_or_empty(
     disk = tmp_path / "disk"
     disk.mkdir()
     (disk / "a.jpg").write_bytes(b"a")
-    with gallery.writing():
-        gallery.record([entry_of(disk, "a.jpg"), entry_of(photos, "day0/00.jpg")])
-    before = gallery.counts()
+    with gallery.write() as writer:
+        writer.record([entry_of(disk, "a.jpg"), entry_of(photos, "day0/00.jpg")])
+    before = reads(gallery).counts()
     shutil.rmtree(disk)
     if empty:
         disk.mkdir()
-    with gallery.writing():
-        with pytest.raises(GalleryError, match=rf"{disk}.*not connected"):
-            gallery.prune()
-        assert gallery.counts() == before
-        assert gallery.prune(force=True).photos == 1
+    with gallery.write() as writer:
+        with pytest.raises(GalleryError, match=rf"{disk}.*connect its disk"):
+            writer.prune()
+        assert reads(gallery).counts() == before
+        assert writer.prune(force=True).photos == 1
     assert [path for path, _, _ in gallery.photos()] == [str(photos / "day0/00.jpg")]
 
 
@@ -694,45 +695,45 @@ def test_prune_refuses_when_a_folder_inside_another_is_empty(
     gallery: Gallery, photos: Path
 ) -> None:
     files = sorted(photos.rglob("*.jpg"))
-    with gallery.writing():
-        gallery.record([entry_of(photos, str(file.relative_to(photos))) for file in files])
+    with gallery.write() as writer:
+        writer.record([entry_of(photos, str(file.relative_to(photos))) for file in files])
     shutil.rmtree(photos / "day1")
     (photos / "day1").mkdir()  # where a disk was
-    with gallery.writing():
-        with pytest.raises(GalleryError, match=r"day1, where .* is missing or empty"):
-            gallery.prune()
-        assert gallery.counts().photos == len(files)
+    with gallery.write() as writer:
+        with pytest.raises(GalleryError, match=r"day1, which .* is missing or empty"):
+            writer.prune()
+        assert reads(gallery).counts().photos == len(files)
         (photos / "day1").rmdir()
-        assert gallery.prune().photos == len([file for file in files if not file.exists()])
+        assert writer.prune().photos == len([file for file in files if not file.exists()])
 
 
 # The journal
 
 
 def test_changes_since_are_net_of_each_other(gallery: Gallery) -> None:
-    with gallery.writing():
-        empty = gallery.state()
-        gallery.record([entry("a.jpg", "a", face(1)), entry("b.jpg", "b", face(2))])
-        start = gallery.state()
-        gallery.remove([f"{ROOT}/a.jpg"])
-        gallery.record([entry("c.jpg", "c", face(3), face(4))])
-        gallery.record([entry("d.jpg", "d", face(5))])
-        gallery.remove([f"{ROOT}/d.jpg"])
-    changes = gallery.changes_since(start)
+    with gallery.write() as writer:
+        empty = state_of(gallery)
+        writer.record([entry("a.jpg", "a", face(1)), entry("b.jpg", "b", face(2))])
+        start = state_of(gallery)
+        writer.remove([f"{ROOT}/a.jpg"])
+        writer.record([entry("c.jpg", "c", face(3), face(4))])
+        writer.record([entry("d.jpg", "d", face(5))])
+        writer.remove([f"{ROOT}/d.jpg"])
+    changes = reads(gallery).changes_since(start)
     assert (list(changes.added), list(changes.removed)) == ([3, 4], [1])
     assert changes.added.dtype == changes.removed.dtype == np.int64
-    now = gallery.state()
+    now = state_of(gallery)
     assert (empty.position, start.position, now.position) == (0, 2, 7)
-    whole = gallery.changes_since(empty)
+    whole = reads(gallery).changes_since(empty)
     assert (list(whole.added), list(whole.removed)) == ([2, 3, 4], [])
-    nothing = gallery.changes_since(now)
+    nothing = reads(gallery).changes_since(now)
     assert (list(nothing.added), list(nothing.removed)) == ([], [])
 
 
 def test_changes_since_refuses_a_state_that_never_was(gallery: Gallery) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", face(1), face(2))])
-    now = gallery.state()
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1), face(2))])
+    now = state_of(gallery)
     for wrong in (
         now._replace(position=-1),
         now._replace(position=3),
@@ -740,54 +741,57 @@ def test_changes_since_refuses_a_state_that_never_was(gallery: Gallery) -> None:
         now._replace(position=0),
         now._replace(gallery_uuid="another"),
     ):
-        assert not gallery.has_been(wrong)
-        with pytest.raises(GalleryError, match=f"position {wrong.position} .* now ends at 2"):
-            gallery.changes_since(wrong)
-    assert gallery.has_been(now)
-    assert gallery.has_been(now._replace(position=0, history=0))
+        assert not reads(gallery).has_been(wrong)
+        with pytest.raises(GalleryError, match=f"position {wrong.position} .* which ends at 2"):
+            reads(gallery).changes_since(wrong)
+    assert reads(gallery).has_been(now)
+    assert reads(gallery).has_been(now._replace(position=0, history=0))
 
 
 def test_two_galleries_that_went_different_ways_are_in_different_states(
     gallery: Gallery, folder: Path, tmp_path: Path
 ) -> None:
     """Though the same ids came and went in both, and the last change is the same."""
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", face(1)), entry("b.jpg", "b", face(2))])
-    common = gallery.state()
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1)), entry("b.jpg", "b", face(2))])
+    common = state_of(gallery)
     shutil.copytree(folder, tmp_path / "copy")
     with Gallery.open(tmp_path / "copy") as other:
         states = []
         for one, seed in ((gallery, 3), (other, 4)):
-            with one.writing():
-                one.record([entry("c.jpg", seed, face(seed))])
-                one.remove([f"{ROOT}/b.jpg"])
-                one.record([entry("d.jpg", "d", face(5))])
-            states.append(one.state())
-            assert one.has_been(common)
+            with one.write() as writer:
+                writer.record([entry("c.jpg", seed, face(seed))])
+                writer.remove([f"{ROOT}/b.jpg"])
+                writer.record([entry("d.jpg", "d", face(5))])
+            states.append(state_of(one))
+            assert reads(one).has_been(common)
         assert states[0].position == states[1].position == 5
-        assert not gallery.has_been(states[1])
-        assert not other.has_been(states[0])
-    for changes in (gallery.changes_since(common),):
+        assert not reads(gallery).has_been(states[1])
+        assert not reads(other).has_been(states[0])
+    for changes in (reads(gallery).changes_since(common),):
         assert (list(changes.added), list(changes.removed)) == ([3, 4], [2])
 
 
 # One writer, many readers
 
 
-def test_changing_needs_the_right_to_write(gallery: Gallery) -> None:
+def test_a_writer_cannot_write_after_its_block(gallery: Gallery) -> None:
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a")])
     for attempt in (
-        lambda: gallery.record([entry("a.jpg", "a")]),
-        lambda: gallery.remove(["/a.jpg"]),
-        lambda: gallery.prune(),
+        lambda: writer.record([entry("b.jpg", "b")]),
+        lambda: writer.remove([f"{ROOT}/a.jpg"]),
+        lambda: writer.people.name(1, "Ada"),
     ):
-        with pytest.raises(GalleryError, match=r"with gallery.writing\(\)"):
+        with pytest.raises(GalleryError, match="is closed; change the gallery inside"):
             attempt()
+    assert [photo for photo, _, _ in gallery.photos()] == [f"{ROOT}/a.jpg"]
 
 
 def test_a_second_process_is_told_who_writes(gallery: Gallery, folder: Path) -> None:
     code = (
         "import sys; from face2vec.gallery.gallery import Gallery\n"
-        "with Gallery.open(sys.argv[1]) as gallery, gallery.writing():\n"
+        "with Gallery.open(sys.argv[1]) as gallery, gallery.write() as writer:\n"
         "    print('writing', flush=True); sys.stdin.read()"
     )
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
@@ -799,28 +803,28 @@ def test_a_second_process_is_told_who_writes(gallery: Gallery, folder: Path) -> 
     ) as other:
         assert other.stdout.readline() == b"writing\n"
         who = rf"process {other.pid} on {platform.node()} since \d{{4}}-\d\d-\d\dT"
-        with pytest.raises(GalleryLockedError, match=who), gallery.writing():
+        with pytest.raises(GalleryLockedError, match=who), gallery.write() as writer:
             raise AssertionError("two processes were writing")
         with pytest.raises(GalleryLockedError, match=who):
-            Gallery.create(folder, {}, DIMENSION)
-        assert gallery.counts().photos == 0
+            Gallery.create(folder, fake_fingerprint(DIMENSION))
+        assert reads(gallery).counts().photos == 0
         other.kill()
     assert json.loads((folder / "writer.json").read_text())["pid"] == other.pid
-    with gallery.writing():
+    with gallery.write() as writer:
         assert json.loads((folder / "writer.json").read_text())["pid"] == os.getpid()
-        gallery.record([entry("a.jpg", "a", face(1))])
+        writer.record([entry("a.jpg", "a", face(1))])
     assert not (folder / "writer.json").exists()
-    assert gallery.counts().photos == 1
+    assert reads(gallery).counts().photos == 1
 
 
 def test_a_second_session_in_this_process_is_refused(gallery: Gallery, folder: Path) -> None:
-    with gallery.writing(), Gallery.open(folder) as other:
-        with pytest.raises(GalleryLockedError, match=f"this very process \\({os.getpid()}\\)"):
-            gallery.writing().__enter__()
+    with gallery.write(), Gallery.open(folder) as other:
+        with pytest.raises(GalleryLockedError, match=f"this process \\({os.getpid()}\\)"):
+            gallery.write().__enter__()
         with pytest.raises(GalleryLockedError, match=f"process {os.getpid()} on"):
-            other.writing().__enter__()
-    with Gallery.open(folder) as other, other.writing():
-        other.record([entry("a.jpg", "a")])
+            other.write().__enter__()
+    with Gallery.open(folder) as other, other.write() as writer:
+        writer.record([entry("a.jpg", "a")])
 
 
 def test_readers_see_whole_batches_only(gallery: Gallery, folder: Path) -> None:
@@ -831,7 +835,7 @@ def test_readers_see_whole_batches_only(gallery: Gallery, folder: Path) -> None:
 
     def write() -> None:
         try:
-            with Gallery.open(folder) as writer, writer.writing():
+            with Gallery.open(folder) as opened, opened.write() as writer:
                 for batch in batches:
                     writer.record(batch)
         except BaseException as error:
@@ -841,9 +845,9 @@ def test_readers_see_whole_batches_only(gallery: Gallery, folder: Path) -> None:
     thread.start()
     seen = set()
     while thread.is_alive():
-        counts = gallery.counts()
+        counts = reads(gallery).counts()
         assert counts.photos == counts.contents == counts.faces
-        with gallery.snapshot() as snapshot:
+        with gallery.read() as snapshot:
             seen_now = sum(len(ids) for ids, _ in snapshot)
             assert snapshot.state.position == snapshot.count == seen_now
         seen.add(seen_now)
@@ -851,35 +855,35 @@ def test_readers_see_whole_batches_only(gallery: Gallery, folder: Path) -> None:
     thread.join()
     assert failures == []
     assert {count % 10 for count in seen} == {0}
-    assert gallery.counts().faces == 400
+    assert reads(gallery).counts().faces == 400
 
 
 def test_a_failed_batch_leaves_nothing(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    with gallery.writing():
-        gallery.record([entry("a.jpg", "a", face(1))])
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1))])
         with monkeypatch.context() as patch:
-            patch.setattr("face2vec.gallery.writer._drop_nameless", lambda *_: 1 / 0)
+            patch.setattr("face2vec.gallery.writer._drop_unused", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                gallery.record([entry("b.jpg", "b", face(2), root="/elsewhere")])
-        assert gallery.stat_of("/elsewhere", "b.jpg") is None
-        gallery.record([entry("c.jpg", "c", face(3))])
+                writer.record([entry("b.jpg", "b", face(2), root="/elsewhere")])
+        assert reads(gallery).stat_of("/elsewhere", "b.jpg") is None
+        writer.record([entry("c.jpg", "c", face(3))])
     assert [path for path, _, _ in gallery.photos()] == [f"{ROOT}/a.jpg", f"{ROOT}/c.jpg"]
-    assert [s.face.id for s in gallery.faces([1, 2, 3])] == [1, 2]
+    assert [s.face.id for s in reads(gallery).stored_faces([1, 2, 3])] == [1, 2]
 
 
 def test_one_gallery_serves_many_threads(gallery: Gallery) -> None:
     faces = {i + 1: face(i) for i in range(200)}
-    with gallery.writing():
-        gallery.record([entry(f"{i}.jpg", i, f) for i, f in faces.items()])
+    with gallery.write() as writer:
+        writer.record([entry(f"{i}.jpg", i, f) for i, f in faces.items()])
 
     def read(seed: int) -> bool:
         ids = random.Random(seed).sample(sorted(faces), 10)
-        stored = gallery.faces(ids)
+        stored = reads(gallery).stored_faces(ids)
         return (
             [s.face.id for s in stored] == ids
             and [s.photo for s in stored] == [f"{ROOT}/{i}.jpg" for i in ids]
-            and np.array_equal(gallery.embeddings(ids), [faces[i].embedding for i in ids])
-            and gallery.stat_of(ROOT, f"{ids[0]}.jpg") == (7, 9)
+            and np.array_equal(reads(gallery).embeddings(ids), [faces[i].embedding for i in ids])
+            and reads(gallery).stat_of(ROOT, f"{ids[0]}.jpg") == (7, 9)
         )
 
     with ThreadPoolExecutor(8) as pool:
@@ -941,9 +945,12 @@ def test_where_a_batch_ends_makes_no_difference(tmp_path: Path) -> None:
     entries += [link("copy.jpg", 103), entry("new.jpg", "new", face(300)), link("4.jpg", 103)]
     dumps = []
     for size in (1, 4, 5, len(entries)):
-        with Gallery.create(tmp_path / str(size), {}, DIMENSION) as gallery, gallery.writing():
+        with (
+            Gallery.create(tmp_path / str(size), fake_fingerprint(DIMENSION)) as gallery,
+            gallery.write() as writer,
+        ):
             for start in range(0, len(entries), size):
-                assert gallery.record(entries[start : start + size]) == []
+                assert writer.record(entries[start : start + size]) == []
         dumps.append(dump(tmp_path / str(size)))
     assert [row[1:3] for row in dumps[0]["journal"][12:]] == [
         ("+", 13), ("+", 14), ("-", 12), ("+", 15), ("+", 16), ("-", 4),
@@ -984,16 +991,16 @@ def test_a_kill_while_it_is_created_leaves_what_can_be_created_again(folder: Pat
     (folder / "writer.json").write_text('{"pid": 1')
     with pytest.raises(GalleryNotFoundError):
         Gallery.open(folder)
-    with Gallery.create(folder, {}, DIMENSION) as gallery:
-        assert gallery.check() == []
+    with Gallery.create(folder, fake_fingerprint(DIMENSION)) as gallery:
+        assert problems(gallery) == []
     assert not list(folder.glob("*.new*"))
 
 
 @pytest.fixture
 def filled(gallery: Gallery, folder: Path) -> Path:
-    with gallery.writing():
+    with gallery.write() as writer:
         for start in range(0, 1000, 50):
-            gallery.record([entry(f"{i}.jpg", i, face(i)) for i in range(start, start + 50)])
+            writer.record([entry(f"{i}.jpg", i, face(i)) for i in range(start, start + 50)])
     gallery.close()
     return folder
 
@@ -1002,9 +1009,9 @@ def filled(gallery: Gallery, folder: Path) -> Path:
 def interrupted(filled: Path, tmp_path: Path) -> Path:
     """A gallery as a kill leaves it, with five batches of 20 faces in its -wal."""
     folder = tmp_path / "interrupted"
-    with Gallery.open(filled) as gallery, gallery.writing():
+    with Gallery.open(filled) as gallery, gallery.write() as writer:
         for start in range(1000, 1100, 20):
-            gallery.record([entry(f"{i}.jpg", i, face(i)) for i in range(start, start + 20)])
+            writer.record([entry(f"{i}.jpg", i, face(i)) for i in range(start, start + 20)])
         shutil.copytree(filled, folder)
     (folder / "gallery.sqlite-shm").unlink()
     return folder
@@ -1016,12 +1023,12 @@ def test_a_truncated_file_is_said_so_and_left_alone(filled: Path) -> None:
     assert len(whole) > 20 * 16384
     for size in [len(whole) * i // 10 for i in range(10)] + [len(whole) - 1]:
         file.write_bytes(whole[:size])
-        with pytest.raises(GalleryDamagedError, match="Nothing was overwritten"):
+        with pytest.raises(GalleryDamagedError, match="nothing was overwritten"):
             Gallery.open(filled)
         assert file.read_bytes() == whole[:size]
     file.write_bytes(whole)
     with Gallery.open(filled) as gallery:
-        assert gallery.counts().faces == 1000
+        assert reads(gallery).counts().faces == 1000
 
 
 def test_a_truncated_file_with_a_wal_is_said_so(interrupted: Path) -> None:
@@ -1042,8 +1049,8 @@ def test_a_truncated_wal_gives_a_sound_older_state(interrupted: Path) -> None:
     for tenth in range(11):
         wal.write_bytes(whole[: len(whole) * tenth // 10])
         with Gallery.open(interrupted) as gallery:
-            assert gallery.check() == []
-            seen.append(gallery.counts().faces)
+            assert problems(gallery) == []
+            seen.append(reads(gallery).counts().faces)
         (interrupted / "gallery.sqlite-shm").unlink()
     assert seen == sorted(seen)
     assert (seen[0], seen[-1]) == (1000, 1100)
@@ -1053,10 +1060,10 @@ def test_a_truncated_wal_gives_a_sound_older_state(interrupted: Path) -> None:
 def test_a_wal_without_its_file_is_not_thrown_away(interrupted: Path) -> None:
     (interrupted / "gallery.sqlite").unlink()
     wal = (interrupted / "gallery.sqlite-wal").read_bytes()
-    with pytest.raises(GalleryDamagedError, match=r"gallery\.sqlite-wal is there"):
+    with pytest.raises(GalleryDamagedError, match=r"gallery\.sqlite-wal exists"):
         Gallery.open(interrupted)
-    with pytest.raises(GalleryDamagedError, match=r"gallery\.sqlite-wal is there"):
-        Gallery.create(interrupted, {}, DIMENSION)
+    with pytest.raises(GalleryDamagedError, match=r"gallery\.sqlite-wal exists"):
+        Gallery.create(interrupted, fake_fingerprint(DIMENSION))
     assert (interrupted / "gallery.sqlite-wal").read_bytes() == wal
 
 
@@ -1070,10 +1077,10 @@ def test_damaged_bytes_are_found_or_said_but_never_raise_anything_else(filled: P
         file.write_bytes(whole[:at] + rng.randbytes(64) + whole[at + 64 :])
         try:
             with Gallery.open(filled) as gallery:
-                found += bool(gallery.check())
+                found += bool(problems(gallery))
                 list(gallery.photos())
-                gallery.faces(range(1, 1001))
-                list(gallery.iter_embeddings())
+                reads(gallery).stored_faces(range(1, 1001))
+                batches_of(gallery)
         except GalleryError:
             found += 1
     assert found >= 20
@@ -1090,19 +1097,18 @@ def test_damaged_bytes_are_found_or_said_but_never_raise_anything_else(filled: P
         ("UPDATE faces SET content_id = 99999 WHERE id = 7", "faces, row 7"),
         ("DELETE FROM photos WHERE content_id = 7", "contents without a photo: 1"),
         ("UPDATE contents SET status = 'no face' WHERE id = 7", "does not agree .*: 1"),
-        ("DELETE FROM journal WHERE face_id = 7", "journal does not know.*: 1"),
+        ("DELETE FROM journal WHERE face_id = 7", "journal does not list.*: 1"),
         (
             "INSERT INTO journal (change, face_id, history) VALUES ('+', 5000, 0)",
-            "gallery does not: 1",
+            "gallery does not have: 1",
         ),
     ],
 )
 def test_check_says_what_is_wrong(filled: Path, statement: str, words: str) -> None:
     change(filled, statement)
     with Gallery.open(filled) as gallery:
-        problems = gallery.check()
-    assert problems
-    assert any(re.search(words, problem) for problem in problems), problems
+        found = problems(gallery)
+    assert any(re.search(words, problem) for problem in found), found
 
 
 def test_a_full_disk_is_said_so_and_the_build_goes_on_later(tmp_path: Path) -> None:
@@ -1123,12 +1129,12 @@ def test_a_full_disk_is_said_so_and_the_build_goes_on_later(tmp_path: Path) -> N
         folder = tmp_path / str(size)
         words = run_python(photos, folder, size, code=code)
         assert "full" in words or "No room" in words
-        assert "Everything up to the last batch is kept" in words
+        assert "everything up to the last batch is kept" in words
         if (folder / "gallery.sqlite").exists():
             with Gallery.open(folder) as gallery:
-                assert gallery.check() == []
-                assert 0 <= gallery.counts().photos < 400
-                assert gallery.counts().photos % 4 == 0
+                assert problems(gallery) == []
+                assert 0 <= reads(gallery).counts().photos < 400
+                assert reads(gallery).counts().photos % 4 == 0
         build(photos, folder)
         assert dump(folder) == dump(tmp_path / "reference")
 
@@ -1136,14 +1142,17 @@ def test_a_full_disk_is_said_so_and_the_build_goes_on_later(tmp_path: Path) -> N
 READ_ONLY = """
 import os, sys
 from face2vec.errors import GalleryError
+from face2vec.gallery.audit import problems
 from face2vec.gallery.gallery import Gallery
 if os.getuid() == 0:  # whom no permission binds
     os.setgid(65534)
     os.setuid(65534)
 try:
     with Gallery.open(sys.argv[1]) as gallery:
-        print(gallery.counts().faces, gallery.check(), gallery.faces([3])[0].photo)
-        with gallery.writing():
+        with gallery.read() as now:
+            (third,) = now.stored_faces([3])
+            print(now.counts().faces, problems(gallery), third.photo)
+        with gallery.write() as writer:
             print("wrote")
 except GalleryError as error:
     print(error)
@@ -1184,12 +1193,12 @@ def test_a_read_only_folder_left_in_a_write_is_refused_in_words(
     shutil.copytree(interrupted, readable)
     forbid_writing(readable)
     (said,) = run_python(readable, code=READ_ONLY).splitlines()
-    assert "left in the middle of a write" in said
+    assert "has unfinished changes" in said
 
 
 def test_opening_for_reading_leaves_the_file_as_it_is(interrupted: Path) -> None:
     files = [interrupted / "gallery.sqlite", interrupted / "gallery.sqlite-wal"]
     before = [file.read_bytes() for file in files]
     with Gallery.open(interrupted) as gallery:
-        assert gallery.counts().faces == 1100
+        assert reads(gallery).counts().faces == 1100
     assert [file.read_bytes() for file in files] == before

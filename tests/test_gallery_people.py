@@ -9,9 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import fake_fingerprint, reads
 
 from face2vec.errors import GalleryError, SettingsError
-from face2vec.gallery.gallery import INDEXED, NO_FACE, Entry, Gallery
+from face2vec.gallery.audit import problems
+from face2vec.gallery.gallery import Gallery
+from face2vec.gallery.people import PeopleWriter
+from face2vec.gallery.rows import INDEXED, NO_FACE, Entry
+from face2vec.gallery.writer import Writer
 from face2vec.types import Face, Person
 
 DIMENSION = 16
@@ -34,10 +39,10 @@ def photo(root: Path, name: str, *faces: Face) -> Entry:
 @pytest.fixture
 def gallery(tmp_path: Path) -> Iterator[Gallery]:
     """Faces 1 to 6: each alone in its photo but 5 and 6, who are in one."""
-    with Gallery.create(tmp_path / "g", {"model": {}}, DIMENSION) as made:
-        with made.writing():
-            made.record([photo(tmp_path, f"{n}.jpg", face(n)) for n in range(1, 5)])
-            made.record([photo(tmp_path, "two.jpg", face(5), face(6, left=20.0))])
+    with Gallery.create(tmp_path / "g", fake_fingerprint(DIMENSION)) as made:
+        with made.write() as writer:
+            writer.record([photo(tmp_path, f"{n}.jpg", face(n)) for n in range(1, 5)])
+            writer.record([photo(tmp_path, "two.jpg", face(5), face(6, left=20.0))])
         yield made
 
 
@@ -52,36 +57,41 @@ def rows(gallery: Gallery) -> dict[str, list[tuple[object, ...]]]:
     return found
 
 
-def say(gallery: Gallery, what: Callable[[Gallery], object]) -> None:
-    with gallery.writing():
-        what(gallery)
+def edit(gallery: Gallery, what: Callable[[PeopleWriter], object]) -> None:
+    with gallery.write() as writer:
+        what(writer.people)
+
+
+def change(gallery: Gallery, what: Callable[[Writer], object]) -> None:
+    with gallery.write() as writer:
+        what(writer)
 
 
 def two_people(gallery: Gallery) -> None:
-    say(gallery, lambda g: g.assign({}, [[1, 2, 3], [4, 5]]))
+    edit(gallery, lambda g: g.assign({}, [[1, 2, 3], [4, 5]]))
 
 
 def test_people_come_with_those_who_have_most_faces_first(gallery: Gallery) -> None:
-    say(gallery, lambda g: g.assign({}, [[4], [1, 2, 3]]))
-    assert gallery.people() == [Person(2, None, (1, 2, 3)), Person(1, None, (4,))]
-    say(gallery, lambda g: g.assign({1: [5, 6]}, []))
-    assert gallery.person(1).faces == (4, 5, 6)
+    edit(gallery, lambda g: g.assign({}, [[4], [1, 2, 3]]))
+    assert reads(gallery).people() == [Person(2, None, (1, 2, 3)), Person(1, None, (4,))]
+    edit(gallery, lambda g: g.assign({1: [5, 6]}, []))
+    assert reads(gallery).person(1).faces == (4, 5, 6)
 
 
 def test_person_is_found_by_number_and_name(gallery: Gallery) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.name(2, "Ada"))
-    assert [gallery.person(who).id for who in (1, 2, "2", "1", "Ada")] == [1, 2, 2, 1, 2]
+    edit(gallery, lambda g: g.name(2, "Ada"))
+    assert [reads(gallery).person(who).id for who in (1, 2, "2", "1", "Ada")] == [1, 2, 2, 1, 2]
     with pytest.raises(GalleryError, match=r"no person 'Eve' .* face2vec people"):
-        gallery.person("Eve")
+        reads(gallery).person("Eve")
 
 
 @pytest.mark.parametrize("name", ["1", " 12 ", "", "  "])
 def test_name_is_neither_empty_nor_a_number(gallery: Gallery, name: str) -> None:
     two_people(gallery)
-    with pytest.raises(SettingsError, match="is no name"):
-        say(gallery, lambda g: g.name(2, name))
-    assert [person.name for person in gallery.people()] == [None, None]
+    with pytest.raises(SettingsError, match="cannot be a name"):
+        edit(gallery, lambda g: g.name(2, name))
+    assert [person.name for person in reads(gallery).people()] == [None, None]
 
 
 def test_person_whose_name_is_anothers_number_is_not_guessed(gallery: Gallery) -> None:
@@ -90,48 +100,48 @@ def test_person_whose_name_is_anothers_number_is_not_guessed(gallery: Gallery) -
         older.execute("UPDATE people SET name = '2' WHERE id = 1")
     older.close()
     with pytest.raises(GalleryError, match=r"'2' is the name of one person .* number of another"):
-        gallery.person("2")
-    assert (gallery.person(2).id, gallery.person("1").id) == (2, 1)
+        reads(gallery).person("2")
+    assert (reads(gallery).person(2).id, reads(gallery).person("1").id) == (2, 1)
 
 
 def test_name_is_one_persons_only(gallery: Gallery) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.name(1, "Ada"))
-    say(gallery, lambda g: g.name(1, "Ada"))
-    with pytest.raises(GalleryError, match="Person 1 has the name 'Ada' already"):
-        say(gallery, lambda g: g.name(2, "Ada"))
-    say(gallery, lambda g: g.name(1, None))
-    assert gallery.person(1).name is None
+    edit(gallery, lambda g: g.name(1, "Ada"))
+    edit(gallery, lambda g: g.name(1, "Ada"))
+    with pytest.raises(GalleryError, match="person 1 already has the name 'Ada'"):
+        edit(gallery, lambda g: g.name(2, "Ada"))
+    edit(gallery, lambda g: g.name(1, None))
+    assert reads(gallery).person(1).name is None
 
 
 def test_merge_keeps_the_first_number_and_the_only_name(gallery: Gallery) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.not_this_person(2, [4]))
-    say(gallery, lambda g: g.name(2, "Ada"))
-    say(gallery, lambda g: g.merge(1, [2]))
-    assert gallery.people() == [Person(1, "Ada", (1, 2, 3, 5))]
+    edit(gallery, lambda g: g.rule_out(2, [4]))
+    edit(gallery, lambda g: g.name(2, "Ada"))
+    edit(gallery, lambda g: g.merge(1, [2]))
+    assert reads(gallery).people() == [Person(1, "Ada", (1, 2, 3, 5))]
     assert rows(gallery)["refusals"] == [(4, 1)]
     assert {said for _, _, said in rows(gallery)["memberships"]} == {1}
 
 
 def test_merge_of_two_names_is_refused(gallery: Gallery) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.name(1, "Ada"))
-    say(gallery, lambda g: g.name(2, "Eve"))
+    edit(gallery, lambda g: g.name(1, "Ada"))
+    edit(gallery, lambda g: g.name(2, "Eve"))
     before = rows(gallery)
     with pytest.raises(GalleryError, match="different names: Ada, Eve"):
-        say(gallery, lambda g: g.merge(1, [2]))
+        edit(gallery, lambda g: g.merge(1, [2]))
     assert rows(gallery) == before
 
 
 def test_split_makes_somebody_new_of_some_faces(gallery: Gallery) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.split(1, [2, 3]))
-    assert gallery.people() == [Person(2, None, (4, 5)), Person(3, None, (2, 3)),
+    edit(gallery, lambda g: g.split(1, [2, 3]))
+    assert reads(gallery).people() == [Person(2, None, (4, 5)), Person(3, None, (2, 3)),
                                 Person(1, None, (1,))]  # fmt: skip
     assert rows(gallery)["refusals"] == [(2, 1), (3, 1)]
-    with pytest.raises(GalleryError, match="Face 4 is not one of person 1"):
-        say(gallery, lambda g: g.split(1, [1, 4]))
+    with pytest.raises(GalleryError, match="face 4 does not belong to person 1"):
+        edit(gallery, lambda g: g.split(1, [1, 4]))
 
 
 @pytest.mark.parametrize(
@@ -142,55 +152,59 @@ def test_split_makes_somebody_new_of_some_faces(gallery: Gallery) -> None:
         lambda g: g.merge(1, [2]),
         lambda g: g.merge(2, [1]),
         lambda g: g.split(1, [2]),
-        lambda g: g.not_this_person(2, [4, 5]),
-        lambda g: g.this_person(1, [4, 6]),
-        lambda g: g.this_person(None, [1, 6]),
+        lambda g: g.rule_out(2, [4, 5]),
+        lambda g: g.confirm(1, [4, 6]),
+        lambda g: g.confirm(None, [1, 6]),
     ],
 )
 def test_undo_brings_back_what_there_was(
     gallery: Gallery, what: Callable[[Gallery], object]
 ) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.name(1, "Ada"))
-    say(gallery, lambda g: g.not_this_person(1, [3]))
+    edit(gallery, lambda g: g.name(1, "Ada"))
+    edit(gallery, lambda g: g.rule_out(1, [3]))
     before = rows(gallery)
-    say(gallery, what)
+    edit(gallery, what)
     assert rows(gallery) != before
-    say(gallery, lambda g: g.undo())
+    edit(gallery, lambda g: g.undo())
     assert rows(gallery) == before
 
 
 def test_undo_goes_back_to_the_beginning_and_says_what_it_took_back(gallery: Gallery) -> None:
     two_people(gallery)
     before = rows(gallery)
-    say(gallery, lambda g: g.split(1, [2]))
-    say(gallery, lambda g: g.name(3, "Ada"))
-    say(gallery, lambda g: g.merge(2, [3]))
+    edit(gallery, lambda g: g.split(1, [2]))
+    edit(gallery, lambda g: g.name(3, "Ada"))
+    edit(gallery, lambda g: g.merge(2, [3]))
     said: list[str] = []
     for _ in range(3):
-        say(gallery, lambda g: said.append(g.undo()))
-    assert said == ["merge of 3 into person 2", "name of person 3", "split of person 1"]
+        edit(gallery, lambda g: said.append(g.undo()))
+    assert said == [
+        "merge of Ada (person 3) into person 2 (unnamed)",
+        "name 'Ada' of person 3",
+        "split of face 2 from person 1 (unnamed)",
+    ]
     assert rows(gallery) == before
-    with pytest.raises(GalleryError, match="nothing to take back"):
-        say(gallery, lambda g: g.undo())
+    with pytest.raises(GalleryError, match="no edit to undo"):
+        edit(gallery, lambda g: g.undo())
 
 
 def test_undo_passes_over_faces_that_have_gone(gallery: Gallery, tmp_path: Path) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.merge(1, [2]))
-    say(gallery, lambda g: g.remove([tmp_path / "4.jpg"]))
-    say(gallery, lambda g: g.undo())
-    assert gallery.people() == [Person(1, None, (1, 2, 3)), Person(2, None, (5,))]
-    assert gallery.check() == []
+    edit(gallery, lambda g: g.merge(1, [2]))
+    change(gallery, lambda writer: writer.remove([tmp_path / "4.jpg"]))
+    edit(gallery, lambda g: g.undo())
+    assert reads(gallery).people() == [Person(1, None, (1, 2, 3)), Person(2, None, (5,))]
+    assert problems(gallery) == []
 
 
-def test_release_takes_back_what_was_found_and_keeps_what_was_said(gallery: Gallery) -> None:
+def test_assigning_again_keeps_confirmed_faces_and_drops_empty_people(
+    gallery: Gallery,
+) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.this_person(2, [6]))
-    say(gallery, lambda g: g.assign({}, [], again=True))
-    assert gallery.people() == [Person(2, None, (6,)), Person(1, None, ())]
-    say(gallery, lambda g: g.drop_nobodies())
-    assert gallery.people() == [Person(2, None, (6,))]
+    edit(gallery, lambda g: g.confirm(2, [6]))
+    edit(gallery, lambda g: g.assign({}, [], again=True))
+    assert reads(gallery).people() == [Person(2, None, (6,))]
 
 
 def test_gallery_of_format_2_is_read_and_gets_room_for_people_when_it_is_written(
@@ -204,12 +218,12 @@ def test_gallery_of_format_2_is_read_and_gets_room_for_people_when_it_is_written
         connection.execute("UPDATE meta SET value = '2' WHERE key = 'format'")
     connection.close()
     with Gallery.open(tmp_path / "g") as old:
-        assert old.people() == []
-        assert not old.is_forgotten(bytes(32))
-        assert old.counts().faces == 6
+        assert reads(old).people() == []
+        assert not reads(old).is_forgotten(bytes(32))
+        assert reads(old).counts().faces == 6
         two_people(old)
-        assert len(old.people()) == 2
-        assert old.check() == []
+        assert len(reads(old).people()) == 2
+        assert problems(old) == []
     with sqlite3.connect(file) as connection:
         assert connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() == (
             "3",
@@ -226,63 +240,63 @@ def everything(folder: Path) -> bytes:
 
 def test_forget_leaves_nothing_but_hashes(gallery: Gallery, tmp_path: Path) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.name(2, "Ada Nobody"))
+    edit(gallery, lambda g: g.name(2, "Ada Nobody"))
     secrets = [face(4).embedding.tobytes(), face(5).embedding.tobytes(), b"Ada Nobody", b"4.jpg"]
     assert all(secret in everything(gallery.folder) for secret in secrets)
-    with gallery.writing():
-        removed = gallery.forget(2)
+    with gallery.write() as writer:
+        removed = writer.people.forget(2)
     assert removed == (1, 2)
-    assert [person.id for person in gallery.people()] == [1]
-    assert [one.face.id for one in gallery.faces(range(1, 7))] == [1, 2, 3, 6]
+    assert [person.id for person in reads(gallery).people()] == [1]
+    assert [one.face.id for one in reads(gallery).stored_faces(range(1, 7))] == [1, 2, 3, 6]
     assert not any(secret in everything(gallery.folder) for secret in secrets)
     assert face(6).embedding.tobytes() in everything(gallery.folder)
-    assert gallery.check() == []
+    assert problems(gallery) == []
 
 
 def test_forget_drops_what_was_said_of_whoever_was_merged(gallery: Gallery) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.name(2, "Ada Nobody"))
-    say(gallery, lambda g: g.name(2, None))
-    say(gallery, lambda g: g.merge(1, [2]))
-    say(gallery, lambda g: g.forget(1))
+    edit(gallery, lambda g: g.name(2, "Ada Nobody"))
+    edit(gallery, lambda g: g.name(2, None))
+    edit(gallery, lambda g: g.merge(1, [2]))
+    edit(gallery, lambda g: g.forget(1))
     assert b"Ada Nobody" not in everything(gallery.folder)
-    with pytest.raises(GalleryError, match="nothing to take back"):
-        say(gallery, lambda g: g.undo())
+    with pytest.raises(GalleryError, match="no edit to undo"):
+        edit(gallery, lambda g: g.undo())
 
 
 def test_forget_keeps_what_was_said_of_others(gallery: Gallery) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.name(1, "Eve"))
-    say(gallery, lambda g: g.forget(2))
-    say(gallery, lambda g: g.undo())
-    assert gallery.people() == [Person(1, None, (1, 2, 3))]
+    edit(gallery, lambda g: g.name(1, "Eve"))
+    edit(gallery, lambda g: g.forget(2))
+    edit(gallery, lambda g: g.undo())
+    assert reads(gallery).people() == [Person(1, None, (1, 2, 3))]
 
 
 def test_forgotten_photo_is_not_recorded_again(gallery: Gallery, tmp_path: Path) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.forget(1))
+    edit(gallery, lambda g: g.forget(1))
     again = photo(tmp_path, "1.jpg", face(1))
-    assert gallery.is_forgotten(again.sha256)
-    before = gallery.counts()
-    with gallery.writing():
-        gallery.record([again, photo(tmp_path, "new.jpg", face(9))])
-    assert gallery.counts().photos == before.photos + 1
-    assert gallery.stat_of(str(tmp_path), "1.jpg") is None
+    assert reads(gallery).is_forgotten(again.sha256)
+    before = reads(gallery).counts()
+    with gallery.write() as writer:
+        writer.record([again, photo(tmp_path, "new.jpg", face(9))])
+    assert reads(gallery).counts().photos == before.photos + 1
+    assert reads(gallery).stat_of(str(tmp_path), "1.jpg") is None
 
 
 def test_forgotten_face_of_a_photo_stays_out_and_the_others_come_back(
     gallery: Gallery, tmp_path: Path
 ) -> None:
     two_people(gallery)
-    say(gallery, lambda g: g.forget(2))
+    edit(gallery, lambda g: g.forget(2))
     entry = photo(tmp_path, "two.jpg", face(5, left=1.0), face(6, left=20.0))
-    assert not gallery.is_forgotten(entry.sha256)
-    say(gallery, lambda g: g.remove([tmp_path / "two.jpg"]))
-    say(gallery, lambda g: g.record([entry]))
-    (stored,) = gallery.faces_of(tmp_path / "two.jpg")
+    assert not reads(gallery).is_forgotten(entry.sha256)
+    change(gallery, lambda writer: writer.remove([tmp_path / "two.jpg"]))
+    change(gallery, lambda writer: writer.record([entry]))
+    (stored,) = reads(gallery).faces_of(tmp_path / "two.jpg")
     np.testing.assert_array_equal(stored.face.embedding, face(6).embedding)
     alone = photo(tmp_path, "two.jpg", face(5))
-    say(gallery, lambda g: g.remove([tmp_path / "two.jpg"]))
-    say(gallery, lambda g: g.record([alone]))
-    assert gallery.faces_of(tmp_path / "two.jpg") == []
-    assert gallery.counts().no_face == 1
+    change(gallery, lambda writer: writer.remove([tmp_path / "two.jpg"]))
+    change(gallery, lambda writer: writer.record([alone]))
+    assert reads(gallery).faces_of(tmp_path / "two.jpg") == []
+    assert reads(gallery).counts().no_face == 1

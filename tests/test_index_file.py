@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from face2vec.gallery.gallery import State
+from face2vec.gallery.reader import State
 from face2vec.index import file as index_file
-from face2vec.index.file import About, IndexDamagedError
+from face2vec.index.file import Header, IndexDamagedError
 
 PARTS = [bytes(range(256)) * 1024, bytes(range(255, -1, -1)) * 2048]  # longer than their two ends
 CONTENT = b"".join(PARTS)
-ABOUT = About("hnsw", 32, 7, State("the gallery", 9, 5))
-WRITTEN = replace(ABOUT, ends=(len(PARTS[0]), len(CONTENT)))
+HEADER = Header("hnsw", 32, 7, State("the gallery", 9, 5))
+WRITTEN = replace(HEADER, ends=(len(PARTS[0]), len(CONTENT)))
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "index"
-    index_file.write(path, [lambda write, part=part: write(part) for part in PARTS], ABOUT)
+    index_file.write(path, [lambda write, part=part: write(part) for part in PARTS], HEADER)
     return path
 
 
@@ -30,9 +30,9 @@ def damage(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
-def checked(path: Path, whole: bool) -> About:
+def checked(path: Path, whole: bool) -> Header:
     with path.open("rb") as stream:
-        return index_file.checked(stream, path, whole=whole)
+        return index_file.read_header(stream, path, whole=whole)
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -48,7 +48,7 @@ def test_the_middle_of_a_part_is_checked_only_when_all_is(
 ) -> None:
     damage(path, sum(part) // 2)
     assert checked(path, whole=False) == WRITTEN
-    with pytest.raises(IndexDamagedError, match="its check sum is wrong"):
+    with pytest.raises(IndexDamagedError, match="its checksum is wrong"):
         checked(path, whole=True)
 
 
@@ -57,7 +57,7 @@ def test_the_middle_of_a_part_is_checked_only_when_all_is(
 def test_both_ends_of_each_part_are_always_checked(path: Path, end: int, side: int) -> None:
     damage(path, min(max(end + side, 0), len(CONTENT) - 1))
     for whole in (False, True):
-        with pytest.raises(IndexDamagedError, match="its check sum is wrong"):
+        with pytest.raises(IndexDamagedError, match="its checksum is wrong"):
             checked(path, whole)
 
 

@@ -7,26 +7,26 @@ import pytest
 
 from face2vec.errors import SettingsError
 from face2vec.index import policy as index_kind
-from face2vec.index.policy import EXACT_BYTES, IVF_FACES_LEAST, available_memory, choose_kind
+from face2vec.index.policy import FLAT_BYTES, IVF_FACES_LEAST, available_memory, choose_kind
 
 
 @pytest.mark.parametrize(
     ("count", "dimension", "gib", "wanted", "expected"),
     [
-        (0, 512, 8, "auto", "exact"),
-        (100_000, 512, 8, "auto", "exact"),
+        (0, 512, 8, "auto", "flat"),
+        (100_000, 512, 8, "auto", "flat"),
         (100_001, 512, 8, "auto", "hnsw"),
-        (400_000, 128, 8, "auto", "exact"),
+        (400_000, 128, 8, "auto", "flat"),
         (200_000, 512, 8, "auto", "hnsw"),
         (200_000, 512, 0.8, "auto", "ivfpq"),
         (200_001, 512, 8, "auto", "ivfpq"),
         (800_000, 128, 2, "auto", "hnsw"),
         (800_000, 128, 1, "auto", "ivfpq"),
         (100_000_000, 512, 64, "auto", "ivfpq"),
-        (1_000_000, 512, 8, "exact", "exact"),
+        (1_000_000, 512, 8, "flat", "flat"),
         (10, 512, 8, "hnsw", "hnsw"),
-        (10, 512, 8, "ivf", "exact"),
-        (IVF_FACES_LEAST - 1, 512, 8, "ivfpq", "exact"),
+        (10, 512, 8, "ivf", "flat"),
+        (IVF_FACES_LEAST - 1, 512, 8, "ivfpq", "flat"),
         (IVF_FACES_LEAST, 512, 8, "ivfpq", "ivfpq"),
         (IVF_FACES_LEAST, 512, 8, "ivf", "ivf"),
     ],
@@ -36,13 +36,13 @@ def test_choose_kind(count: int, dimension: int, gib: float, wanted: str, expect
 
 
 def test_choose_kind_never_chooses_what_cannot_be_built() -> None:
-    dimension = EXACT_BYTES // 4 // 100
-    assert choose_kind(101, dimension, 1, "auto") == "exact"
+    dimension = FLAT_BYTES // 4 // 100
+    assert choose_kind(101, dimension, 1, "auto") == "flat"
 
 
 def test_choose_kind_refuses_an_unknown_kind() -> None:
-    with pytest.raises(SettingsError, match=r"'flat'\. Choose auto, exact, hnsw, ivf, ivfpq"):
-        choose_kind(1, 1, 1, "flat")
+    with pytest.raises(SettingsError, match=r"'flat8'; choose one of auto, flat, hnsw, ivf, ivfpq"):
+        choose_kind(1, 1, 1, "flat8")
 
 
 def test_available_memory_is_no_more_than_the_machine_has(

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from gallery_builder import DIMENSION
-from helpers import loaded_by, written
+from helpers import fake_fingerprint, loaded_by, reads, state_of, written
 
-from face2vec.gallery.gallery import INDEXED, Entry, Gallery, Snapshot
+from face2vec.gallery.gallery import Gallery
+from face2vec.gallery.reader import Snapshot
+from face2vec.gallery.rows import INDEXED, Entry
 from face2vec.index import sync as indexing
 from face2vec.index.face_index import FaceIndex
 from face2vec.index.policy import IVF_FACES_LEAST
@@ -38,8 +40,8 @@ def entry(name: str, seed: object = None) -> Entry:
 
 
 def record(gallery: Gallery, *entries: Entry) -> None:
-    with gallery.writing():
-        gallery.record(entries)
+    with gallery.write() as writer:
+        writer.record(entries)
 
 
 def found(index: GalleryIndex, now: Snapshot, query: np.ndarray, k: int = 1000) -> dict[int, float]:
@@ -49,11 +51,12 @@ def found(index: GalleryIndex, now: Snapshot, query: np.ndarray, k: int = 1000) 
 
 
 def truth(gallery: Gallery, query: np.ndarray) -> dict[int, float]:
-    return {
-        int(i): pytest.approx(float(row @ query), abs=1e-6)
-        for ids, rows in gallery.iter_embeddings()
-        for i, row in zip(ids, rows, strict=True)
-    }
+    with gallery.read() as now:
+        return {
+            int(i): pytest.approx(float(row @ query), abs=1e-6)
+            for ids, rows in now
+            for i, row in zip(ids, rows, strict=True)
+        }
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gallery(folder: Path) -> Iterator[Gallery]:
-    with Gallery.create(folder, {}, DIMENSION) as gallery:
+    with Gallery.create(folder, fake_fingerprint(DIMENSION)) as gallery:
         record(gallery, *(entry(f"{i}.jpg") for i in range(20)))
         yield gallery
 
@@ -72,18 +75,18 @@ QUERY = embedding("query")
 
 
 @pytest.mark.parametrize("hold", [False, True], ids=["", "held"])
-@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
 def test_an_index_follows_the_gallery(gallery: Gallery, kind: str, hold: bool) -> None:
     index = GalleryIndex(gallery, kind, hold)
     for change in (
         lambda: None,
-        lambda: gallery.record([entry("new.jpg"), entry("newer.jpg")]),
-        lambda: gallery.remove([f"{ROOT}/{i}.jpg" for i in (3, 7, 11)]),
-        lambda: gallery.record([entry("5.jpg", "changed")]),
+        lambda: writer.record([entry("new.jpg"), entry("newer.jpg")]),
+        lambda: writer.remove([f"{ROOT}/{i}.jpg" for i in (3, 7, 11)]),
+        lambda: writer.record([entry("5.jpg", "changed")]),
     ):
-        with gallery.writing():
+        with gallery.write() as writer:
             change()
-        with gallery.snapshot() as now:
+        with gallery.read() as now:
             assert found(index, now, QUERY) == truth(gallery, QUERY)
             with index.at(now) as ready:
                 assert (ready.kind, ready.state, len(ready)) == (kind, now.state, now.count)
@@ -93,14 +96,14 @@ def test_threads_rank_again_as_one_does(folder: Path, monkeypatch: pytest.Monkey
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((IVF_FACES_LEAST, DIMENSION)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    with Gallery.create(folder, {}, DIMENSION) as gallery:
+    with Gallery.create(folder, fake_fingerprint(DIMENSION)) as gallery:
         record(gallery, *(
             Entry(ROOT, f"{n}.jpg", 1, 1, n.to_bytes(32, "big"), 9, 9, INDEXED,
                   faces=(Face((0.0, 0.0, 9.0, 9.0), POINTS, 1.0, vector),))
             for n, vector in enumerate(vectors)
         ))  # fmt: skip
         indexes = GalleryIndex(gallery, "ivfpq")
-        with gallery.snapshot(mapped=True) as now, indexes.at(now) as ready:
+        with gallery.read(mmap=True) as now, indexes.at(now) as ready:
             monkeypatch.setattr("face2vec.index.face_index.faiss.omp_get_max_threads", lambda: 4)
             assert [ready.readers(n, 10) for n in (1, 33, 34, 60, 1000)] == [1, 1, 2, 3, 4]
             monkeypatch.undo()
@@ -115,24 +118,24 @@ def test_threads_rank_again_as_one_does(folder: Path, monkeypatch: pytest.Monkey
 
 def test_a_search_in_an_older_snapshot_gets_the_newer_index(gallery: Gallery) -> None:
     index = GalleryIndex(gallery)
-    with gallery.snapshot() as old:
+    with gallery.read() as old:
         record(gallery, entry("new.jpg"))
-        with gallery.snapshot() as now:
+        with gallery.read() as now:
             assert found(index, now, QUERY) == truth(gallery, QUERY)
         with index.at(old) as ready:
-            assert ready.state == gallery.state() != old.state
+            assert ready.state == state_of(gallery) != old.state
 
 
 def test_an_index_newer_than_the_snapshot_is_taken_from_its_file(
     gallery: Gallery, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As when another process finishes a build between the two."""
-    with gallery.snapshot() as old:
+    with gallery.read() as old:
         record(gallery, entry("new.jpg"))
         GalleryIndex(gallery).save()
         with Gallery.open(folder) as again, GalleryIndex(again).at(old) as ready:
-            assert ready.state == gallery.state()
-            assert ready.fixed
+            assert ready.state == state_of(gallery)
+            assert ready.read_only
     assert caplog.text == ""
 
 
@@ -143,20 +146,20 @@ def test_an_index_that_another_process_wrote_is_taken_from_its_file(
     """And not brought up to it here, whether it was searched before or not."""
     GalleryIndex(gallery).save()
     with Gallery.open(folder) as again:
-        index = GalleryIndex(again, hold=hold)
+        index = GalleryIndex(again, in_memory=hold)
         for lagging in (False, True, True):
-            with again.snapshot() as now:
+            with again.read() as now:
                 assert found(index, now, QUERY) == truth(gallery, QUERY)
                 with index.at(now) as ready:
-                    assert ready.state == gallery.state()
-                    assert ready.fixed
+                    assert ready.state == state_of(gallery)
+                    assert ready.read_only
                     assert ready._bytes is not None
                     assert ready._bytes.flags.owndata == hold
-            record(gallery, entry(f"new {gallery.counts().photos}.jpg"))
+            record(gallery, entry(f"new {reads(gallery).counts().photos}.jpg"))
             if lagging:  # the gallery is searched before the other process has written its index
-                with again.snapshot() as now, index.at(now) as ready:
-                    assert not ready.fixed
-                record(gallery, entry(f"new {gallery.counts().photos}.jpg"))
+                with again.read() as now, index.at(now) as ready:
+                    assert not ready.read_only
+                record(gallery, entry(f"new {reads(gallery).counts().photos}.jpg"))
             GalleryIndex(gallery).save()
 
 
@@ -171,7 +174,7 @@ def test_an_index_from_before_a_backup_was_put_back_is_built_again(
     folder: Path, tmp_path: Path, more: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However far the journal has grown since, and with the same ids."""
-    with Gallery.create(folder, {}, DIMENSION) as gallery:
+    with Gallery.create(folder, fake_fingerprint(DIMENSION)) as gallery:
         record(gallery, *(entry(f"{i}.jpg") for i in range(20)))
     backup = shutil.copy(folder / "gallery.sqlite", tmp_path)
     with Gallery.open(folder) as gallery:
@@ -185,7 +188,7 @@ def test_an_index_from_before_a_backup_was_put_back_is_built_again(
         assert str(folder / "index.faiss") in problem
         assert "another state" in problem
         assert "run rebuild" in problem
-        with caplog.at_level(logging.WARNING), gallery.snapshot() as now:
+        with caplog.at_level(logging.WARNING), gallery.read() as now:
             assert found(index, now, QUERY) == truth(gallery, QUERY)
         assert "another state" in caplog.text
         index.save()
@@ -195,21 +198,21 @@ def test_an_index_from_before_a_backup_was_put_back_is_built_again(
 def test_an_index_of_another_gallery_is_built_again(
     gallery: Gallery, folder: Path, tmp_path: Path
 ) -> None:
-    with Gallery.create(tmp_path / "other", {}, DIMENSION) as other:
+    with Gallery.create(tmp_path / "other", fake_fingerprint(DIMENSION)) as other:
         record(other, *(entry(f"{i}.jpg") for i in range(20)))
-        assert other.state()[1:] == gallery.state()[1:]  # the same photos in the same order
+        assert state_of(other)[1:] == state_of(gallery)[1:]  # the same photos in the same order
         GalleryIndex(other).save()
     shutil.copy(tmp_path / "other" / "index.faiss", folder)
     index = GalleryIndex(gallery)
     assert index.problems() == [f"{folder / 'index.faiss'} belongs to another gallery; run rebuild"]
-    with gallery.snapshot() as now:
+    with gallery.read() as now:
         assert found(index, now, QUERY) == truth(gallery, QUERY)
 
 
 def test_problems_names_a_wrong_number_of_faces(gallery: Gallery, folder: Path) -> None:
     index = GalleryIndex(gallery)
     assert index.problems() == [
-        f"{folder / 'index.faiss'} is missing; it is built again when it is needed"
+        f"{folder / 'index.faiss'} is missing; it will be rebuilt when it is needed"
     ]
     index.save()
     assert index.problems() == []
@@ -219,7 +222,7 @@ def test_problems_names_a_wrong_number_of_faces(gallery: Gallery, folder: Path) 
     assert index.problems() == [f"{folder / 'index.faiss'} holds 18 faces, not 20; run rebuild"]
 
 
-@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
 def test_threads_may_search_while_another_process_writes(
     gallery: Gallery, folder: Path, kind: str
 ) -> None:
@@ -231,7 +234,7 @@ def test_threads_may_search_while_another_process_writes(
 
     def write() -> None:
         try:
-            with Gallery.open(folder) as writer, writer.writing():
+            with Gallery.open(folder) as opened, opened.write() as writer:
                 for i in range(120):
                     writer.record([entry(f"new {i}.jpg")])
                     if i % 3 == 0:
@@ -243,7 +246,7 @@ def test_threads_may_search_while_another_process_writes(
         searches = 0
         while not done.is_set() or not searches:
             query = embedding((seed, searches))
-            with gallery.snapshot() as now:
+            with gallery.read() as now:
                 before = set(np.concatenate([ids for ids, _ in now]).tolist())
                 answer = found(index, now, query)
                 with index.at(now) as ready:
@@ -259,7 +262,7 @@ def test_threads_may_search_while_another_process_writes(
         searching = [pool.submit(search, seed) for seed in range(3)]
         writing.result()
         assert min(one.result() for one in searching) > 0
-    with gallery.snapshot() as now:
+    with gallery.read() as now:
         assert found(index, now, QUERY) == truth(gallery, QUERY)
 
 
@@ -267,7 +270,7 @@ def test_an_index_that_failed_half_way_is_not_used(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = GalleryIndex(gallery)
-    with gallery.snapshot() as now:
+    with gallery.read() as now:
         found(index, now, QUERY)
     record(gallery, *(entry(f"new {i}.jpg") for i in range(3)))
     add, added = FaceIndex.add, []
@@ -278,7 +281,7 @@ def test_an_index_that_failed_half_way_is_not_used(
             raise MemoryError
         add(*arguments)
 
-    with gallery.snapshot() as now:
+    with gallery.read() as now:
         with monkeypatch.context() as patch:
             patch.setattr(FaceIndex, "add", failing)
             patch.setattr(indexing, "BATCH", 1)
@@ -294,7 +297,7 @@ def loaded_by_saving(folder: Path) -> set[str]:
     return loaded_by(
         "from face2vec.gallery.gallery import Gallery\n"
         "from face2vec.index.sync import GalleryIndex\n"
-        f"with Gallery.open({str(folder)!r}) as gallery, gallery.writing():\n"
+        f"with Gallery.open({str(folder)!r}) as gallery, gallery.write() as writer:\n"
         "    GalleryIndex(gallery).save()\n"
     )
 
@@ -311,13 +314,13 @@ def test_an_index_that_is_written_already_is_left_alone_without_faiss(
     assert len(FaceIndex.load(folder / "index.faiss")) == 21
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "exact"])
+@pytest.mark.parametrize("kind", ["hnsw", "flat"])
 def test_saving_writes_an_index_of_another_kind_or_a_damaged_one_anew(
     gallery: Gallery, folder: Path, kind: str
 ) -> None:
     path = folder / "index.faiss"
-    GalleryIndex(gallery, "exact").save()
-    if kind == "exact":
+    GalleryIndex(gallery, "flat").save()
+    if kind == "flat":
         damaged = bytearray(path.read_bytes())
         damaged[-20] ^= 1
         path.write_bytes(damaged)

@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import gallery_builder
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from helpers import fake_fingerprint, reads
 
 from face2vec import Face2Vec, samples
 from face2vec.cli.main import main
@@ -26,8 +28,9 @@ from face2vec.gallery.staging import (
     UPGRADED_INDEX,
     NewEmbeddings,
     Remade,
-    begun_in,
+    _open_upgrade,
 )
+from face2vec.gallery.writer import Writer
 from face2vec.ingest import reembed as upgrading
 from face2vec.ingest.embedding_map import learn_map
 
@@ -69,7 +72,7 @@ def stored(gallery: Path) -> Stored:
     found: Stored = {}
     with Gallery.open(gallery) as opened:
         for photo, _, _ in opened.photos():
-            for one in opened.faces_of(photo):
+            for one in reads(opened).faces_of(photo):
                 assert one.face.embedding is not None
                 key = (Path(photo).name, one.face.box)
                 found[key] = (one.face.embedding.tobytes(), one.face.quality)
@@ -131,7 +134,7 @@ def test_upgrade_keeps_the_numbers_of_faces_and_what_is_known_of_people(gallery:
         engine.upgrade("mini")
         assert engine.people() == before
         assert [one.photo for one in engine.faces_of("Ada")] == places
-        assert engine.undo() == "faces that are person 2"
+        assert engine.undo() == "assignment of 2 faces to person 2"
         assert [person.faces for person in engine.people()] == [(1, 2, 3)]
 
 
@@ -180,7 +183,7 @@ def test_a_face_that_the_old_model_encoded_is_refused_after_an_upgrade(
     with Face2Vec(gallery) as engine:
         old = engine.encode(photos / "0-0.jpg")[0]
         known = engine.search(old, k=1)[0].matches[0].face
-        whole = engine._readable().faces([known.id or 0])[0].face
+        whole = reads(engine._session.gallery()).stored_faces([known.id or 0])[0].face
         engine.upgrade(other)
         for face in (old, whole):
             with pytest.raises(GalleryMismatchError, match=r"another model .* encode its photo"):
@@ -230,10 +233,10 @@ def test_upgrade_goes_on_with_a_model_that_was_moved_meanwhile(
     moved = Path(shutil.move(other.parent, tmp_path / "moved")) / other.name
     with Face2Vec(gallery) as engine:
         old = engine.search(engine.encode(photos / "0-0.jpg")[0], k=1)[0].matches[0].face
-        face = engine._readable().faces([old.id or 0])[0].face
+        face = reads(engine._session.gallery()).stored_faces([old.id or 0])[0].face
         assert engine.upgrade(moved).faces == FACES - 8
-        with pytest.raises(GalleryMismatchError, match="of another model"):
-            engine.search_layout(face)
+        with pytest.raises(GalleryMismatchError, match="by another model"):
+            engine.search_pose(face)
     with Face2Vec(gallery) as engine:
         assert engine.search(photos / "0-0.jpg", k=1)[0].matches[0].similarity > 0.999
 
@@ -290,7 +293,7 @@ def test_upgrade_switches_only_without_missing_photos_or_without_their_faces(
     assert stored(gallery) == before
     told = run("upgrade", gallery, "--model", "mini", "--drop-missing")
     assert told.exit_code == 0, told.output
-    assert "2 faces dropped with their photos" in told.stderr
+    assert "2 faces removed with their photos" in told.stderr
     assert "1 × changed since it was indexed" in told.stderr
     assert {name for name, _ in stored(gallery)} == {name for name, _ in before} - {
         "0-0.jpg",
@@ -317,7 +320,7 @@ def test_upgrade_with_a_map_switches_at_once_and_ends_as_one_without(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, Face2Vec(gallery) as engine:
-        patch.setattr(Gallery, "replace_mapped", stop)
+        patch.setattr(Writer, "replace_mapped", stop)
         done = engine.upgrade("mini", with_map=True, sample=24)
         assert engine.info()["mapped"] == done.mapped == FACES - done.faces
         assert engine.check() == []
@@ -353,8 +356,8 @@ def test_upgrade_with_a_map_keeps_faces_whose_photos_are_gone(gallery: Path, pho
     (photos / "0-0.jpg").unlink()
     told = run("upgrade", gallery, "--model", "mini", "--map", "--sample", FACES)
     assert told.exit_code == 0, told.output
-    assert "1 faces are found by mapped embeddings" in told.stderr
-    assert "find their new embedding by the mapped one" in told.stderr
+    assert "1 face with a mapped embedding" in told.stderr
+    assert "have their own new embedding nearest" in told.stderr
     assert len(stored(gallery)) == FACES
     told = run("upgrade", gallery, "--model", "mini", "-q", "--json")
     assert json.loads(told.stdout)["mapped"] == 1
@@ -383,19 +386,19 @@ def test_upgrade_to_another_model_waits_until_the_one_begun_is_given_up(
 ) -> None:
     begin(gallery)
     other = same_numbers_otherwise(tiny_model, tmp_path)
-    with Face2Vec(gallery) as engine, pytest.raises(SettingsError, match="'mini' has begun"):
+    with Face2Vec(gallery) as engine, pytest.raises(SettingsError, match="'mini' is in progress"):
         engine.upgrade(other)
-    assert run("upgrade", gallery, "--abandon").stderr == "given up\n"
-    assert run("upgrade", gallery, "--abandon").stderr == "there was nothing to give up\n"
+    assert run("upgrade", gallery, "--abandon").stderr == "upgrade abandoned\n"
+    assert run("upgrade", gallery, "--abandon").stderr == "no upgrade is in progress\n"
     assert not (gallery / UPGRADE_FILE).exists()
     assert run("upgrade", gallery).exit_code == 2
 
 
-def _what_is_begun(gallery: Path) -> tuple[str, dict[str, object], int]:
-    with begun_in(gallery / UPGRADE_FILE) as opened:
+def _what_is_begun(gallery: Path) -> tuple[str, Any]:
+    with _open_upgrade(gallery / UPGRADE_FILE) as opened:
         assert opened is not None
         _, target = opened
-    return target.gallery, target.fingerprint, target.dimension
+    return target.gallery, target.fingerprint
 
 
 def test_switch_is_done_wholly_or_not_at_all_wherever_it_is_killed(tmp_path: Path) -> None:
@@ -409,8 +412,8 @@ def test_switch_is_done_wholly_or_not_at_all_wherever_it_is_killed(tmp_path: Pat
         assert len(new.known()[0]) == len(old)
 
     def switch(folder: Path) -> None:
-        with Gallery.open(folder) as gallery, _made(gallery) as new, gallery.writing():
-            gallery.switch(new, None, False, lambda *_: None)
+        with Gallery.open(folder) as gallery, _made(gallery) as new, gallery.write() as writer:
+            writer.switch(new, None, False, lambda *_: None)
 
     counted = Path(shutil.copytree(tmp_path / "whole", tmp_path / "counted"))
     read, write = os.pipe()
@@ -443,15 +446,15 @@ def test_switch_is_done_wholly_or_not_at_all_wherever_it_is_killed(tmp_path: Pat
 
 def _made(gallery: Gallery) -> NewEmbeddings:
     """New embeddings of all faces, each the old one with its sign changed."""
-    new = NewEmbeddings(gallery.folder, gallery.uuid, {"model": {"key": "new"}}, gallery.dimension)
-    with gallery.snapshot() as now:
-        ids, checks = now.all_checks()
-    stored = gallery.faces(ids.tolist())
+    new = NewEmbeddings(gallery.folder, gallery.uuid, fake_fingerprint(gallery.dimension, "new"))
+    with gallery.read() as now:
+        ids, checks = now.all_crc32s()
+    stored = reads(gallery).stored_faces(ids.tolist())
     new.store(
         [
             Remade(one.face.with_embedding(-one.face.embedding), int(check))  # type: ignore[operator]
             for one, check in zip(stored, checks, strict=True)
         ],
-        gallery.snapshot,
+        gallery.read,
     )
     return new

@@ -14,7 +14,7 @@ from face2vec.cli.main import main
 from face2vec.lab.catalogue import chosen
 from face2vec.lab.report import robustness_text
 from face2vec.lab.robustness import robustness
-from face2vec.lab.subjects import sitters_of
+from face2vec.lab.subjects import subjects_of
 from face2vec.lab.tables import read_table, slices_of
 
 
@@ -39,15 +39,15 @@ def test_robustness_prints_figures_and_writes_a_page(
     folder: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     with Face2Vec(model=tiny_model) as engine:
-        sitters = sitters_of(folder, engine, people=3, photos=2)
-        expected = robustness(sitters, engine, chosen(["mask"]), far=0.1)
+        subjects = subjects_of(folder, engine, people=3, photos=2)
+        expected = robustness(subjects, engine, chosen(["mask"]), far=0.1)
     how = ("robustness", folder, "--model", tiny_model, "--only", "mask", "--far", "0.1",
            "--people", "3", "--photos", "2", "-q")  # fmt: skip
     done = lab(*how, "--out", tmp_path / "r")
     assert done.exit_code == 0, done.output
     assert done.stdout == robustness_text(expected) + "\n"
     assert str(tmp_path / "r" / "report.html") in done.stderr
-    assert "The threshold rests on 1.2 of 12 pairs of two people" in done.stderr
+    assert "The threshold rests on 1.2 of 12 impostor pairs" in done.stderr
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert f"<h1>What tiny sees in {folder.name}</h1>" in page
     assert json.loads(lab(*how, "--json").stdout) == expected.figures()

@@ -13,7 +13,7 @@ from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import all_pairs
 from face2vec.lab.catalogue import chosen
 from face2vec.lab.robustness import Robustness, robustness
-from face2vec.lab.subjects import Sitters, sitters_of
+from face2vec.lab.subjects import Subjects, subjects_of
 
 FAR = 0.1
 KINDS = chosen(["mask", "size", "jpeg", "right-hidden"])
@@ -25,17 +25,17 @@ def engine(tiny_model: Path) -> Face2Vec:
 
 
 @pytest.fixture(scope="module")
-def sitters(engine: Face2Vec, tmp_path_factory: pytest.TempPathFactory) -> Sitters:
+def subjects(engine: Face2Vec, tmp_path_factory: pytest.TempPathFactory) -> Subjects:
     folder = tmp_path_factory.mktemp("people")
     for number, person in enumerate(samples.people(4, seed=8)):
         for photo in range(2):
             person.photo(photo).save(folder / f"P{number}" / f"{photo}.jpg")
-    return sitters_of(folder, engine, people=4, photos=2)
+    return subjects_of(folder, engine, people=4, photos=2)
 
 
 @pytest.fixture(scope="module")
-def measured(sitters: Sitters, engine: Face2Vec) -> Robustness:
-    return robustness(sitters, engine, KINDS, far=FAR, seed=3)
+def measured(subjects: Subjects, engine: Face2Vec) -> Robustness:
+    return robustness(subjects, engine, KINDS, far=FAR, seed=3)
 
 
 def encoded(engine: Face2Vec, image: np.ndarray) -> np.ndarray | None:
@@ -47,9 +47,9 @@ def encoded(engine: Face2Vec, image: np.ndarray) -> np.ndarray | None:
 
 @pytest.mark.parametrize(("name", "place"), [("jpeg", 5), ("mask", 1), ("right-hidden", 2)])
 def test_a_step_is_what_encoding_its_images_one_by_one_gives(
-    name: str, place: int, measured: Robustness, sitters: Sitters, engine: Face2Vec
+    name: str, place: int, measured: Robustness, subjects: Subjects, engine: Face2Vec
 ) -> None:
-    portraits = dict(sitters.portraits(engine))
+    portraits = dict(subjects.portraits(engine))
     clean = [encoded(engine, portrait.image) for portrait in portraits.values()]
     series = next(one for one in measured.series if one.degradation.name == name)
     strength = series.degradation.steps[place]
@@ -57,7 +57,7 @@ def test_a_step_is_what_encoding_its_images_one_by_one_gives(
         encoded(engine, series.degradation.image(portrait, strength, 3, number))
         for number, portrait in portraits.items()
     ]
-    pairs = all_pairs(np.stack([one for one in clean if one is not None]), sitters.people)
+    pairs = all_pairs(np.stack([one for one in clean if one is not None]), subjects.people)
     assert pairs.impostor[2] < measured.threshold < pairs.impostor[1]  # two of 24 are 0.083
     genuine, impostor, first = [], [], []
     for i, query in enumerate(queries):
@@ -66,7 +66,7 @@ def test_a_step_is_what_encoding_its_images_one_by_one_gives(
             for j, one in enumerate(clean)
             if j != i and one is not None
         }
-        same = {j for j in similar if sitters.people[i] == sitters.people[j]}
+        same = {j for j in similar if subjects.people[i] == subjects.people[j]}
         genuine += [similar[j] >= measured.threshold for j in same]
         impostor += [
             similar[j] >= measured.threshold for j in similar if j not in same and query is not None
@@ -89,10 +89,10 @@ def test_clean_photos_are_as_an_evaluation_has_them(measured: Robustness) -> Non
 
 
 def test_faces_that_have_no_more_pixels_are_left_as_they_are(
-    measured: Robustness, sitters: Sitters
+    measured: Robustness, subjects: Subjects
 ) -> None:
     (size,) = (one for one in measured.series if one.degradation.name == "size")
-    areas = np.array([sitter.face.area for sitter in sitters.sitters])
+    areas = np.array([subject.face.area for subject in subjects.subjects])
     assert [step.unchanged for step in size.steps] == [
         pytest.approx(np.mean(areas <= area)) for area in size.degradation.steps
     ]
@@ -100,26 +100,26 @@ def test_faces_that_have_no_more_pixels_are_left_as_they_are(
 
 
 def test_examples_are_one_persons_photo_at_every_step(
-    measured: Robustness, sitters: Sitters, engine: Face2Vec
+    measured: Robustness, subjects: Subjects, engine: Face2Vec
 ) -> None:
-    portrait = dict(sitters.portraits(engine))[0]
+    portrait = dict(subjects.portraits(engine))[0]
     np.testing.assert_array_equal(measured.example.image, portrait.image)
     for series in measured.series:
         for example, strength in zip(series.examples, series.degradation.steps, strict=True):
             expected = series.degradation.image(portrait, strength, 3, 0)
             np.testing.assert_array_equal(example.image, expected)
-    one, other = (encoded(engine, p.image) for _, p in list(sitters.portraits(engine))[:2])
+    one, other = (encoded(engine, p.image) for _, p in list(subjects.portraits(engine))[:2])
     assert one is not None
     assert other is not None
     assert measured.example.similarity == pytest.approx(float(one @ other), abs=1e-5)
 
 
-def test_photos_that_have_gone_are_left_out(sitters: Sitters, engine: Face2Vec) -> None:
-    lost = [one._replace(photo=one.photo.with_name("gone.jpg")) for one in sitters.sitters[:1]]
-    some = Sitters((*lost, *sitters.sitters[1:]), sitters.names, 0)
+def test_photos_that_have_gone_are_left_out(subjects: Subjects, engine: Face2Vec) -> None:
+    lost = [one._replace(photo=one.photo.with_name("gone.jpg")) for one in subjects.subjects[:1]]
+    some = Subjects((*lost, *subjects.subjects[1:]), subjects.names, 0)
     measured = robustness(some, engine, (), far=FAR)
     assert (measured.photos, measured.people, measured.without_face) == (7, 4, 1)
-    none = Sitters(tuple(lost * 4), sitters.names, 0)
+    none = Subjects(tuple(lost * 4), subjects.names, 0)
     with pytest.raises(SettingsError, match="fewer than two people"):
         robustness(none, engine, ())
 
@@ -136,8 +136,8 @@ def test_another_face_in_the_photo_is_not_taken_for_the_one_that_is_lost(
         for number in range(2):
             photo = Image.fromarray(np.concatenate(images, axis=1))
             photo.save(tmp_path / name / f"{number}.png")
-    sitters = sitters_of(tmp_path, engine, people=2, photos=2)
+    subjects = subjects_of(tmp_path, engine, people=2, photos=2)
     (hidden,) = chosen(["right-hidden"])
-    measured = robustness(sitters, engine, [hidden], far=0.5)
+    measured = robustness(subjects, engine, [hidden], far=0.5)
     hidden_step = measured.series[0].steps[-1]
     assert hidden_step.without_face == pytest.approx(1)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from face2vec import Face2Vec, samples
 from face2vec.errors import SettingsError
-from face2vec.lab.subjects import is_gallery, sitters_of
+from face2vec.lab.subjects import is_gallery, subjects_of
 
 
 @pytest.fixture(scope="module")
@@ -25,35 +25,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_sitters_of_a_folder_are_drawn_within_bounds(folder: Path, tiny_model: Path) -> None:
+def test_subjects_of_a_folder_are_drawn_within_bounds(folder: Path, tiny_model: Path) -> None:
     with Face2Vec(model=tiny_model) as engine:
-        whole = sitters_of(folder, engine, people=10, photos=5)
-        some = sitters_of(folder, engine, people=3, photos=2, seed=1)
-        again = sitters_of(folder, engine, people=3, photos=2, seed=1)
+        whole = subjects_of(folder, engine, people=10, photos=5)
+        some = subjects_of(folder, engine, people=3, photos=2, seed=1)
+        again = subjects_of(folder, engine, people=3, photos=2, seed=1)
         portraits = dict(whole.portraits(engine))
     assert whole.names == ("P0", "P1", "P2", "P3", "P4")
     assert np.bincount(whole.people).tolist() == [2, 3, 3, 3, 3]
     assert whole.without_face == 1
     assert len(some.names) == 3
-    assert len(some.sitters) + some.without_face == 6
-    assert [one.photo for one in again.sitters] == [one.photo for one in some.sitters]
-    assert {one.photo for one in some.sitters} < {one.photo for one in whole.sitters}
+    assert len(some.subjects) + some.without_face == 6
+    assert [one.photo for one in again.subjects] == [one.photo for one in some.subjects]
+    assert {one.photo for one in some.subjects} < {one.photo for one in whole.subjects}
     for number, portrait in portraits.items():
-        face = whole.sitters[number].face
+        face = whole.subjects[number].face
         assert portrait.area == pytest.approx(min(face.area, 65_536), rel=0.02)
         assert portrait.landmarks[0] == pytest.approx(
             np.subtract(face.landmarks[0], face.box[:2]) + portrait.box[:2], abs=1e-6
         )
 
 
-def test_sitters_of_a_gallery_are_its_named_people(
+def test_subjects_of_a_gallery_are_its_named_people(
     folder: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     with Face2Vec(tmp_path / "g", model=tiny_model) as engine:
         engine.add(str(folder / "P1"), str(folder / "P2"))
         assert is_gallery(tmp_path / "g")
         with pytest.raises(SettingsError, match="0 people with a name"):
-            sitters_of(tmp_path / "g", engine, people=10, photos=5)
+            subjects_of(tmp_path / "g", engine, people=10, photos=5)
         found = [engine.search(folder / name / "0.jpg", 6)[0].matches for name in ("P1", "P2")]
         ids = [
             [match.face.id for match in matches if Path(match.photo).parent.name == name]
@@ -62,13 +62,13 @@ def test_sitters_of_a_gallery_are_its_named_people(
         for name, faces in zip(("Ada", "Bea"), ids, strict=True):
             person = engine.this_person(None, *(face for face in faces if face is not None))
             engine.name(person, name)
-        sitters = sitters_of(tmp_path / "g", engine, people=10, photos=5)
-    assert sitters.names == ("Ada", "Bea")
-    assert {(one.photo.parent.name, one.person) for one in sitters.sitters} == {
+        subjects = subjects_of(tmp_path / "g", engine, people=10, photos=5)
+    assert subjects.names == ("Ada", "Bea")
+    assert {(one.photo.parent.name, one.person) for one in subjects.subjects} == {
         ("P1", 0),
         ("P2", 1),
     }
-    assert len(sitters.sitters) == 6
+    assert len(subjects.subjects) == 6
     assert not is_gallery(folder)
 
 
@@ -80,4 +80,4 @@ def test_too_few_people_are_refused(folder: Path, tiny_model: Path, tmp_path: Pa
         Face2Vec(model=tiny_model) as engine,
         pytest.raises(SettingsError, match="0 people have two photos or more"),
     ):
-        sitters_of(tmp_path, engine, people=10, photos=5)
+        subjects_of(tmp_path, engine, people=10, photos=5)

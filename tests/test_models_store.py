@@ -381,7 +381,7 @@ def test_load_model_prefers_the_description_beside_published_weights(
     describe(cache / "mine.json", dimension=512, input_size=160)
     found = load(mine)
     assert found.description.alignment == "landmarks"
-    assert found.fingerprint == offline.sha256
+    assert found.weights_sha256 == offline.sha256
 
 
 def test_load_model_converts_described_weights(
@@ -526,7 +526,7 @@ def test_load_model_refuses_a_graph_with_another_hash_than_described(tmp_path: P
 def test_load_model_fingerprints_weights_that_lie_outside_the_graph(tmp_path: Path) -> None:
     graph = tiny_graph(tmp_path / "own.onnx", external="own.data")
     describe(tmp_path / "own.json")
-    assert load(graph).fingerprint == sha256_of(graph, tmp_path / "own.data")
+    assert load(graph).weights_sha256 == sha256_of(graph, tmp_path / "own.data")
     (tmp_path / "own.data").unlink()
     with pytest.raises(ModelError, match=r"keeps its weights in .*own\.data, which is not there"):
         load(graph)
@@ -541,7 +541,7 @@ def test_load_model_takes_an_openvino_file_with_its_weights(tmp_path: Path) -> N
     values.write_bytes(b"weights")
     found = load(graph)
     assert found.path == graph
-    assert found.fingerprint == hashlib.sha256(b"<net/>weights").hexdigest()
+    assert found.weights_sha256 == hashlib.sha256(b"<net/>weights").hexdigest()
 
 
 def test_load_model_names_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -563,7 +563,7 @@ def test_load_model_refuses_a_file_that_is_not_onnx(tmp_path: Path) -> None:
 def test_shipped_model_needs_neither_cache_nor_network(cache: Path) -> None:
     model = load("mini")
     assert model.path.parent == store.SHIPPED
-    assert model.fingerprint == model.description.sha256
+    assert model.weights_sha256 == model.description.sha256
     assert model.path.stat().st_size <= 4_000_000
     assert not cache.exists()
 

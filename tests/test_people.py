@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from helpers import reads
 
 from face2vec import Face2Vec, samples
 from face2vec.calibration import Calibration
@@ -100,10 +101,12 @@ def test_find_people_leaves_out_what_may_be_no_face(
     gallery: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Face2Vec(gallery) as engine:
-        stored = engine._readable().faces(range(1, PEOPLE * PHOTOS + 1), with_embeddings=False)
+        everyone = range(1, PEOPLE * PHOTOS + 1)
+        gallery_now = reads(engine._session.gallery())
+        stored = gallery_now.stored_faces(everyone, with_embeddings=False)
         sure = {one.face.id: one.face.confidence for one in stored}
         limit = float(np.median(list(sure.values())))
-        monkeypatch.setattr(finding, "SURE", limit)
+        monkeypatch.setattr(finding, "LEAST_CONFIDENCE", limit)
         done = engine.find_people()
         grouped = {face for person in engine.people() for face in person.faces}
     assert done.doubtful == sum(one < limit for one in sure.values()) > 0
@@ -188,9 +191,9 @@ def test_merge_takes_each_person_once(gallery: Path) -> None:
         engine.find_people()
         first = engine.people()[0]
         for others in ((), (first,), (2, 2)):
-            with pytest.raises(SettingsError, match="each once"):
+            with pytest.raises(SettingsError, match="each of them once"):
                 engine.merge(first, *others)
-        with pytest.raises(SettingsError, match="faces of the gallery"):
+        with pytest.raises(SettingsError, match="ids of faces in the gallery"):
             engine.this_person(first, 9999)
 
 
@@ -206,15 +209,17 @@ def test_a_person_who_was_merged_away_is_nobody(gallery: Path) -> None:
         ):
             with pytest.raises(GalleryError, match=f"no person {second.id}"):
                 ask()
-        assert engine.undo() == f"merge of {second.id} into person {first.id}"
+        assert engine.undo() == (
+            f"merge of person {second.id} (unnamed) into person {first.id} (unnamed)"
+        )
 
 
 def test_name_has_to_be_text(gallery: Path) -> None:
     with Face2Vec(gallery) as engine:
         engine.find_people()
-        with pytest.raises(SettingsError, match=r"has to be text, and 'no \\udcff'"):
+        with pytest.raises(SettingsError, match=r"'no \\udcff' cannot be a name: it is not valid"):
             engine.name(1, "no \udcff")
-        with pytest.raises(GalleryError, match="nothing to take back"):
+        with pytest.raises(GalleryError, match="no edit to undo"):
             engine.undo()
 
 
@@ -222,7 +227,7 @@ def test_forget_tells_a_name_from_letters_that_are_there_by_chance(gallery: Path
     with Face2Vec(gallery) as engine:
         engine.find_people()
         last = engine.people()[-1]
-        (kept, *_) = engine._readable().faces(last.faces)
+        (kept, *_) = reads(engine._session.gallery()).stored_faces(last.faces)
         by_chance = re.search(rb"[A-Za-z]{2}", np.asarray(kept.face.embedding).tobytes())
         assert by_chance is not None
         person = engine.name(engine.people()[0], by_chance[0].decode())
@@ -255,7 +260,7 @@ def test_a_photo_overwritten_with_a_forgotten_one_leaves(gallery: Path, photos: 
             Path(kept.photo).write_bytes(Path(shown.photo).read_bytes())
             assert engine.add(kept.photo).forgotten == 1
             assert engine.info()["faces"] == before - 1
-            assert engine._readable().faces_of(kept.photo) == []
+            assert reads(engine._session.gallery()).faces_of(kept.photo) == []
         finally:
             Path(kept.photo).write_bytes(was)
 
@@ -265,7 +270,7 @@ def test_forget_leaves_nothing_and_the_photos_stay_away(gallery: Path, photos: P
         engine.rebuild()
         engine.find_people()
         person = engine.name(engine.people()[0], "Ada Nobody")
-        stored = engine._readable().faces(person.faces)
+        stored = reads(engine._session.gallery()).stored_faces(person.faces)
         assert list(traces(gallery, person, stored))
         faces = engine.info()["faces"]
         done = engine.forget("Ada Nobody")
@@ -296,7 +301,7 @@ def test_people_command_lists_them_as_words_json_and_a_page(gallery: Path, tmp_p
 
 def test_commands_say_what_is_so_and_take_it_back(gallery: Path) -> None:
     run("people", gallery)
-    assert "is Ada" in run("name", gallery, 1, "Ada").stderr
+    assert "person 1: Ada" in run("name", gallery, 1, "Ada").stderr
     before = {p.id: p.faces for p in Face2Vec(gallery).people()}
     assert run("merge", gallery, "Ada", 2).exit_code == 0
     face = before[2][0]
@@ -304,7 +309,7 @@ def test_commands_say_what_is_so_and_take_it_back(gallery: Path) -> None:
     assert run("not-this-person", gallery, "Ada", before[2][1]).exit_code == 0
     assert run("this-person", gallery, "Ada", before[2][1]).exit_code == 0
     for _ in range(4):
-        assert run("undo", gallery).stderr.startswith("taken back: ")
+        assert run("undo", gallery).stderr.startswith("undone: ")
     with Face2Vec(gallery) as engine:
         assert {p.id: p.faces for p in engine.people()} == before
         assert engine.person("Ada").id == 1

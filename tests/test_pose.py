@@ -14,7 +14,7 @@ from PIL import Image
 from face2vec import Face2Vec
 from face2vec.cli.main import main
 from face2vec.errors import SettingsError
-from face2vec.pose import distances, layouts
+from face2vec.pose import pose_distances, pose_vectors
 
 FRONT = np.array([[30.0, 40.0], [70.0, 40.0], [50.0, 60.0], [35.0, 80.0], [65.0, 80.0]])
 LEFT = FRONT + np.array([[0, 0], [-6, 0], [-14, 0], [0, 0], [-4, 0]])
@@ -23,31 +23,31 @@ SIZE = (100, 120)
 
 def test_pose_does_not_depend_on_place_and_size() -> None:
     moved = 3.5 * FRONT + np.array([200, -40])
-    one, other = layouts([FRONT, moved], [SIZE, (900, 900)])
+    one, other = pose_vectors([FRONT, moved], [SIZE, (900, 900)])
     np.testing.assert_allclose(one, other, atol=1e-12)
-    assert distances(one, other[None])[0] == pytest.approx(0, abs=1e-12)
+    assert pose_distances(one, other[None])[0] == pytest.approx(0, abs=1e-12)
 
 
 def test_pose_depends_on_turns_of_every_kind() -> None:
     angle = math.radians(20)
     rolled = FRONT @ np.array([[math.cos(angle), math.sin(angle)],
                                [-math.sin(angle), math.cos(angle)]])  # fmt: skip
-    front, left, roll = layouts([FRONT, LEFT, rolled], [SIZE] * 3)
-    assert distances(front, left[None])[0] > 0.1
+    front, left, roll = pose_vectors([FRONT, LEFT, rolled], [SIZE] * 3)
+    assert pose_distances(front, left[None])[0] > 0.1
     # A turned point has moved by 2·sin(angle / 2) of its distance from the middle.
-    assert distances(front, roll[None])[0] == pytest.approx(2 * math.sin(angle / 2))
+    assert pose_distances(front, roll[None])[0] == pytest.approx(2 * math.sin(angle / 2))
 
 
 def test_framing_is_the_place_in_the_photo() -> None:
     twice, beside = 2 * FRONT, FRONT + np.array([10, 0])
-    one, other, third = layouts([FRONT, twice, beside], [SIZE, (200, 240), SIZE], "framing")
+    one, other, third = pose_vectors([FRONT, twice, beside], [SIZE, (200, 240), SIZE], "framing")
     np.testing.assert_allclose(one, other)
-    assert distances(one, third[None])[0] == pytest.approx(0.1)
+    assert pose_distances(one, third[None])[0] == pytest.approx(0.1)
 
 
 def test_layouts_of_another_kind_are_refused() -> None:
-    with pytest.raises(SettingsError, match="by pose or framing, not by 'mood'"):
-        layouts([FRONT], [SIZE], "mood")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="by must be one of pose, framing, not 'mood'"):
+        pose_vectors([FRONT], [SIZE], "mood")  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -64,39 +64,39 @@ def names(found: object) -> list[str]:
     return [Path(match.photo).name for match in found.matches]  # type: ignore[attr-defined]
 
 
-def test_search_layout_finds_faces_turned_alike_whoever_they_are(
+def test_search_pose_finds_faces_turned_alike_whoever_they_are(
     gallery: Path, hopper: Image.Image
 ) -> None:
     with Face2Vec(gallery) as engine:
-        upright = engine.search_layout(hopper, k=9)[0]
-        tilted = engine.search_layout(hopper.rotate(15, Image.Resampling.BICUBIC), k=9)[0]
+        upright = engine.search_pose(hopper, k=9)[0]
+        tilted = engine.search_pose(hopper.rotate(15, Image.Resampling.BICUBIC), k=9)[0]
     assert names(tilted)[0] == "tilted.png"
     assert names(upright)[-1] == "tilted.png"
-    apart = [match.layout for match in upright.matches]
+    apart = [match.pose_distance for match in upright.matches]
     assert apart == sorted(apart)
     assert [match.rank for match in upright.matches] == list(range(1, len(apart) + 1))
-    assert upright.matches[0].layout < 0.02
+    assert upright.matches[0].pose_distance < 0.02
     assert upright.matches[0].similarity > 0.9
 
 
-def test_search_layout_by_framing_tells_where_in_the_photo_faces_are(
+def test_search_pose_by_framing_tells_where_in_the_photo_faces_are(
     gallery: Path, astronaut: Image.Image
 ) -> None:
     with Face2Vec(gallery) as engine:
         mirrored = Image.Image.transpose(astronaut, Image.Transpose.FLIP_LEFT_RIGHT)
-        (found,) = engine.search_layout(mirrored, k=3, by="framing")
+        (found,) = engine.search_pose(mirrored, k=3, by="framing")
     assert names(found)[0] == "astronaut-mirrored.png"
 
 
-def test_search_layout_of_one_person_only(gallery: Path, hopper: Image.Image) -> None:
+def test_search_pose_of_one_person_only(gallery: Path, hopper: Image.Image) -> None:
     with Face2Vec(gallery) as engine:
-        stored = engine.search_layout(hopper, k=9)[0].matches
+        stored = engine.search_pose(hopper, k=9)[0].matches
         ids = [match.face.id for match in stored]
         person = engine.this_person(None, *ids[2:4])
-        (by_person,) = engine.search_layout(hopper, k=9, person=person)
-        (by_likeness,) = engine.search_layout(hopper, k=9, min_similarity=0.9)
+        (by_person,) = engine.search_pose(hopper, k=9, person=person)
+        (by_likeness,) = engine.search_pose(hopper, k=9, min_similarity=0.9)
         itself = stored[0].face
-        (others,) = engine.search_layout(itself, k=9)
+        (others,) = engine.search_pose(itself, k=9)
     assert [match.face.id for match in by_person.matches] == ids[2:4]
     assert [match.face.id for match in by_likeness.matches] == [
         match.face.id for match in stored if match.similarity >= 0.9
@@ -106,40 +106,40 @@ def test_search_layout_of_one_person_only(gallery: Path, hopper: Image.Image) ->
     assert len(others.matches) == len(stored) - 1
 
 
-def test_search_layout_refuses_what_has_none(gallery: Path, hopper: Image.Image) -> None:
+def test_search_pose_refuses_what_has_none(gallery: Path, hopper: Image.Image) -> None:
     with Face2Vec(gallery) as engine:
         face = engine.encode(hopper)[0]
-        with pytest.raises(SettingsError, match="of a photo, or of a gallery's face"):
-            engine.search_layout(face)
+        with pytest.raises(SettingsError, match="with a photo, or with a face of the gallery"):
+            engine.search_pose(face)
         with pytest.raises(SettingsError, match="k must be at least 1"):
-            engine.search_layout(hopper, k=0)
+            engine.search_pose(hopper, k=0)
 
 
 def test_matches_of_layouts_say_how_far_they_are(gallery: Path, hopper: Image.Image) -> None:
     with Face2Vec(gallery) as engine:
-        matches = engine.search_layout(hopper, k=2)[0].matches
-    assert matches.to_text().splitlines()[0] == "rank  layout  similarity  photo"
-    assert matches.to_dicts()[0]["layout"] == matches[0].layout
-    assert matches.to_dataframe()["layout"].tolist() == [m.layout for m in matches]
+        matches = engine.search_pose(hopper, k=2)[0].matches
+    assert matches.to_text().splitlines()[0] == "rank  pose distance  similarity  photo"
+    assert matches.to_dicts()[0]["pose_distance"] == matches[0].pose_distance
+    assert matches.to_dataframe()["pose_distance"].tolist() == [m.pose_distance for m in matches]
 
 
 def search(*words: str | Path) -> Result:
     return CliRunner().invoke(main, ["search", *map(str, words)])
 
 
-def test_search_command_finds_layouts(gallery: Path, faces_folder: Path) -> None:
+def test_search_command_finds_pose_vectors(gallery: Path, faces_folder: Path) -> None:
     photo = faces_folder / "hopper.jpg"
     with Face2Vec(gallery) as engine:
-        expected = engine.search_layout(photo, k=3)[0].matches
+        expected = engine.search_pose(photo, k=3)[0].matches
         engine.name(engine.this_person(None, expected[1].face.id), "Ada")
-    done = search(gallery, photo, "--layout", "pose", "-k", "3")
+    done = search(gallery, photo, "--by", "pose", "-k", "3")
     assert done.exit_code == 0
     assert expected.to_text() in done.stdout
-    only = search(gallery, photo, "--layout", "pose", "--person", "Ada", "--json")
+    only = search(gallery, photo, "--by", "pose", "--person", "Ada", "--json")
     (match,) = json.loads(only.stdout)["matches"]
     assert match["face_id"] == expected[1].face.id
 
 
-@pytest.mark.parametrize("words", [["--person", "Ada"], ["--layout", "pose", "--one-person"]])
+@pytest.mark.parametrize("words", [["--person", "Ada"], ["--by", "pose", "--one-person"]])
 def test_search_command_refuses_what_does_not_go_together(gallery: Path, words: list[str]) -> None:
     assert search(gallery, "who.jpg", *words).exit_code == 2

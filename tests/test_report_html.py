@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from face2vec.report.html import columns, table
+from face2vec.report.html import table
+from face2vec.report.text import columns
 
 
 def test_columns_are_as_wide_as_their_widest_cell_and_lines_end_without_blanks() -> None:

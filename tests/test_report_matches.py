@@ -18,8 +18,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
-from face2vec.report import matches as results
-from face2vec.report.matches import Found, Matches, save_grid, save_html, thumbnail
+from face2vec.report.matches import COLUMNS, Matches, QueryResult, save_grid, save_html
+from face2vec.report.thumbnails import GREY, placeholder, thumbnail
 from face2vec.types import Box, Face, Landmarks, Match
 
 RED, BLUE, GREEN = (200, 30, 30), (30, 30, 200), (30, 160, 30)
@@ -78,8 +78,8 @@ def matches(tmp_path: Path, red_photo: Path) -> Matches:
 
 
 @pytest.fixture
-def found(red_photo: Path, matches: Matches) -> Found:
-    return Found(str(red_photo), face_at(RED_BOX), matches)
+def found(red_photo: Path, matches: Matches) -> QueryResult:
+    return QueryResult(str(red_photo), face_at(RED_BOX), matches)
 
 
 # --- Matches as a sequence ------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_matches_to_dataframe_columns_and_values(matches: Matches) -> None:
 
 def test_matches_to_dataframe_of_none_keeps_the_columns() -> None:
     frame = Matches().to_dataframe()
-    assert frame.shape == (0, len(results.COLUMNS))
+    assert frame.shape == (0, len(COLUMNS))
 
 
 def test_matches_to_json_round_trip(matches: Matches) -> None:
@@ -220,7 +220,7 @@ def test_matches_to_json_takes_numpy_numbers_and_odd_names() -> None:
     assert json.loads(text)[0]["box"] == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_found_to_json_holds_query_and_matches(found: Found) -> None:
+def test_found_to_json_holds_query_and_matches(found: QueryResult) -> None:
     record = json.loads(found.to_json())
     assert record["query"]["photo"] == found.photo
     assert record["query"]["box"] == list(RED_BOX)
@@ -229,21 +229,21 @@ def test_found_to_json_holds_query_and_matches(found: Found) -> None:
 
 
 def test_found_by_embedding_has_no_face(matches: Matches) -> None:
-    found = Found("<embedding>", None, matches)
+    found = QueryResult("<embedding>", None, matches)
     assert found.to_dict()["query"] == {"photo": "<embedding>"}
     assert found.thumbnail() is None
-    assert repr(found).splitlines()[0] == "Found: <embedding>"
+    assert repr(found).splitlines()[0] == "QueryResult: <embedding>"
 
 
-def test_found_is_frozen_and_readable(found: Found) -> None:
+def test_found_is_frozen_and_readable(found: QueryResult) -> None:
     with pytest.raises(FrozenInstanceError):
         found.photo = "other"  # type: ignore[misc]
     first, head, *_ = repr(found).splitlines()
-    assert first == f"Found: {found.photo}, face at (40, 60, 100, 120)"
+    assert first == f"QueryResult: {found.photo}, face at (40, 60, 100, 120)"
     assert head == "rank  similarity  photo"
 
 
-def test_found_to_dataframe_is_that_of_its_matches(found: Found) -> None:
+def test_found_to_dataframe_is_that_of_its_matches(found: QueryResult) -> None:
     assert found.to_dataframe().equals(found.matches.to_dataframe())
 
 
@@ -252,7 +252,7 @@ def test_found_to_dataframe_is_that_of_its_matches(found: Found) -> None:
     [
         ("pandas", lambda m: m.to_dataframe()),
         ("matplotlib", lambda m: m.plot()),
-        ("matplotlib", lambda m: save_grid([Found("q", None, m)], "x.png")),
+        ("matplotlib", lambda m: save_grid([QueryResult("q", None, m)], "x.png")),
     ],
     ids=["to_dataframe", "plot", "save_grid"],
 )
@@ -288,8 +288,8 @@ def test_thumbnail_outside_the_photo_is_grey(tmp_path: Path) -> None:
     cut = thumbnail(draw_photo(tmp_path / "corner.png", corner, RED), corner, 100)
     # The square around the box reaches from −12 to 52 and from −22 to 42; the photo's part
     # of it is 52 wide and 42 high, so it fills the width and has grey above and below.
-    assert is_colour(cut.getpixel((50, 2)), results.GREY)
-    assert is_colour(cut.getpixel((50, 97)), results.GREY)
+    assert is_colour(cut.getpixel((50, 2)), GREY)
+    assert is_colour(cut.getpixel((50, 97)), GREY)
     assert is_colour(cut.getpixel((10, 20)), RED)
     assert is_colour(cut.getpixel((95, 80)), BLUE)
 
@@ -315,13 +315,13 @@ def test_thumbnail_is_upright(tmp_path: Path) -> None:
     assert is_colour(thumbnail(tmp_path / "turned.png", box).getpixel((72, 72)), RED)
 
 
-def placeholder() -> np.ndarray:
-    return np.asarray(results._placeholder("photo not found", 96))
+def placeholder_pixels() -> np.ndarray:
+    return np.asarray(placeholder("photo not found", 96))
 
 
 def test_placeholder_has_words_on_grey() -> None:
-    image = placeholder()
-    assert tuple(image[0, 0]) == results.GREY
+    image = placeholder_pixels()
+    assert tuple(image[0, 0]) == GREY
     assert 0.02 < (image.max(axis=2) < 130).mean() < 0.5
 
 
@@ -334,11 +334,11 @@ def test_thumbnail_of_a_photo_that_is_gone_or_changed_is_the_placeholder(
         path.write_text("a text")
     elif kind == "smaller than the box":
         Image.new("RGB", (30, 30)).save(path)
-    assert np.array_equal(np.asarray(thumbnail(path, RED_BOX, 96)), placeholder())
+    assert np.array_equal(np.asarray(thumbnail(path, RED_BOX, 96)), placeholder_pixels())
 
 
-def test_found_without_a_photo_has_no_thumbnail(found: Found, tmp_path: Path) -> None:
-    face = Found("<face>", found.face, found.matches)
+def test_found_without_a_photo_has_no_thumbnail(found: QueryResult, tmp_path: Path) -> None:
+    face = QueryResult("<face>", found.face, found.matches)
     assert face.thumbnail() is None
     assert len(shown(face.plot())) == 3
     save_html([face], tmp_path / "out.html")
@@ -347,7 +347,7 @@ def test_found_without_a_photo_has_no_thumbnail(found: Found, tmp_path: Path) ->
 
 
 def test_found_thumbnail_comes_from_the_source(red_photo: Path) -> None:
-    found = Found("<bytes>", face_at(RED_BOX), Matches(), red_photo.read_bytes())
+    found = QueryResult("<bytes>", face_at(RED_BOX), Matches(), red_photo.read_bytes())
     image = found.thumbnail()
     assert image is not None
     assert is_colour(image.getpixel((72, 72)), RED)
@@ -388,8 +388,8 @@ def pictures(page: PageReader) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) for uri in uris]
 
 
-def test_save_html_shows_queries_matches_and_boxes(found: Found, tmp_path: Path) -> None:
-    save_html([found, Found("<embedding>", None, Matches())], tmp_path / "out.html")
+def test_save_html_shows_queries_matches_and_boxes(found: QueryResult, tmp_path: Path) -> None:
+    save_html([found, QueryResult("<embedding>", None, Matches())], tmp_path / "out.html")
     page = PageReader((tmp_path / "out.html").read_text("utf-8"))
     assert [tag for tag, _ in page.tags if tag in {"h1", "h2"}] == ["h1", "h2", "h2"]
     assert "2 query faces" in page.words
@@ -406,7 +406,7 @@ def test_save_html_shows_queries_matches_and_boxes(found: Found, tmp_path: Path)
     assert len(pictures(page)) == 4
 
 
-def test_save_html_is_readable_without_seeing_it(found: Found, tmp_path: Path) -> None:
+def test_save_html_is_readable_without_seeing_it(found: QueryResult, tmp_path: Path) -> None:
     save_html([found], tmp_path / "out.html")
     page = PageReader((tmp_path / "out.html").read_text("utf-8"))
     assert page.of("html")[0]["lang"] == "en"
@@ -421,7 +421,7 @@ def test_save_html_is_readable_without_seeing_it(found: Found, tmp_path: Path) -
     assert len(page.of("caption")) == 1
 
 
-def test_save_html_stands_alone(found: Found, tmp_path: Path) -> None:
+def test_save_html_stands_alone(found: QueryResult, tmp_path: Path) -> None:
     save_html([found], tmp_path / "out.html")
     text = (tmp_path / "out.html").read_text("utf-8")
     page = PageReader(text)
@@ -436,7 +436,7 @@ def test_save_html_stands_alone(found: Found, tmp_path: Path) -> None:
 
 def test_save_html_of_a_query_of_many_photos(tmp_path: Path) -> None:
     photos = ", ".join(f"IMG_{number:04}.jpg" for number in range(40))  # too long for one file
-    save_html([Found(photos, face_at(RED_BOX), Matches())], tmp_path / "out.html")
+    save_html([QueryResult(photos, face_at(RED_BOX), Matches())], tmp_path / "out.html")
     page = PageReader((tmp_path / "out.html").read_text("utf-8"))
     assert "IMG_0039.jpg" in page.words
     assert page.of("a") == []
@@ -445,7 +445,7 @@ def test_save_html_of_a_query_of_many_photos(tmp_path: Path) -> None:
 def test_save_html_escapes_names(tmp_path: Path) -> None:
     path = draw_photo(tmp_path / '<b>&".png', RED_BOX, RED)
     match = Match(1, 0.5, face_at(RED_BOX), str(path), ("<script>alert(1)</script>",))
-    save_html([Found(str(path), face_at(RED_BOX), Matches([match]))], tmp_path / "out.html")
+    save_html([QueryResult(str(path), face_at(RED_BOX), Matches([match]))], tmp_path / "out.html")
     page = PageReader((tmp_path / "out.html").read_text("utf-8"))
     assert page.of("b") == page.of("script") == []
     assert '<b>&".png' in page.words
@@ -464,7 +464,7 @@ def test_save_html_of_names_in_any_script(tmp_path: Path) -> None:
     names = ["猫 ネコ.png", "قطة.png", "🐈.png", os.fsdecode(b"\xff\xfe.png")]
     paths = [draw_photo(tmp_path / name, RED_BOX, RED) for name in names]
     rows = Matches(Match(n, 0.5, face_at(RED_BOX), str(p)) for n, p in enumerate(paths, 1))
-    save_html([Found(str(paths[0]), face_at(RED_BOX), rows)], tmp_path / "out.html")
+    save_html([QueryResult(str(paths[0]), face_at(RED_BOX), rows)], tmp_path / "out.html")
     page = PageReader((tmp_path / "out.html").read_text("utf-8"))
     assert all(name in page.words for name in names[:3])
     assert r"\udcff\udcfe.png" in page.words
@@ -472,13 +472,13 @@ def test_save_html_of_names_in_any_script(tmp_path: Path) -> None:
     assert all(is_colour(image.getpixel((72, 72)), RED) for image in pictures(page))
 
 
-def test_found_save_html_writes_the_page_of_one(found: Found, tmp_path: Path) -> None:
+def test_found_save_html_writes_the_page_of_one(found: QueryResult, tmp_path: Path) -> None:
     found.save_html(tmp_path / "one.html")
     save_html([found], tmp_path / "same.html")
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "same.html").read_bytes()
 
 
-def test_notebook_table_has_thumbnails(found: Found) -> None:
+def test_notebook_table_has_thumbnails(found: QueryResult) -> None:
     page = PageReader(found.matches._repr_html_())
     assert len(page.of("tr")) == 4
     assert is_colour(pictures(page)[1].getpixel((72, 72)), GREEN)
@@ -525,7 +525,7 @@ def test_plot_columns_make_rows(matches: Matches) -> None:
     assert matches.plot().axes[0].get_gridspec().get_geometry() == (1, 3)
 
 
-def test_plot_shows_the_query_first(found: Found, tmp_path: Path) -> None:
+def test_plot_shows_the_query_first(found: QueryResult, tmp_path: Path) -> None:
     title, colour = shown(found.plot())[0]
     assert title == "query\nred.png"
     assert colour == RED
@@ -535,7 +535,7 @@ def test_plot_shows_the_query_first(found: Found, tmp_path: Path) -> None:
         found.matches.plot(query=tmp_path / "gone.png")
 
 
-def test_plot_saves_a_picture_and_leaves_no_state(found: Found, tmp_path: Path) -> None:
+def test_plot_saves_a_picture_and_leaves_no_state(found: QueryResult, tmp_path: Path) -> None:
     loaded = "matplotlib.pyplot" in sys.modules
     figure = found.plot(tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as picture:
@@ -546,8 +546,10 @@ def test_plot_saves_a_picture_and_leaves_no_state(found: Found, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_save_grid_has_a_row_for_each_query(found: Found, tmp_path: Path, suffix: str) -> None:
-    nothing = Found(found.photo, found.face, Matches())
+def test_save_grid_has_a_row_for_each_query(
+    found: QueryResult, tmp_path: Path, suffix: str
+) -> None:
+    nothing = QueryResult(found.photo, found.face, Matches())
     save_grid([found, nothing], tmp_path / f"grid{suffix}", columns=3)
     with Image.open(tmp_path / f"grid{suffix}") as picture:
         assert picture.size == (640, 420)
@@ -564,10 +566,10 @@ def test_plot_of_names_in_any_script_gives_no_warning(tmp_path: Path) -> None:
     assert titles[4] == "5: 0.500\n" + "é" * 13 + "…" + "éééé.jpg"
 
 
-def test_plot_refuses_what_cannot_be_drawn(found: Found, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="columns must be 1 or more, got 0"):
+def test_plot_refuses_what_cannot_be_drawn(found: QueryResult, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="columns must be at least 1, not 0"):
         found.plot(columns=0)
-    with pytest.raises(SettingsError, match=r"out\.txt.*end it in \.png"):
+    with pytest.raises(SettingsError, match=r"out\.txt.*suffix \.png"):
         found.plot(tmp_path / "out.txt")
     with pytest.raises(SettingsError, match="no query face"):
         save_grid([], tmp_path / "out.png")

@@ -68,7 +68,7 @@ def test_auto_takes_onnxruntime_without_openvino(monkeypatch: pytest.MonkeyPatch
 
 
 def test_auto_takes_cuda_where_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("face2vec.runtime.select._has_cuda", lambda: True)
+    monkeypatch.setattr("face2vec.runtime.select.has_cuda", lambda: True)
     assert choose_runtime(threads=3) == Runtime("cuda", "f32", 3)
 
 

@@ -12,7 +12,7 @@ from helpers import overlap
 from PIL import Image
 
 from face2vec import samples
-from face2vec.detection.mtcnn import Detector, DetectorSettings
+from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.errors import SettingsError
 from face2vec.runtime.select import Runtime
 
@@ -23,8 +23,8 @@ def people() -> list[samples.Person]:
 
 
 @pytest.fixture(scope="module")
-def detector() -> Detector:
-    return Detector(DetectorSettings(), Runtime("onnxruntime", threads=1))
+def detector() -> Mtcnn:
+    return Mtcnn(DetectorSettings(), Runtime("onnxruntime", threads=1))
 
 
 def test_photo_is_the_same_to_the_bit_from_the_same_seed(people):

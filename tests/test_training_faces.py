@@ -102,7 +102,7 @@ def test_faces_of_a_tar_take_people_from_the_table(
 def test_faces_are_detected_and_aligned_as_the_engine_does(
     tmp_path: Path, astronaut: Image.Image, hopper: Image.Image
 ) -> None:
-    from face2vec.detection.mtcnn import Detector, DetectorSettings
+    from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
     from face2vec.encoding.align import cut_faces
     from face2vec.photos.decode import open_photo
     from face2vec.runtime.select import choose_runtime, detector_runtime
@@ -115,7 +115,7 @@ def test_faces_are_detected_and_aligned_as_the_engine_does(
     (tmp_path / "grace" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
     faces = load_faces(tmp_path, MODEL)
     assert people(faces) == ["eileen", "grace"]
-    detector = Detector(DetectorSettings(), detector_runtime(choose_runtime()))
+    detector = Mtcnn(DetectorSettings(), detector_runtime(choose_runtime()))
     for crop, image in zip(faces.crops, photos.values(), strict=True):
         photo = open_photo(image)
         largest = max(detector.detect([photo.image])[0], key=lambda face: face.area)

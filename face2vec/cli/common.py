@@ -1,33 +1,43 @@
-"""Words that several commands say, and options that they share."""
+"""What commands share: options, and how they print results and messages.
+
+Results go to stdout, as text or as JSON lines. Messages for people go to stderr.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
+import os
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
-from face2vec.report.html import printable
+from face2vec.report.text import printable
+from face2vec.runtime.select import RUNTIMES
+
+if TYPE_CHECKING:
+    from face2vec.engine import Face2Vec
 
 NAMES_SHOWN = 3
-"""Photos named for each reason."""
+"""Photos listed for each reason."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Option(Protocol):
-    """What adds an option to a command."""
+    """A decorator that adds an option to a command."""
 
     def __call__(self, command: Command, /) -> Command:
-        """The command with it."""
+        """The command with the option."""
         ...
 
 
 class Number(click.FloatRange):
-    """A number in a range, in which NaN is not."""
+    """A number in a range; NaN is refused."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -35,31 +45,67 @@ class Number(click.FloatRange):
         """The number, or a usage error."""
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
-            self.fail("nan is no number.", param, ctx)
+            self.fail("nan is not a number.", param, ctx)
         return number
 
 
-json_line_option = click.option(
-    "--json", "as_json", is_flag=True, help="One line of JSON on stdout."
+def _verbose(_ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        logger = logging.getLogger("face2vec")
+        logger.setLevel(logging.INFO)
+        if not logger.handlers:
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+            logger.addHandler(handler)
+
+
+verbose_option = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_verbose,
+    help="Log every step to stderr.",
 )
-no_bar_option = click.option("-q", "--quiet", is_flag=True, help="No bar.")
+gallery_argument = click.argument("gallery", type=click.Path(path_type=Path))
+photos_argument = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
+json_lines_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON lines to stdout."
+)
+json_line_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one line of JSON to stdout."
+)
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress bar.")
+model_option = click.option(
+    "--model", metavar="KEY_OR_FILE", help="Embedding model: a key that 'models' lists, or a file."
+)
+runtime_option = click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default="auto",
+    show_default=True,
+    help="Runtime for the embedding network.",
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), help="Processor threads. [default: all cores]"
+)
 
 
 def report_option(plots: str) -> Option:
     """``--out``, a folder for a report.
 
     Args:
-        plots: what is written there beside the page and the figures, in words.
+        plots: what is written there besides the page and the figures.
     """
     return click.option(
         "--out",
         type=click.Path(path_type=Path, file_okay=False),
-        help=f"Write report.html, figures.json and {plots} into this folder.",
+        help=f"Write report.html, figures.json and {plots} to this folder.",
     )
 
 
 def together(*options: Option) -> Option:
-    """Several options as one decorator; ``--help`` shows them in this order."""
+    """Several options as one decorator; ``--help`` lists them in this order."""
 
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -69,13 +115,46 @@ def together(*options: Option) -> Option:
     return decorate
 
 
+runtime_options = together(runtime_option, threads_option)
+
+
+def opened(gallery: Path, runtime: str = "auto", threads: int | None = None) -> Face2Vec:
+    """The engine for a gallery."""
+    from face2vec.engine import Face2Vec
+
+    return Face2Vec(gallery, runtime=runtime, threads=threads)
+
+
+def out(text: str) -> None:
+    """Print a result."""
+    click.echo(text)
+
+
+def say(text: str) -> None:
+    """Print a message for people."""
+    click.echo(text, err=True)
+
+
+def say_error(error: Exception) -> None:
+    """Print an error as one line, with ``FACE2VEC_DEBUG=1`` also its traceback."""
+    if os.environ.get("FACE2VEC_DEBUG") == "1":
+        say("".join(traceback.format_exception(error)).rstrip())
+    lines = str(error).splitlines() or [type(error).__name__]
+    say("face2vec: " + "\n".join(printable(line) for line in lines))
+
+
+def count(number: int, noun: str, nouns: str | None = None) -> str:
+    """A number with its noun, such as ``1 photo`` and ``1,000 photos``."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
 def reasons(failed: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """A line a reason, the commonest first, with how many photos it is said of and some names.
+    """One line per reason, the most frequent first, with a count and some photos.
 
     Args:
-        failed: (photo, reason) of each.
+        failed: (photo, reason) of each photo.
     """
-    for reason, count in Counter(reason for _, reason in failed).most_common():
+    for reason, number in Counter(reason for _, reason in failed).most_common():
         names = [printable(photo) for photo, why in failed if why == reason]
-        more = ", …" if count > NAMES_SHOWN else ""
-        yield f"  {count:,} × {reason}: {', '.join(names[:NAMES_SHOWN])}{more}"
+        more = ", …" if number > NAMES_SHOWN else ""
+        yield f"  {number:,} × {reason}: {', '.join(names[:NAMES_SHOWN])}{more}"

@@ -1,4 +1,4 @@
-"""``face2vec compare``: encoders side by side, face2vec's own and others'."""
+"""``face2vec compare``: encoders of face2vec and of other packages side by side."""
 
 from __future__ import annotations
 
@@ -6,32 +6,41 @@ from pathlib import Path
 
 import click
 
-from face2vec.cli.common import json_line_option
+from face2vec.cli.common import json_line_option, runtime_option, say
+from face2vec.cli.common import out as print_result
+from face2vec.cli.exits import DONE, PARTLY
 
-MEASURED, SOME_NOT = 0, 1
 ENCODERS = """\b
 ENCODER is one of
-  mini, FILE                 face2vec with a model that `models` lists, or of a file
-  keras-facenet:KEY          keras-facenet's FaceNet(KEY).extract
+  mini, FILE                 face2vec with a model of the catalogue, or a file
+  keras-facenet:KEY          FaceNet(KEY).extract of keras-facenet
   keras-facenet:KEY:FILE     the same with the weights in FILE
-  deepface:MODEL             DeepFace's represent, with its default detector
-  deepface:MODEL:DETECTOR    the same with another of its detectors
+  deepface:MODEL             represent of DeepFace, with its default detector
+  deepface:MODEL:DETECTOR    the same with another detector of DeepFace
 """
 
 
 @click.command("compare", epilog=ENCODERS)
 @click.argument("encoders", nargs=-1, required=True, metavar="ENCODER...")
-@click.option("--lfw", type=click.Path(path_type=Path, exists=True, file_okay=False),
-              required=True, help="The folder that `evaluate lfw` takes.")  # fmt: skip
-@click.option("--people", type=click.Path(path_type=Path, exists=True),
-              help="Rank-1, too, on what `evaluate identification` takes.")  # fmt: skip
-@click.option("--runtime", type=click.Choice(("auto", "onnxruntime", "openvino", "cuda")),
-              default="auto", show_default=True,
-              help="What runs face2vec's own models; other encoders have their own.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False),
-              help="Write compare.html, curves.png and figures.json into this folder.")  # fmt: skip
+@click.option(
+    "--lfw",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="The folder for 'evaluate lfw'.",
+)
+@click.option(
+    "--people",
+    type=click.Path(path_type=Path, exists=True),
+    help="Also measure rank-1 on photos for 'evaluate identification'.",
+)
+@runtime_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write compare.html, curves.png and figures.json to this folder.",
+)
 @json_line_option
-@click.option("-q", "--quiet", is_flag=True, help="No bars.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress bars.")
 @click.pass_context
 def compare_command(
     ctx: click.Context,
@@ -43,10 +52,10 @@ def compare_command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure encoders on LFW and print them side by side.
+    """Measure encoders on LFW and print the results side by side.
 
-    Each is used as its own users use it, with its detector and its crop, in a process of
-    its own. One that cannot be had here is said to be "not measured here", and why.
+    Each encoder runs as its own package runs it, with its own detector and crop, in a separate
+    process. One that is not available is listed as "not measured here", with the reason.
     """
     from face2vec.evaluation.comparison import LEGEND, compare
     from face2vec.evaluation.encoders import check_encoder
@@ -61,11 +70,11 @@ def compare_command(
         lfw_pairs(lfw),
         None if people is None else named_photos(people),
         runtime=runtime,
-        say=None if quiet else lambda words: click.echo(words, err=True),
+        say=None if quiet else say,
     )
-    click.echo(compared.to_json() if as_json else compared.to_text())
+    print_result(compared.to_json() if as_json else compared.to_text())
     if not quiet:
-        click.echo(f"\n{LEGEND}", err=True)
+        say(f"\n{LEGEND}")
     if out is not None:
-        click.echo(f"Look at {compared.save(out)}", err=True)
-    ctx.exit(MEASURED if compared.complete else SOME_NOT)
+        say(f"See {compared.save(out)}")
+    ctx.exit(DONE if compared.complete else PARTLY)

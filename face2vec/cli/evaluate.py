@@ -1,4 +1,4 @@
-"""``face2vec evaluate``: measured on photos whose people are known."""
+"""``face2vec evaluate``: error rates on photos of known people."""
 
 from __future__ import annotations
 
@@ -9,40 +9,44 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face2vec.cli.common import json_line_option, no_bar_option, report_option, together
+from face2vec.cli.common import json_line_option, quiet_option, report_option, together
 
 if TYPE_CHECKING:
     from face2vec.evaluation.report import Report
     from face2vec.evaluation.sets import NamedFaces, NamedPhotos
 
 MODEL_HELP = (
-    "A model's key or file, or another encoder: keras-facenet:KEY, deepface:MODEL (see compare)."
+    "A model's key or file, or an encoder of another package: keras-facenet:KEY, deepface:MODEL "
+    "(see 'face2vec compare --help')."
 )
 
 
 @click.group("evaluate")
 def evaluate_commands() -> None:
-    """Measure a model on photos whose people are known."""
+    """Measure the error rates of a model on photos of known people."""
 
 
 _encoder_option = click.option("--model", metavar="ENCODER", help=MODEL_HELP)
-_report_options = together(report_option("curves.png"), json_line_option, no_bar_option)
+_report_options = together(report_option("curves.png"), json_line_option, quiet_option)
 _shared_options = together(
     _encoder_option,
-    click.option("--gallery", type=click.Path(path_type=Path),
-                 help="Keep the faces here, to go on or to measure again. [default: nowhere]"),
+    click.option(
+        "--gallery",
+        type=click.Path(path_type=Path),
+        help="Keep the faces in a gallery in this folder, to resume or to measure again.",
+    ),
     _report_options,
-)  # fmt: skip
+)
 
 
 @evaluate_commands.command("lfw")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @_shared_options
 def lfw_command(folder: Path, **options: Any) -> None:
-    """Labeled Faces in the Wild: View 2, and all pairs of all photos.
+    """Labeled Faces in the Wild: View 2, and all pairs of photos.
 
-    FOLDER holds pairs.txt and a folder of photos a person, in itself or in images/.
-    A photo in which no face is found is an error in every figure.
+    FOLDER contains pairs.txt and one folder of photos per person, directly or in images/. A photo
+    without a detected face counts as an error in every figure.
     """
     from face2vec.evaluation.report import pairs_report
     from face2vec.evaluation.sets import lfw_pairs, photos_in
@@ -64,9 +68,9 @@ def youtube_command(
 ) -> None:
     """YouTube Faces: pairs of videos in ten folds.
 
-    FOLDER holds splits.txt, and a folder a person of videos, in itself or in
-    frame_images_DB/ or aligned_images_DB/; a video is a folder of frames or a film. Two
-    videos are as similar as, in the mean, all pairs of their first 100 faces.
+    FOLDER contains splits.txt and one folder of videos per person, directly or in frame_images_DB/
+    or aligned_images_DB/. A video is a folder of frames or a video file. The similarity of two
+    videos is the mean similarity of all pairs of their first 100 faces.
     """
     from face2vec.evaluation.report import pairs_report
     from face2vec.evaluation.videos import named_videos, youtube_pairs
@@ -81,10 +85,10 @@ def youtube_command(
 @click.argument("people", type=click.Path(path_type=Path, exists=True))
 @_shared_options
 def pairs_command(people: Path, **options: Any) -> None:
-    """All pairs of photos: true accepts at false accept rates.
+    """All pairs of photos: true accept rates at false accept rates.
 
-    PEOPLE is a folder with a folder of photos a person, or a text file with a photo and a
-    person a line, as CelebA has it.
+    PEOPLE is a folder with one folder of photos per person, or a text file with a photo and a
+    person on each line, as CelebA has it.
     """
     from face2vec.evaluation.report import pairs_report
 
@@ -95,10 +99,10 @@ def pairs_command(people: Path, **options: Any) -> None:
 @click.argument("people", type=click.Path(path_type=Path, exists=True))
 @_shared_options
 def identification_command(people: Path, **options: Any) -> None:
-    """Who is it? Rank-1, ranks below, and strangers taken for somebody.
+    """Identification: rank-1 and other ranks, and strangers that are accepted.
 
-    PEOPLE is a folder with a folder of photos a person, or a text file with a photo and a
-    person a line, as CelebA has it.
+    PEOPLE is a folder with one folder of photos per person, or a text file with a photo and a
+    person on each line, as CelebA has it.
     """
     from face2vec.evaluation.report import identification_report
 
@@ -108,7 +112,7 @@ def identification_command(people: Path, **options: Any) -> None:
 def _measure_people(
     people: Path, what: str, report: Callable[[str, NamedFaces], Report], **options: Any
 ) -> None:
-    """Measure on a folder of people or a list, and call it by its folder."""
+    """Measure on a folder of people or a list, named after its folder."""
     from face2vec.evaluation.sets import named_photos
 
     whole = people.resolve()
@@ -136,7 +140,9 @@ def _measure(
     if not is_other(model):
         faces = named_faces(photos, gallery, model=model, progress=not quiet)
     elif gallery is not None:
-        raise click.UsageError("a gallery keeps faces of face2vec's own; leave out --gallery")
+        raise click.UsageError(
+            "a gallery cannot keep faces of another package; leave out --gallery"
+        )
     else:
         with closing(open_encoder(model)) as encoder:
             faces = encoded_faces(photos, encoder, progress=not quiet)
@@ -146,4 +152,4 @@ def _measure(
 def _tell(measured: Report, out: Path | None, as_json: bool) -> None:
     click.echo(measured.to_json() if as_json else measured.to_text())
     if out is not None:
-        click.echo(f"Look at {measured.save(out)}", err=True)
+        click.echo(f"See {measured.save(out)}", err=True)

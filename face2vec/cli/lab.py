@@ -1,4 +1,4 @@
-"""``face2vec lab``: what a model is good at and bad at."""
+"""``face2vec lab``: experiments that show the strengths and weaknesses of a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from face2vec.cli.common import (
     Number,
     Option,
     json_line_option,
-    no_bar_option,
+    quiet_option,
     report_option,
     together,
 )
@@ -26,24 +26,39 @@ if TYPE_CHECKING:
 
 @click.group("lab")
 def lab_commands() -> None:
-    """Find out what a model is good at and bad at."""
+    """Run experiments that show the strengths and weaknesses of a model."""
 
 
 def _drawn_options(people: int, photos: int) -> Option:
-    """Who is measured with, and at which threshold."""
+    """Options for the choice of subjects and the threshold."""
     return together(
-        click.option("--people", type=click.IntRange(min=2), default=people, show_default=True,
-                     help="Drawn at random, of those with two photos."),
-        click.option("--photos", type=click.IntRange(min=2), default=photos, show_default=True,
-                     help="Of each of them."),
+        click.option(
+            "--people",
+            type=click.IntRange(min=2),
+            default=people,
+            show_default=True,
+            help="Number of people, drawn at random from those with two photos.",
+        ),
+        click.option(
+            "--photos",
+            type=click.IntRange(min=2),
+            default=photos,
+            show_default=True,
+            help="Photos of each person.",
+        ),
         click.option("--model", metavar="KEY_OR_FILE", help="Embedding model."),
-        _far_option("False accept rate that the threshold is set for."),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-                     help="Of who is drawn and of what is random."),
+        _far_option("False accept rate of the threshold."),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Seed of all random choices.",
+        ),
         report_option("plots"),
         json_line_option,
-        no_bar_option,
-    )  # fmt: skip
+        quiet_option,
+    )
 
 
 def _far_option(words: str) -> Option:
@@ -53,7 +68,9 @@ def _far_option(words: str) -> Option:
 
 @lab_commands.command("robustness")
 @click.argument("source", metavar="GALLERY_OR_FOLDER", type=click.Path(path_type=Path, exists=True))
-@click.option("--only", multiple=True, metavar="NAME", help="This degradation; may be repeated.")
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="Only this degradation; can be repeated."
+)
 @_drawn_options(people=100, photos=3)
 def robustness_command(
     source: Path,
@@ -67,32 +84,34 @@ def robustness_command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Make photos worse step by step and see what is still recognised.
+    """Degrade photos step by step and measure recognition.
 
-    GALLERY_OR_FOLDER is a gallery whose people were named, a folder with a folder of photos a
-    person, or a text file with a photo and a person a line. Each photo is enrolled clean and
-    asked about changed: light, blur, noise, JPEG quality, size, rotation, half a face, a mask,
-    sunglasses, words, paint.
+    GALLERY_OR_FOLDER is a gallery with named people, a folder with one folder of photos per person,
+    or a text file with a photo and a person on each line. Each photo is enrolled unchanged, and
+    searched with changes: light, blur, noise, JPEG quality, size, rotation, half a face, a mask,
+    sunglasses, text, paint.
     """
     from face2vec.lab.catalogue import chosen
     from face2vec.lab.report import robustness_text, save_robustness
     from face2vec.lab.robustness import robustness
-    from face2vec.lab.subjects import sitters_of
+    from face2vec.lab.subjects import subjects_of
 
     degradations = chosen(only)
     with _engine(source, model) as engine:
-        sitters = sitters_of(source, engine, people=people, photos=photos, seed=seed)
-        measured = robustness(sitters, engine, degradations, far=far, seed=seed, progress=not quiet)
+        subjects = subjects_of(source, engine, people=people, photos=photos, seed=seed)
+        measured = robustness(
+            subjects, engine, degradations, far=far, seed=seed, progress=not quiet
+        )
     click.echo(json.dumps(measured.figures()) if as_json else robustness_text(measured))
-    _mind_few_pairs(far, measured.impostor_pairs)
+    _warn_of_few_pairs(far, measured.impostor_pairs)
     if out is not None:
         title = f"What {measured.model} sees in {_name(source)}"
-        click.echo(f"Look at {save_robustness(measured, out, title)}", err=True)
+        click.echo(f"See {save_robustness(measured, out, title)}", err=True)
 
 
 @lab_commands.command("slices")
 @click.argument("table", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--by", multiple=True, metavar="COLUMN", help="Divide by it; may be repeated.")
+@click.option("--by", multiple=True, metavar="COLUMN", help="Column to slice by; can be repeated.")
 @_drawn_options(people=1000, photos=5)
 def slices_command(
     table: Path,
@@ -106,10 +125,10 @@ def slices_command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure each kind of photo or person apart, and warn where one is weak.
+    """Measure groups of photos or people separately, and warn of weak ones.
 
-    TABLE is a CSV with a column photo (or file), a column person, and columns such as age,
-    origin, glasses; photos are relative to it. All slices are measured at one threshold.
+    TABLE is a CSV file with a column photo (or file), a column person, and columns such as age,
+    origin or glasses. Photos are relative to it. All slices are measured at one threshold.
     """
     from face2vec.lab.report import save_slices, slices_text
     from face2vec.lab.tables import read_table, slices_of
@@ -123,40 +142,59 @@ def slices_command(
         rows = (measured.everybody, *measured.slices)
         click.echo(f"{measured.about}\n\n{slices_text(rows)}")
     for name in read.left_out:
-        click.echo(f"{name} has too many different words to divide by", err=True)
+        click.echo(f"column {name} has too many different values to slice by", err=True)
     for one in measured.slices:
         if one.remark and not quiet:
             click.echo(f"{one.attribute} {one.value}: {one.remark}", err=True)
-    _mind_few_pairs(far, measured.impostor_pairs)
+    _warn_of_few_pairs(far, measured.impostor_pairs)
     if out is not None:
         title = f"Slices of {_name(table)}, {measured.model}"
         page = save_slices(measured.slices, measured.everybody, measured.about, out, title)
-        click.echo(f"Look at {page}", err=True)
+        click.echo(f"See {page}", err=True)
 
 
 _study_options = together(
-    click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True,
-                 help="Folder for the trainings and the page; the same command goes on."),
-    click.option("--table", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-                 help="For a tar: a CSV with the columns file and person."),
-    click.option("--aligned", is_flag=True, help="FACES are crops already, square, of one size."),
-    click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True),
-    _far_option("At which TAR is measured."),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        required=True,
+        help="Folder for the trainings and the page; the same command resumes.",
+    ),
+    click.option(
+        "--table",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="For a tar archive: a CSV file with the columns file and person.",
+    ),
+    click.option(
+        "--aligned", is_flag=True, help="FACES are aligned crops: square, and of one size."
+    ),
+    click.option(
+        "--epochs",
+        type=click.IntRange(min=1),
+        default=20,
+        show_default=True,
+        help="Epochs of each training.",
+    ),
+    _far_option("False accept rate at which TAR is measured."),
     json_line_option,
-    click.option("-q", "--quiet", is_flag=True, help="Do not say which training begins."),
-)  # fmt: skip
+    click.option("-q", "--quiet", is_flag=True, help="Do not report each training."),
+)
 
 
 @lab_commands.command("dimensions")
 @click.argument("faces")
-@click.option("--dimension", "sizes", type=click.IntRange(min=1), multiple=True,
-              help="Of embeddings; may be repeated. [default: 32 to 512, doubling]")  # fmt: skip
+@click.option(
+    "--dimension",
+    "sizes",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Length of embeddings; can be repeated. [default: 32 to 512, doubling]",
+)
 @_study_options
 def dimensions_command(faces: str, sizes: tuple[int, ...], **options: Any) -> None:
-    """Train the small network with embeddings of several lengths.
+    """Train the small network with several lengths of embeddings.
 
-    FACES is what `face2vec train` takes, with names. A tenth of the people is held out and
-    measured with.
+    FACES is as for 'face2vec train', with names. A tenth of the people is held out to measure.
     """
     from face2vec.lab.studies import DIMENSIONS, by_dimension
 
@@ -165,14 +203,19 @@ def dimensions_command(faces: str, sizes: tuple[int, ...], **options: Any) -> No
 
 @lab_commands.command("data")
 @click.argument("faces")
-@click.option("--share", "shares", type=Number(0, 1, min_open=True), multiple=True,
-              help="Of the people; may be repeated. [default: 0.125, 0.25, 0.5, 1]")  # fmt: skip
+@click.option(
+    "--share",
+    "shares",
+    type=Number(0, 1, min_open=True),
+    multiple=True,
+    help="Share of the people; can be repeated. [default: 0.125, 0.25, 0.5, 1]",
+)
 @_study_options
 def data_command(faces: str, shares: tuple[float, ...], **options: Any) -> None:
-    """Train the small network on shares of the people.
+    """Train the small network on several shares of the people.
 
-    FACES is what `face2vec train` takes, with names. A tenth of the people is held out and
-    measured with; each training has about as many steps.
+    FACES is as for 'face2vec train', with names. A tenth of the people is held out to measure. All
+    trainings have about the same number of steps.
     """
     from face2vec.lab.studies import SHARES, by_data
 
@@ -206,7 +249,7 @@ def _study(
     click.echo(
         json.dumps([one.figures() for one in trainings]) if as_json else study_text(trainings)
     )
-    click.echo(f"Look at {save_study(trainings, out, title)}", err=True)
+    click.echo(f"See {save_study(trainings, out, title)}", err=True)
 
 
 def _engine(source: Path, model: str | None) -> Face2Vec:
@@ -221,11 +264,11 @@ def _name(source: Path) -> str:
     return whole.name if whole.is_dir() else whole.stem
 
 
-def _mind_few_pairs(far: float, pairs: int) -> None:
-    """Below ten pairs beyond it a threshold is a matter of chance."""
+def _warn_of_few_pairs(far: float, pairs: int) -> None:
+    """A threshold with fewer than ten pairs above it depends on chance."""
     if far * pairs < 10:
         click.echo(
-            f"The threshold rests on {far * pairs:.1f} of {pairs:,} pairs of two people; ask for "
-            "more --people or a higher --far",
+            f"The threshold rests on {far * pairs:.1f} of {pairs:,} impostor pairs; use more "
+            "--people or a higher --far",
             err=True,
         )

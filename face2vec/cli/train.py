@@ -1,7 +1,4 @@
-"""``face2vec train``: options to a `Recipe`, and its progress on the terminal.
-
-Beside `face2vec.cli.main` because of its many options; Keras is imported when it runs.
-"""
+"""``face2vec train``: options for a `Recipe`, and its progress."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face2vec.cli.common import Number, no_bar_option
+from face2vec.cli.common import Number, quiet_option
 from face2vec.errors import MissingExtraError, SettingsError
 from face2vec.training import LOSSES, NETWORKS, OPTIMIZERS
 
@@ -29,50 +26,117 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="Folder for checkpoint, curves and model; the same command goes on with it.",
+    help="Folder for checkpoint, curves and model; the same command resumes.",
 )
-@click.option("--table", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-              help="For a tar: a CSV with the columns file and person.")  # fmt: skip
-@click.option("--aligned", is_flag=True, help="FACES are crops already, square, of one size.")
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="For a tar archive: a CSV file with the columns file and person.",
+)
+@click.option("--aligned", is_flag=True, help="FACES are aligned crops: square, and of one size.")
 @click.option("--network", type=click.Choice(NETWORKS), default="mini", show_default=True)
-@click.option("--dimension", type=click.IntRange(min=1), help="Numbers in an embedding.")
-@click.option("--start-from", metavar="KEY_OR_FILE",
-              help="Fine-tune: a catalogue key, an exported .onnx or a .weights.h5.")  # fmt: skip
+@click.option("--dimension", type=click.IntRange(min=1), help="Length of an embedding.")
+@click.option(
+    "--start-from",
+    metavar="KEY_OR_FILE",
+    help="Fine-tune a catalogue model, an exported .onnx file or a .weights.h5 file.",
+)
 @click.option("--loss", type=click.Choice(LOSSES), default="semi-hard", show_default=True)
-@click.option("--teacher", metavar="KEY_OR_FILE", help="Model that distillation follows.")
-@click.option("--teacher-sees", type=click.Choice(("augmented", "clean")), default="augmented",
-              show_default=True, help="clean: asked once, at the start.")  # fmt: skip
-@click.option("--teacher-stages", metavar="NAME,NAME…",
-              help="Tensors of the teacher's graph that stages learn first.")  # fmt: skip
-@click.option("--stage-epochs", type=click.IntRange(min=1), default=4, show_default=True,
-              help="How long they do.")  # fmt: skip
-@click.option("--stage-rate", type=Number(min=0, min_open=True), default=8e-3,
-              show_default=True, help="Highest learning rate meanwhile.")  # fmt: skip
-@click.option("--margin", type=Number(0, 4), default=0.2, show_default=True)
-@click.option("--people", type=click.IntRange(min=2), default=16, show_default=True,
-              help="People in a batch of triplets.")  # fmt: skip
-@click.option("--photos", type=click.IntRange(min=2), default=4, show_default=True,
-              help="Photos of each of them.")  # fmt: skip
-@click.option("--batch", type=click.IntRange(min=2), default=64, show_default=True,
-              help="Crops a step of distillation.")  # fmt: skip
-@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("--rate", type=Number(min=0, min_open=True), default=3e-3,
-              show_default=True, help="Highest learning rate.")  # fmt: skip
+@click.option("--teacher", metavar="KEY_OR_FILE", help="Teacher model for distillation.")
+@click.option(
+    "--teacher-sees",
+    type=click.Choice(("augmented", "clean")),
+    default="augmented",
+    show_default=True,
+    help="What the teacher sees; with 'clean' it runs once, at the start.",
+)
+@click.option(
+    "--teacher-stages",
+    metavar="NAME,NAME…",
+    help="Tensors of the teacher's graph that the stages learn first.",
+)
+@click.option(
+    "--stage-epochs",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Epochs for that.",
+)
+@click.option(
+    "--stage-rate",
+    type=Number(min=0, min_open=True),
+    default=8e-3,
+    show_default=True,
+    help="Highest learning rate for that.",
+)
+@click.option(
+    "--margin",
+    type=Number(0, 4),
+    default=0.2,
+    show_default=True,
+    help="Margin of the triplet loss.",
+)
+@click.option(
+    "--people",
+    type=click.IntRange(min=2),
+    default=16,
+    show_default=True,
+    help="People in a batch of triplets.",
+)
+@click.option(
+    "--photos",
+    type=click.IntRange(min=2),
+    default=4,
+    show_default=True,
+    help="Photos of each person in a batch.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=2),
+    default=64,
+    show_default=True,
+    help="Crops in a batch of distillation.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Number of epochs."
+)
+@click.option(
+    "--rate",
+    type=Number(min=0, min_open=True),
+    default=3e-3,
+    show_default=True,
+    help="Highest learning rate.",
+)
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True)
-@click.option("--augment", type=click.Choice(("full", "light", "none")), default="full",
-              show_default=True, help="How far crops are changed.")  # fmt: skip
-@click.option("--mix", type=Number(0, 1), default=0.0, show_default=True,
-              help="Share of crops blended with another, for distillation.")  # fmt: skip
-@click.option("--held-out", type=Number(0, 1, min_open=True, max_open=True),
-              default=0.04, show_default=True, help="Share that is measured with.")  # fmt: skip
+@click.option(
+    "--augment",
+    type=click.Choice(("full", "light", "none")),
+    default="full",
+    show_default=True,
+    help="Strength of the augmentation.",
+)
+@click.option(
+    "--mix",
+    type=Number(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of crops that are blended with another crop, for distillation.",
+)
+@click.option(
+    "--held-out",
+    type=Number(0, 1, min_open=True, max_open=True),
+    default=0.04,
+    show_default=True,
+    help="Share that is held out to measure.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@no_bar_option
+@quiet_option
 def train_command(faces: str, out: Path, quiet: bool, **options: Any) -> None:
     """Train an embedding network on FACES.
 
-    FACES is a folder with a folder of photos a person, a CSV with the columns file and
-    person, a tar archive of such folders, or tfds:celeb_a. It ends with OUT/NETWORK.onnx,
-    which `--model` takes. Stopped or killed, the same command goes on with it.
+    FACES is a folder with one folder of photos per person, a CSV file with the columns file and
+    person, a tar archive of such folders, or tfds:celeb_a. The result is OUT/NETWORK.onnx, which
+    --model takes. If it was stopped or killed, the same command resumes it.
     """
     choose_backend()
     from face2vec.training.faces import load_faces
@@ -84,12 +148,13 @@ def train_command(faces: str, out: Path, quiet: bool, **options: Any) -> None:
     click.echo(f"{len(found):,} faces of {len(found.names):,} named people", err=True)
     with _Bar(hidden=quiet) as bar:
         model = run(recipe, found, out, watch=bar.show, description=description)
-    click.echo(f"The model: {model}\nUse it: face2vec index PHOTOS --model {model} --gallery …",
-               err=True)  # fmt: skip
+    click.echo(
+        f"The model: {model}\nUse it: face2vec index PHOTOS --model {model} --gallery …", err=True
+    )
 
 
 def choose_backend() -> None:
-    """Keras takes TensorFlow unless told; take another that is installed where that is not.
+    """Choose the backend of Keras: TensorFlow, or another one if that is not installed.
 
     Raises:
         MissingExtraError: Keras, or every backend of it, is missing.
@@ -101,8 +166,8 @@ def choose_backend() -> None:
         raise MissingExtraError("training", "tensorflow", "train")
     os.environ.setdefault("KERAS_BACKEND", there[0])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # By itself TensorFlow uses oneDNN on the newest processors only; on one with AVX2 mini
-    # learns 1.6 times as fast with it.
+    # TensorFlow uses oneDNN by default only on the newest processors; with AVX2 it trains mini 1.6
+    # times as fast.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
@@ -114,21 +179,35 @@ def _recipe(options: dict[str, Any]) -> Any:
     how = {"full": Augmentation(), "light": Augmentation.light_one(), "none": Augmentation.none()}
     augmentation = replace(how[options["augment"]], mix=options["mix"])
     if options["mix"] and options["loss"] != "distillation":
-        raise SettingsError("--mix is for distillation: a blend of two people is nobody's face")
-    same = ("network", "dimension", "loss", "start_from", "teacher", "teacher_sees", "margin",
-            "batch", "people", "photos", "held_out", "seed")  # fmt: skip
-    how_fast = options["optimizer"]
+        raise SettingsError(
+            "--mix needs --loss distillation: a blend of two people has no identity"
+        )
+    same = (
+        "network",
+        "dimension",
+        "loss",
+        "start_from",
+        "teacher",
+        "teacher_sees",
+        "margin",
+        "batch",
+        "people",
+        "photos",
+        "held_out",
+        "seed",
+    )
+    optimizer = options["optimizer"]
     return Recipe(
         **{name: options[name] for name in same},
         teacher_stages=tuple(filter(None, (options["teacher_stages"] or "").split(","))),
-        stages=Schedule(options["stage_epochs"], options["stage_rate"], optimizer=how_fast),
-        schedule=Schedule(options["epochs"], options["rate"], optimizer=how_fast),
+        stages=Schedule(options["stage_epochs"], options["stage_rate"], optimizer=optimizer),
+        schedule=Schedule(options["epochs"], options["rate"], optimizer=optimizer),
         augmentation=augmentation,
     )
 
 
 class _Bar:
-    """The steps as a bar with the figures of the epoch so far."""
+    """A progress bar over the steps, with the figures of the epoch so far."""
 
     def __init__(self, hidden: bool) -> None:
         from tqdm import tqdm
@@ -142,13 +221,14 @@ class _Bar:
         self._bar.close()
 
     def show(self, progress: Progress) -> None:
-        """Move the bar to where the training is."""
+        """Move the bar to the current step."""
         if self._bar.total is None:
             self._bar.total = progress.steps
             self._bar.initial = progress.step - 1
             self._bar.n = progress.step - 1
         self._bar.set_description(f"epoch {progress.epoch}", refresh=False)
         figures = {name: f"{value:.3f}" for name, value in progress.figures.items()}
-        self._bar.set_postfix(figures | {"faces/s": f"{progress.crops_a_second:.0f}"},
-                              refresh=False)  # fmt: skip
+        self._bar.set_postfix(
+            figures | {"faces/s": f"{progress.crops_a_second:.0f}"}, refresh=False
+        )
         self._bar.update(1)

@@ -1,36 +1,45 @@
-"""``face2vec upgrade``: another model for a gallery."""
+"""``face2vec upgrade``: change a gallery to another model."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from face2vec.cli.common import json_line_option, reasons
-from face2vec.report.html import printable
+from face2vec.cli.common import count, json_line_option, out, reasons, say, threads_option
+from face2vec.cli.exits import DONE, INTERRUPTED, PARTLY
+from face2vec.report.text import printable
 
 if TYPE_CHECKING:
     from face2vec.ingest.reembed import UpgradeSummary
 
-DONE, NOT_SWITCHED, INTERRUPTED = 0, 1, 130
-
 
 @click.command("upgrade")
 @click.argument("gallery", type=click.Path(path_type=Path))
-@click.option("--model", metavar="KEY_OR_FILE", help="Embedding model that GALLERY gets.")
-@click.option("--map", "with_map", is_flag=True,
-              help="Switch at once: map the embeddings of faces that are not done.")  # fmt: skip
-@click.option("--sample", type=click.IntRange(min=1),
-              help="With --map: faces embedded before, to learn from. [default: 2000]")  # fmt: skip
-@click.option("--drop-missing", is_flag=True, help="Drop photos whose files are gone or changed.")
-@click.option("--abandon", is_flag=True, help="Give up an upgrade that was not finished.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads. [default: all cores]")
+@click.option(
+    "--model", metavar="KEY_OR_FILE", help="The new model: a key that 'models' lists, or a file."
+)
+@click.option(
+    "--map",
+    "with_map",
+    is_flag=True,
+    help="Switch early: use mapped embeddings for faces that are not done yet.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    help="With --map: faces to learn the map from. [default: 2000]",
+)
+@click.option(
+    "--drop-missing", is_flag=True, help="Remove photos whose files are missing or have changed."
+)
+@click.option("--abandon", is_flag=True, help="Delete an unfinished upgrade.")
+@threads_option
 @json_line_option
-@click.option("-q", "--quiet", is_flag=True, help="No bar and no summary.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress bar and no summary.")
 @click.pass_context
 def upgrade_command(
     ctx: click.Context,
@@ -44,14 +53,14 @@ def upgrade_command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Bring GALLERY to another model, with all faces, people and names.
+    """Change a gallery to another model, with all faces, people and names.
 
-    Its faces are embedded again from their photos. Meanwhile it can be searched and added to
-    as before; it changes to the new model at once, when all are done. The same command goes
-    on where it was stopped.
+    The faces are embedded again from their photos. Meanwhile the gallery can be searched and added
+    to as before. It switches to the new model in one step, when all faces are done. The same
+    command continues where it was stopped.
 
-    With --map it changes as soon as a sample is done: a map from old embeddings to new ones is
-    learned from that, and the others are found by mapped embeddings until theirs are made.
+    With --map it switches as soon as a sample is done: a map from old to new embeddings is learned
+    from the sample, and all other faces have mapped embeddings until theirs are computed.
     """
     from face2vec.engine import Face2Vec
 
@@ -59,7 +68,8 @@ def upgrade_command(
         raise click.UsageError("give either --model or --abandon")
     with Face2Vec(gallery, threads=threads) as engine:
         if model is None:
-            _say("given up" if engine.abandon_upgrade() else "there was nothing to give up")
+            abandoned = engine.abandon_upgrade()
+            say("upgrade abandoned" if abandoned else "no upgrade is in progress")
             return
         done = engine.upgrade(
             model,
@@ -69,50 +79,47 @@ def upgrade_command(
             progress=not quiet,
         )
     if as_json:
-        missing = [{"photo": photo, "reason": reason} for photo, reason in done.missing]
-        learned = None if done.learned is None else done.learned._asdict()
-        facts = {**asdict(done), "missing": missing, "learned": learned, "rate": done.rate}
-        click.echo(json.dumps(facts))
+        out(json.dumps(done.to_dict()))
     if not quiet:
-        _say_summary(done, printable(shlex.quote(str(gallery))))
+        say_summary(done, printable(shlex.quote(str(gallery))))
     if done.interrupted:
-        _say("Stopped. What is done is kept: run the same command again to go on.")
+        say("Stopped. Finished work is kept: run the same command again to continue.")
         ctx.exit(INTERRUPTED)
-    ctx.exit(DONE if done.switched else NOT_SWITCHED)
+    ctx.exit(DONE if done.switched else PARTLY)
 
 
-def _say_summary(done: UpgradeSummary, gallery: str) -> None:
-    _say(f"{done.faces:,} faces embedded again, {done.rate:,.1f} a second, {done.seconds:,.1f} s")
+def say_summary(done: UpgradeSummary, gallery: str) -> None:
+    """Print the summary of an upgrade for people."""
+    say(
+        f"{count(done.faces, 'face')} embedded again, {done.rate:,.1f} a second, "
+        f"{done.seconds:,.1f} s"
+    )
     if done.learned is not None:
         learned = done.learned
-        _say(
-            f"The map was learned from {learned.faces:,} faces. Of {learned.held_out:,} others, "
-            f"{learned.found:.1%} find their new embedding by the mapped one; median cosine "
-            f"{learned.cosine:.3f}"
+        say(
+            f"The map was learned from {learned.faces:,} faces. Of {learned.held_out:,} other "
+            f"faces, {learned.found:.1%} have their own new embedding nearest to the mapped one; "
+            f"median cosine {learned.cosine:.3f}"
         )
         if learned.accuracies is not None:
             old, mapped, new = learned.accuracies
-            _say(
-                "Same person or not, of those with names: both old "
-                f"{old:.1%}, old with new {mapped:.1%}, both new {new:.1%}"
+            say(
+                f"Verification accuracy among named people: old with old {old:.1%}, mapped with "
+                f"new {mapped:.1%}, new with new {new:.1%}"
             )
     if done.dropped:
-        _say(f"{done.dropped:,} faces dropped with their photos")
+        say(f"{count(done.dropped, 'face')} removed with their photos")
     if done.missing:
-        _say(f"{len(done.missing):,} photos are not there as they were indexed:")
+        say(f"{count(len(done.missing), 'photo')} missing or changed since they were indexed:")
         for line in reasons(done.missing):
-            _say(line)
+            say(line)
     if done.mapped:
-        _say(f"{done.mapped:,} faces are found by mapped embeddings")
+        say(f"{count(done.mapped, 'face')} with a mapped embedding")
     if done.switched:
-        _say(f"{gallery} is of the new model")
+        say(f"{gallery} has the new model")
     elif not done.interrupted:
-        _say(
-            f"{gallery} is still of the old model, and what was made is kept. Put the photos "
-            "back, or, where they changed, index them again, and go on; or go on with "
-            "--drop-missing, or with --map, which keeps such faces by mapped embeddings."
+        say(
+            f"{gallery} still has the old model; the new embeddings are kept. Restore the photos, "
+            "or index those that have changed, and run the same command again. Or run it with "
+            "--drop-missing, or with --map, which keeps such faces with mapped embeddings."
         )
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)

@@ -1,4 +1,4 @@
-"""``face2vec verify`` and ``face2vec calibrate``: the same person or not, and how sure."""
+"""``face2vec verify`` and ``face2vec calibrate``: same person or not, and with what probability."""
 
 from __future__ import annotations
 
@@ -7,19 +7,35 @@ from pathlib import Path
 
 import click
 
-from face2vec.cli.common import Number, json_line_option, no_bar_option
-
-SAME, DIFFERENT = 0, 1
+from face2vec.cli.common import (
+    Number,
+    json_line_option,
+    model_option,
+    quiet_option,
+    say,
+)
+from face2vec.cli.common import (
+    out as print_result,
+)
+from face2vec.cli.exits import DONE, PARTLY
 
 
 @click.command("verify")
 @click.argument("first", metavar="PHOTO")
 @click.argument("second", metavar="PHOTO")
-@click.option("--gallery", type=click.Path(path_type=Path, exists=True, file_okay=False),
-              help="Use this gallery's model and calibration.")  # fmt: skip
-@click.option("--model", metavar="KEY_OR_FILE", help="Embedding model.")
-@click.option("--far", type=Number(0, 1, min_open=True), default=1e-3, show_default=True,
-              help="Share of pairs of two people that may be taken for one.")  # fmt: skip
+@click.option(
+    "--gallery",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Use this gallery's model and calibration.",
+)
+@model_option
+@click.option(
+    "--far",
+    type=Number(0, 1, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="False accept rate of the decision.",
+)
 @json_line_option
 @click.pass_context
 def verify_command(
@@ -31,46 +47,51 @@ def verify_command(
     far: float,
     as_json: bool,
 ) -> None:
-    """Say whether the largest faces of two photos are of one person.
+    """Decide whether the largest faces of two photos show the same person.
 
-    Exit code 0 for one person, 1 for two.
+    The exit code is 0 for the same person and 1 for different people.
     """
     from face2vec.engine import Face2Vec
     from face2vec.gallery.gallery import Gallery
 
     if gallery is not None:
-        Gallery.open(gallery).close()  # a folder without one says nothing of models
+        Gallery.open(gallery).close()  # a folder without a gallery is an error here
     with Face2Vec(gallery, model=model) as engine:
         found = engine.verify(first, second, far=far)
         data = engine.calibration.data
     if as_json:
-        click.echo(json.dumps(found.to_dict()))
+        print_result(json.dumps(found.to_dict()))
     else:
-        click.echo(
-            f"{'one person' if found.same else 'two people'}\n"
-            f"similarity {found.similarity:.3f}, taken for one person from {found.threshold:.3f} on"
-            f" (distance {found.distance:.3f}, up to {found.distance_threshold:.3f})\n"
-            f"probability {found.probability:.1%} where one in two such pairs is of one person"
+        print_result(
+            f"{'same person' if found.same else 'different people'}\n"
+            f"similarity {found.similarity:.3f}, threshold {found.threshold:.3f} "
+            f"(distance {found.distance:.3f}, threshold {found.distance_threshold:.3f})\n"
+            f"probability {found.probability:.1%}, if half of all such pairs show the same person"
         )
-        click.echo(f"{far:g} of all pairs of two people are taken for one, as fitted on {data}",
-                   err=True)  # fmt: skip
-    ctx.exit(SAME if found.same else DIFFERENT)
+        say(f"false accept rate {far:g}, calibrated on {data}")
+    ctx.exit(DONE if found.same else PARTLY)
 
 
 @click.command("calibrate")
 @click.argument("people", type=click.Path(path_type=Path, exists=True))
-@click.option("--gallery", type=click.Path(path_type=Path, exists=True, file_okay=False),
-              help="Store it in this gallery, whose model is used.")  # fmt: skip
+@click.option(
+    "--gallery",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Store it in this gallery, whose model is used.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write it to this file; found beside a model as NAME.calibration.json.",
+    help="Write it to this file. Beside a model it is found as NAME.calibration.json.",
 )
-@click.option("--model", metavar="KEY_OR_FILE", help="Embedding model, without --gallery.")
-@click.option("--faces", type=click.Path(path_type=Path),
-              help="Keep the faces of PEOPLE in a gallery here. [default: nowhere]")  # fmt: skip
-@click.option("--data", help="What PEOPLE is, in words. [default: its name]")
-@no_bar_option
+@click.option("--model", metavar="KEY_OR_FILE", help="Embedding model, with --out.")
+@click.option(
+    "--faces",
+    type=click.Path(path_type=Path),
+    help="Keep the faces of PEOPLE in a gallery in this folder.",
+)
+@click.option("--data", help="Description of PEOPLE. [default: its name]")
+@quiet_option
 def calibrate_command(
     people: Path,
     gallery: Path | None,
@@ -80,26 +101,26 @@ def calibrate_command(
     data: str | None,
     quiet: bool,
 ) -> None:
-    """Fit what similarities mean on photos whose people are known.
+    """Fit false accept rates and probabilities on photos of known people.
 
-    PEOPLE is a folder with a folder of photos a person, or a text file with a photo and a
-    person a line. It should be like the photos that will be searched.
+    PEOPLE is a folder with one folder of photos per person, or a text file with a photo and a
+    person on each line. The photos should be like those that will be searched.
     """
     from face2vec.engine import Face2Vec
-    from face2vec.engine_opened import origin_of
     from face2vec.evaluation.fitting import calibration_on
     from face2vec.evaluation.sets import named_photos
     from face2vec.gallery.gallery import Gallery
 
     if (gallery is None) == (out is None) or (gallery is not None and model is not None):
-        raise click.UsageError("give --gallery, or --out with the --model that it is for")
+        raise click.UsageError("give --gallery, or --out and the --model to calibrate")
     if out is not None and not out.absolute().parent.is_dir():
-        raise click.UsageError(f"there is no folder {out.absolute().parent} to write {out.name} in")
+        raise click.UsageError(f"there is no folder {out.absolute().parent} for {out.name}")
     if gallery is not None:
         with Gallery.open(gallery) as opened:
-            model = origin_of(opened)
-    fitted = calibration_on(named_photos(people), faces, model=model, data=data or people.name,
-                            progress=not quiet)  # fmt: skip
+            model = opened.fingerprint.model.origin
+    fitted = calibration_on(
+        named_photos(people), faces, model=model, data=data or people.name, progress=not quiet
+    )
     if gallery is not None:
         with Face2Vec(gallery) as engine:
             engine.calibrate(fitted)
@@ -107,10 +128,8 @@ def calibrate_command(
         out.write_text(fitted.to_json() + "\n", encoding="utf-8")
     for far in (1e-1, 1e-2, 1e-3, 1e-4):
         if far >= fitted.fars[-1]:
-            click.echo(f"false accept rate {far:g}: similarity {fitted.threshold(far):.3f}",
-                       err=True)  # fmt: skip
-    click.echo(
-        f"Fitted on {fitted.genuine:,} pairs of one person and {fitted.impostor:,} of two, "
-        f"{fitted.people:,} people.",
-        err=True,
+            say(f"false accept rate {far:g}: similarity {fitted.threshold(far):.3f}")
+    say(
+        f"Fitted on {fitted.genuine:,} genuine pairs and {fitted.impostor:,} impostor pairs of "
+        f"{fitted.people:,} people."
     )

@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.detection.mtcnn import DetectorSettings
+from face2vec.detection.select import AnyDetector
 from face2vec.encoding.embed import BATCH, Embedder
 from face2vec.encoding.extract import Extract, Extracted, Extractor, Wanted
 from face2vec.encoding.workers import ExtractorProcesses
@@ -28,7 +28,7 @@ from face2vec.errors import PhotoError
 from face2vec.models import LoadedModel
 from face2vec.photos.decode import MAX_PIXELS, PhotoLike
 from face2vec.runtime.select import Runtime, detector_runtime
-from face2vec.types import Face, Photo, Unopened, model_digest
+from face2vec.types import Face, Photo, Unopened
 
 log = logging.getLogger("face2vec")
 
@@ -61,7 +61,7 @@ class Encoder:
 
     Args:
         model: the embedding network and how it wants its crops.
-        settings: what counts as a face.
+        detector: finds the faces; settings stand for MTCNN with these settings.
         runtime: where the embedding network runs.
         max_pixels: photos with more pixels are not decoded.
     """
@@ -69,18 +69,17 @@ class Encoder:
     def __init__(
         self,
         model: LoadedModel,
-        settings: DetectorSettings,
+        detector: AnyDetector,
         runtime: Runtime,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.model = model
-        self.settings = settings
         self.runtime = runtime
         self._extractor = Extractor(
-            settings, model.description, detector_runtime(runtime), max_pixels
+            detector, model.description, detector_runtime(runtime), max_pixels
         )
         self._embedder = Embedder(model, runtime)
-        self._digest = model_digest(model.as_fingerprint())
+        self._digest = model.fingerprint.digest
         self._pool = ThreadPoolExecutor(runtime.threads, thread_name_prefix="face2vec")
 
     def close(self) -> None:

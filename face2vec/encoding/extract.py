@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.detection.mtcnn import Detector, DetectorSettings
+from face2vec.detection.select import AnyDetector, open_detector
 from face2vec.encoding.align import cut_faces, cut_known
 from face2vec.errors import PhotoError
 from face2vec.models.description import ModelDescription
@@ -59,24 +59,24 @@ class Extractor:
     """Opens photos, finds their faces and cuts them out. Safe to use from several threads at once.
 
     Args:
-        settings: what counts as a face.
-        model: how the embedding network wants its crops.
-        runtime: where the cascade runs, see `detector_runtime`.
-        max_pixels: photos with more pixels are not decoded.
+        detector: finds the faces; settings stand for MTCNN with these settings.
+        model: which crops the embedding network takes.
+        runtime: where MTCNN runs, see `detector_runtime`.
+        max_pixels: photos with more pixels are refused.
     """
 
     def __init__(
         self,
-        settings: DetectorSettings,
+        detector: AnyDetector,
         model: ModelDescription,
         runtime: Runtime,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.settings = settings
+        self.wanted = detector
         self.model = model
         self.runtime = runtime
         self.max_pixels = max_pixels
-        self._detector = Detector(settings, runtime)
+        self._detector = open_detector(detector, runtime)
 
     def open(self, photo: PhotoLike, name: str | None = None) -> Photo:
         """Decode a photo at the size at which its faces are searched.
@@ -85,7 +85,7 @@ class Extractor:
             PhotoError: it cannot be read.
         """
         return open_photo(
-            photo, name=name, max_side=self.settings.searched_side(), max_pixels=self.max_pixels
+            photo, name=name, max_side=self._detector.max_side, max_pixels=self.max_pixels
         )
 
     def extract(self, wanted: Sequence[Wanted]) -> list[Extracted]:

@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import IO, Any
 
+from face2vec.detection.mtcnn import DetectorSettings
 from face2vec.encoding.extract import Extracted, Extractor, Wanted
 from face2vec.types import Unopened
 
@@ -51,7 +52,7 @@ class ExtractorProcesses:
 
     def __init__(self, here: Extractor, threads: int) -> None:
         self._here = here
-        self._wanted = threads if threads > 1 and _can_start() else 0
+        self._wanted = threads if threads > 1 and _can_start(here) else 0
         self._since: float | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
         self._idle: SimpleQueue[subprocess.Popen[bytes] | None] = SimpleQueue()
@@ -124,9 +125,14 @@ def serve() -> None:
         os._exit(0)  # who asked has ended; nobody would read what Python says of the pipe
 
 
-def _can_start() -> bool:
-    """Whether Python can be started; a program into which it is frozen would start itself."""
-    return bool(sys.executable) and not getattr(sys, "frozen", False)
+def _can_start(extractor: Extractor) -> bool:
+    """Whether processes can do the work of this extractor.
+
+    A frozen program would start itself instead of Python. A detector that the user brings along
+    may not exist in another process.
+    """
+    is_python = bool(sys.executable) and not getattr(sys, "frozen", False)
+    return is_python and isinstance(extractor.wanted, DetectorSettings)
 
 
 def _start(extractor: Extractor) -> subprocess.Popen[bytes]:
@@ -146,7 +152,7 @@ def _start(extractor: Extractor) -> subprocess.Popen[bytes]:
 
 
 def _made_of(of: Extractor) -> tuple[Any, ...]:
-    return of.settings, of.model, of.runtime, of.max_pixels
+    return of.wanted, of.model, of.runtime, of.max_pixels
 
 
 def _light(wanted: Wanted) -> Wanted:

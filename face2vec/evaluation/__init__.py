@@ -1,1 +1,6 @@
-"""How often a model is right: pairs, ten folds, identification, with intervals and pictures."""
+"""Error rates on photos of known people, for face2vec and other packages.
+
+In: photos with names, and an encoder.
+Out: `Report` and `Comparison`.
+May import: ``engine`` and all below it.
+"""

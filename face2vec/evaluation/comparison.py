@@ -17,7 +17,8 @@ from face2vec.evaluation.measuring import Measured, measured
 from face2vec.evaluation.report import CURVES, FIGURES, Report, identification_report, pairs_report
 from face2vec.evaluation.sets import NamedFaces, NamedPhotos, Pair, faces_found
 from face2vec.files import json_line, write_json
-from face2vec.report.html import columns, img, table, write_page
+from face2vec.report.html import img, table, write_page
+from face2vec.report.text import columns
 
 FAR = 1e-3
 PAGE = "compare.html"

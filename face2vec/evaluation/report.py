@@ -25,8 +25,10 @@ from face2vec.evaluation.metrics import (
 )
 from face2vec.evaluation.sets import NamedFaces, Pair
 from face2vec.files import json_line, write_json
-from face2vec.report.html import columns, img, photo_link, table, write_page
-from face2vec.report.matches import plot_package, thumbnail
+from face2vec.report.grid import plot_package
+from face2vec.report.html import img, photo_link, table, write_page
+from face2vec.report.text import columns
+from face2vec.report.thumbnails import thumbnail
 from face2vec.types import Box
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)

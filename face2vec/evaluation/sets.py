@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder
-from face2vec.gallery.gallery import Gallery, Snapshot
+from face2vec.gallery.gallery import Gallery
+from face2vec.gallery.reader import Snapshot
 from face2vec.photos.discover import find_photos
 from face2vec.types import Box, Face, nearest_to
 
@@ -205,8 +206,8 @@ def named_faces(
             )
     with Face2Vec(gallery, model=model, **settings) as engine:
         engine.add([str(photo) for photo in photos.people], progress=progress)
-    with Gallery.open(gallery) as opened, opened.snapshot() as now:
-        made_with = opened.fingerprint["model"]
+    with Gallery.open(gallery) as opened, opened.read() as now:
+        made_with = opened.fingerprint.model
         found = {photo: _centre_face(now, photo) for photo in photos.people}
         faces = {photo: face for photo, face in found.items() if face is not None}
         ids = np.array([face.id for face in faces.values()], np.int64)
@@ -215,7 +216,7 @@ def named_faces(
         photo: EncodedFace(face.box, row)
         for (photo, face), row in zip(faces.items(), rows, strict=True)
     }
-    return replace(faces_found(photos, encoded, made_with["key"], made_with["weights"]), ids=ids)
+    return replace(faces_found(photos, encoded, made_with.key, made_with.weights), ids=ids)
 
 
 def encoded_faces(

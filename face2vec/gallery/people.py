@@ -1,34 +1,42 @@
-"""The people in a gallery's rows: who they are, what was said of them, what was forgotten.
+"""The people in a gallery's rows: who is who, the edits of users, and who was forgotten.
 
-A face is found to be of a person by clustering, or somebody said so. What was said stands in
-``sayings`` with what there was before, so that it can be taken back; nothing else does. No
-function here begins or ends a transaction.
+A face belongs to a person because clustering found it, or because a user confirmed it. Each edit of
+a user is stored with what the tables held before, so that it can be undone; clustering is not.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery.connection import Connection
+from face2vec.gallery.rows import Removed
 from face2vec.types import Box, Face, Person
 
 FORGOTTEN = 'SELECT 1 FROM forgotten WHERE sha256 = ? AND "left" IS NULL'
-"""Whether a photo showed nobody but people who were forgotten."""
-SAME_PLACE = 0.5
-"""Overlap, intersection over union, from which on two boxes in a photo are of one face."""
+"""SQL: whether a photo showed only people who were forgotten."""
+SAME_FACE_IOU = 0.5
+"""Intersection over union from which on two boxes in a photo are of the same face."""
 
 
 class Memberships(NamedTuple):
-    """Who each face of a gallery is, int64 (n,) in order of face."""
+    """The person of each face that has one, in order of face.
 
-    faces: Any
-    people: Any
-    said: Any
+    Attributes:
+        faces: int64 (n,), numbers of the faces.
+        people: int64 (n,), numbers of their people.
+        confirmed: int64 (n,), 1 if a user confirmed it, 0 if clustering found it.
+    """
+
+    faces: NDArray[np.int64]
+    people: NDArray[np.int64]
+    confirmed: NDArray[np.int64]
 
 
 def everyone(connection: Connection) -> list[Person]:
@@ -46,7 +54,7 @@ def everyone(connection: Connection) -> list[Person]:
 
 
 def memberships(connection: Connection) -> Memberships:
-    """Who each face is that is anybody."""
+    """The person of each face that has one."""
     rows = connection.execute(
         "SELECT face_id, person_id, said FROM memberships ORDER BY face_id"
     ).fetchall()
@@ -54,146 +62,160 @@ def memberships(connection: Connection) -> Memberships:
 
 
 def refusals(connection: Connection) -> set[tuple[int, int]]:
-    """(face, person) of which somebody said that it is not so."""
+    """(face, person) pairs that a user has ruled out."""
     return set(connection.execute("SELECT face_id, person_id FROM refusals"))
 
 
-def assign(
-    connection: Connection,
-    joining: Mapping[int, Sequence[int]],
-    new: Iterable[Sequence[int]],
-    *,
-    again: bool,
-) -> None:
-    """Note what clustering found: faces that join people, and new people by their faces.
+class PeopleWriter:
+    """Changes people; each call is one transaction.
 
-    With ``again`` in its place: of all that was found before and nobody said.
+    Args:
+        transaction: begins one; ``purge=True`` has the file rewritten when writing ends.
     """
-    if again:
-        connection.execute("DELETE FROM memberships WHERE said = 0")
-    for person, faces in joining.items():
-        _add(connection, person, faces, said=False)
-    for faces in new:
-        _add(connection, _new(connection, None), faces, said=False)
 
+    def __init__(self, transaction: Callable[..., AbstractContextManager[Connection]]) -> None:
+        self._transaction = transaction
 
-def drop_empty(connection: Connection) -> None:
-    """Drop people with neither a name nor a face."""
-    connection.execute(
-        "DELETE FROM people WHERE name IS NULL AND NOT EXISTS"
-        " (SELECT 1 FROM memberships WHERE person_id = people.id)"
-    )
+    def assign(
+        self,
+        joining: Mapping[int, Sequence[int]],
+        new: Iterable[Sequence[int]],
+        *,
+        again: bool = False,
+    ) -> None:
+        """Store what clustering found, and drop people with neither a name nor a face.
 
-
-def name(connection: Connection, person: int, words: str | None) -> None:
-    """Give a person a name, or take it away."""
-    if words is not None:
-        if not words.strip() or words.strip().isdecimal():
-            raise SettingsError(
-                f"{words!r} is no name: people have numbers besides, and are asked for by either."
-            )
-        try:
-            words.encode()
-        except UnicodeEncodeError as error:
-            raise SettingsError(f"A name has to be text, and {words!r} is not.") from error
-        taken = connection.execute("SELECT id FROM people WHERE name = ?", (words,)).fetchone()
-        if taken is not None and taken[0] != person:
-            raise GalleryError(
-                f"Person {taken[0]} has the name {words!r} already. If they are one person, merge "
-                "them; if not, choose another name."
-            )
-    with _Saying(connection, f"name of person {person}", [person]):
-        connection.execute("UPDATE people SET name = ? WHERE id = ?", (words, person))
-
-
-def merge(connection: Connection, into: int, others: Sequence[int]) -> None:
-    """The others are the same person."""
-    names = [_name(connection, person) for person in (into, *others)]
-    known = [words for words in names if words is not None]
-    if len(set(known)) > 1:
-        raise GalleryError(
-            f"These people have different names: {', '.join(known)}. Take the wrong names away "
-            "before merging."
-        )
-    what = f"merge of {', '.join(map(str, others))} into person {into}"
-    with _Saying(connection, what, [into, *others]):
-        for other in others:
+        Args:
+            joining: numbers of faces that join a person, by the person's number.
+            new: numbers of the faces of each new person.
+            again: first remove all faces that clustering had assigned before.
+        """
+        with self._transaction() as connection:
+            if again:
+                connection.execute("DELETE FROM memberships WHERE said = 0")
+            for person, faces in joining.items():
+                _add(connection, person, faces, confirmed=False)
+            for faces in new:
+                _add(connection, _new(connection, None), faces, confirmed=False)
             connection.execute(
-                "INSERT OR IGNORE INTO refusals"
-                " SELECT face_id, ? FROM refusals WHERE person_id = ?",
-                (into, other),
+                "DELETE FROM people WHERE name IS NULL AND NOT EXISTS"
+                " (SELECT 1 FROM memberships WHERE person_id = people.id)"
             )
-            connection.execute(
-                "UPDATE memberships SET person_id = ? WHERE person_id = ?", (into, other)
-            )
-            connection.execute("DELETE FROM people WHERE id = ?", (other,))
-        connection.execute("UPDATE memberships SET said = 1 WHERE person_id = ?", (into,))
-        connection.execute(
-            "DELETE FROM refusals WHERE person_id = ?1 AND face_id IN"
-            " (SELECT face_id FROM memberships WHERE person_id = ?1)",
-            (into,),
-        )
-        connection.execute(
-            "UPDATE people SET name = ? WHERE id = ?", (known[0] if known else None, into)
-        )
+
+    def name(self, person: int, name: str | None) -> None:
+        """Give a person a name, or remove it with None.
+
+        Raises:
+            GalleryError: another person has that name.
+            SettingsError: the name is empty, a number, or not valid text.
+        """
+        if name is not None:
+            _check_name(name)
+        with self._transaction() as connection:
+            taken = connection.execute("SELECT id FROM people WHERE name = ?", (name,)).fetchone()
+            if taken is not None and taken[0] != person:
+                raise GalleryError(
+                    f"person {taken[0]} already has the name {name!r}; merge the two if they are "
+                    "the same person, or choose another name"
+                )
+            was = _name(connection, person)
+            removed = f"removal of the name {was!r} from person {person}"
+            what = removed if name is None else f"name {name!r} of person {person}"
+            with _Edit(connection, what, [person]):
+                connection.execute("UPDATE people SET name = ? WHERE id = ?", (name, person))
+
+    def merge(self, into: int, others: Sequence[int]) -> None:
+        """Make several people one person, who keeps the first number.
+
+        Raises:
+            GalleryError: they have different names.
+        """
+        with self._transaction() as connection:
+            names = [_name(connection, person) for person in (into, *others)]
+            known = [name for name in names if name is not None]
+            if len(set(known)) > 1:
+                raise GalleryError(
+                    f"these people have different names: {', '.join(known)}; remove the wrong "
+                    "names before merging"
+                )
+            merged = ", ".join(_label(connection, other) for other in others)
+            what = f"merge of {merged} into {_label(connection, into)}"
+            with _Edit(connection, what, [into, *others]):
+                _merge(connection, into, others, known[0] if known else None)
+
+    def split(self, person: int, faces: Sequence[int]) -> int:
+        """Move some faces of a person to a new person; returns the new number.
+
+        Raises:
+            GalleryError: a face does not belong to that person.
+        """
+        with self._transaction() as connection:
+            _check_faces(connection, person, faces)
+            new = _next(connection)
+            what = f"split of {_faces(faces)} from {_label(connection, person)}"
+            with _Edit(connection, what, [person, new], faces):
+                _new(connection, new)
+                _add(connection, new, faces, confirmed=True)
+                _refuse(connection, person, faces)
+        return new
+
+    def confirm(self, person: int | None, faces: Sequence[int]) -> int:
+        """State that faces show a person, or, with None, a new one; returns the number."""
+        with self._transaction() as connection:
+            number = _next(connection) if person is None else person
+            whom = f"person {number}" if person is None else _label(connection, number)
+            with _Edit(connection, f"assignment of {_faces(faces)} to {whom}", [number], faces):
+                if person is None:
+                    _new(connection, number)
+                _add(connection, number, faces, confirmed=True)
+                connection.executemany(
+                    "DELETE FROM refusals WHERE face_id = ? AND person_id = ?",
+                    [(face, number) for face in faces],
+                )
+        return number
+
+    def rule_out(self, person: int, faces: Sequence[int]) -> None:
+        """State that faces do not show a person; they are unassigned and never join it again.
+
+        Raises:
+            GalleryError: a face does not belong to that person.
+        """
+        with self._transaction() as connection:
+            _check_faces(connection, person, faces)
+            what = f"removal of {_faces(faces)} from {_label(connection, person)}"
+            with _Edit(connection, what, [person], faces):
+                connection.executemany(
+                    "DELETE FROM memberships WHERE face_id = ?", [(face,) for face in faces]
+                )
+                _refuse(connection, person, faces)
+
+    def undo(self) -> str:
+        """Undo the last edit; returns what it was.
+
+        Raises:
+            GalleryError: there is no edit to undo.
+        """
+        with self._transaction() as connection:
+            last = connection.execute(
+                "SELECT position, what, before FROM sayings ORDER BY position DESC LIMIT 1"
+            ).fetchone()
+            if last is None:
+                raise GalleryError("there is no edit to undo")
+            position, what, before = last
+            _restore(connection, json.loads(before))
+            connection.execute("DELETE FROM sayings WHERE position = ?", (position,))
+        return str(what)
+
+    def forget(self, person: int) -> Removed:
+        """Delete a person: faces, embeddings, name, and photos that show nobody else.
+
+        The hashes of the photos are kept, so that they are not indexed again.
+        """
+        with self._transaction(purge=True) as connection:
+            return _forget(connection, person)
 
 
-def split(connection: Connection, person: int, faces: Sequence[int]) -> int:
-    """These faces of a person are of another, new one; returns its number."""
-    _refuse_others(connection, person, faces)
-    new = _next(connection)
-    with _Saying(connection, f"split of person {person}", [person, new], faces):
-        _new(connection, new)
-        _add(connection, new, faces, said=True)
-        _refuse(connection, person, faces)
-    return new
-
-
-def not_this_person(connection: Connection, person: int, faces: Sequence[int]) -> None:
-    """These faces of a person are of somebody else."""
-    _refuse_others(connection, person, faces)
-    with _Saying(connection, f"faces that are not person {person}", [person], faces):
-        connection.executemany("DELETE FROM memberships WHERE face_id = ?", [(f,) for f in faces])
-        _refuse(connection, person, faces)
-
-
-def this_person(connection: Connection, person: int | None, faces: Sequence[int]) -> int:
-    """These faces are of that person, or, without one, of a new one; returns its number."""
-    number = _next(connection) if person is None else person
-    with _Saying(connection, f"faces that are person {number}", [number], faces):
-        if person is None:
-            _new(connection, number)
-        _add(connection, number, faces, said=True)
-        connection.executemany(
-            "DELETE FROM refusals WHERE face_id = ? AND person_id = ?",
-            [(face, number) for face in faces],
-        )
-    return number
-
-
-def undo(connection: Connection) -> str:
-    """Take back what was said last; says what that was.
-
-    Raises:
-        GalleryError: nothing was said, or all of it is taken back.
-    """
-    last = connection.execute(
-        "SELECT position, what, before FROM sayings ORDER BY position DESC LIMIT 1"
-    ).fetchone()
-    if last is None:
-        raise GalleryError("There is nothing to take back.")
-    position, what, text = last
-    _restore(connection, json.loads(text))
-    connection.execute("DELETE FROM sayings WHERE position = ?", (position,))
-    return str(what)
-
-
-def forget(connection: Connection, person: int) -> tuple[int, int]:
-    """Delete a person with all faces, and note by hash which ones not to take in again.
-
-    Returns:
-        How many faces and how many photos left the gallery; a photo with other faces stays.
-    """
+def _forget(connection: Connection, person: int) -> Removed:
     rows = connection.execute(
         'SELECT faces.id, content_id, sha256, "left", "top", "right", "bottom" FROM faces'
         " JOIN memberships ON face_id = faces.id JOIN contents ON contents.id = content_id"
@@ -215,33 +237,73 @@ def forget(connection: Connection, person: int) -> tuple[int, int]:
     connection.execute(
         "DELETE FROM roots WHERE NOT EXISTS (SELECT 1 FROM photos WHERE root_id = roots.id)"
     )
-    _unsay(connection, person, set(faces))
-    return len(faces), photos
+    _drop_edits(connection, person, set(faces))
+    return Removed(photos, len(faces))
+
+
+def _merge(connection: Connection, into: int, others: Sequence[int], name: str | None) -> None:
+    for other in others:
+        connection.execute(
+            "INSERT OR IGNORE INTO refusals SELECT face_id, ? FROM refusals WHERE person_id = ?",
+            (into, other),
+        )
+        connection.execute(
+            "UPDATE memberships SET person_id = ? WHERE person_id = ?", (into, other)
+        )
+        connection.execute("DELETE FROM people WHERE id = ?", (other,))
+    connection.execute("UPDATE memberships SET said = 1 WHERE person_id = ?", (into,))
+    connection.execute(
+        "DELETE FROM refusals WHERE person_id = ?1 AND face_id IN"
+        " (SELECT face_id FROM memberships WHERE person_id = ?1)",
+        (into,),
+    )
+    connection.execute("UPDATE people SET name = ? WHERE id = ?", (name, into))
 
 
 def boxes_forgotten(connection: Connection, sha256: bytes) -> list[Box | None]:
-    """Where in a photo faces were that are forgotten; None for all of the photo."""
+    """Boxes of forgotten faces in a photo; None stands for the whole photo."""
     rows = connection.execute(
         'SELECT "left", "top", "right", "bottom" FROM forgotten WHERE sha256 = ?', (sha256,)
     )
     return [None if row[0] is None else row for row in rows]
 
 
-def has_whole(boxes: Iterable[Box | None]) -> bool:
-    """Whether all of the photo is meant."""
+def covers_photo(boxes: Iterable[Box | None]) -> bool:
+    """Whether one of them stands for the whole photo."""
     return None in boxes
 
 
-def remembered(faces: Iterable[Face], boxes: Sequence[Box | None]) -> tuple[Face, ...]:
-    """The faces that lie at none of the boxes."""
+def without_forgotten(faces: Iterable[Face], boxes: Sequence[Box | None]) -> tuple[Face, ...]:
+    """The faces that overlap none of the boxes."""
     places = [box for box in boxes if box is not None]
     return tuple(
-        face for face in faces if all(_overlap(face.box, box) < SAME_PLACE for box in places)
+        face for face in faces if all(_overlap(face.box, box) < SAME_FACE_IOU for box in places)
     )
 
 
-class _Saying:
-    """Around what somebody says: notes what there was before, if it succeeds."""
+def _check_name(name: str) -> None:
+    if not name.strip() or name.strip().isdecimal():
+        raise SettingsError(
+            f"{name!r} cannot be a name: it is empty or a number, and people also have numbers"
+        )
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(f"{name!r} cannot be a name: it is not valid Unicode text") from error
+
+
+def _label(connection: Connection, person: int) -> str:
+    """What a message calls a person."""
+    name = _name(connection, person)
+    return f"person {person} (unnamed)" if name is None else f"{name} (person {person})"
+
+
+def _faces(faces: Sequence[int]) -> str:
+    return f"face {faces[0]}" if len(faces) == 1 else f"{len(faces)} faces"
+
+
+class _Edit:
+    """Wraps an edit: stores what the tables held before, if the edit succeeds."""
 
     def __init__(
         self,
@@ -274,7 +336,7 @@ def _mentioned(connection: Connection, person: int) -> Iterator[int]:
 
 
 def _state(connection: Connection, people: Sequence[int], faces: Sequence[int]) -> dict[str, Any]:
-    """What the tables say of these people and faces."""
+    """What the tables hold about these people and faces."""
     members, refused = [], []
     for face in faces:
         members += connection.execute(
@@ -312,40 +374,44 @@ def _restore(connection: Connection, before: dict[str, Any]) -> None:
         connection.execute(f"INSERT INTO refusals SELECT ?1, ?2 {still}", row)
 
 
-def _unsay(connection: Connection, person: int, faces: set[int]) -> None:
-    """Drop all that was said of a person, of the faces, and of whoever is named beside them."""
-    sayings = [
+def _drop_edits(connection: Connection, person: int, faces: set[int]) -> None:
+    """Drop all edits of a person and of faces, and of everybody who is part of these edits."""
+    edits = [
         (position, json.loads(text))
         for position, text in connection.execute("SELECT position, before FROM sayings")
     ]
     people, found = {person}, -1
-    while found < len(people):  # who was merged into somebody stands in another saying, too
+    while found < len(
+        people
+    ):  # somebody who was merged into another person is part of other edits, too
         found = len(people)
-        for _, before in sayings:
+        for _, before in edits:
             about = {row[0] for row in before["people"]}
             if about & people or faces.intersection(before["faces"]):
                 people |= about
-    for position, before in sayings:
+    for position, before in edits:
         if people.intersection(row[0] for row in before["people"]):
             connection.execute("DELETE FROM sayings WHERE position = ?", (position,))
 
 
-def _refuse_others(connection: Connection, person: int, faces: Sequence[int]) -> None:
-    """Refuse faces that are not this person's."""
+def _check_faces(connection: Connection, person: int, faces: Sequence[int]) -> None:
+    """Check that these are faces of this person."""
     if not faces:
-        raise GalleryError("No face is named. Name some by their numbers: face2vec people --json")
+        raise GalleryError(
+            "no face is given; give face numbers, which 'face2vec people --json' lists"
+        )
     for face in faces:
         who = connection.execute(
             "SELECT person_id FROM memberships WHERE face_id = ?", (face,)
         ).fetchone()
         if who is None or who[0] != person:
-            raise GalleryError(f"Face {face} is not one of person {person}.")
+            raise GalleryError(f"face {face} does not belong to person {person}")
 
 
-def _add(connection: Connection, person: int, faces: Iterable[int], *, said: bool) -> None:
+def _add(connection: Connection, person: int, faces: Iterable[int], *, confirmed: bool) -> None:
     connection.executemany(
         "INSERT OR REPLACE INTO memberships VALUES (?, ?, ?)",
-        [(int(face), person, int(said)) for face in faces],
+        [(int(face), person, int(confirmed)) for face in faces],
     )
 
 
@@ -356,7 +422,7 @@ def _refuse(connection: Connection, person: int, faces: Iterable[int]) -> None:
 
 
 def _next(connection: Connection) -> int:
-    """The number that the next new person gets; none is ever used again."""
+    """The number of the next new person; numbers are never reused."""
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'people'").fetchone()
     return (last[0] if last else 0) + 1
 
@@ -369,8 +435,8 @@ def _new(connection: Connection, number: int | None) -> int:
 
 def _name(connection: Connection, person: int) -> str | None:
     found = connection.execute("SELECT name FROM people WHERE id = ?", (person,)).fetchone()
-    words: str | None = found[0]
-    return words
+    name: str | None = found[0]
+    return name
 
 
 def _overlap(one: Box, other: Box) -> float:

@@ -1,4 +1,4 @@
-"""What stands in a gallery's rows: entries on their way in, faces on their way out."""
+"""Rows of a gallery: entries to be recorded, and faces that were read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,33 +24,45 @@ _KNOWN = "known"
 _UNIT_TOLERANCE = 1e-3
 LANDMARKS = struct.Struct("<10d")
 
-# Of a face that a photo has, one row for each name of the photo.
+# One row for each face and each path of its photo.
 NAMED_FACES = (
     'SELECT faces.id, "left", "top", "right", "bottom", landmarks, confidence, quality,'
     " photos.root_id, photos.path"
     " FROM faces JOIN photos ON photos.content_id = faces.content_id"
 )
 
-# Paths are stored as bytes, for a path may be no valid UTF-8; the handler is the
-# one with which Python itself turns such names into str.
+# Paths are stored as bytes, because a path may be invalid UTF-8. The error handler is the one with
+# which Python turns such names into str.
 _PATH_ERRORS = sys.getfilesystemencodeerrors()
+
+
+class Removed(NamedTuple):
+    """What was removed from a gallery.
+
+    Attributes:
+        photos: how many photos.
+        faces: how many faces.
+    """
+
+    photos: int
+    faces: int
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """What a build has to say about one photo.
+    """One photo to be recorded.
 
     Attributes:
         root: absolute path of the folder that the photo was added from.
         path: the photo's path relative to ``root``.
         size: bytes of the file.
-        mtime_ns: its time of last change in nanoseconds.
-        sha256: the 32 bytes of the hash of its content.
-        width: width in pixels of the upright photo, 0 where it could not be read.
-        height: height in pixels of the upright photo, 0 where it could not be read.
+        mtime_ns: time of its last change in nanoseconds.
+        sha256: the 32 bytes of the hash of its bytes.
+        width: width in pixels of the upright photo, 0 if it could not be read.
+        height: height in pixels of the upright photo, 0 if it could not be read.
         status: ``INDEXED``, ``NO_FACE`` or ``UNREADABLE``.
-        reason: why it could not be read.
-        faces: its faces with their embeddings, none unless ``INDEXED``.
+        reason: why it could not be read, or empty.
+        faces: its faces with embeddings float32 (d,); empty unless ``INDEXED``.
     """
 
     root: str
@@ -66,12 +78,12 @@ class Entry:
 
     @classmethod
     def link(cls, root: str, path: str, size: int, mtime_ns: int, sha256: bytes) -> Entry:
-        """Another name for bytes that the gallery knows: a renamed or copied photo."""
+        """Another path for bytes that the gallery has: a renamed or copied photo."""
         return cls(root, path, size, mtime_ns, sha256, 0, 0, _KNOWN)
 
     @property
     def content_known(self) -> bool:
-        """Whether this only gives a name to bytes that the gallery knows."""
+        """Whether this only adds a path to bytes that the gallery has."""
         return self.status == _KNOWN
 
 
@@ -80,9 +92,9 @@ class StoredFace:
     """A face in the gallery.
 
     Attributes:
-        face: the face with its ``id``, and its embedding where that was asked for.
-        photo: full path of the photo, the first in order of path if there are copies.
-        copies: full paths of the others that hold the very same bytes, in order.
+        face: the face with its ``id``, and with its embedding if that was requested.
+        photo: full path of the photo; with copies, the first in order of path.
+        copies: full paths of the other files with the same bytes, in order.
     """
 
     face: Face
@@ -92,34 +104,34 @@ class StoredFace:
 
 @dataclass(frozen=True, eq=False)
 class KnownPhoto:
-    """The bytes of a photo in the gallery, and the faces that were found in them.
+    """One content, which is a distinct sequence of bytes of photos, and its faces.
 
     Attributes:
-        content: their number.
-        sha256: the 32 bytes of their hash.
-        photos: full paths of the files that hold them, in order.
-        faces: with their ids, without their embeddings.
-        checks: CRC-32 of the embedding of each face.
+        content: number of the content.
+        sha256: the 32 bytes of its hash.
+        photos: full paths of the files with these bytes, in order.
+        faces: its faces with ids, without embeddings.
+        crc32s: CRC-32 of the embedding of each face.
     """
 
     content: int
     sha256: bytes
     photos: tuple[str, ...]
     faces: tuple[Face, ...]
-    checks: tuple[int, ...]
+    crc32s: tuple[int, ...]
 
 
 class StoredFaces:
-    """Faces as SQLite gave them, made into records only when they are asked for.
+    """Rows of faces, converted to records on demand; the gallery may be closed by then.
 
-    To make a record takes as long as to read its row, and most of what a search
-    finds is never looked at. The gallery may be closed by then.
+    Making a record takes as long as reading its row, and most results of a search are never
+    accessed.
 
     Args:
-        rows: row of ``NAMED_FACES`` by the face's id.
-        names: (root, path) of every name of a photo that has several, by the face's id.
-        roots: folders that photos were added from, by their numbers.
-        damaged: makes the error for a row that cannot be right.
+        rows: row of ``NAMED_FACES`` by face id.
+        names: (root, path) of all paths of a photo that has several, by face id.
+        roots: folders that photos were added from, by number.
+        damaged: makes the error for an invalid row.
     """
 
     __slots__ = ("_damaged", "_names", "_roots", "_rows")
@@ -143,7 +155,7 @@ class StoredFaces:
         roots: Mapping[int, str],
         damaged: Callable[[str], GalleryDamagedError],
     ) -> StoredFaces:
-        """Rows of ``NAMED_FACES`` as they came."""
+        """From rows of ``NAMED_FACES``."""
         by_id = {row[0]: row for row in rows}
         names: dict[int, list[tuple[int, bytes]]] = {}
         if len(by_id) < len(rows):  # some photos have copies
@@ -155,17 +167,17 @@ class StoredFaces:
         return len(self._rows)
 
     def of(self, ids: Iterable[int]) -> StoredFaces:
-        """Only those of these ids, in that order; ids that are not here are skipped."""
+        """The faces with these ids, in this order; unknown ids are skipped."""
         rows = self._rows
         some = {i: rows[i] for i in ids if i in rows}
         names = {i: self._names[i] for i in some} if self._names else self._names
         return StoredFaces(some, names, self._roots, self._damaged)
 
     def __iter__(self) -> Iterator[tuple[Face, str, tuple[str, ...]]]:
-        """Of each face (face without embedding, photo, copies), as in ``StoredFace``.
+        """(face without embedding, photo, copies) of each face, as in `StoredFace`.
 
         Raises:
-            GalleryDamagedError: a row holds what it cannot.
+            GalleryDamagedError: a row is invalid.
         """
         roots, more_names = self._roots, self._names
         try:
@@ -181,41 +193,43 @@ class StoredFaces:
                 else:
                     yield face, f"{roots[root]}{os.sep}{decoded(path)}", ()
         except (AttributeError, KeyError, TypeError, struct.error) as error:
-            raise self._damaged(f"the row of a face cannot be right ({error})") from error
+            raise self._damaged(f"the row of a face is invalid ({error})") from error
 
     def records(self) -> list[StoredFace]:
         """The faces, without their embeddings.
 
         Raises:
-            GalleryDamagedError: a row holds what it cannot.
+            GalleryDamagedError: a row is invalid.
         """
         return [StoredFace(*one) for one in self]
 
 
 def face_rows(entry: Entry, dimension: int) -> list[tuple[Any, ...]]:
-    """For each face of an entry, the columns of ``faces`` after ``content_id``, and its embedding.
+    """The columns of ``faces`` after ``content_id``, and the embedding, of each face of an entry.
 
     Raises:
-        GalleryError: the entry contradicts itself, or an embedding does not belong here.
+        GalleryError: the entry is inconsistent, or an embedding has the wrong shape or length.
     """
     photo = f"{entry.root}{os.sep}{entry.path}"
     if not Path(entry.root).is_absolute() or not entry.path or Path(entry.path).is_absolute():
-        raise GalleryError(f"{photo}: needs an absolute root and a path relative to it.")
+        raise GalleryError(f"{photo}: the root must be absolute and the path relative to it")
     if entry.status not in (INDEXED, NO_FACE, UNREADABLE, _KNOWN) or len(entry.sha256) != 32:
-        raise GalleryError(f"{photo}: {entry.status!r} with {len(entry.sha256)} bytes of hash.")
+        raise GalleryError(
+            f"{photo}: status {entry.status!r} with a hash of {len(entry.sha256)} bytes"
+        )
     if bool(entry.faces) != (entry.status == INDEXED):
-        raise GalleryError(f"{photo}: {entry.status!r} with {len(entry.faces)} faces.")
+        raise GalleryError(f"{photo}: status {entry.status!r} with {len(entry.faces)} faces")
     rows: list[tuple[Any, ...]] = []
     for face in entry.faces:
         embedding = np.asarray(face.embedding, dtype="<f4")
         if embedding.shape != (dimension,):
             raise GalleryError(
-                f"{photo}: an embedding has the shape {embedding.shape}; "
-                f"this gallery holds ({dimension},)."
+                f"{photo}: an embedding has shape {embedding.shape}; "
+                f"this gallery takes ({dimension},)"
             )
         length = math.hypot(*embedding.tolist())
         if not abs(length - 1) < _UNIT_TOLERANCE:
-            raise GalleryError(f"{photo}: an embedding has the length {length}, not 1.")
+            raise GalleryError(f"{photo}: an embedding has length {length}, not 1")
         box = tuple(float(v) for v in face.box)
         landmarks = LANDMARKS.pack(*(v for point in face.landmarks for v in point))
         quality = None if face.quality is None else float(face.quality)
@@ -225,16 +239,16 @@ def face_rows(entry: Entry, dimension: int) -> list[tuple[Any, ...]]:
 
 
 def matrix(blobs: Sequence[bytes], dimension: int) -> NDArray[np.float32]:
-    """Embeddings float32 (n, d) of the bytes in which they are stored.
+    """Embeddings float32 (n, d) from their stored bytes.
 
     Raises:
-        ValueError: one is damaged; says how.
+        ValueError: the bytes of one have the wrong size.
     """
     size = 4 * dimension
     try:
         sound = set(map(len, blobs)) <= {size}
         whole = bytearray().join(blobs)
-    except TypeError:  # a damaged row may hold anything
+    except TypeError:  # a damaged row can hold any type
         sound = False
     if not sound:
         raise ValueError(f"an embedding does not have {size} bytes")
@@ -243,7 +257,7 @@ def matrix(blobs: Sequence[bytes], dimension: int) -> NDArray[np.float32]:
 
 
 def owner_of(roots: Mapping[str, int], photo: str) -> tuple[int, bytes] | None:
-    """(root, path relative to it) by the oldest root that the full path of a photo is under."""
+    """(root, path relative to it) of a photo by its full path; the oldest of several roots."""
     owner = None
     end = photo.rfind(os.sep)
     while end >= 0:
@@ -255,10 +269,10 @@ def owner_of(roots: Mapping[str, int], photo: str) -> tuple[int, bytes] | None:
 
 
 def encoded(path: str) -> bytes:
-    """A path as it is stored."""
+    """The stored form of a path."""
     return path.encode("utf-8", _PATH_ERRORS)
 
 
 def decoded(path: bytes) -> str:
-    """A stored path."""
+    """The path of its stored form."""
     return path.decode("utf-8", _PATH_ERRORS)

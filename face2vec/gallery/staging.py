@@ -1,8 +1,8 @@
-"""A gallery's faces by another model: kept beside the gallery, and put into it at once.
+"""Embeddings by another model: stored beside the gallery, and switched to in one transaction.
 
-``upgrade.sqlite`` in the gallery's folder holds the new embeddings while they are being made.
-The gallery knows nothing of it until `switch`, one transaction, puts them in the place of the
-old ones. The numbers of faces stay, and with them all that is known of people.
+``upgrade.sqlite`` in the gallery's folder holds the new embeddings while they are computed. The
+gallery is unchanged until `switch` replaces all old embeddings. Faces keep their ids, so people
+keep their faces.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import sqlite3
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,21 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import GalleryError, SettingsError
-from face2vec.gallery.connection import (
-    LAST_HISTORY,
-    MAPPED,
-    MAPPED_SCHEMA,
-    Connection,
-    has_table,
-    in_words,
-)
+from face2vec.fingerprint import Fingerprint
+from face2vec.gallery.connection import Connection, gallery_error
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import matrix
-from face2vec.types import Face, model_digest
+from face2vec.gallery.schema import LAST_HISTORY, MAPPED, MAPPED_SCHEMA, has_table
+from face2vec.types import Face
 
 UPGRADE_FILE = "upgrade.sqlite"
-UPGRADED_INDEX = "index.faiss.upgraded"  # of what the gallery is about to hold
-MAPPED_AT_ONCE = 4096
+UPGRADED_INDEX = "index.faiss.upgraded"  # index of the new embeddings, before the switch
+MAPPED_PER_BATCH = 4096
 
 _SCHEMA = """
 CREATE TABLE target (what TEXT NOT NULL);
@@ -51,80 +46,94 @@ _REPLACED = (
 )
 
 Map = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""An embedding map: float32 (n, old dimension) to float32 (n, new dimension)."""
 
 
 class Target(NamedTuple):
     """What a gallery is being upgraded to.
 
     Attributes:
-        gallery: name of the gallery, as `Gallery.uuid`.
-        new_gallery: its name from the switch on.
+        gallery: `Gallery.uuid` of the gallery.
+        new_gallery: its `Gallery.uuid` after the switch.
         fingerprint: what makes the new embeddings.
-        dimension: length of one.
     """
 
     gallery: str
     new_gallery: str
-    fingerprint: dict[str, Any]
-    dimension: int
+    fingerprint: Fingerprint
+
+    @property
+    def dimension(self) -> int:
+        """Length of a new embedding."""
+        return self.fingerprint.model.dimension
+
+    @classmethod
+    def from_json(cls, text: str) -> Target:
+        """Read what `to_json` wrote."""
+        stored = json.loads(text)
+        fingerprint = Fingerprint.from_json(json.dumps(stored["fingerprint"]))
+        return cls(stored["gallery"], stored["new_gallery"], fingerprint)
+
+    def to_json(self) -> str:
+        """JSON for `from_json`."""
+        values = self._asdict() | {
+            "fingerprint": self.fingerprint.to_dict(),
+            "dimension": self.dimension,
+        }
+        return json.dumps(values)
 
 
 class Remade(NamedTuple):
     """A face with its new embedding.
 
     Attributes:
-        face: with id, new quality and new embedding.
-        was: CRC-32 of the embedding that it is to replace.
+        face: the face with id, new quality and new embedding float32 (d,).
+        old_crc32: CRC-32 of the embedding that it replaces.
     """
 
     face: Face
-    was: int
+    old_crc32: int
 
 
 class NewEmbeddings:
-    """New embeddings of a gallery's faces, as far as they are made.
+    """The new embeddings that have been computed so far, in a file beside the gallery.
 
     Args:
-        folder: of the gallery.
-        gallery: name of the gallery, as `Gallery.uuid`.
-        fingerprint: of what makes the new ones.
-        dimension: length of one.
+        folder: folder of the gallery.
+        gallery: `Gallery.uuid` of the gallery.
+        fingerprint: what makes the new embeddings.
 
     Raises:
-        SettingsError: an upgrade to something else has begun.
+        SettingsError: an upgrade to another model has begun.
         GalleryError: the file cannot be written.
     """
 
-    def __init__(
-        self, folder: Path, gallery: str, fingerprint: Mapping[str, Any], dimension: int
-    ) -> None:
+    def __init__(self, folder: Path, gallery: str, fingerprint: Fingerprint) -> None:
         self.path = folder / UPGRADE_FILE
-        with begun_in(self.path) as open_:
+        with _open_upgrade(self.path) as open_:
             begun = None if open_ is None else open_[1]
         if begun is not None and begun.gallery != gallery:
-            abandon(folder)  # of a gallery that is no more, such as before an upgrade was done
+            abandon(folder)  # a leftover of an earlier state of the gallery
             begun = None
         if begun is None:
-            self.target = Target(gallery, str(uuid.uuid4()), dict(fingerprint), dimension)
-        elif _alike(begun.fingerprint, fingerprint):  # though the model's file may be elsewhere
-            self.target = begun._replace(fingerprint=dict(fingerprint))
+            self.target = Target(gallery, str(uuid.uuid4()), fingerprint)
+        elif begun.fingerprint.is_comparable_to(fingerprint):
+            self.target = begun._replace(fingerprint=fingerprint)  # its file may have moved
         else:
             raise SettingsError(
-                f"An upgrade of {folder} to the model {begun.fingerprint['model']['key']!r} has "
-                "begun. Go on with that model, or give that upgrade up: "
+                f"an upgrade of {folder} to the model {begun.fingerprint.model.key!r} is in "
+                f"progress; continue with that model, or abandon it: "
                 f"face2vec upgrade {folder} --abandon"
             )
-        with self._in_words():
+        with self._own_errors():
             self._connection = _connected(self.path)
             if begun is None:
                 self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
-                self._connection.execute(
-                    "INSERT INTO target VALUES (?)", (json.dumps(self.target._asdict()),)
-                )
+                self._connection.execute("INSERT INTO target VALUES (?)", (self.target.to_json(),))
                 self._connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Close the file; what is in it stays."""
+        """Close the file and keep it."""
         self._connection.close()
 
     def __enter__(self) -> NewEmbeddings:
@@ -134,38 +143,41 @@ class NewEmbeddings:
         self.close()
 
     def known(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Faces that have a new embedding, rising, and the CRC-32 of what it replaces."""
-        with self._in_words():
+        """Faces with a new embedding, rising, and the CRC-32 of the embedding that it replaces.
+
+        Both are int64 (n,).
+        """
+        with self._own_errors():
             rows = self._connection.execute(
                 "SELECT face_id, was_crc32 FROM embeddings ORDER BY face_id"
             ).fetchall()
-        ids, checks = np.array(rows, np.int64).reshape(-1, 2).T
-        return ids, checks
+        ids, crc32s = np.array(rows, np.int64).reshape(-1, 2).T
+        return ids, crc32s
 
     def store(self, faces: Iterable[Remade], gallery: Callable[[], Snapshot]) -> None:
-        """Keep new embeddings, on the disk when this returns, of faces that are still there.
+        """Store new embeddings of faces that the gallery still has; on the disk on return.
 
         Args:
-            faces: some.
-            gallery: a snapshot of it as it is now. What leaves the gallery after that is taken
-                out here by whoever removes it, see `drop_gone`.
+            faces: faces with new embeddings.
+            gallery: reads its current state. Faces that are removed later are removed here by the
+                writer that removes them, see `drop_removed`.
         """
         faces = list(faces)
-        with self._in_words(), self._transaction():
+        with self._own_errors(), self._transaction():
             with gallery() as now:
-                there = now.checks([one.face.id for one in faces if one.face.id is not None])
+                there = now.crc32s([one.face.id for one in faces if one.face.id is not None])
             self._connection.executemany(
                 "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?, ?)",
                 [
-                    (one.face.id, one.was, one.face.quality, _blob(one.face))
+                    (one.face.id, one.old_crc32, one.face.quality, _blob(one.face))
                     for one in faces
-                    if there.get(one.face.id or 0) == one.was
+                    if there.get(one.face.id or 0) == one.old_crc32
                 ],
             )
 
     def embeddings(self, ids: Iterable[int]) -> NDArray[np.float32]:
-        """New embeddings float32 (n, d) of faces that have one, in the order asked for."""
-        with self._in_words():
+        """New embeddings float32 (n, d) of faces that have one, in the order of ``ids``."""
+        with self._own_errors():
             blobs = [
                 self._connection.execute(
                     "SELECT embedding FROM embeddings WHERE face_id = ?", (int(i),)
@@ -175,8 +187,8 @@ class NewEmbeddings:
         return matrix(blobs, self.target.dimension)
 
     def rows(self) -> Iterator[tuple[int, int, float | None, bytes]]:
-        """(face, CRC-32 of what it replaces, quality, new embedding), in order of face."""
-        with self._in_words():
+        """(face, CRC-32 of the replaced embedding, quality, new embedding), in order of face."""
+        with self._own_errors():
             yield from self._connection.execute("SELECT * FROM embeddings ORDER BY face_id")
 
     @contextmanager
@@ -190,15 +202,20 @@ class NewEmbeddings:
             raise
 
     @contextmanager
-    def _in_words(self) -> Iterator[None]:
+    def _own_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise in_words(error, self.path) from error
+            raise gallery_error(error, self.path) from error
 
 
 class Switched(NamedTuple):
-    """What a switch did, but to put new embeddings in: numbers of faces."""
+    """What a switch did besides replacing embeddings.
+
+    Attributes:
+        mapped: faces that got a mapped embedding.
+        dropped: faces whose photos were removed.
+    """
 
     mapped: int
     dropped: int
@@ -207,25 +224,25 @@ class Switched(NamedTuple):
 def switch(
     connection: Connection, new: NewEmbeddings, mapped_by: Map | None, drop: bool
 ) -> Switched:
-    """Put the new embeddings in the place of the old ones, inside a transaction.
+    """Replace the old embeddings by the new ones, inside a transaction.
 
     Args:
-        connection: of the gallery's writer, in a transaction.
-        new: what is made.
-        mapped_by: from old embeddings to new ones, for faces that have no new one.
-        drop: drop the photos of such faces instead.
+        connection: the writer's connection, in a transaction.
+        new: the new embeddings.
+        mapped_by: the embedding map for faces without a new embedding.
+        drop: remove the photos of such faces instead.
 
     Raises:
-        GalleryError: some faces have no new embedding, and neither is given.
+        GalleryError: faces have no new embedding, and neither is given.
     """
-    checks = dict(connection.execute("SELECT id, embedding_crc32 FROM faces"))
+    crc32s = dict(connection.execute("SELECT id, embedding_crc32 FROM faces"))
     if not has_table(connection, MAPPED):
         connection.execute(MAPPED_SCHEMA)
     for face, was, quality, blob in new.rows():
-        if checks.get(face) == was:
-            del checks[face]
+        if crc32s.get(face) == was:
+            del crc32s[face]
             _put(connection, face, quality, blob)
-    rest = sorted(checks)
+    rest = sorted(crc32s)
     mapped = dropped = 0
     if rest and mapped_by is not None:
         mapped = len(rest)
@@ -233,25 +250,25 @@ def switch(
     elif rest and drop:
         dropped = _drop(connection, rest)
     elif rest:
-        raise GalleryError(f"{len(rest)} faces have no new embedding.")
+        raise GalleryError(f"{len(rest)} faces have no new embedding")
     if not mapped:
         connection.execute(f"DROP TABLE {MAPPED}")
     facts = {
         "uuid": new.target.new_gallery,
         "dimension": str(new.target.dimension),
-        "fingerprint": json.dumps(new.target.fingerprint, sort_keys=True),
+        "fingerprint": new.target.fingerprint.to_json(),
     }
     connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", sorted(facts.items()))
-    # What similarities of the old model mean says nothing of the new one's.
+    # A calibration holds for one model only.
     connection.execute("DELETE FROM meta WHERE key = 'calibration'")
     return Switched(mapped, dropped)
 
 
-class Inside:
-    """A gallery's embeddings as they are inside a transaction, in batches, again and again.
+class Uncommitted:
+    """The embeddings of a gallery inside a transaction, in batches; see `Snapshot`.
 
     Attributes:
-        batch_size: how many embeddings an iteration gives at a time.
+        batch_size: how many embeddings an iteration yields at a time.
     """
 
     def __init__(self, connection: Connection, dimension: int, batch_size: int = 1024) -> None:
@@ -274,17 +291,17 @@ class Inside:
 
 
 def replace_mapped(connection: Connection, faces: Iterable[Remade]) -> None:
-    """Put true embeddings in the place of mapped ones, inside a transaction."""
+    """Replace mapped embeddings by those of the model, inside a transaction."""
     for one in faces:
         found = connection.execute(
             f"SELECT embedding_crc32 FROM faces JOIN {MAPPED} ON face_id = id WHERE id = ?",
             (one.face.id,),
         ).fetchone()
-        if found is None or found[0] != one.was:
+        if found is None or found[0] != one.old_crc32:
             continue
         blob, number = _blob(one.face), one.face.id
         assert number is not None
-        connection.execute(_REPLACED, ("-", number, 2 * number + 1 + one.was))
+        connection.execute(_REPLACED, ("-", number, 2 * number + 1 + one.old_crc32))
         _put(connection, number, one.face.quality, blob)
         connection.execute(_REPLACED, ("+", number, 2 * number + zlib.crc32(blob)))
     (left,) = connection.execute(f"SELECT count(*) FROM {MAPPED}").fetchone()
@@ -292,15 +309,9 @@ def replace_mapped(connection: Connection, faces: Iterable[Remade]) -> None:
         connection.execute(f"DROP TABLE {MAPPED}")
 
 
-def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two fingerprints are of the same embeddings, wherever the model's file is."""
-    first, second = ({**made, "model": model_digest(made["model"])} for made in (one, other))
-    return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
-
-
-def drop_gone(folder: Path, gallery: Connection) -> None:
-    """Take faces that have left the gallery out of an upgrade that has begun, without a trace."""
-    with begun_in(folder / UPGRADE_FILE) as open_:
+def drop_removed(folder: Path, gallery: Connection) -> None:
+    """Remove faces that the gallery no longer has from an upgrade in progress."""
+    with _open_upgrade(folder / UPGRADE_FILE) as open_:
         if open_ is None:
             return
         connection, _ = open_
@@ -314,18 +325,18 @@ def drop_gone(folder: Path, gallery: Connection) -> None:
             connection.execute("VACUUM")
 
 
-def begun(folder: Path) -> dict[str, Any] | None:
-    """To which model an upgrade has begun and how many faces are done; None where none has."""
-    with begun_in(folder / UPGRADE_FILE) as open_:
+def upgrade_in_progress(folder: Path) -> dict[str, Any] | None:
+    """The model of an upgrade in progress and how many faces are done, or None."""
+    with _open_upgrade(folder / UPGRADE_FILE) as open_:
         if open_ is None:
             return None
         connection, target = open_
         (faces,) = connection.execute("SELECT count(*) FROM embeddings").fetchone()
-        return {"model": target.fingerprint["model"]["key"], "faces": faces}
+        return {"model": target.fingerprint.model.key, "faces": faces}
 
 
 def abandon(folder: Path) -> bool:
-    """Delete what an upgrade has made so far; returns whether one had begun."""
+    """Delete the new embeddings of an upgrade in progress; returns whether there was one."""
     path = folder / UPGRADE_FILE
     there = path.exists()
     for file in (path, path.with_name(path.name + "-journal"), folder / UPGRADED_INDEX):
@@ -334,8 +345,8 @@ def abandon(folder: Path) -> bool:
 
 
 @contextmanager
-def begun_in(path: Path) -> Iterator[tuple[sqlite3.Connection, Target] | None]:
-    """An upgrade that has begun in a file, open, and what it is to; None where none has."""
+def _open_upgrade(path: Path) -> Iterator[tuple[sqlite3.Connection, Target] | None]:
+    """The open file of an upgrade in progress and its target, or None."""
     if not path.exists():
         yield None
         return
@@ -346,9 +357,9 @@ def begun_in(path: Path) -> Iterator[tuple[sqlite3.Connection, Target] | None]:
             if has_table(connection, "target")
             else None
         )
-        yield None if found is None else (connection, Target(**json.loads(found[0])))
+        yield None if found is None else (connection, Target.from_json(found[0]))
     except sqlite3.Error as error:
-        raise in_words(error, path) from error
+        raise gallery_error(error, path) from error
     finally:
         connection.close()
 
@@ -366,7 +377,7 @@ def _blob(face: Face) -> bytes:
 
 
 def _put(connection: Connection, face: int, quality: float | None, blob: bytes) -> None:
-    """Make an embedding of the new model a face's own, mapped no longer."""
+    """Store the new embedding of a face, which is then not mapped."""
     _replace(connection, face, blob)
     connection.execute("UPDATE faces SET quality = ? WHERE id = ?", (quality, face))
     connection.execute(f"DELETE FROM {MAPPED} WHERE face_id = ?", (face,))
@@ -380,8 +391,8 @@ def _replace(connection: Connection, face: int, blob: bytes) -> None:
 
 
 def _map(connection: Connection, faces: list[int], mapped_by: Map) -> None:
-    for start in range(0, len(faces), MAPPED_AT_ONCE):
-        some = faces[start : start + MAPPED_AT_ONCE]
+    for start in range(0, len(faces), MAPPED_PER_BATCH):
+        some = faces[start : start + MAPPED_PER_BATCH]
         blobs = [
             connection.execute(
                 "SELECT embedding FROM embeddings WHERE face_id = ?", (face,)
@@ -395,7 +406,7 @@ def _map(connection: Connection, faces: list[int], mapped_by: Map) -> None:
 
 
 def _drop(connection: Connection, faces: list[int]) -> int:
-    """Drop photos that these faces are in; returns how many faces went."""
+    """Remove the photos of these faces; returns how many faces were removed."""
     dropped = 0
     contents = {
         connection.execute("SELECT content_id FROM faces WHERE id = ?", (face,)).fetchone()[0]

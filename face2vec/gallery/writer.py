@@ -1,4 +1,4 @@
-"""Changing a gallery: one session of the one writer, and what it does in a transaction."""
+"""Changing a gallery: `Writer`, whose methods are one transaction each."""
 
 from __future__ import annotations
 
@@ -9,78 +9,132 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
-from face2vec.errors import GalleryError
+from face2vec.calibration import Calibration
+from face2vec.errors import GalleryError, GalleryMismatchError
 from face2vec.gallery.connection import Connection, GalleryFile
-from face2vec.gallery.people import boxes_forgotten, has_whole, remembered
-from face2vec.gallery.reader import refuse_upgraded, roots_of
-from face2vec.gallery.rows import INDEXED, NO_FACE, Entry, encoded, face_rows, owner_of
-from face2vec.gallery.staging import UPGRADED_INDEX, drop_gone
+from face2vec.gallery.people import (
+    FORGOTTEN,
+    PeopleWriter,
+    boxes_forgotten,
+    covers_photo,
+    without_forgotten,
+)
+from face2vec.gallery.reader import (
+    CALIBRATION,
+    CONTENT,
+    STAT,
+    Meta,
+    Snapshot,
+    State,
+    all_photos,
+    last_change,
+    refuse_upgraded,
+    roots_of,
+)
+from face2vec.gallery.rows import INDEXED, NO_FACE, Entry, Removed, encoded, face_rows, owner_of
+from face2vec.gallery.staging import (
+    UPGRADED_INDEX,
+    Map,
+    NewEmbeddings,
+    Remade,
+    Switched,
+    Uncommitted,
+    drop_removed,
+    replace_mapped,
+    switch,
+)
+from face2vec.photos.discover import Source, paths_of
 
 _INSERT_FACE = (
     'INSERT INTO faces (content_id, "left", "top", "right", "bottom", landmarks, confidence,'
     " quality, embedding_crc32) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
-Changed = TypeVar("Changed")
-
 _log = logging.getLogger(__name__)
 
 
-class Removed(NamedTuple):
-    """How many photos left the gallery, and how many faces with them."""
+class Writer:
+    """The one writer of a gallery; made by `Gallery.write`. Each method is one transaction.
 
-    photos: int
-    faces: int
-
-
-class Session:
-    """What a gallery has open while it is being written to.
-
-    Looking up photos by name goes through a second connection that stays inside
-    one read transaction between two batches: that halves the cost of a look-up,
-    which is all that an unchanged photo costs.
+    Looking up photos goes through a second connection that stays inside one read transaction
+    between two changes. That halves the cost of a look-up, which is all that an unchanged photo
+    costs.
 
     Args:
-        file: the gallery's; the caller holds the right to write.
-        uuid: the gallery's own name.
-        dimension: length of an embedding.
+        file: the gallery's file; the caller holds ``writer_lock``.
+        meta: what the gallery says about itself.
 
     Attributes:
-        roots: folders that photos were added from, as ``Snapshot.roots``.
+        people: changes people.
     """
 
-    def __init__(self, file: GalleryFile, uuid: str, dimension: int) -> None:
+    def __init__(self, file: GalleryFile, meta: Meta) -> None:
         self._file = file
-        self._dimension = dimension
+        self._meta = meta
+        self.people = PeopleWriter(self._transaction)
+        self._ended = False
         try:
             self._writer = file.connect_writer()
             self._reader = file.borrow()
-            refuse_upgraded(self._writer, file, uuid)
-            self.roots = roots_of(self._writer)
+            refuse_upgraded(self._writer, file, meta.uuid)
+            self._roots = roots_of(self._writer)
         except sqlite3.Error as error:
-            raise file.in_words(error) from error
+            raise file.error_for(error) from error
         self._lock = threading.Lock()
 
-    def look_up(self, statement: str, *values: Any) -> Any:
+    def stat_of(self, root: str, path: str) -> tuple[int, int] | None:
+        """(size in bytes, mtime_ns) recorded for a photo, or None."""
+        owner = owner_of(self._roots, f"{root.rstrip(os.sep)}{os.sep}{path}")
+        found: tuple[int, int] | None = owner and self._look_up(STAT, *owner)
+        return found
+
+    def content_of(self, sha256: bytes) -> int | None:
+        """Number of the content with this hash, or None."""
+        found = self._look_up(CONTENT, sha256)
+        return found[0] if found else None
+
+    def is_forgotten(self, sha256: bytes) -> bool:
+        """Whether a photo with this hash showed only people who were forgotten."""
+        return self._look_up(FORGOTTEN, sha256) is not None
+
+    def _look_up(self, statement: str, *values: Any) -> Any:
         """The first row of a SELECT, or None."""
+        self._check_open()
         try:
             with self._lock:
                 if not self._reader.in_transaction:
                     self._reader.execute("BEGIN")
                 return self._reader.execute(statement, values).fetchone()
         except sqlite3.Error as error:
-            raise self._file.in_words(error) from error
+            raise self._file.error_for(error) from error
 
     def record(self, entries: Iterable[Entry]) -> list[Entry]:
-        """See ``Gallery.record``."""
+        """Store photos in the order given.
+
+        Bytes that the gallery already has only get another path. A photo that was recorded with
+        other bytes is replaced: its old faces are removed, unless the old bytes have another
+        path. A photo under two roots belongs to the older root.
+
+        Returns:
+            Links that were *not* recorded, because their bytes have left the gallery since they
+            were looked up. Read these photos, and record them again.
+
+        Raises:
+            GalleryError: an entry is inconsistent or an embedding has another shape; nothing of
+                the call is stored.
+        """
+        self._check_open()
         refused: list[Entry] = []
         kept = [self._without_forgotten(entry) for entry in entries]
-        rows = [(entry, face_rows(entry, self._dimension)) for entry in kept if entry is not None]
-        # Bytes that lose their name wait for the end if the batch gives them another later.
-        # All others go at once, so that it makes no difference where one batch ends and
-        # the next begins.
+        rows = [
+            (entry, face_rows(entry, self._meta.dimension)) for entry in kept if entry is not None
+        ]
+        # Contents that lose their last path are kept to the end if the batch gives them another
+        # one later. All others are removed at once, so the boundaries of batches do not matter.
         last_named = {entry.sha256: place for place, (entry, _) in enumerate(rows)}
         with self._transaction() as connection:
             roots = roots_of(connection)
@@ -107,112 +161,201 @@ class Session:
                 if before and last_named.get(before[1], -1) >= place:
                     waiting.add(before[0])
                 elif before:
-                    _drop_nameless(connection, [before[0]])
-            _drop_nameless(connection, waiting)
+                    _drop_unused(connection, [before[0]])
+            _drop_unused(connection, waiting)
         return refused
 
-    def remove(self, photos: Iterable[str]) -> Removed:
-        """See ``Gallery.remove``; takes full paths."""
+    def remove(self, photos: Source | Iterable[Source]) -> Removed:
+        """Remove photos and, if no copy is left, their faces.
+
+        Args:
+            photos: full paths; a folder stands for all photos in it. Unknown paths are ignored.
+        """
+        full_paths = [os.path.normpath(Path(photo).absolute()) for photo in paths_of(photos)]
         with self._transaction() as connection:
             roots = roots_of(connection)
             names: dict[tuple[int, bytes], int] = {}
-            for photo in photos:
+            for photo in full_paths:
                 names.update(_names_under(connection, roots, photo))
             connection.executemany("DELETE FROM photos WHERE root_id = ? AND path = ?", names)
-            faces = _drop_nameless(connection, set(names.values()))
+            faces = _drop_unused(connection, set(names.values()))
             connection.execute(
                 "DELETE FROM roots WHERE NOT EXISTS (SELECT 1 FROM photos WHERE root_id = roots.id)"
             )
             if names:
-                _purge_later(connection)
+                _request_purge(connection)
         return Removed(len(names), faces)
 
-    def change(self, how: Callable[[Connection], Changed], purge: bool = False) -> Changed:
-        """Do something in one transaction.
+    def prune(self, force: bool = False) -> Removed:
+        """Remove the photos whose files no longer exist.
 
         Args:
-            how: is given the connection.
-            purge: whether the file is to be rewritten when the session ends.
-        """
-        with self._transaction() as connection:
-            changed = how(connection)
-            if purge:
-                _purge_later(connection)
-        return changed
+            force: also if a whole root is missing, or a folder that held photos is empty, which
+                is also how a disconnected disk looks.
 
-    def note(self, key: str, value: str) -> None:
-        """Write a value down beside what the gallery says of itself."""
+        Raises:
+            GalleryError: there is such a folder and ``force`` is not set.
+        """
+        gone = list(self._missing_photos())
+        if not force:
+            folders = (root + os.sep for root in self._roots)
+            for folder in chain(folders, sorted({_existing_parent(photo) for photo in gone})):
+                if _is_missing_or_empty(folder):
+                    raise GalleryError(
+                        f"the folder {folder.rstrip(os.sep) or os.sep}, which held photos of this "
+                        "gallery, is missing or empty; connect its disk, or, if the photos are "
+                        "really gone, prune with force"
+                    )
+        return self.remove(gone)
+
+    def _missing_photos(self) -> Iterator[str]:
+        for path, _, _ in all_photos(lambda: Snapshot(self._file, self._meta)):
+            try:
+                Path(path).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                yield path
+
+    def note_origin(self, origin: str) -> None:
+        """Store where the model is now, if its file is no longer where it was.
+
+        Args:
+            origin: a key of the catalogue, or an absolute path.
+        """
+        if self._meta.fingerprint.model.has_moved:
+            fingerprint = self._meta.fingerprint.with_origin(origin)
+            self._note("fingerprint", fingerprint.to_json())
+            self._meta.fingerprint = fingerprint
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Store a calibration of this gallery.
+
+        Raises:
+            GalleryMismatchError: it was fitted with another model.
+        """
+        model = self._meta.fingerprint.model
+        if calibration.weights != model.weights:
+            raise GalleryMismatchError(
+                f"the calibration was fitted with model {calibration.model!r}, and the gallery "
+                f"{self._file.folder} was made with {model.key!r} or with other weights of it; "
+                "fit it with the gallery's own model"
+            )
+        self._note(CALIBRATION, calibration.to_json())
+
+    def switch(
+        self,
+        new: NewEmbeddings,
+        mapped_by: Map | None,
+        drop: bool,
+        index: Callable[[Uncommitted, int, State], None],
+    ) -> Switched:
+        """Turn the gallery into one of another model. All open objects of it end with that.
+
+        Args:
+            new: embeddings of its faces by the other model.
+            mapped_by: the embedding map for faces without a new embedding.
+            drop: remove photos with such faces instead.
+            index: called before the commit with the new embeddings, their dimension, and the state
+                that the gallery will have.
+
+        Raises:
+            GalleryError: faces have no new embedding, and neither is given.
+        """
+        with self._transaction(purge=True) as connection:
+            done = switch(connection, new, mapped_by, drop)
+            target = new.target
+            state = State(target.new_gallery, *last_change(connection))
+            index(Uncommitted(connection, target.dimension), target.dimension, state)
+        return done
+
+    def replace_mapped(self, faces: Iterable[Remade]) -> None:
+        """Replace mapped embeddings by those of the model."""
+        with self._transaction() as connection:
+            replace_mapped(connection, faces)
+
+    def _note(self, key: str, value: str) -> None:
         with self._transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def end(self) -> None:
-        """Nothing of what was removed stays, and all there is goes into the one file.
+        """Rewrite the file if something was removed, and empty the ``-wal``.
 
-        Every batch is on the disk by now, so what goes wrong here is only logged.
+        All changes are on the disk by now, so errors are only logged.
         """
+        self._ended = True
         writer = self._writer
         try:
             self._file.give_back(self._reader)
-            # Left by an upgrade that was killed at the switch: nobody is at one now.
+            # A leftover of an upgrade that was killed at the switch; none is running now.
             (self._file.folder / UPGRADED_INDEX).unlink(missing_ok=True)
             unpurged = writer.execute("SELECT 1 FROM meta WHERE key = 'unpurged'").fetchone()
             if unpurged:
-                drop_gone(self._file.folder, writer)
-                # Zeroing what is deleted is not enough: when SQLite moves rows between
-                # pages it leaves copies behind. Only rewriting the file removes those.
+                drop_removed(self._file.folder, writer)
+                # SQLite overwrites deleted rows, but leaves copies behind when it moves rows
+                # between pages. Only rewriting the file removes those.
                 writer.execute("VACUUM")
                 if _empty_wal(writer):
                     writer.execute("DELETE FROM meta WHERE key = 'unpurged'")
                 else:
                     _log.warning(
-                        "Someone is reading the gallery %s, so what was removed stays in its -wal "
-                        "until the gallery is next changed.",
+                        "the gallery %s is being read, so what was removed stays in its -wal until "
+                        "the next change",
                         self._file.folder,
                     )
-            writer.execute("PRAGMA busy_timeout = 0")  # no reader is waited for
+            writer.execute("PRAGMA busy_timeout = 0")  # do not wait for readers
             _empty_wal(writer)
         except sqlite3.Error as error:
-            _log.warning("After writing: %s", self._file.in_words(error))
+            _log.warning("after writing: %s", self._file.error_for(error))
         except (GalleryError, OSError) as error:
-            _log.warning("After writing: %s", error)
+            _log.warning("after writing: %s", error)
         finally:
             self._file.disconnect(writer)
 
+    def _check_open(self) -> None:
+        if self._ended:
+            raise GalleryError(
+                f"this writer of the gallery {self._file.folder} is closed; change the gallery "
+                "inside 'with gallery.write() as writer:'"
+            )
+
     def _without_forgotten(self, entry: Entry) -> Entry | None:
-        """The entry without faces that are to stay forgotten; None if that is the whole photo."""
+        """The entry without forgotten faces; None if the whole photo is forgotten."""
         boxes = boxes_forgotten(self._writer, entry.sha256)
         if not boxes or entry.content_known:
             return entry
-        if has_whole(boxes):
+        if covers_photo(boxes):
             return None
-        faces = remembered(entry.faces, boxes)
+        faces = without_forgotten(entry.faces, boxes)
         return replace(entry, faces=faces, status=INDEXED if faces else NO_FACE)
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self, *, purge: bool = False) -> Iterator[Connection]:
+        """One transaction; with ``purge`` the file is rewritten when writing ends."""
+        self._check_open()
         writer = self._writer
         try:
             writer.execute("BEGIN IMMEDIATE")
             try:
                 yield writer
+                if purge:
+                    _request_purge(writer)
                 roots = roots_of(writer)
                 with self._lock:
                     self._reader.rollback()
                     writer.execute("COMMIT")
-                    self.roots = roots
+                    self._roots = roots
             except BaseException:
                 writer.rollback()
                 raise
         except sqlite3.Error as error:
-            raise self._file.in_words(error) from error
+            raise self._file.error_for(error) from error
 
 
-def _purge_later(connection: Connection) -> None:
+def _request_purge(connection: Connection) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('unpurged', '1')")
 
 
 def _place(connection: Connection, roots: dict[str, int], entry: Entry) -> tuple[int, bytes]:
-    """Where a photo is stored; its root is added unless an older one holds the photo."""
+    """(root, path) of a photo; its root is added unless an older root contains it."""
     folder = entry.root.rstrip(os.sep)
     owner = owner_of(roots, f"{folder}{os.sep}{entry.path}")
     if owner is not None:
@@ -243,19 +386,19 @@ def _insert_content(connection: Connection, entry: Entry, faces: Sequence[tuple[
 
 
 def _fitting(number: int) -> int:
-    """The nearest number that SQLite can hold; a file may claim to be from the year 3000."""
+    """The nearest 64-bit integer; a file time can be out of range."""
     return max(-(2**63), min(number, 2**63 - 1))
 
 
-def _drop_nameless(connection: Connection, contents: Iterable[int]) -> int:
-    """Drop those of the contents that no photo names any more; returns how many faces went."""
+def _drop_unused(connection: Connection, contents: Iterable[int]) -> int:
+    """Remove the contents that no photo has any more; returns how many faces were removed."""
     faces = 0
     for content in sorted(contents):
-        nameless = "NOT EXISTS (SELECT 1 FROM photos WHERE content_id = ?1)"
+        unused = "NOT EXISTS (SELECT 1 FROM photos WHERE content_id = ?1)"
         (count,) = connection.execute(
-            f"SELECT count(*) FROM faces WHERE content_id = ?1 AND {nameless}", (content,)
+            f"SELECT count(*) FROM faces WHERE content_id = ?1 AND {unused}", (content,)
         ).fetchone()
-        connection.execute(f"DELETE FROM contents WHERE id = ?1 AND {nameless}", (content,))
+        connection.execute(f"DELETE FROM contents WHERE id = ?1 AND {unused}", (content,))
         faces += count
     return faces
 
@@ -263,7 +406,7 @@ def _drop_nameless(connection: Connection, contents: Iterable[int]) -> int:
 def _names_under(
     connection: Connection, roots: Mapping[str, int], photo: str
 ) -> Iterator[tuple[tuple[int, bytes], int]]:
-    """((root, path), content) of the photo of that full path, or of all under that folder."""
+    """((root, path), content) of a photo by its full path, or of all photos in a folder."""
     select = "SELECT path, content_id FROM photos WHERE root_id = ?"
     owner = owner_of(roots, photo)
     if owner is not None:
@@ -282,6 +425,22 @@ def _names_under(
 
 
 def _empty_wal(connection: Connection) -> bool:
-    """Bring everything into the main file and cut the ``-wal`` to nothing, unless it is read."""
+    """Move all pages of the ``-wal`` to the main file; returns whether no reader prevented it."""
     busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
+
+
+def _existing_parent(photo: str) -> str:
+    """The innermost folder of a photo that still exists."""
+    folder = Path(photo).parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return str(folder)
+
+
+def _is_missing_or_empty(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True

@@ -1,7 +1,7 @@
-"""The index: FAISS behind five verbs, derived from the gallery and never the truth.
+"""`FaceIndex`: faces by id, searched by the similarity of their embeddings.
 
-Similarities that leave this module are cosines, −1…1 but for rounding. What FAISS
-says with an id of −1 ("nothing more") never leaves it: a query gets fewer answers
+It is derived from the gallery and can be rebuilt at any time. All similarities that leave this
+module are cosines. FAISS's id −1, "no more results", never leaves it: a query gets fewer results
 instead.
 """
 
@@ -11,117 +11,66 @@ import mmap
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import SettingsError
-from face2vec.gallery.gallery import State
+from face2vec.gallery.reader import State
 from face2vec.index import file as index_file
-from face2vec.index import ivf as index_lists
-from face2vec.index.flat import Exact, Ids, Vectors, faiss, share_out
-from face2vec.index.hnsw import Graphs
-from face2vec.index.ivf import Batches, Lists
-from face2vec.index.policy import IVF_FACES_LEAST, KINDS
+from face2vec.index.kinds import KINDS, IndexKind
+from face2vec.index.parallel import Batches, Ids, Vectors, faiss, run_parts
+from face2vec.index.policy import IVF_FACES_LEAST, LEARNED, canonical
 
-# Compressed similarities only propose: of this many times k the exact ones choose. Of the ten
-# nearest faces of real people, 18,990 by one model and 8,949 by another, 256 numbers each,
-# 2: 0.990 and 0.991, 3: 0.998 and 0.998, 5: 1.000 and 1.000.
-PQ_PROPOSED = 3
-ROWS_A_READER = 500  # a millisecond's reading
-
-
-class Structure(Protocol):
-    """How FAISS holds the faces of an index of one kind, and finds them.
-
-    Attributes:
-        dimension: length of an embedding.
-    """
-
-    dimension: int
-
-    @property
-    def parts(self) -> Sequence[Any]:
-        """Indexes of FAISS that it is made of."""
-
-    def __len__(self) -> int: ...
-
-    def add(self, ids: Ids, embeddings: Vectors) -> None:
-        """Add faces (n,) with their embeddings (n, d)."""
-
-    def remove(self, ids: Ids) -> None:
-        """Take faces out; ids that are not there are passed over."""
-
-    def search(self, queries: Vectors, wanted: int) -> tuple[Vectors, Ids]:
-        """Similarities (n, k) and ids (n, k) for queries (n, d); −1 where there are no more."""
-
-
-_UNTRAINED: dict[str, type[Exact] | type[Graphs]] = {"exact": Exact, "hnsw": Graphs}
-_STRUCTURES: dict[str, Callable[[Sequence[Any]], Structure]] = {
-    **_UNTRAINED,
-    "ivf": Lists,
-    "ivfpq": Lists,
-}
+ROWS_PER_READER = 500  # embeddings that are read in a millisecond
 
 
 class FaceIndex:
-    """Faces by id, searched by similarity of their embeddings.
+    """Faces by id, searched by the similarity of their embeddings.
 
-    Any number of threads may search at once; nothing else may run beside ``add``
-    or ``remove``.
+    Several threads may search at once; nothing else may run during ``add`` or ``remove``.
 
     Attributes:
-        kind: ``"exact"``; ``"hnsw"`` or ``"ivf"`` (exact similarities, not all faces are
-            looked at); or ``"ivfpq"`` (compressed).
+        kind: ``"flat"`` (all faces are compared); ``"hnsw"`` or ``"ivf"`` (exact similarities,
+            some faces are missed); or ``"ivfpq"`` (compressed).
         dimension: length of an embedding.
-        fixed: whether it is as its file is, and cannot be added to or removed from.
-        state: state of a gallery whose faces these are.
+        read_only: whether its memory is that of the file, so that it cannot change.
+        state: state of the gallery whose faces these are.
     """
 
-    def __init__(self, faces: Structure, kind: str) -> None:
+    def __init__(self, faces: IndexKind, kind: str) -> None:
         self._faces = faces
-        self._bytes: NDArray[np.uint8] | None = None  # what FAISS's arrays are views of
-        self.fixed = False
+        self._bytes: NDArray[np.uint8] | None = None  # FAISS's arrays are views of it
+        self.read_only = False
         self.kind = kind
         self.dimension = faces.dimension
         self.state = State()
 
     @classmethod
-    def empty(cls, dimension: int, kind: str = "exact") -> FaceIndex:
-        """An index without faces; ``ivf`` and ``ivfpq`` need ``build``."""
-        if kind not in _UNTRAINED:
-            raise SettingsError(
-                f"An index of kind {kind!r} cannot begin empty; choose exact or hnsw."
-            )
-        return cls(_UNTRAINED[kind].empty(dimension), kind)
-
-    @classmethod
     def build(cls, batches: Batches, count: int, dimension: int, kind: str) -> FaceIndex:
-        """An index of all the faces in the batches.
+        """An index of all faces of ``batches``.
 
         Args:
-            batches: (ids int64 (n,), embeddings float32 (n, d)), again and again. ``ivf``
-                and ``ivfpq`` go through them twice; an iterator, which can be
-                gone through once, is kept in memory for that.
+            batches: ids int64 (n,) and embeddings float32 (n, d). ``ivf`` and ``ivfpq`` iterate
+                twice; an iterator, which allows only one pass, is copied to memory for that.
             count: how many faces there are.
             dimension: length of an embedding.
-            kind: one of ``KINDS``.
+            kind: a key of ``KINDS``.
 
         Raises:
-            SettingsError: too few faces for that kind, see ``index_kind``.
+            SettingsError: there is no such kind, or it needs more faces.
         """
-        if kind in _UNTRAINED:
-            self = cls(_UNTRAINED[kind].empty(dimension, count), kind)
-        elif kind not in KINDS or count < IVF_FACES_LEAST:
-            raise SettingsError(
-                f"An index of kind {kind!r} cannot be built of {count} faces; "
-                f"ivf and ivfpq need {IVF_FACES_LEAST}, exact and hnsw any number."
-            )
-        else:
+        kind = canonical(kind)
+        if kind in LEARNED:
+            if count < IVF_FACES_LEAST:
+                raise SettingsError(
+                    f"cannot build an index of kind {kind!r} from {count} faces: it needs at least "
+                    f"{IVF_FACES_LEAST}. Choose 'flat' or 'hnsw'"
+                )
             if iter(batches) is batches:
                 batches = list(batches)
-            self = cls(index_lists.trained(kind, dimension, batches, count), kind)
+        self = cls(KINDS[kind].prepare(dimension, count, batches), kind)
         for ids, embeddings in batches:
             self.add(ids, embeddings)
         return self
@@ -133,15 +82,27 @@ class FaceIndex:
         return f"FaceIndex({self.kind}, {len(self)} faces, dimension={self.dimension})"
 
     def add(self, ids: Ids, embeddings: Vectors) -> None:
-        """Add faces that are not in the index: ids int64 (n,), embeddings float32 (n, d)."""
-        self._to_be_changed()
+        """Add faces.
+
+        Args:
+            ids: int64 (n,), none of which is in the index.
+            embeddings: float32 (n, d) of unit length.
+
+        Raises:
+            SettingsError: the index is read-only, or embeddings have another shape.
+        """
+        self._check_writable()
         if len(ids):
-            self._refuse_misfits(embeddings)
+            self._check_shape(embeddings)
             self._faces.add(np.asarray(ids, dtype=np.int64), embeddings)
 
     def remove(self, ids: Ids) -> None:
-        """Remove faces; ids that are not in the index are passed over."""
-        self._to_be_changed()
+        """Remove faces by ids int64 (n,); unknown ids are ignored.
+
+        Raises:
+            SettingsError: the index is read-only.
+        """
+        self._check_writable()
         if len(ids):
             self._faces.remove(np.asarray(ids, dtype=np.int64))
 
@@ -152,28 +113,31 @@ class FaceIndex:
 
         Args:
             queries: float32 (n, d) of unit length.
-            k: how many at most; a query gets fewer where the index has fewer, or where
-                an index that is not exact does not come upon more.
-            rerank: for ``ivfpq``, one or more functions that give the embeddings float32
-                (m, d) of ids int64 (m,), NaN for one that has gone; each is called by one
-                thread at a time. With them similarities are exact, without them those of
-                the compressed embeddings. The other kinds do not call them.
+            k: maximum number of faces per query. A query gets fewer if the index has fewer, or
+                if an approximate index finds no more.
+            rerank: for ``ivfpq``, functions that return the embeddings float32 (m, d) of ids
+                int64 (m,), NaN for a face that has gone; each is called by one thread at a time.
+                They make the similarities exact. Without them similarities are those of the
+                compressed embeddings. Other kinds ignore them.
 
         Returns:
-            Similarities float32 (m,) and ids int64 (m,), m ≤ k, for each of the n queries.
+            Cosines float32 (m,) and ids int64 (m,), m ≤ k, for each of the n queries.
+
+        Raises:
+            SettingsError: k is below 1, or queries have another shape.
         """
-        self._refuse_misfits(queries)
+        self._check_shape(queries)
         if k < 1:
-            raise SettingsError(f"k must be 1 or more, not {k}.")
-        exactly = rerank if self.kind == "ivfpq" else ()
-        wanted = min(len(self), PQ_PROPOSED * k if exactly else k)
+            raise SettingsError(f"k must be at least 1, not {k}")
+        proposals = self._faces.proposals if rerank else 0
+        wanted = min(len(self), proposals * k or k)
         if wanted == 0 or len(queries) == 0:
             nothing = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
             return [nothing[0] for _ in queries], [nothing[1] for _ in queries]
         similarities, ids = self._faces.search(queries, wanted)
-        if exactly:
-            similarities, ids = _reranked(queries, ids, exactly, k)
-        if min(ids[:, -1].tolist()) >= 0:  # those that are missing stand at the end
+        if proposals:
+            similarities, ids = _reranked(queries, ids, rerank, k)
+        if min(ids[:, -1].tolist()) >= 0:  # missing results are at the end
             return list(similarities), list(ids)
         found = ids >= 0
         return (
@@ -182,101 +146,93 @@ class FaceIndex:
         )
 
     def readers(self, queries: int, k: int) -> int:
-        """How many functions to rerank with are of use to a search, one at least."""
-        if self.kind != "ivfpq":
+        """How many functions for ``rerank`` a search can use at the same time; at least 1."""
+        if not self._faces.proposals:
             return 1
-        rows = queries * min(PQ_PROPOSED * k, len(self))
-        return int(max(1, min(faiss.omp_get_max_threads(), queries, rows // ROWS_A_READER)))
+        rows = queries * min(self._faces.proposals * k, len(self))
+        return int(max(1, min(faiss.omp_get_max_threads(), queries, rows // ROWS_PER_READER)))
 
     def save(self, path: str | Path) -> None:
-        """Write the index to a file, whole or not at all; one process at a time.
+        """Write the index to a file, completely or not at all; one process at a time.
 
         Args:
-            path: the file, replaced where it is there.
+            path: the file; an existing one is replaced.
 
         Raises:
-            GalleryError: it cannot be written; an older file stays as it was.
+            GalleryError: it cannot be written; an older file is kept.
         """
 
         def put(part: Any, write: Callable[[bytes], int]) -> None:
             faiss.write_index(part, faiss.PyCallbackIOWriter(write))
 
-        about = index_file.About(self.kind, self.dimension, len(self), self.state)
+        header = index_file.Header(self.kind, self.dimension, len(self), self.state)
         parts = [partial(put, part) for part in self._faces.parts]
-        index_file.write(Path(path), parts, about)
+        index_file.write(Path(path), parts, header)
 
     @classmethod
-    def load(cls, path: str | Path, mapped: bool = False, hold: bool = False) -> FaceIndex:
-        """The index in a file.
+    def load(cls, path: str | Path, mmap: bool = False, in_memory: bool = False) -> FaceIndex:
+        """Load the index from a file.
 
         Args:
             path: the file.
-            mapped: leave the vectors in the file, to be read when they are searched: it
-                opens at once and several processes share the memory, but cannot be
-                added to or removed from. Only the size of the file and both ends of what
-                FAISS wrote are then checked, for to check all of it would be to read
-                all of it.
-            hold: keep the file's bytes in memory as they are, in large pages where the
-                system has them: a large index is searched faster, for fewer pages have
-                to be looked up, but it cannot be added to or removed from.
+            mmap: map the file to memory. It opens at once and processes share the memory, but it
+                is read-only. Only its size and both ends of each part are verified, for a full
+                verification reads the whole file.
+            in_memory: read the file's bytes to memory, in large pages where the system has them.
+                A large index is searched faster, but it is read-only.
 
         Raises:
-            FileNotFoundError: it is not there.
-            IndexDamagedError: it is not whole, or not an index of face2vec.
-            SettingsError: there is no room in memory to hold it.
+            FileNotFoundError: there is no such file.
+            IndexDamagedError: it is incomplete, or not an index of face2vec.
+            SettingsError: the memory is too small for ``in_memory``.
         """
         path = Path(path)
         with path.open("rb") as stream:
-            # FAISS can end the whole process over bytes that it did not write, so
-            # these are known to be right before it sees them.
-            about = index_file.checked(stream, path, whole=hold or not mapped)
-            there = _bytes_of(stream, path, hold) if mapped or hold else None
+            # FAISS can crash on bytes that it did not write, so they are verified first.
+            header = index_file.read_header(stream, path, whole=in_memory or not mmap)
+            data = _bytes_of(stream, path, in_memory) if mmap or in_memory else None
             try:
                 parts = [
-                    faiss.read_index(_reader(stream, there, start, end))
-                    for start, end in about.parts
+                    faiss.read_index(_reader(stream, data, start, end))
+                    for start, end in header.parts
                 ]
             except (RuntimeError, TypeError, MemoryError) as error:
                 raise index_file.damaged(path, f"FAISS cannot read it ({error})") from error
-        self = cls(_STRUCTURES[about.kind](parts), about.kind)
-        self.fixed = there is not None
-        self._bytes = there
-        if (len(self), self.dimension) != (about.count, about.dimension):
-            raise index_file.damaged(path, f"it says {about.count} faces and has {len(self)}")
-        self.state = about.state
+        self = cls(KINDS[header.kind](parts), header.kind)
+        self.read_only = data is not None
+        self._bytes = data
+        if (len(self), self.dimension) != (header.count, header.dimension):
+            raise index_file.damaged(path, f"it declares {header.count} faces and has {len(self)}")
+        self.state = header.state
         return self
 
-    def _refuse_misfits(self, vectors: Vectors) -> None:
+    def _check_shape(self, vectors: Vectors) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
             raise SettingsError(
-                f"Embeddings of the shape {vectors.shape} do not fit an index of "
-                f"(n, {self.dimension})."
+                f"embeddings have shape {vectors.shape}; this index takes (n, {self.dimension})"
             )
 
-    def _to_be_changed(self) -> None:
-        if self.fixed:  # FAISS would end the process
-            raise SettingsError(
-                "This index is as its file is; load it without mapped or hold first."
-            )
+    def _check_writable(self) -> None:
+        if self.read_only:  # FAISS would crash
+            raise SettingsError("the index is read-only; load it without mmap and in_memory")
 
 
 def _reranked(
     queries: Vectors, proposed: Ids, readers: Sequence[Callable[[Ids], Vectors]], k: int
 ) -> tuple[Vectors, Ids]:
-    """The k best of what was proposed, by exact similarity; −1 where there are fewer."""
-    proposed = np.sort(proposed, axis=1)  # of equals the first comes first
+    """The k best of the proposed faces by exact similarity; −1 where there are fewer."""
+    proposed = np.sort(proposed, axis=1)  # ties go to the lowest id
     exact = np.full(proposed.shape, np.nan, dtype=np.float32)
 
     def compare(part: int) -> None:
-        # Query by query: the embeddings of one fit into the processor's cache, those of many
-        # do not.
+        # One query at a time: its embeddings fit into the processor's cache.
         for row in range(part, len(queries), len(readers)):
             there = int(np.searchsorted(proposed[row], 0))
             embeddings = readers[part](proposed[row, there:])
-            # Not by BLAS: its threads, once woken, would keep a core from the next search.
+            # Without BLAS, whose threads keep spinning and would slow the next search.
             np.vecdot(embeddings, queries[row], out=exact[row, there:])
 
-    share_out(compare, [(part,) for part in range(len(readers))])
+    run_parts(compare, [(part,) for part in range(len(readers))])
     best = np.argsort(-exact, axis=1, kind="stable")[:, :k]
     similarities = np.take_along_axis(exact, best, axis=1)
     ids = np.take_along_axis(proposed, best, axis=1)
@@ -285,23 +241,23 @@ def _reranked(
     return similarities, ids
 
 
-def _bytes_of(stream: BinaryIO, path: Path, hold: bool) -> NDArray[np.uint8]:
-    """A whole file, as it lies there or in memory, where NumPy asks for large pages."""
-    if not hold:
+def _bytes_of(stream: BinaryIO, path: Path, in_memory: bool) -> NDArray[np.uint8]:
+    """A whole file, mapped or in memory, for which NumPy requests large pages."""
+    if not in_memory:
         return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     stream.seek(0)
     try:
         return np.fromfile(stream, np.uint8)
     except MemoryError as error:
         raise SettingsError(
-            f"There is no room in memory for the {path.stat().st_size:,} bytes of the index "
-            f"{path}. Leave it in its file: open the gallery without hold_index."
+            f"the index {path} needs {path.stat().st_size:,} bytes of memory, and there is not "
+            "enough; open the gallery without index_in_memory"
         ) from error
 
 
-def _reader(stream: BinaryIO, there: NDArray[np.uint8] | None, start: int, end: int) -> Any:
-    """What FAISS reads a part of a file by; it leaves the bytes where they are there already."""
-    if there is not None:
-        return faiss.ZeroCopyIOReader(faiss.swig_ptr(there[start:end]), end - start)
+def _reader(stream: BinaryIO, data: NDArray[np.uint8] | None, start: int, end: int) -> Any:
+    """A FAISS reader for a part of the file; it does not copy bytes that are in ``data``."""
+    if data is not None:
+        return faiss.ZeroCopyIOReader(faiss.swig_ptr(data[start:end]), end - start)
     stream.seek(start)
     return faiss.PyCallbackIOReader(stream.read)

@@ -1,6 +1,6 @@
-"""The file of an index: FAISS's indexes one after the other, then what they are, with check sums.
+"""The index file: FAISS indexes one after another, then a JSON header with checksums.
 
-What it says of itself is read without loading FAISS.
+The header, which is at the end of the file, is read without loading FAISS.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from typing import BinaryIO
 
 from face2vec.errors import GalleryError
 from face2vec.files import written_whole
-from face2vec.gallery.gallery import State
-from face2vec.index.policy import KINDS
+from face2vec.gallery.reader import State
+from face2vec.index.policy import KIND_NAMES, canonical
 
 _FORMAT = 4
-_FOOTER = struct.Struct("<II8s")  # length and CRC-32 of the JSON before it, mark
-_MARK = b"F2VINDEX"
+_FOOTER = struct.Struct("<II8s")  # length and CRC-32 of the JSON before it, magic
+_MAGIC = b"F2VINDEX"
 _END_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 20
-# Linux keeps what is written at once in one piece of memory, where it can, and maps a piece of
-# 2 MB that begins at a multiple of that as one page: one query of a graph of a million faces then
-# takes 7.0 ms in its mapped file, and 9.3 when FAISS's blocks of 1 MB begin anywhere.
+# Linux keeps the bytes of one write together in the page cache and maps aligned pieces of 2 MB as
+# one page. One query of a graph of a million faces then takes 7.0 ms in its mapped file, and 9.3 ms
+# with unaligned blocks of 1 MB, as FAISS writes them.
 _WRITTEN_BYTES = 4 << 20
 
 
 class IndexDamagedError(GalleryError):
-    """The index file is cut off, damaged or something else; build it from the gallery."""
+    """The index file is incomplete, damaged or not an index; rebuild it from the gallery."""
 
 
 @dataclass(frozen=True)
-class About:
-    """What an index file says of itself.
+class Header:
+    """The header of an index file.
 
     Attributes:
-        kind: one of ``KINDS``.
+        kind: one of ``KIND_NAMES``.
         dimension: length of an embedding.
-        count: how many faces are in it.
-        state: of the gallery whose faces these are.
-        ends: where each of FAISS's indexes ends, in bytes.
+        count: number of faces.
+        state: state of the gallery whose faces these are.
+        ends: where each FAISS index ends, in bytes.
     """
 
     kind: str
@@ -55,24 +55,24 @@ class About:
 
     @property
     def parts(self) -> list[tuple[int, int]]:
-        """(start, end) of each of FAISS's indexes."""
+        """(start, end) of each FAISS index in bytes."""
         return list(pairwise((0, *self.ends)))
 
 
 Put = Callable[[Callable[[bytes], int]], object]
-"""Gives the bytes of an index of FAISS to a function, in pieces."""
+"""Passes the bytes of a FAISS index to a function, in pieces."""
 
 
-def write(path: Path, parts: Iterable[Put], about: About) -> None:
-    """Write an index file, whole or not at all.
+def write(path: Path, parts: Iterable[Put], header: Header) -> None:
+    """Write an index file, completely or not at all.
 
     Args:
-        path: the file, replaced where it is there.
-        parts: give the bytes of FAISS's indexes.
-        about: what they are; where they end is found here.
+        path: the file; an existing one is replaced.
+        parts: write the bytes of the FAISS indexes.
+        header: what they are; its ``ends`` are filled in.
 
     Raises:
-        GalleryError: it cannot be written; an older file stays as it was.
+        GalleryError: it cannot be written; an older file is kept.
     """
     try:
         with written_whole(path) as stream:
@@ -85,34 +85,34 @@ def write(path: Path, parts: Iterable[Put], about: About) -> None:
             size = stream.tell()
             trailer = {
                 "format": _FORMAT,
-                "state": about.state._asdict(),
-                "kind": about.kind,
-                "dimension": about.dimension,
-                "count": about.count,
+                "state": header.state._asdict(),
+                "kind": header.kind,
+                "dimension": header.dimension,
+                "count": header.count,
                 "ends": ends,
                 "crc32": _crc32(stream, 0, size),
                 "ends_crc32": _ends_crc32(stream, ends),
             }
             words = json.dumps(trailer, sort_keys=True).encode("ascii")
             stream.seek(size)
-            stream.write(words + _FOOTER.pack(len(words), zlib.crc32(words), _MARK))
+            stream.write(words + _FOOTER.pack(len(words), zlib.crc32(words), _MAGIC))
     except (OSError, RuntimeError) as error:  # RuntimeError: FAISS could not write
         raise GalleryError(
-            f"Cannot write the index {path}: {error}. The gallery itself is kept; free some "
-            "space or get the right to write there, and build the index again."
+            f"cannot write the index {path}: {error}; the gallery itself is safe. Free some space "
+            "or get write permission, and rebuild the index"
         ) from error
 
 
-def checked(stream: BinaryIO, path: Path, *, whole: bool) -> About:
-    """What an index file says of itself, when it is sound.
+def read_header(stream: BinaryIO, path: Path, *, whole: bool) -> Header:
+    """Read and verify the header of an index file.
 
     Args:
         stream: the file.
         path: its name, for messages.
-        whole: check all of it, and not only its size and both ends of each of FAISS's indexes.
+        whole: verify all bytes, not only the size and both ends of each FAISS index.
 
     Raises:
-        IndexDamagedError: it is not whole, or not an index of face2vec.
+        IndexDamagedError: it is incomplete, or not an index of face2vec.
     """
     size = stream.seek(0, os.SEEK_END)
     if size < _FOOTER.size:
@@ -120,28 +120,29 @@ def checked(stream: BinaryIO, path: Path, *, whole: bool) -> About:
     stream.seek(size - _FOOTER.size)
     length, crc, mark = _FOOTER.unpack(stream.read(_FOOTER.size))
     end = size - _FOOTER.size - length
-    if mark != _MARK or end < 0:
-        raise damaged(path, "it does not end as an index of face2vec does")
+    if mark != _MAGIC or end < 0:
+        raise damaged(path, "it does not end like an index of face2vec")
     stream.seek(end)
     words = stream.read(length)
     if zlib.crc32(words) != crc:
-        raise damaged(path, "its check sum is wrong")
-    about = json.loads(words)
-    if about["format"] != _FORMAT or about["kind"] not in KINDS or about["ends"][-1:] != [end]:
-        raise damaged(path, f"it has format {about['format']}, {about['kind']}, {end} bytes")
+        raise damaged(path, "its checksum is wrong")
+    stored = json.loads(words)
+    kind = canonical(stored["kind"])
+    if stored["format"] != _FORMAT or kind not in KIND_NAMES or stored["ends"][-1:] != [end]:
+        raise damaged(path, f"it has format {stored['format']}, {kind}, {end} bytes")
     sound = (
-        _crc32(stream, 0, end) == about["crc32"]
+        _crc32(stream, 0, end) == stored["crc32"]
         if whole
-        else _ends_crc32(stream, about["ends"]) == about["ends_crc32"]
+        else _ends_crc32(stream, stored["ends"]) == stored["ends_crc32"]
     )
     if not sound:
-        raise damaged(path, "its check sum is wrong")
-    state, ends = State(**about["state"]), tuple(about["ends"])
-    return About(about["kind"], about["dimension"], about["count"], state, ends)
+        raise damaged(path, "its checksum is wrong")
+    state, ends = State(**stored["state"]), tuple(stored["ends"])
+    return Header(kind, stored["dimension"], stored["count"], state, ends)
 
 
 class _Blocks:
-    """Writes to a new file in blocks that begin at multiples of their size."""
+    """Writes in blocks that start at multiples of their size."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -161,7 +162,7 @@ class _Blocks:
 
 
 def _crc32(stream: BinaryIO, start: int, end: int, crc: int = 0) -> int:
-    """Check sum of a part of a file, going on from one before it."""
+    """CRC-32 of a part of a file, continued from ``crc``."""
     stream.seek(start)
     while start < end:
         block = stream.read(min(end - start, _BLOCK_BYTES))
@@ -171,7 +172,7 @@ def _crc32(stream: BinaryIO, start: int, end: int, crc: int = 0) -> int:
 
 
 def _ends_crc32(stream: BinaryIO, ends: Sequence[int]) -> int:
-    """Check sum of both ends of each of FAISS's indexes, where it keeps what it relies on."""
+    """CRC-32 of both ends of each FAISS index, where its sizes and types are."""
     crc = 0
     for start, end in pairwise((0, *ends)):
         crc = _crc32(stream, start, min(start + _END_BYTES, end), crc)
@@ -180,7 +181,7 @@ def _ends_crc32(stream: BinaryIO, ends: Sequence[int]) -> int:
 
 
 def damaged(path: Path, what: str) -> IndexDamagedError:
-    """The error for an index file that is not sound."""
+    """The error for a damaged index file."""
     return IndexDamagedError(
-        f"The index {path} is damaged: {what}. Nothing is lost: build it again from the gallery."
+        f"the index {path} is damaged: {what}; nothing is lost, rebuild it from the gallery"
     )

@@ -1,4 +1,4 @@
-"""Which kind of index a gallery gets, by one rule; known without loading FAISS."""
+"""Which kind of index a gallery gets, by one rule. Does not load FAISS."""
 
 from __future__ import annotations
 
@@ -7,53 +7,69 @@ from pathlib import Path
 
 from face2vec.errors import SettingsError
 
-KINDS = ("exact", "hnsw", "ivf", "ivfpq")
+KIND_NAMES = ("flat", "hnsw", "ivf", "ivfpq")
+CHOICES = ("auto", *KIND_NAMES)
+LEARNED = ("ivf", "ivfpq")
+"""Kinds that learn from the faces."""
 
-# The largest gallery whose scan is quick: 100,000 faces of 512 numbers, read from memory
-# in about 15 ms on two cores for one query, 7 ms a query in batches.
-EXACT_BYTES = 100_000 * 512 * 4
-# Of a million faces of 512 numbers IVF-PQ finds more of the ten nearest than HNSW (0.979, 0.924) in
-# less time (2.9 ms a query, 6.9), and takes 146 MiB instead of 2,220; of 100,000 HNSW finds more
-# (0.999, 0.994).
-GRAPH_BYTES = 2 * EXACT_BYTES
+# The largest gallery whose scan is fast: 100,000 faces of dimension 512, which take about 15 ms on
+# two cores for one query, 7 ms per query in batches.
+FLAT_BYTES = 100_000 * 512 * 4
+# Among a million faces of dimension 512, IVF-PQ has a higher recall@10 than HNSW (0.979, 0.924), is
+# faster (2.9 ms a query, 6.9) and takes 146 MiB instead of 2,220. Among 100,000, HNSW has the
+# higher recall (0.999, 0.994).
+HNSW_TOTAL_BYTES = 2 * FLAT_BYTES
 HNSW_LINKS = 32
-HNSW_BYTES = 8 * HNSW_LINKS + 32  # a face beside its vector: links, level and id
-# FAISS asks for 39 examples a centroid, and there are 256 of them in each part of a code.
-EXAMPLES_A_CENTROID = 40
-IVF_FACES_LEAST = 256 * EXAMPLES_A_CENTROID
+HNSW_BYTES = 8 * HNSW_LINKS + 32  # per face, besides its vector: links, level and id
+# FAISS asks for 39 examples per centroid, and a part of a code has 256 centroids.
+EXAMPLES_PER_CENTROID = 40
+IVF_FACES_LEAST = 256 * EXAMPLES_PER_CENTROID
 
 _MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container on Linux
 
 
-def choose_kind(count: int, dimension: int, memory_bytes: int, wanted: str = "auto") -> str:
-    """The one rule by which the kind of an index is chosen.
+def canonical(kind: str) -> str:
+    """The name of a kind of index, or ``"auto"``; the former name ``"exact"`` becomes ``"flat"``.
 
-    ``exact`` while the vectors take up to ``EXACT_BYTES``; above that ``hnsw`` up to
-    ``GRAPH_BYTES``, if it takes no more than half of the memory; above that ``ivfpq``.
-    Another kind can be asked for, but ``ivf`` and ``ivfpq`` learn from the faces and are
-    ``exact`` while there are fewer than ``IVF_FACES_LEAST``.
+    Raises:
+        SettingsError: there is no such kind.
+    """
+    kind = "flat" if kind == "exact" else kind
+    if kind not in CHOICES:
+        raise SettingsError(f"unknown kind of index {kind!r}; choose one of {', '.join(CHOICES)}")
+    return kind
+
+
+def choose_kind(count: int, dimension: int, memory_bytes: int, wanted: str = "auto") -> str:
+    """The kind of index for a gallery.
+
+    ``flat`` while the vectors take up to ``FLAT_BYTES``; above that ``hnsw`` up to
+    ``HNSW_TOTAL_BYTES``, if it takes at most half of the memory; above that ``ivfpq``. ``ivf`` and
+    ``ivfpq`` learn from the faces and are replaced by ``flat`` below ``IVF_FACES_LEAST`` faces.
 
     Args:
         count: number of faces.
         dimension: length of an embedding.
-        memory_bytes: memory of the machine, see ``available_memory``.
+        memory_bytes: memory of the machine, see `available_memory`.
         wanted: ``"auto"``, or the kind asked for.
+
+    Raises:
+        SettingsError: there is no such kind.
     """
-    if wanted not in ("auto", *KINDS):
-        raise SettingsError(f"No index is called {wanted!r}. Choose auto, {', '.join(KINDS)}.")
-    if wanted != "auto":
-        return "exact" if wanted.startswith("ivf") and count < IVF_FACES_LEAST else wanted
-    if count * dimension * 4 <= EXACT_BYTES:
-        return "exact"
-    graph = count * (dimension * 4 + HNSW_BYTES)
-    if count * dimension * 4 <= GRAPH_BYTES and graph <= memory_bytes // 2:
-        return "hnsw"
-    return "ivfpq" if count >= IVF_FACES_LEAST else "exact"
+    wanted = canonical(wanted)
+    vectors = count * dimension * 4
+    if wanted == "auto":
+        fits = vectors + count * HNSW_BYTES <= memory_bytes // 2
+        if vectors <= FLAT_BYTES:
+            wanted = "flat"
+        else:
+            wanted = "hnsw" if vectors <= HNSW_TOTAL_BYTES and fits else "ivfpq"
+    return "flat" if wanted in LEARNED and count < IVF_FACES_LEAST else wanted
 
 
 def available_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its container's if less."""
-    memory = 4 << 30  # where the system does not say
+    """Bytes of memory that this process may use: the machine's, or the container's if less."""
+    memory = 4 << 30  # if the system does not say
     if hasattr(os, "sysconf"):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:

@@ -1,6 +1,6 @@
-"""Keeps the index of a gallery as new as the gallery: loaded, caught up, or built again.
+"""Keeps the index of a gallery up to date: loads it, updates it from the journal, or rebuilds it.
 
-FAISS is loaded when something has to be searched or built, and not to see that nothing has.
+FAISS is imported only when something is searched or built.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from face2vec.errors import GalleryError
-from face2vec.gallery.gallery import Gallery, Snapshot, State
-from face2vec.gallery.staging import UPGRADED_INDEX, Inside
-from face2vec.index.file import IndexDamagedError, checked
+from face2vec.gallery.gallery import Gallery
+from face2vec.gallery.reader import Snapshot, State
+from face2vec.gallery.staging import UPGRADED_INDEX, Uncommitted
+from face2vec.index.file import IndexDamagedError, read_header
 from face2vec.index.policy import available_memory, choose_kind
 
 if TYPE_CHECKING:
@@ -25,25 +26,25 @@ if TYPE_CHECKING:
 log = logging.getLogger("face2vec")
 
 INDEX_FILE = "index.faiss"
-# Embeddings read at a time, so that building takes little memory beside the index. A graph has
-# a cost for each call that grows with it, so a large one is built in larger steps.
+# Embeddings read at a time; building needs little memory besides the index. The cost of a call
+# grows with a graph, so a large one is built in larger steps.
 BATCH = 256
 BATCH_MOST = 8192
 
 
 class GalleryIndex:
-    """The index of one gallery. Safe to use from several threads at once.
+    """The index of one gallery. Safe to use from several threads.
 
     Args:
-        gallery: what it is derived from.
-        wanted: kind of index, or "auto" for what the size of the gallery asks for.
-        hold: keep it in memory, see `FaceIndex.load`; else it is read from its file.
+        gallery: the gallery that it is derived from.
+        wanted: kind of index, or "auto" to choose by the size of the gallery.
+        in_memory: keep it in memory, see `FaceIndex.load`; otherwise its file is mapped.
     """
 
-    def __init__(self, gallery: Gallery, wanted: str = "auto", hold: bool = False) -> None:
+    def __init__(self, gallery: Gallery, wanted: str = "auto", in_memory: bool = False) -> None:
         self._gallery = gallery
         self._wanted = wanted
-        self._hold = hold
+        self._in_memory = in_memory
         self._index: FaceIndex | None = None
         self._lock = threading.RLock()
         self._search_ended = threading.Condition(self._lock)
@@ -52,59 +53,59 @@ class GalleryIndex:
         self._beside = gallery.folder / UPGRADED_INDEX
 
     def at(self, now: Snapshot) -> _InUse:
-        """For a ``with``: the index as the gallery is in a snapshot, or newer; it stays so."""
+        """For a `with` block: the index at the state of a snapshot or newer, unchanged."""
         return _InUse(self, now)
 
     def save(self) -> None:
-        """Write the index as the gallery is now, of the kind that its size asks for.
+        """Bring the index up to date, change its kind if the size requires it, and write it.
 
         Raises:
             GalleryError: it cannot be written.
         """
-        with self._lock, self._gallery.snapshot() as now:
+        with self._lock, self._gallery.read() as now:
             if self._index is None and self._is_written(now):
                 return
             index = self._brought_to(now)
             if index.kind != self._kind(len(index)):
                 index = self._index = self._built(now)
-            if not index.fixed:  # one that is is the file itself
+            if not index.read_only:  # a read-only one is the file itself
                 index.save(self.path)
 
     def rebuild(self) -> None:
-        """Build the index from the gallery's embeddings, whatever there is, and write it."""
-        with self._lock, self._gallery.snapshot() as now:
+        """Rebuild the index from the embeddings of the gallery and write it."""
+        with self._lock, self._gallery.read() as now:
             index = self._index = self._built(now)
             index.save(self.path)
 
-    def write_beside(self, batches: Inside, dimension: int, state: State) -> None:
-        """Write an index of what the gallery is about to hold, beside its own.
+    def write_beside(self, batches: Uncommitted, dimension: int, state: State) -> None:
+        """Write an index of embeddings that are not committed yet, beside the current one.
 
         Args:
-            batches: ids and embeddings, again and again, and how many there are.
+            batches: ids int64 (n,) and embeddings float32 (n, d).
             dimension: length of an embedding.
-            state: in which the gallery will be.
+            state: state of the gallery after the commit.
         """
         self._build(batches, dimension, state).save(self._beside)
 
     def take_beside(self) -> None:
-        """Put the index that was written beside in the place of the gallery's own."""
+        """Replace the index by the one of `write_beside`."""
         with self._lock:
             self._index = None
-            with suppress(FileNotFoundError):  # it is built again
+            with suppress(FileNotFoundError):  # it is rebuilt when it is needed
                 self._beside.replace(self.path)
 
     def problems(self) -> list[str]:
-        """What is wrong with the file, in words; [] when it is sound."""
+        """What is wrong with the index file, one sentence each; empty if it is sound."""
         from face2vec.index.face_index import FaceIndex
 
-        with self._gallery.snapshot() as now:
+        with self._gallery.read() as now:
             faces = now.count
             try:
                 index = FaceIndex.load(self.path)
             except FileNotFoundError:
                 if not faces:
                     return []
-                return [f"{self.path} is missing; it is built again when it is needed"]
+                return [f"{self.path} is missing; it will be rebuilt when it is needed"]
             except GalleryError as error:
                 return [str(error)]
             if not now.has_been(index.state):
@@ -114,13 +115,13 @@ class GalleryIndex:
             return []
 
     def _is_written(self, now: Snapshot) -> bool:
-        """Whether the file is that of the gallery as it is now, of the kind that it should be."""
+        """Whether the file has the state of the snapshot and the right kind."""
         try:
             with self.path.open("rb") as stream:
-                about = checked(stream, self.path, whole=False)
+                header = read_header(stream, self.path, whole=False)
         except (OSError, IndexDamagedError):
-            return False  # it is seen to, and spoken of, where it is loaded
-        return about.state == now.state and about.kind == self._kind(about.count)
+            return False  # loading it reports the damage
+        return header.state == now.state and header.kind == self._kind(header.count)
 
     def _kind(self, count: int) -> str:
         return choose_kind(count, self._gallery.dimension, available_memory(), self._wanted)
@@ -142,9 +143,9 @@ class GalleryIndex:
     def _brought_to(self, now: Snapshot) -> FaceIndex:
         while self._index is not None and self._searches and not self._serves(self._index, now):
             self._waiting += 1
-            self._search_ended.wait()  # an index is not changed while it is searched
+            self._search_ended.wait()  # never change an index during a search
             self._waiting -= 1
-        index, self._index = self._index, None  # should this fail half-way, it is loaded again
+        index, self._index = self._index, None  # if this fails half-way, it is loaded again
         if index is None or not self._serves(index, now):
             index = self._caught_up(index, now) or self._built(now)
         if self._wanted not in ("auto", index.kind) and index.kind != self._kind(len(index)):
@@ -153,25 +154,28 @@ class GalleryIndex:
         return index
 
     def _serves(self, index: FaceIndex, now: Snapshot) -> bool:
-        """Whether the index is as new as the snapshot, or newer."""
+        """Whether the index has the state of the snapshot or a newer one."""
         if index.state == now.state:
             return True
-        return index.state.position > now.state.position and self._gallery.has_been(index.state)
+        if index.state.position <= now.state.position:
+            return False
+        with self._gallery.read() as newest:
+            return newest.has_been(index.state)
 
     def _caught_up(self, index: FaceIndex | None, now: Snapshot) -> FaceIndex | None:
-        """The index with what the journal says since; None where there is none to go on from."""
+        """The index, updated from the journal; None if there is none to start from."""
         from face2vec.index.face_index import FaceIndex
 
         try:
-            if index is None or index.fixed or self._is_written(now):
-                # Mapped, a large index opens at once, and many processes share its memory. It is
-                # opened anew where another process has written it since.
-                index = FaceIndex.load(self.path, mapped=True)
-                if self._hold and self._serves(index, now):
-                    index = FaceIndex.load(self.path, hold=True)
+            if index is None or index.read_only or self._is_written(now):
+                # Another process may have written a newer file. Mapped, a large index opens at once
+                # and processes share its memory.
+                index = FaceIndex.load(self.path, mmap=True)
+                if self._in_memory and self._serves(index, now):
+                    index = FaceIndex.load(self.path, in_memory=True)
             if self._serves(index, now):
                 return index
-            if index.fixed:
+            if index.read_only:
                 index = FaceIndex.load(self.path)
         except FileNotFoundError:
             return None
@@ -179,7 +183,7 @@ class GalleryIndex:
             log.warning("%s", error)
             return None
         if not now.has_been(index.state):
-            log.warning("%s %s; it is built again", self.path, _foreign(index, now))
+            log.warning("%s %s; rebuilding it", self.path, _foreign(index, now))
             return None
         changes = now.changes_since(index.state)
         index.remove(changes.removed)
@@ -193,7 +197,7 @@ class GalleryIndex:
     def _built(self, now: Snapshot) -> FaceIndex:
         return self._build(now, self._gallery.dimension, now.state)
 
-    def _build(self, batches: Snapshot | Inside, dimension: int, state: State) -> FaceIndex:
+    def _build(self, batches: Snapshot | Uncommitted, dimension: int, state: State) -> FaceIndex:
         from face2vec.index.face_index import FaceIndex
 
         count = batches.count
@@ -208,7 +212,17 @@ class GalleryIndex:
 def nearest_faces(
     index: FaceIndex, now: Snapshot, queries: NDArray[np.float32], k: int
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
-    """What `FaceIndex.search` finds, by the exact similarities of a snapshot."""
+    """`FaceIndex.search` with the exact similarities of a snapshot.
+
+    Args:
+        index: at the state of the snapshot or newer.
+        now: the snapshot.
+        queries: float32 (n, d) of unit length.
+        k: maximum number of faces per query.
+
+    Returns:
+        Cosines float32 (m,) and ids int64 (m,), m ≤ k, for each query.
+    """
     readers = index.readers(len(queries), k)
     if readers == 1:
         return index.search(queries, k, [now.embeddings])
@@ -217,7 +231,7 @@ def nearest_faces(
 
 
 class _InUse:
-    """An index while it is searched."""
+    """An index during a search."""
 
     __slots__ = ("_indexes", "_now")
 
@@ -235,4 +249,4 @@ class _InUse:
 def _foreign(index: FaceIndex, now: Snapshot) -> str:
     if index.state.gallery_uuid != now.state.gallery_uuid:
         return "belongs to another gallery"
-    return "was made from another state of the gallery, such as one before a backup was put back"
+    return "was made from another state of the gallery, such as before a backup was restored"

@@ -1,8 +1,7 @@
-"""Filling a gallery: which photos are new, what became of each, whole batches at a time.
+"""Adding photos to a gallery: find the new ones, encode them, store them in batches.
 
-Rows are stored in the order in which the photos are found, whatever the order
-in which workers finish, so that a build that was killed and run again ends as
-one that was not.
+Rows are stored in the order in which the photos are found, not in the order in which workers
+finish. So a build that was killed and run again ends like one that was not.
 """
 
 from __future__ import annotations
@@ -16,13 +15,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
 from face2vec.encoding.encoder import Encoded, Encoder
 from face2vec.errors import PhotoError
-from face2vec.gallery.gallery import INDEXED, NO_FACE, UNREADABLE, Entry, Gallery
+from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry
+from face2vec.gallery.writer import Writer
 from face2vec.photos.discover import FoundPhoto
 from face2vec.photos.formats import TOO_MANY_PIXELS, read_photo_bytes
 from face2vec.types import Unopened
@@ -30,7 +30,7 @@ from face2vec.types import Unopened
 log = logging.getLogger("face2vec")
 
 BATCH_PHOTOS = 64  # photos in one transaction
-BATCH_SECONDS = 5.0  # or as many as come in this time
+BATCH_SECONDS = 5.0  # or as many as are ready after this time
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,15 @@ class BuildSummary:
     """What `Face2Vec.add` did.
 
     Attributes:
-        photos: photos looked at.
-        added: photos that were read and recorded.
-        unchanged: photos that the gallery had, by path, size and time of change.
-        copies: photos whose very bytes the gallery had under another name.
+        photos: all photos.
+        added: photos that were read and added.
+        unchanged: photos that the gallery has with the same path, size and time of change.
+        copies: photos whose bytes the gallery has under another path.
         faces: faces added.
-        no_face: photos read in which no face was found.
-        forgotten: photos passed over, for all whom they show were forgotten.
-        unreadable: (path, reason) of photos that could not be read.
+        no_face: added photos without a face.
+        forgotten: skipped photos that show only forgotten people.
+        unreadable: (path, reason) of photos that could not be read. ``photos`` is the sum of
+            added, unchanged, copies, forgotten and these.
         seconds: how long it took.
         interrupted: whether Ctrl-C ended it early; what is counted here is kept.
     """
@@ -61,17 +62,23 @@ class BuildSummary:
     seconds: float = 0.0
     interrupted: bool = False
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able values."""
+        unreadable = [{"photo": photo, "reason": reason} for photo, reason in self.unreadable]
+        return {**asdict(self), "unreadable": unreadable, "rate": self.rate}
+
     @property
     def rate(self) -> float:
-        """Photos a second."""
+        """Photos per second."""
         return self.photos / self.seconds if self.seconds else 0.0
 
 
 @dataclass(eq=False)
 class _Task:
-    """A file on its way into the gallery.
+    """A file that is being added.
 
-    ``known`` says that the gallery has these very bytes; it is set by the worker that reads them.
+    The worker that reads it sets ``sha256``, ``known`` (the gallery has these bytes) and
+    ``forgotten``.
     """
 
     found: FoundPhoto
@@ -87,16 +94,15 @@ class Build:
     """One run over photos, with its counts so far.
 
     Attributes:
-        gallery: open for writing.
-        encoder: gives the networks; called only when a photo has to be read.
+        writer: writes to the gallery.
+        encoder: returns the encoder; called only if a photo has to be encoded.
         report: called with each photo that cannot be read.
-        bar: moved on by each photo.
-        counts: the numbers of a `BuildSummary` so far, by name; ``"unseen"`` are photos whose
-            bytes could not be read.
+        bar: advanced by each photo.
+        counts: the numbers of a `BuildSummary` so far, by name.
         unreadable: (path, reason) so far.
     """
 
-    gallery: Gallery
+    writer: Writer
     encoder: Callable[[], Encoder]
     report: Callable[[PhotoError], None] | None
     bar: Any
@@ -105,29 +111,29 @@ class Build:
     _batch: list[Entry] = field(default_factory=list)
 
     def run(self, found: Iterable[FoundPhoto]) -> None:
-        """Bring the gallery up to these photos; what is done is stored even when this raises."""
+        """Add the new and changed photos; what is done is stored even if this raises."""
         last = time.monotonic()
         try:
             for encoded in self._encoded(found):
-                with _finished_first():
+                with _interrupt_delayed():
                     self._enter(encoded)
                 self.bar.update()
                 late = time.monotonic() - last > BATCH_SECONDS
                 if len(self._batch) >= BATCH_PHOTOS or (self._batch and late):
-                    with _finished_first():
+                    with _interrupt_delayed():
                         self._store()
                     last = time.monotonic()
         finally:
-            with _finished_first():
+            with _interrupt_delayed():
                 self._store()
 
     def summary(self, seconds: float, interrupted: bool) -> BuildSummary:
-        """The counts, frozen."""
+        """The counts so far as a `BuildSummary`."""
         counts = dict(self.counts)
-        # Each photo is counted under one name, so that the sum is never between two of them.
+        # Each photo is counted under exactly one of these names.
         photos = sum(counts.get(name, 0) for name in ("added", "unchanged", "copies", "forgotten"))
         return BuildSummary(
-            photos=photos + counts.pop("unseen", 0),
+            photos=photos + len(self.unreadable),
             **counts,
             unreadable=tuple(self.unreadable),
             seconds=seconds,
@@ -140,16 +146,16 @@ class Build:
             yield from self.encoder().stream(chain([first], changed), self._read)
 
     def _changed(self, found: Iterable[FoundPhoto]) -> Iterator[_Task]:
-        """The photos that are not in the gallery as they are on disk."""
+        """The photos whose size or time differs from what the gallery has."""
         for photo in found:
             try:
-                # Text and no Path, which would be most of what an unchanged photo costs.
+                # Not a Path, whose construction would dominate the cost of an unchanged photo.
                 stat = os.stat(os.path.join(photo.folder, photo.name))  # noqa: PTH116, PTH118
             except OSError:
-                yield _Task(photo, -1, -1)  # reading it says what is wrong
+                yield _Task(photo, -1, -1)  # reading it reports the error
                 continue
             here = (stat.st_size, stat.st_mtime_ns)
-            if self.gallery.stat_of(photo.folder, photo.name) == here:
+            if self.writer.stat_of(photo.folder, photo.name) == here:
                 self.counts["unchanged"] += 1
                 self.bar.update()
             else:
@@ -158,12 +164,12 @@ class Build:
     def _read(self, task: _Task) -> Unopened | None:
         data = read_photo_bytes(task.found.full)
         task.sha256 = hashlib.sha256(data).digest()
-        task.known = self.gallery.content_of(task.sha256) is not None
-        task.forgotten = self.gallery.is_forgotten(task.sha256)
+        task.known = self.writer.content_of(task.sha256) is not None
+        task.forgotten = self.writer.is_forgotten(task.sha256)
         return None if task.known or task.forgotten else Unopened(data, str(task.found.full))
 
     def _enter(self, encoded: Encoded[_Task]) -> None:
-        """Turn what became of a photo into a row of the batch."""
+        """Add the result of one photo to the batch."""
         task, error = encoded.item, encoded.error
         if task.forgotten:
             self.counts["forgotten"] += 1
@@ -175,20 +181,19 @@ class Build:
             if self.report is not None:
                 self.report(error)
             if not task.sha256 or error.reason == TOO_MANY_PIXELS:
-                # Tried again next time, which may see its bytes, or allow for more pixels.
-                self.counts["unseen"] += 1
+                # Not recorded, so it is tried again next time.
                 if task.sha256:
                     self._leave_out(task)
                 return
         place = (task.found.folder, task.found.name, task.size, task.mtime_ns, task.sha256)
         if task.known or self._came_meanwhile(task.sha256):
-            self.counts["copies"] += 1
+            self.counts["copies"] += error is None
             self._batch.append(Entry.link(*place))
             return
-        self.counts.update(added=1, faces=len(encoded.faces))
         if error is not None:
             self._batch.append(Entry(*place, 0, 0, UNREADABLE, error.reason))
             return
+        self.counts.update(added=1, faces=len(encoded.faces))
         status = INDEXED if encoded.faces else NO_FACE
         self.counts["no_face"] += status == NO_FACE
         self._batch.append(
@@ -196,36 +201,36 @@ class Build:
         )
 
     def _leave_out(self, task: _Task) -> None:
-        """Take what the gallery knows of a photo away, for the file holds something else now."""
-        if self.gallery.stat_of(task.found.folder, task.found.name) is not None:
-            self.gallery.remove(task.found.full)
+        """Remove a photo from the gallery whose file now holds something else."""
+        if self.writer.stat_of(task.found.folder, task.found.name) is not None:
+            self.writer.remove(task.found.full)
 
     def _came_meanwhile(self, sha256: bytes) -> bool:
-        """Whether a copy that was on its way at the same time was first."""
+        """Whether a copy was recorded while this photo was being encoded."""
         return (
             any(entry.sha256 == sha256 for entry in self._batch)
-            or self.gallery.content_of(sha256) is not None
+            or self.writer.content_of(sha256) is not None
         )
 
     def _store(self) -> None:
-        lost = self.gallery.record(self._batch) if self._batch else []
+        lost = self.writer.record(self._batch) if self._batch else []
         self._batch = []
         if lost:
-            # The bytes that these link to left the gallery while they were on their way.
+            # The bytes that these links refer to have left the gallery in the meantime.
             self.counts["copies"] -= len(lost)
             again = (FoundPhoto(entry.root, entry.path) for entry in lost)
             for encoded in self._encoded(again):
                 self._enter(encoded)
-            self.gallery.record(self._batch)
+            self.writer.record(self._batch)
             self._batch = []
 
 
 @contextmanager
-def _finished_first() -> Iterator[None]:
-    """Let a Ctrl-C wait until the block is done, so that what is counted is what is kept."""
+def _interrupt_delayed() -> Iterator[None]:
+    """Delay Ctrl-C until the block is done, so that the counts match what is stored."""
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(usual):
-        yield  # it cannot be interrupted anyway
+        yield  # it cannot be interrupted
         return
     came: list[tuple[Any, ...]] = []
     signal.signal(signal.SIGINT, lambda *what: came.append(what))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from face2vec.encoding.encoder import Encoder
 from face2vec.errors import PhotoError
+from face2vec.fingerprint import Fingerprint
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.rows import KnownPhoto
 from face2vec.gallery.staging import NewEmbeddings, Remade, abandon
@@ -70,9 +71,15 @@ class UpgradeSummary:
             seconds=self.seconds + finished.seconds,
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able values."""
+        missing = [{"photo": photo, "reason": reason} for photo, reason in self.missing]
+        learned = None if self.learned is None else self.learned._asdict()
+        return {**asdict(self), "missing": missing, "learned": learned, "rate": self.rate}
+
     @property
     def rate(self) -> float:
-        """Faces a second."""
+        """Faces per second."""
         return self.faces / self.seconds if self.seconds else 0.0
 
 
@@ -111,7 +118,7 @@ class Remaking:
                 if done.error is not None:
                     self._miss(photo, done.error.reason)
                     continue
-                remade = zip(done.faces, photo.checks, strict=True)
+                remade = zip(done.faces, photo.crc32s, strict=True)
                 batch += [Remade(face, check) for face, check in remade]
                 photos += 1
                 if photos >= BATCH_PHOTOS or time.monotonic() - last > BATCH_SECONDS:
@@ -141,7 +148,7 @@ class Remaking:
 
     def _photos(self, contents: Sequence[int]) -> Iterator[KnownPhoto]:
         for start in range(0, len(contents), PAGE):
-            with self.gallery.snapshot() as now:
+            with self.gallery.read() as now:
                 known = now.known_photos(contents[start : start + PAGE])
             yield from known
 
@@ -167,9 +174,9 @@ class Remaking:
 def waiting(gallery: Gallery, new: NewEmbeddings) -> NDArray[np.int64]:
     """Numbers of the bytes of photos with a face that has no new embedding yet, rising."""
     made, was = new.known()
-    with gallery.snapshot() as now:
+    with gallery.read() as now:
         faces, contents = now.contents()
-        _, checks = now.all_checks()
+        _, checks = now.all_crc32s()
     place = np.searchsorted(made, faces)
     there = np.zeros(len(faces), bool)
     inside = place < len(made)
@@ -180,7 +187,7 @@ def waiting(gallery: Gallery, new: NewEmbeddings) -> NDArray[np.int64]:
 def sample_of(contents: NDArray[np.int64], gallery: Gallery, faces: int) -> NDArray[np.int64]:
     """Some of the photos drawn at random, but the same ones each time, with so many faces."""
     drawn = np.random.default_rng(0).permutation(contents)
-    with gallery.snapshot() as now:
+    with gallery.read() as now:
         _, of = now.contents()
     many = np.bincount(
         np.searchsorted(contents, of[np.isin(of, contents)]), minlength=len(contents)
@@ -197,8 +204,8 @@ def learned_from(gallery: Gallery, new: NewEmbeddings) -> tuple[EmbeddingMap, Ma
         SettingsError: there are too few.
     """
     made, was = new.known()
-    with gallery.snapshot() as now:
-        checks = now.checks(made.tolist())
+    with gallery.read() as now:
+        checks = now.crc32s(made.tolist())
         mapped = set(now.mapped().tolist())
         both = [
             int(i)
@@ -215,7 +222,7 @@ def upgrade(
     gallery: Gallery,
     index: GalleryIndex,
     encoder: Encoder,
-    fingerprint: Mapping[str, Any],
+    fingerprint: Fingerprint,
     bar: Any,
     *,
     with_map: bool,
@@ -238,9 +245,8 @@ def upgrade(
         drop_missing: drop photos that cannot be read as they were.
     """
     started = time.monotonic()
-    dimension = encoder.model.description.dimension
-    with NewEmbeddings(gallery.folder, gallery.uuid, fingerprint, dimension) as new:
-        work = Remaking(gallery, encoder, lambda faces: new.store(faces, gallery.snapshot), bar)
+    with NewEmbeddings(gallery.folder, gallery.uuid, fingerprint) as new:
+        work = Remaking(gallery, encoder, lambda faces: new.store(faces, gallery.read), bar)
         try:
             if with_map:
                 wanted = max(0, sample - len(new.known()[0]))
@@ -250,7 +256,7 @@ def upgrade(
                     pass  # photos may have come meanwhile
         except KeyboardInterrupt:
             return work.summary(False, started, interrupted=True)
-        with gallery.writing():
+        with gallery.write() as writer:
             if not with_map:
                 work.run(waiting(gallery, new))  # what came since
                 if work.missing and not drop_missing:
@@ -258,7 +264,7 @@ def upgrade(
             mapped_by = figures = None
             if with_map and len(waiting(gallery, new)):
                 mapped_by, figures = learned_from(gallery, new)
-            done = gallery.switch(new, mapped_by, drop_missing, index.write_beside)
+            done = writer.switch(new, mapped_by, drop_missing, index.write_beside)
             index.take_beside()
             abandon(gallery.folder)
     return replace(
@@ -275,9 +281,9 @@ def finish(
     """
     started = time.monotonic()
     interrupted, dropped = False, 0
-    with gallery.writing():
-        work = Remaking(gallery, encoder, gallery.replace_mapped, bar)
-        with gallery.snapshot() as now:
+    with gallery.write() as writer:
+        work = Remaking(gallery, encoder, writer.replace_mapped, bar)
+        with gallery.read() as now:
             faces, contents = now.contents()
             still = np.isin(faces, now.mapped())
         try:
@@ -285,11 +291,12 @@ def finish(
         except KeyboardInterrupt:
             interrupted = True
         if drop_missing and work.missing:
-            with gallery.snapshot() as now:
+            with gallery.read() as now:
                 gone = now.known_photos(sorted(work.missing))
-            dropped = gallery.remove([name for photo in gone for name in photo.photos]).faces
+            dropped = writer.remove([name for photo in gone for name in photo.photos]).faces
         index.save()
-    left = len(gallery.mapped())
+    with gallery.read() as now:
+        left = len(now.mapped())
     return replace(
         work.summary(True, started, interrupted=interrupted), mapped=left, dropped=dropped
     )

@@ -1,1 +1,6 @@
-"""The laboratory: what a model is good at and bad at, found by changing one thing at a time."""
+"""Experiments that show the strengths and weaknesses of a model.
+
+In: photos of known people, and an engine.
+Out: figures, plots and pages.
+May import: ``evaluation``, ``training`` and all below them.
+"""

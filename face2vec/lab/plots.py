@@ -9,7 +9,7 @@ import numpy as np
 
 from face2vec.lab.findings import BAD, GOOD, ordinary
 from face2vec.lab.rates import Rate
-from face2vec.report.matches import plot_package
+from face2vec.report.grid import plot_package
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

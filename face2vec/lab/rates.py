@@ -1,6 +1,6 @@
 """Figures of changed photos compared with clean ones, with intervals over people.
 
-Every sitter's photo is a *query* once, changed, and is *enrolled* once, clean. A query is compared
+Every subject's photo is a *query* once, changed, and is *enrolled* once, clean. A query is compared
 with every enrolled photo but its own. The pairs and the rates are those of
 `face2vec.evaluation.metrics`; each pair of two photos counts twice, for either may be the query.
 """

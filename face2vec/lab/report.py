@@ -16,7 +16,8 @@ from face2vec.lab.findings import BAD, GOOD, LOST, VERDICTS, Finding, findings
 from face2vec.lab.plots import all_series_plot, overview_plot, series_plot, slices_plot
 from face2vec.lab.robustness import Example, Robustness, Series, Step
 from face2vec.lab.slices import FEWEST_PAIRS, FEWEST_PEOPLE, Slice
-from face2vec.report.html import columns, img, table, write_page
+from face2vec.report.html import img, table, write_page
+from face2vec.report.text import columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,7 @@ from face2vec.lab.portraits import ImageArray, Points, Portrait
 from face2vec.lab.pose import mouth_width, yaw
 from face2vec.lab.rates import Draws, Embeddings, Numbers, Rate, counted, threshold_for
 from face2vec.lab.slices import Slice, sliced
-from face2vec.lab.subjects import Sitters
+from face2vec.lab.subjects import Subjects
 from face2vec.types import Face, Photo, nearest_to
 
 FAR = 1e-3
@@ -143,7 +143,7 @@ class Robustness:
 
 
 def robustness(
-    sitters: Sitters,
+    subjects: Subjects,
     engine: Face2Vec,
     degradations: Sequence[Degradation],
     *,
@@ -151,14 +151,14 @@ def robustness(
     seed: int = 0,
     progress: bool = False,
 ) -> Robustness:
-    """Take every sitter's portrait through every step of every degradation, and all the way again.
+    """Take every subject's portrait through every step of every degradation, and all the way again.
 
     Every portrait is enrolled clean; changed it is searched for faces, aligned, embedded, and
     compared with all clean portraits but its own. The threshold is the one that lets ``far`` of
     the clean impostor pairs through, as somebody sets it who knows nothing of worse photos.
 
     Args:
-        sitters: whose photos.
+        subjects: whose photos.
         engine: detector and model.
         degradations: which.
         far: false accept rate that the threshold is set for.
@@ -168,11 +168,11 @@ def robustness(
     Raises:
         SettingsError: in the portraits of fewer than two people two faces are found again.
     """
-    seen = _encoded(sitters, engine, degradations, seed, progress)
+    seen = _encoded(subjects, engine, degradations, seed, progress)
     clean = seen.embeddings[0]
     # A face that the detector does not find again in its own surroundings cannot be enrolled.
     kept = ~np.isnan(clean).any(axis=1)
-    people, count = _renumbered(sitters.people[kept])
+    people, count = _renumbered(subjects.people[kept])
     if (np.bincount(people, minlength=2) > 1).sum() < 2:
         raise SettingsError("fewer than two people have two photos in which a face is found")
     clean = clean[kept]
@@ -181,7 +181,7 @@ def robustness(
     threshold = threshold_for(pairs.impostor, far)
     measure = _Measure(clean, people, threshold, far, draws)
     shown = next((number for number in seen.images if kept[number]), 0)
-    mate = _mate(seen.embeddings[0], sitters.people, shown)
+    mate = _mate(seen.embeddings[0], subjects.people, shown)
     rows = iter(range(1, len(seen.embeddings)))
     series = []
     for degradation in degradations:
@@ -196,7 +196,7 @@ def robustness(
         model=engine.encoder.model.description.key,
         photos=len(clean),
         people=count,
-        without_face=sitters.without_face + int((~kept).sum()),
+        without_face=subjects.without_face + int((~kept).sum()),
         far=far,
         threshold=threshold,
         impostor_pairs=len(pairs.impostor),
@@ -241,7 +241,7 @@ SHOWABLE = 8
 
 
 def _encoded(
-    sitters: Sitters,
+    subjects: Subjects,
     engine: Face2Vec,
     degradations: Sequence[Degradation],
     seed: int,
@@ -250,7 +250,7 @@ def _encoded(
     from tqdm import tqdm
 
     steps = [(one, strength) for one in degradations for strength in one.steps]
-    rows, count = len(steps) + 1, len(sitters.sitters)
+    rows, count = len(steps) + 1, len(subjects.subjects)
     dimension = engine.encoder.model.description.dimension
     seen = _Seen(
         np.full((rows, count, dimension), np.nan, np.float32),
@@ -260,7 +260,7 @@ def _encoded(
     )
 
     def jobs() -> Iterator[_Job]:
-        for number, portrait in sitters.portraits(engine):
+        for number, portrait in subjects.portraits(engine):
             yield _Job(number, 0, portrait, None, 0)
             for row, (degradation, strength) in enumerate(steps, 1):
                 yield _Job(number, row, portrait, degradation, strength)

@@ -19,7 +19,8 @@ from face2vec.lab.rates import Rate
 from face2vec.lab.report import FIGURES, PAGE, picture
 from face2vec.lab.slices import FEWEST_PEOPLE
 from face2vec.models.store import load_model
-from face2vec.report.html import columns, table, write_page
+from face2vec.report.html import table, write_page
+from face2vec.report.text import columns
 from face2vec.runtime.select import choose_runtime
 from face2vec.training.batches import resized
 from face2vec.training.faces import Faces

@@ -13,57 +13,57 @@ from numpy.typing import NDArray
 from face2vec.engine import Face2Vec
 from face2vec.errors import PhotoError, SettingsError
 from face2vec.evaluation.sets import named_photos
-from face2vec.gallery.connection import FILE
+from face2vec.gallery.schema import FILE
 from face2vec.lab.portraits import Portrait, portrait_of
 from face2vec.types import Face, Unopened, nearest_to
 
 Item = TypeVar("Item")
 
 
-class Sitter(NamedTuple):
+class Subject(NamedTuple):
     """A photo and the face in it that is looked at."""
 
     photo: Path
     face: Face
     """In pixels of the upright photo."""
     person: int
-    """Index into `Sitters.names`."""
+    """Index into `Subjects.names`."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sitters:
+class Subjects:
     """Faces whose people are known.
 
     Attributes:
-        sitters: one a photo, those of a person after one another.
+        subjects: one a photo, those of a person after one another.
         names: of the people.
         without_face: photos that were drawn and left out: no face was found, or they could not
             be read.
     """
 
-    sitters: tuple[Sitter, ...]
+    subjects: tuple[Subject, ...]
     names: tuple[str, ...]
     without_face: int
 
     @property
     def people(self) -> NDArray[np.int64]:
         """int64 (n,), the person of each."""
-        return np.array([one.person for one in self.sitters], np.int64)
+        return np.array([one.person for one in self.subjects], np.int64)
 
     def portraits(self, engine: Face2Vec) -> Iterator[tuple[int, Portrait]]:
         """Number and portrait of each, read anew; what cannot be read any more is left out."""
-        for number, sitter in enumerate(self.sitters):
+        for number, subject in enumerate(self.subjects):
             try:
-                photo = engine.encoder.read(str(sitter.photo))
-                yield number, portrait_of(photo, sitter.face)
+                photo = engine.encoder.read(str(subject.photo))
+                yield number, portrait_of(photo, subject.face)
             except PhotoError:
                 continue
 
 
-def sitters_of(
+def subjects_of(
     source: Path, engine: Face2Vec, *, people: int, photos: int, seed: int = 0
-) -> Sitters:
-    """Sitters of a gallery, a folder of people, or a list.
+) -> Subjects:
+    """Subjects of a gallery, a folder of people, or a list.
 
     Args:
         source: a folder of a gallery whose people were named, which ``engine`` has open; or what
@@ -78,7 +78,7 @@ def sitters_of(
     """
     if is_gallery(source):
         return _of_gallery(source, engine, people, photos, seed)
-    return sitters_in(named_photos(source).people, engine, people=people, photos=photos, seed=seed)
+    return subjects_in(named_photos(source).people, engine, people=people, photos=photos, seed=seed)
 
 
 def is_gallery(folder: Path) -> bool:
@@ -86,15 +86,15 @@ def is_gallery(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
-def sitters_in(
+def subjects_in(
     named: Mapping[Path, str],
     engine: Face2Vec,
     *,
     people: int | None,
     photos: int | None,
     seed: int = 0,
-) -> Sitters:
-    """Sitters of photos whose people are known; of each photo the face nearest its centre.
+) -> Subjects:
+    """Subjects of photos whose people are known; of each photo the face nearest its centre.
 
     Args:
         named: person of each photo.
@@ -121,7 +121,7 @@ def sitters_in(
     return _numbered(found, len(asked) - len(found))
 
 
-def _of_gallery(source: Path, engine: Face2Vec, people: int, photos: int, seed: int) -> Sitters:
+def _of_gallery(source: Path, engine: Face2Vec, people: int, photos: int, seed: int) -> Subjects:
     faces: dict[str, list[tuple[Path, Face]]] = {}
     for person in engine.people():
         if person.name is not None:
@@ -156,14 +156,14 @@ def _drawn(
     return drawn
 
 
-def _numbered(found: list[tuple[Path, Face, str]], missing: int) -> Sitters:
+def _numbered(found: list[tuple[Path, Face, str]], missing: int) -> Subjects:
     names = sorted({person for *_, person in found})
     numbers = {name: number for number, name in enumerate(names)}
-    sitters = tuple(Sitter(photo, face, numbers[person]) for photo, face, person in found)
-    counts = np.bincount([one.person for one in sitters], minlength=2)
+    subjects = tuple(Subject(photo, face, numbers[person]) for photo, face, person in found)
+    counts = np.bincount([one.person for one in subjects], minlength=2)
     if (counts > 1).sum() < 2:
         raise SettingsError(
             f"a face was found in two photos or more of {(counts > 1).sum()} people; to measure, "
             "two such people are needed"
         )
-    return Sitters(sitters, tuple(names), missing)
+    return Subjects(subjects, tuple(names), missing)

@@ -18,7 +18,7 @@ from face2vec.evaluation.metrics import all_pairs
 from face2vec.evaluation.sets import IMAGES, text_of
 from face2vec.lab.rates import Draws, threshold_for
 from face2vec.lab.slices import Slice, sliced
-from face2vec.lab.subjects import sitters_in
+from face2vec.lab.subjects import subjects_in
 
 PHOTO_COLUMNS, PERSON_COLUMN = ("photo", "file"), "person"
 MOST_VALUES = 12
@@ -172,12 +172,12 @@ def slices_of(
     Raises:
         SettingsError: fewer than two people have two photos with a face.
     """
-    sitters = sitters_in(table.people, engine, people=people, photos=photos, seed=seed)
+    subjects = subjects_in(table.people, engine, people=people, photos=photos, seed=seed)
     rows = {photo: row for row, photo in enumerate(table.people)}
-    places = [rows[sitter.photo] for sitter in sitters.sitters]
-    faces = [sitter.face.embedding for sitter in sitters.sitters]
+    places = [rows[subject.photo] for subject in subjects.subjects]
+    faces = [subject.face.embedding for subject in subjects.subjects]
     embeddings = np.stack([face for face in faces if face is not None])
-    numbers, draws = sitters.people, Draws(len(sitters.names), seed=seed)
+    numbers, draws = subjects.people, Draws(len(subjects.names), seed=seed)
     pairs = all_pairs(embeddings, numbers, highest_far=0)
     threshold = threshold_for(pairs.impostor, far)
     divisions: dict[str, dict[str, NDArray[np.bool_]]] = {"all": {"": np.ones(len(numbers), bool)}}
@@ -190,7 +190,7 @@ def slices_of(
         far,
         threshold,
         len(pairs.impostor),
-        sitters.without_face,
+        subjects.without_face,
         whole,
         tuple(others),
     )

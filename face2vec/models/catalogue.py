@@ -1,4 +1,4 @@
-"""The models that face2vec knows by name: its own small one, and the published FaceNets."""
+"""The catalogue: the small model inside the package, and the published FaceNet models."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _MS_CELEB = (
     "its maker, Microsoft, in 2019; ask a lawyer before using weights trained on it commercially."
 )
 
-# What the four were trained with: MTCNN's box enlarged to 182 px with a margin of 44, the
-# middle 160 px of it. The two of 2017 saw each crop standardised by itself.
+# All four were trained on the MTCNN box, enlarged to 182 px with a margin of 44, of which the
+# middle 160 px were used. The two of 2017 were trained with per-image standardisation.
 _COMMON: dict[str, Any] = {
     "input_size": 160,
     "alignment": "margin",
@@ -36,6 +36,10 @@ _COMMON: dict[str, Any] = {
     "margin_size": 182,
     "licence": "MIT (keras-facenet)",
 }
+
+
+FACENET_WEIGHTS = {512: 23_497_424, 128: 22_808_144}
+"""Number of weights of the FaceNet network by dimension."""
 
 
 def _facenet(key: str, sha256: str, lfw: str, **facts: Any) -> ModelDescription:
@@ -105,20 +109,20 @@ _MODELS = (
 )
 
 CATALOGUE: Mapping[str, ModelDescription] = MappingProxyType({m.key: m for m in _MODELS})
-"""The model that comes with the package and the four of keras-facenet, by key."""
+"""All catalogue models by key."""
 
 
 def find_model(key: str) -> ModelDescription:
     """The description of a catalogue model.
 
     Raises:
-        UnknownModelError: no model has that key; the message lists those there are.
+        UnknownModelError: no model has this key; the message lists all keys.
     """
     if key in CATALOGUE:
         return CATALOGUE[key]
     close = difflib.get_close_matches(key, CATALOGUE, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise UnknownModelError(
-        f"there is no model {key!r}.{hint} The catalogue has: {', '.join(CATALOGUE)}; "
-        "or give the path of an .onnx, .xml, .h5 or .json file"
+        f"unknown model {key!r}.{hint} The catalogue has: {', '.join(CATALOGUE)}. You can also "
+        "give the path of an .onnx, .xml, .h5 or .json file"
     )

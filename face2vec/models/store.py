@@ -14,12 +14,13 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from face2vec.calibration import Calibration
 from face2vec.errors import CalibrationError, ModelError
 from face2vec.files import write_json, written_whole
+from face2vec.fingerprint import ModelFingerprint
 from face2vec.models.catalogue import CATALOGUE, find_model
 from face2vec.models.description import ModelDescription, Precision, check_precision
 
@@ -62,7 +63,7 @@ class LoadedModel:
     Attributes:
         description: how to feed it.
         path: the .onnx or .xml file for the runtime.
-        fingerprint: SHA-256 in hexadecimal of what the embeddings depend on:
+        weights_sha256: SHA-256 in hexadecimal of what the embeddings depend on:
             the weights file of a catalogue model or a Keras file; the bytes of
             a user's own graph followed by those of its .bin or external data.
         origin: what the user asked for: a key, or an absolute path.
@@ -70,30 +71,31 @@ class LoadedModel:
 
     description: ModelDescription
     path: Path
-    fingerprint: str
+    weights_sha256: str
     origin: str
 
     def files(self) -> list[Path]:
         """The graph, and the files beside it that hold its weights."""
         return [self.path, *_weight_files(self.path)]
 
-    def as_fingerprint(self) -> dict[str, Any]:
-        """All that an embedding depends on, and where the model was found, as JSON has it."""
+    @cached_property
+    def fingerprint(self) -> ModelFingerprint:
+        """All that an embedding depends on, and where the model was found."""
         description = self.description
         template = description.template
-        return {
-            "origin": self.origin,
-            "key": description.key,
-            "weights": self.fingerprint,
-            "dimension": description.dimension,
-            "input_size": description.input_size,
-            "alignment": description.alignment,
-            "template": None if template is None else [*map(list, template)],
-            "margin": [description.margin, description.margin_size],
-            "standardization": [description.standardization, description.mean, description.std],
-            "channels": description.channels,
-            "mirror": description.mirror,
-        }
+        return ModelFingerprint(
+            key=description.key,
+            origin=self.origin,
+            weights=self.weights_sha256,
+            dimension=description.dimension,
+            input_size=description.input_size,
+            alignment=description.alignment,
+            template=None if template is None else [*map(list, template)],
+            margin=[description.margin, description.margin_size],
+            standardization=[description.standardization, description.mean, description.std],
+            channels=description.channels,
+            mirror=description.mirror,
+        )
 
 
 def calibration_of(key: str, weights: str, origin: str) -> Calibration | None:
@@ -101,7 +103,7 @@ def calibration_of(key: str, weights: str, origin: str) -> Calibration | None:
 
     Args:
         key: of the model.
-        weights: its `LoadedModel.fingerprint`.
+        weights: its `LoadedModel.weights_sha256`.
         origin: its `LoadedModel.origin`.
 
     Raises:
@@ -131,6 +133,23 @@ def cache_dir() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("face2vec")
+
+
+def is_on_this_machine(model: ModelDescription) -> bool:
+    """Whether a catalogue model can be used without a network."""
+    if model.url is None:
+        return True
+    cache = cache_dir()
+    weights = cache / "weights" / model.url.rpartition("/")[2]
+    return weights.is_file() or any((cache / "onnx").glob(f"{model.key}-*.onnx"))
+
+
+def catalogue_fingerprint(model: str | os.PathLike[str]) -> ModelFingerprint | None:
+    """The fingerprint of a catalogue model, without downloading it; None for any other model."""
+    known = CATALOGUE.get(os.fspath(model))
+    if known is None or known.sha256 is None:
+        return None
+    return LoadedModel(known, Path(), known.sha256, known.key).fingerprint
 
 
 def load_model(
@@ -231,9 +250,9 @@ def _from_graph(graph: Path, described: Path, *, origin: str) -> LoadedModel:
     """A user's own ONNX or OpenVINO IR file."""
     description = _description(described, graph, _GRAPH_EXAMPLE)
     parts = [graph, *_weight_files(graph)]
-    fingerprint = _sha256_of(parts)
-    _check_sha256(description, fingerprint, parts)
-    return LoadedModel(description, graph, fingerprint, origin)
+    sha256 = _sha256_of(parts)
+    _check_sha256(description, sha256, parts)
+    return LoadedModel(description, graph, sha256, origin)
 
 
 def _file_of(described: Path) -> Path:

@@ -1,38 +1,39 @@
-"""Brings the people of a gallery up to date with its faces.
+"""Assigns the faces of a gallery to people.
 
-Who somebody is stays as it was found, unless it is asked for again.
+Existing assignments are kept unless all faces are to be grouped again.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.calibration import Calibration
-from face2vec.gallery.gallery import Gallery, Snapshot
+from face2vec.gallery.reader import Snapshot
+from face2vec.gallery.writer import Writer
 from face2vec.index.face_index import FaceIndex
 from face2vec.index.sync import GalleryIndex, nearest_faces
 from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, Ids, average, joined
 
-QUERIES = 1024  # in one call of the index
-SURE = 0.9
-"""Confidence of the detector from which on a face is grouped. Below it lies much of what it takes
-for faces and is none, such as ears and blur, and these are alike enough to make up a person."""
+QUERIES = 1024  # in one search of the index
+LEAST_CONFIDENCE = 0.9
+"""Detections below this confidence are left out: many are false positives, such as ears and blur,
+which are similar enough to form a person."""
 
 
 class PeopleSummary(NamedTuple):
     """What `find_people` did.
 
     Attributes:
-        people: how many people there are now.
+        people: number of people now.
         new: how many of them are new.
-        joined: faces that joined somebody who was known.
-        alone: faces that are like no other.
-        doubtful: faces that were not looked at, for they may be none.
+        joined: faces that joined an existing person.
+        alone: faces without a similar face.
+        doubtful: faces that were left out for their low detection confidence.
     """
 
     people: int
@@ -43,22 +44,28 @@ class PeopleSummary(NamedTuple):
 
 
 def find_people(
-    gallery: Gallery, index: GalleryIndex, calibration: Calibration, *, again: bool = False
+    writer: Writer,
+    read: Callable[[], Snapshot],
+    index: GalleryIndex,
+    calibration: Calibration,
+    *,
+    again: bool = False,
 ) -> PeopleSummary:
-    """Group the faces that are nobody's yet; let them join people, or be new ones.
+    """Group unassigned faces; the groups join existing people or become new ones.
 
     Args:
-        gallery: open for writing.
-        index: its index.
-        calibration: what similarities mean.
-        again: first take back all that was found before and nobody said. Numbers of people
-            stay with whoever has most of their faces.
+        writer: writes to the gallery.
+        read: reads the gallery.
+        index: the gallery's index.
+        calibration: converts similarities to log odds.
+        again: first remove all assignments that no user has confirmed. A person's number goes to
+            the new person with most of its faces.
 
     Raises:
         MissingExtraError: SciPy is not installed.
     """
-    before = {person.id: person.faces for person in gallery.people()} if again else {}
-    with gallery.snapshot() as now:
+    with read() as now:
+        before = {person.id: person.faces for person in now.people()} if again else {}
         faces, near, people, doubtful = _material(now, index, again)
         evidence = Evidence(calibration, now.count)
         refused = now.refusals()
@@ -78,21 +85,22 @@ def find_people(
         joining.setdefault(person, []).extend(ids)
     known = sum(map(len, joining.values()))
     renamed, new = _same_again(new, before, people, refused)
-    gallery.assign(joining | renamed, new, again=again)
-    gallery.drop_nobodies()
-    return PeopleSummary(len(gallery.people()), len(new), known, len(still), doubtful)
+    writer.people.assign(joining | renamed, new, again=again)
+    with read() as now:
+        people_now = len(now.people())
+    return PeopleSummary(people_now, len(new), known, len(still), doubtful)
 
 
 def _material(
     now: Snapshot, index: GalleryIndex, again: bool
 ) -> tuple[Faces, list[Ids], dict[int, Faces], int]:
-    """Faces that are nobody's, those most similar to each, people's faces, number of doubtful."""
+    """Unassigned faces, the nearest faces of each, the faces of people, number of doubtful ones."""
     ids, photos = now.contents()
     members = now.memberships()
-    kept = members.said.astype(bool) | (not again)
+    kept = members.confirmed.astype(bool) | (not again)
     taken, whose = members.faces[kept], members.people[kept]
-    nobodys = ~np.isin(ids, taken)
-    free = nobodys & (now.confidences() >= SURE)
+    unassigned = ~np.isin(ids, taken)
+    free = unassigned & (now.confidences() >= LEAST_CONFIDENCE)
     with index.at(now) as current:
         near = list(_nearest(now, current, ids[free]))
     faces = Faces(ids[free], now.embeddings(ids[free]), photos[free])
@@ -101,7 +109,7 @@ def _material(
         own = taken[whose == person]
         own_photos = photos[np.searchsorted(ids, own)]
         people[person] = Faces(own, now.embeddings(own), own_photos)
-    return faces, near, people, int((nobodys & ~free).sum())
+    return faces, near, people, int((unassigned & ~free).sum())
 
 
 def _nearest(now: Snapshot, index: FaceIndex, ids: NDArray[np.int64]) -> Iterator[Ids]:
@@ -116,7 +124,7 @@ def _same_again(
     people: dict[int, Faces],
     refused: set[tuple[int, int]],
 ) -> tuple[dict[int, list[int]], list[list[int]]]:
-    """New people who get the number of somebody that most of their faces were of, and the rest."""
+    """New people by the number of the person that had most of their faces, and the rest."""
     was = {face: person for person, ids in before.items() for face in ids}
     renamed: dict[int, list[int]] = {}
     rest = []

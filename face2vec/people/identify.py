@@ -1,4 +1,4 @@
-"""Who somebody is, out of those who have a name, or that it is nobody of them."""
+"""Who a face is: one of the people with names, or none of them."""
 
 from __future__ import annotations
 
@@ -8,39 +8,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.calibration import Calibration
-from face2vec.types import Person
+from face2vec.gallery.reader import Snapshot
+from face2vec.types import Face, Identified, Person
 
 UNKNOWN = 0.5
-"""How likely it is, before looking, that somebody is none of the people with names."""
+"""Prior probability that a face shows none of the people with names."""
+
+
+def identified(
+    faces: Sequence[Face],
+    embeddings: NDArray[np.float32],
+    now: Snapshot,
+    calibration: Calibration,
+    at_least: float,
+    candidates: int,
+) -> list[Identified]:
+    """Who each face is, see `Face2Vec.identify`.
+
+    Args:
+        faces: the query faces.
+        embeddings: float32 (n, d), one for each face.
+        now: the gallery.
+        calibration: converts similarities to log odds.
+        at_least: lowest probability to name somebody, 0…1.
+        candidates: how many people to list with each face.
+    """
+    named = {p.id: p for p in now.people() if p.name is not None and p.faces}
+    ids = np.array([i for p in named.values() for i in p.faces], np.int64)
+    people: list[Person] = []
+    shares = np.zeros((len(embeddings), 0))
+    if len(ids) and len(embeddings):
+        owners = np.array([p.id for p in named.values() for _ in p.faces], np.int64)
+        numbers, shares = probabilities(embeddings, now.embeddings(ids), owners, calibration)
+        people = [named[i] for i in numbers.tolist()]
+    found = []
+    for face, row in zip(faces, shares, strict=True):
+        best = ranked(people, row, max(candidates, 1))
+        sure = [one for one in best[:1] if one[1] >= at_least]
+        person, probability = sure[0] if sure else (None, 1.0 - float(row.sum()))
+        found.append(Identified(face, person, probability, tuple(best[:candidates])))
+    return found
 
 
 def probabilities(
     queries: NDArray[np.float32],
     known: NDArray[np.float32],
-    whose: NDArray[np.int64],
+    owners: NDArray[np.int64],
     calibration: Calibration,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """How likely each query is each of the people, by Bayes' rule.
+    """Probability that each query shows each of the people, by Bayes' rule.
 
-    A query is nobody known, or the same person as one of the faces of one person, each face and
-    each person as likely before looking. So what counts for a person is the mean over their
-    faces of how much more often such a similarity comes between photos of one person than of
-    two: one good photo is enough, and many faces are no advantage by themselves.
+    A query shows nobody known, or the same person as one of the faces of one person; all faces of a
+    person and all people have the same prior. So the likelihood ratio of a person is the mean over
+    their faces: one good photo is enough, and many faces are no advantage by themselves.
 
     Args:
         queries: embeddings float32 (n, d).
         known: embeddings float32 (m, d) of faces of people with names, m ≥ 1.
-        whose: int64 (m,), the person of each.
-        calibration: what a similarity says.
+        owners: int64 (m,), the person of each face.
+        calibration: converts similarities to log odds.
 
     Returns:
-        People int64 (p,), and float64 (n, p); what is missing to 1 is for nobody known.
+        People int64 (p,), and float64 (n, p); the rest to 1 is the probability of nobody known.
     """
-    people, place, counts = np.unique(whose, return_inverse=True, return_counts=True)
+    people, place, counts = np.unique(owners, return_inverse=True, return_counts=True)
     order = np.argsort(place, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     cosines = (queries @ known[order].T).astype(np.float64)
-    logs = calibration.log_odds(cosines)  # with even odds: the logarithm of the ratio
+    logs = calibration.log_odds(cosines)  # with even odds, the log of the likelihood ratio
     highest = logs.max(axis=1, initial=0.0, keepdims=True)
     ratios = np.add.reduceat(np.exp(logs - highest), starts, axis=1) / counts
     weights = (1 - UNKNOWN) / len(people) * ratios
@@ -51,6 +86,12 @@ def probabilities(
 def ranked(
     people: Sequence[Person], shares: NDArray[np.float64], most: int
 ) -> list[tuple[Person, float]]:
-    """The likeliest people of one query, the likeliest first."""
+    """The most probable people of one query, best first.
+
+    Args:
+        people: p people.
+        shares: float64 (p,), the probability of each.
+        most: how many to return at most.
+    """
     best = np.argsort(-shares, kind="stable")[:most]
     return [(people[i], float(shares[i])) for i in best.tolist()]

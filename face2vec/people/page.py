@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Sequence
 
 from face2vec.gallery.rows import StoredFace
-from face2vec.report.html import img, photo_link, printable, write_page
-from face2vec.report.matches import thumbnail
+from face2vec.report.html import img, photo_link, write_page
+from face2vec.report.text import printable
+from face2vec.report.thumbnails import thumbnail
 from face2vec.types import Person
 
 SHOWN = 12

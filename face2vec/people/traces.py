@@ -1,4 +1,4 @@
-"""Looks into a gallery's files for what should have gone."""
+"""Searches the files of a gallery for traces of a forgotten person."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from face2vec.gallery.rows import LANDMARKS, StoredFace
 from face2vec.types import Person
 
 PIECE = 32
-"""Bytes of an embedding that are looked for, at its beginning, middle and end."""
+"""Bytes of an embedding that are searched for, at its start, middle and end."""
 
 
 def traces(folder: Path, person: Person, faces: Sequence[StoredFace]) -> Iterator[str]:
-    """What is left of somebody in a folder's files, byte by byte, in words.
+    """What is left of a person in the files of a folder, one phrase each.
 
     Args:
-        folder: of the gallery; every file in it is read.
-        person: who is to be forgotten.
+        folder: folder of the gallery; every file in it is read.
+        person: the forgotten person.
         faces: their faces with embeddings, as they were.
     """
     what = f"the name of person {person.id}"
-    secrets = [(what, secret) for secret in _written(person.name)]
+    secrets = [(what, secret) for secret in _stored_forms(person)]
     for one in faces:
         face = one.face
         assert face.embedding is not None
@@ -42,21 +42,23 @@ def traces(folder: Path, person: Person, faces: Sequence[StoredFace]) -> Iterato
             yield from (f"{what} in {file.name}" for what in found)
 
 
-def _written(name: str | None) -> Iterator[bytes]:
-    """A name as the gallery's file has it, in rows, in their index and in what was said.
+def _stored_forms(person: Person) -> Iterator[bytes]:
+    """The bytes of a name as rows, an index and edits store it.
 
-    Its letters alone are in the bytes of many embeddings by chance, those of a short one in
-    every gallery.
+    The letters alone occur by chance in the bytes of embeddings.
     """
-    if name is None:
+    if person.name is None:
         return
-    text = name.encode()
-    # SQLite's record: its header's length, a type for each column (13 + 2 n for n bytes of text,
-    # at most two bytes here), then the columns. The number is NULL in a row, a number in the index.
+    text = person.name.encode()
+    # A record of SQLite: length of the header, a type for each column (13 + 2 n for n bytes of
+    # text, at most two bytes here), then the columns. The id is NULL in a row, a number in the
+    # index.
     length = 13 + 2 * len(text)
     kind = bytes([length] if length < 128 else [128 | length >> 7, length & 127])
     header = bytes([2 + len(kind)])
     yield header + b"\0" + kind + text
     for number in (1, 2, 3, 4, 5, 6, 8, 9):
         yield header + kind + bytes([number]) + text
-    yield f'"there", {json.dumps(name)}'.encode()
+    yield f'"there", {json.dumps(person.name)}'.encode()
+    yield f"{person.name} (person {person.id})".encode()
+    yield f"name {person.name!r} of person {person.id}".encode()

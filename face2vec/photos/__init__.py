@@ -1,1 +1,6 @@
-"""TODO."""
+"""Photo files to upright images.
+
+In: paths, bytes, PIL images or arrays.
+Out: `Photo`, or a `PhotoError` with a short reason.
+May import: ``errors``, ``types``.
+"""

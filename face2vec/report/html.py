@@ -1,22 +1,23 @@
-"""What people read: self-contained HTML pages, tables, names that are safe to print.
-
-A page has its styles and pictures inside the file, no script, and fetches nothing.
-"""
+"""Self-contained HTML pages: styles and pictures are inside the file, without any script."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from face2vec.report.text import box_words, printable, short_name
+from face2vec.report.thumbnails import thumbnail
 
 if TYPE_CHECKING:
     import os
 
     from PIL import Image
+
+    from face2vec.types import Match
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --line: #bbb; --link: #0645ad; }
@@ -57,13 +58,13 @@ _PAGE = """<!DOCTYPE html>
 
 
 def write_page(path: str | os.PathLike[str], title: str, body: str) -> None:
-    """Write one page; ``body`` is HTML, what comes from files escaped already."""
+    """Write one page; ``body`` is HTML in which text is already escaped."""
     page = _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
     Path(path).write_text(page, "utf-8")
 
 
 def img(image: Image.Image, alt: str) -> str:
-    """A picture inside the page, at two thirds of its size: sharp on a dense screen."""
+    """A picture inside the page, shown at two thirds of its size for dense screens."""
     jpeg = io.BytesIO()
     image.save(jpeg, "JPEG", quality=85)
     data = base64.b64encode(jpeg.getvalue()).decode("ascii")
@@ -75,12 +76,12 @@ def img(image: Image.Image, alt: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = False) -> str:
-    """A table; the first cell of each row is its name.
+    """A table whose first column names the rows.
 
     Args:
-        head: of each column; none for a table without.
-        rows: cells of each.
-        raw: whether cells are HTML; without it they are text, as ``head`` always is.
+        head: title of each column, as text; empty for a table without titles.
+        rows: cells of each row.
+        raw: whether the cells are HTML instead of text.
     """
 
     def cell(words: str) -> str:
@@ -97,36 +98,40 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = Fal
     return f'<div style="overflow-x: auto"><table>{above}<tbody>\n{body}\n</tbody></table></div>'
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines of text, each column as wide as its widest cell, no blanks at the ends."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
 def photo_link(photo: str) -> str:
-    """The photo's name, linked to the file where there is one."""
+    """The path of a photo, as a link if the file exists."""
     name = f"<bdi>{html.escape(printable(photo))}</bdi>"
     path = Path(photo)
     try:
         there = path.is_file()
-    except OSError:  # not one name but many, too long for one
+    except OSError:  # several names in one, too long for a path
         there = False
     if not there:
         return name
     return f'<a href="{html.escape(path.absolute().as_uri())}">{name}</a>'
 
 
-def printable(text: str) -> str:
-    r"""``text`` safe to print: control characters and undecodable bytes as ``\x1b``, ``\udcff``.
+def match_table(matches: Sequence[Match], caption: str) -> str:
+    """The matches of one query face as a table."""
+    if not matches:
+        return "<p>No match.</p>"
+    sure = ("Probability",) if matches[0].probability is not None else ()
+    titles = ("Rank", "Face", "Similarity", *sure, "Photo")
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    rows = "\n".join(_match_rows(matches))
+    title = f"<caption>{caption}</caption>" if caption else ""
+    return f"<table>{title}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
 
-    A file's name may hold anything, a terminal's escape codes included.
-    """
-    return "".join(
-        c.encode("unicode_escape").decode()
-        if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}
-        else c
-        for c in text
-    )
+
+def _match_rows(matches: Sequence[Match]) -> Iterator[str]:
+    for m in matches:
+        name = short_name(m.photo)
+        face = img(thumbnail(m.photo, m.face.box), f"Match {m.rank}, face in {name}")
+        known = m.probability is not None
+        probability = f'<td class="number">{m.probability:.1%}</td>' if known else ""
+        copies = "".join(f"<br>the same file: {photo_link(copy)}" for copy in m.copies)
+        yield (
+            f'<tr><td class="number">{m.rank}</td><td>{face}</td>'
+            f'<td class="number">{m.similarity:.4f}</td>{probability}'
+            f'<td class="photo">{photo_link(m.photo)}<br>{box_words(m.face.box)}{copies}</td></tr>'
+        )

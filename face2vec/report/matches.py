@@ -1,23 +1,21 @@
-"""What a search gives back, as a person reads it: text, tables, pictures, a page.
+"""The results of a search: `Matches` and `QueryResult`, as text, JSON, table, picture and page.
 
-Nothing here knows how a search is done; photos are opened only to cut
-thumbnails from them. pandas and matplotlib come with ``face2vec[plot]``.
+pandas and matplotlib come with ``face2vec[plot]``.
 """
 
 from __future__ import annotations
 
 import html
-import importlib
-import io
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from face2vec.errors import MissingExtraError, PhotoError, SettingsError
-from face2vec.report.html import img, photo_link, printable, write_page
+from face2vec.errors import SettingsError
+from face2vec.report.grid import draw_grid, plot_package
+from face2vec.report.html import img, match_table, photo_link, write_page
+from face2vec.report.text import box_words, printable, short_name
+from face2vec.report.thumbnails import THUMBNAIL_SIDE, thumbnail, whole_photo
 
 if TYPE_CHECKING:
     import os
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from face2vec.photos.decode import PhotoLike
-    from face2vec.types import Box, Face, Match
+    from face2vec.types import Face, Match
 
 LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 COLUMNS = (
@@ -37,31 +35,18 @@ COLUMNS = (
     *("copies", "face_id"),
 )
 
-MARGIN = 0.3  # of the box's longer side, added on each side, so that hair and chin are seen
-THUMBNAIL_SIDE = 144  # pixels
-READ_SIDE = 1600  # photos are first decoded at this size, which is enough for all but small faces
-REPR_ROWS = 20  # a terminal's worth; a table of thumbnails in a notebook shows as many
-CELL_INCHES = (1.6, 2.1)
-MAX_GRID_ROWS = 300  # matplotlib cannot draw a picture of more than 65,536 pixels a side
-GREY = (200, 200, 200)
+REPR_ROWS = 20  # rows that a repr shows, and a notebook
 
-# Matplotlib's own font has no Chinese, Japanese or Korean; these are what systems bring along.
-WIDE_FONTS = (
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Hiragino Sans GB"),
-    *("Arial Unicode MS", "Microsoft YaHei", "Malgun Gothic"),
-)
-
-
-def box_words(box: Box) -> str:
-    """A box as whole pixels: ``(left, top, right, bottom)``."""
-    return "({}, {}, {}, {})".format(*(round(v) for v in box))
+_INTRODUCTION = """<p>{faces}. Similarity is the cosine of two embeddings, from −1 to 1; higher is
+more similar. Boxes are left, top, right and bottom in pixels of the upright photo.</p>
+"""
 
 
 class Matches(Sequence["Match"]):
-    """The matches of one query face, best first; immutable.
+    """The matches of one query face, best first. Immutable.
 
     Args:
-        matches: as the engine ranked them.
+        matches: in order of rank.
     """
 
     __slots__ = ("_count", "_made", "_make")
@@ -73,14 +58,14 @@ class Matches(Sequence["Match"]):
 
     @classmethod
     def later(cls, count: int, make: Callable[[], Iterable[Match]]) -> Matches:
-        """So many matches, made when one of them is first looked at."""
+        """``count`` matches that ``make`` returns at the first access."""
         self = cls.__new__(cls)
         self._made, self._make, self._count = None, make, count
         return self
 
     @property
     def _matches(self) -> tuple[Match, ...]:
-        make, made = self._make, self._made  # in this order: another thread may be making them
+        make, made = self._make, self._made  # in this order, because another thread may set them
         if made is None:
             assert make is not None
             made = self._made = tuple(make())
@@ -106,28 +91,28 @@ class Matches(Sequence["Match"]):
         return f"Matches({len(self)})\n{self.to_text(REPR_ROWS)}"
 
     def to_text(self, rows: int | None = None) -> str:
-        """An aligned table of rank, similarity and photo; at most ``rows`` of them."""
+        """A table of rank, similarity and photo as text, with at most ``rows`` rows."""
         if not self:
             return "no match"
-        sure, laid_out = self[0].probability is not None, self[0].layout is not None
-        before, after = "layout  " if laid_out else "", "probability  " if sure else ""
+        sure, posed = self[0].probability is not None, self[0].pose_distance is not None
+        before, after = "pose distance  " if posed else "", "probability  " if sure else ""
         lines = [f"rank  {before}similarity  {after}photo"]
         for m in self[:rows]:
-            layout = f"{m.layout:>6.4f}  " if m.layout is not None else ""
+            distance = f"{m.pose_distance:>13.4f}  " if m.pose_distance is not None else ""
             probability = f"{m.probability:>11.1%}  " if m.probability is not None else ""
             lines.append(
-                f"{m.rank:>4}  {layout}{m.similarity:>10.4f}  {probability}{printable(m.photo)}"
+                f"{m.rank:>4}  {distance}{m.similarity:>10.4f}  {probability}{printable(m.photo)}"
             )
         if rows is not None and len(self) > rows:
             lines.append(f"… {len(self) - rows} more")
         return "\n".join(lines)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One JSON-able dictionary a match.
+        """One JSON-able dictionary per match.
 
         The keys are ``rank``, ``similarity``, ``probability``, ``false_matches``, ``photo``,
         ``box`` (left, top, right, bottom), ``landmarks`` (name to [x, y]), ``confidence``,
-        ``copies`` and ``face_id``; after a search for layouts also ``layout``.
+        ``copies`` and ``face_id``; after a search by pose also ``pose_distance``.
         """
         return [
             {
@@ -139,7 +124,7 @@ class Matches(Sequence["Match"]):
                 **_face_dict(m.face),
                 "copies": list(m.copies),
                 "face_id": m.face.id,
-                **({} if m.layout is None else {"layout": m.layout}),
+                **({} if m.pose_distance is None else {"pose_distance": m.pose_distance}),
             }
             for m in self
         ]
@@ -149,9 +134,9 @@ class Matches(Sequence["Match"]):
         return json.dumps(self.to_dicts())
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """A pandas DataFrame, one row a match, the columns of ``COLUMNS``.
+        """A pandas DataFrame with one row per match and the columns ``COLUMNS``.
 
-        After a search for layouts there is one more, ``layout``.
+        After a search by pose it also has ``pose_distance``.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -167,8 +152,8 @@ class Matches(Sequence["Match"]):
             for m in self
         ]
         table = frame(rows, columns=list(COLUMNS))
-        if self and self[0].layout is not None:
-            table["layout"] = [m.layout for m in self]
+        if self and self[0].pose_distance is not None:
+            table["pose_distance"] = [m.pose_distance for m in self]
         return table
 
     def plot(
@@ -177,35 +162,34 @@ class Matches(Sequence["Match"]):
         query: PhotoLike | None = None,
         columns: int = 5,
     ) -> Figure:
-        """A grid of the matched faces, each with its rank, similarity and file name.
+        """Draw the matched faces with rank, similarity and file name.
 
         Args:
-            path: also saved here, in the format that the suffix names.
-            query: a photo to show, whole, at the left.
-            columns: matches in a row.
+            path: also save the figure to this file, in the format of its suffix.
+            query: a photo to show at the left.
+            columns: matches per row.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
-            SettingsError: ``columns`` is below 1, or the suffix names no format.
+            SettingsError: ``columns`` is below 1, or the suffix is not a picture format.
             PhotoError: ``query`` cannot be read.
         """
-        cell = None if query is None else (_whole(query), "query")
-        return _grid([(cell, self)], columns, path)
+        cell = None if query is None else (whole_photo(query), "query")
+        return draw_grid([(cell, self)], columns, path)
 
     def _repr_html_(self) -> str:
-        return _html_table(self[:REPR_ROWS], _more_words(len(self) - REPR_ROWS))
+        return match_table(self[:REPR_ROWS], _more_words(len(self) - REPR_ROWS))
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What was found for one query face.
+class QueryResult:
+    """The result for one query face.
 
     Attributes:
-        photo: the query's name.
-        face: the query face; None when the query was an embedding.
-        matches: the gallery's faces most similar to it.
-        source: what the query was read from, where that is no file
-            (bytes, an image); thumbnails of the query are cut from it.
+        photo: name of the query.
+        face: the query face; None if the query was an embedding.
+        matches: the most similar faces of the gallery.
+        source: what the query was read from if it is not a file, such as bytes or an image.
     """
 
     photo: str
@@ -215,13 +199,13 @@ class Found:
 
     @property
     def title(self) -> str:
-        """The query in words: the photo's name and the face's box."""
+        """Name of the photo and box of the face, as text."""
         if self.face is None:
             return printable(self.photo)
         return f"{printable(self.photo)}, face at {box_words(self.face.box)}"
 
     def __repr__(self) -> str:
-        return f"Found: {self.title}\n{self.matches.to_text(REPR_ROWS)}"
+        return f"QueryResult: {self.title}\n{self.matches.to_text(REPR_ROWS)}"
 
     def to_dict(self) -> dict[str, Any]:
         """``{"query": {photo, box, landmarks, confidence}, "matches": [...]}``, JSON-able."""
@@ -237,15 +221,15 @@ class Found:
         return self.matches.to_dataframe()
 
     def plot(self, path: str | os.PathLike[str] | None = None, columns: int = 5) -> Figure:
-        """The query face at the left, its matches beside it; see `Matches.plot`."""
-        return _grid([(self._query_cell(), self.matches)], columns, path)
+        """Draw the query face at the left of its matches; see `Matches.plot`."""
+        return draw_grid([(self._query_cell(), self.matches)], columns, path)
 
     def save_html(self, path: str | os.PathLike[str]) -> None:
-        """Write a page about this query alone, see `save_html`."""
+        """Write a page with this result, see `save_html`."""
         save_html([self], path)
 
     def thumbnail(self, side: int = THUMBNAIL_SIDE) -> Image.Image | None:
-        """The query face, ``side`` × ``side`` pixels; None where there is no photo of it."""
+        """The query face, ``side`` × ``side`` pixels; None if there is no photo of it."""
         no_file = self.photo.startswith("<") and self.photo.endswith(">")
         if self.face is None or (self.source is None and no_file):
             return None
@@ -253,7 +237,7 @@ class Found:
 
     def _query_cell(self) -> tuple[Image.Image, str] | None:
         image = self.thumbnail()
-        return None if image is None else (image, f"query\n{_short_name(self.photo)}")
+        return None if image is None else (image, f"query\n{short_name(self.photo)}")
 
     def _repr_html_(self) -> str:
         image = self.thumbnail()
@@ -261,65 +245,35 @@ class Found:
         return f"<p>{html.escape(self.title)}</p>{picture}{self.matches._repr_html_()}"
 
 
-def thumbnail(photo: PhotoLike, box: Box, side: int = THUMBNAIL_SIDE) -> Image.Image:
-    """The face at ``box`` of ``photo`` with a margin, as an RGB picture to look at.
-
-    The cut is a square around the box with ``MARGIN`` on each side; what lies
-    outside the photo is grey. A photo that cannot be read, or no longer holds
-    the box, gives a grey square that says "photo not found".
+def save_grid(found: Sequence[QueryResult], path: str | os.PathLike[str], columns: int = 5) -> None:
+    """Save a picture of all query faces with their matches.
 
     Args:
-        photo: a path, bytes, or an image.
-        box: (left, top, right, bottom) in pixels of the upright photo.
-        side: of the result, in pixels.
-    """
-    from PIL import Image, ImageOps
-
-    from face2vec.photos.decode import full_resolution, open_photo
-
-    try:
-        opened = open_photo(photo, max_side=READ_SIDE)
-        cut_side = (1 + 2 * MARGIN) * max(box[2] - box[0], box[3] - box[1])
-        if opened.scale < 1 and cut_side * opened.scale < side:
-            opened = full_resolution(opened)
-    except PhotoError:
-        return _placeholder("photo not found", side)
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    if not (0 <= x < opened.width and 0 <= y < opened.height):
-        return _placeholder("photo not found", side)
-    left, top, right, bottom = (
-        round(min(max(edge, 0), length) * opened.scale)
-        for edge, length in (
-            (x - cut_side / 2, opened.width),
-            (y - cut_side / 2, opened.height),
-            (x + cut_side / 2, opened.width),
-            (y + cut_side / 2, opened.height),
-        )
-    )
-    cut = opened.image[top : max(bottom, top + 1), left : max(right, left + 1)]
-    return ImageOps.pad(Image.fromarray(cut), (side, side), color=GREY)
-
-
-def save_grid(found: Sequence[Found], path: str | os.PathLike[str], columns: int = 5) -> None:
-    """Save a picture of every query face with its matches, a row or more each.
+        found: results of searches.
+        path: the file, in the format of its suffix.
+        columns: matches per row.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        SettingsError: nothing to draw, too many rows, or the suffix names no format.
+        SettingsError: there are no results or too many rows, or the suffix is not a picture
+            format.
     """
     if not found:
-        raise SettingsError(f"there is no query face to draw in {printable(str(path))}")
-    _grid([(f._query_cell(), f.matches) for f in found], columns, path)
+        raise SettingsError(f"there are no results to draw in {printable(str(path))}")
+    draw_grid([(f._query_cell(), f.matches) for f in found], columns, path)
 
 
-def save_html(found: Sequence[Found], path: str | os.PathLike[str]) -> None:
-    """Write one self-contained page: each query face, its matches, similarity, path and box.
+def save_html(found: Sequence[QueryResult], path: str | os.PathLike[str]) -> None:
+    """Write one self-contained page: each query face with its matches.
 
-    Styles and thumbnails are inside the file and there is no script; links go
-    to the photos where they lie.
+    Styles and thumbnails are inside the file, without any script. Links go to the photo files.
+
+    Args:
+        found: results of searches.
+        path: the file.
     """
     faces = "1 query face" if len(found) == 1 else f"{len(found)} query faces"
-    sections = "\n".join(_html_section(n, f) for n, f in enumerate(found, 1))
+    sections = "\n".join(_section(n, f) for n, f in enumerate(found, 1))
     write_page(path, "Faces found", _INTRODUCTION.format(faces=faces) + sections)
 
 
@@ -334,170 +288,19 @@ def _face_dict(face: Face) -> dict[str, Any]:
     }
 
 
-def plot_package(package: str, what: str) -> Any:
-    """A package of ``face2vec[plot]``.
-
-    Raises:
-        MissingExtraError: it is not installed; ``what`` is what needs it.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingExtraError(what, package.partition(".")[0], "plot") from error
-
-
-def _short_name(photo: str, limit: int = 22) -> str:
-    name = printable(Path(photo).name or photo)
-    return name if len(name) <= limit else f"{name[: limit - 9]}…{name[-8:]}"
-
-
-def _placeholder(words: str, side: int) -> Image.Image:
-    from PIL import Image, ImageDraw, ImageFont
-
-    image = Image.new("RGB", (side, side), GREY)
-    ImageDraw.Draw(image).multiline_text(
-        (side / 2, side / 2),
-        words.replace(" ", "\n"),
-        fill=(60, 60, 60),
-        font=ImageFont.load_default(max(side // 7, 8)),
-        anchor="mm",
-        align="center",
-    )
-    return image
-
-
-def _whole(photo: PhotoLike) -> Image.Image:
-    from PIL import Image, ImageOps
-
-    from face2vec.photos.decode import open_photo
-
-    image = Image.fromarray(open_photo(photo, max_side=READ_SIDE).image)
-    return ImageOps.pad(image, (THUMBNAIL_SIDE * 2, THUMBNAIL_SIDE * 2), color=GREY)
-
-
-# --- pictures -------------------------------------------------------------------------------
-
-
-def _grid(
-    blocks: Sequence[tuple[tuple[Image.Image, str] | None, Matches]],
-    columns: int,
-    path: str | os.PathLike[str] | None,
-) -> Figure:
-    """Draw each block as a query cell (or none) at the left of its matches."""
-    if columns < 1:
-        raise SettingsError(f"columns must be 1 or more, got {columns}")
-    rows_of = [max(math.ceil(len(matches) / columns), 1) for _, matches in blocks]
-    if sum(rows_of) > MAX_GRID_ROWS:
-        raise SettingsError(
-            f"{sum(rows_of)} rows of faces are too many for one picture (at most "
-            f"{MAX_GRID_ROWS}); draw fewer, or write a page with save_html"
-        )
-    figure_class: type[Figure] = plot_package("matplotlib.figure", "drawing matches").Figure
-
-    class NotebookFigure(figure_class):  # type: ignore[misc, valid-type]
-        """A figure that a notebook shows although pyplot, with its global state, is not used."""
-
-        def _repr_png_(self) -> bytes:
-            png = io.BytesIO()
-            self.savefig(png, format="png")
-            return png.getvalue()
-
-    left = int(any(query is not None for query, _ in blocks))
-    across = left + max(min(columns, max(len(matches) for _, matches in blocks)), 1)
-    width, height = across * CELL_INCHES[0], sum(rows_of) * CELL_INCHES[1]
-    figure: Figure = NotebookFigure(figsize=(width, height))
-    suffix = None if path is None else Path(path).suffix[1:].lower()
-    if suffix is not None and suffix not in figure.canvas.get_supported_filetypes():
-        raise SettingsError(
-            f"{printable(str(path))}: the suffix names no picture format; end it in .png or .jpg"
-        )
-    axes = figure.subplots(sum(rows_of), across, squeeze=False)
-    figure.subplots_adjust(0.02, 0.04 / sum(rows_of), 0.98, 1 - 0.5 / height, 0.1, 0.36)
-    for cell in axes.flat:
-        cell.axis("off")
-
-    families, fonts = _fonts()
-
-    def show(row: int, column: int, image: Image.Image, title: str) -> None:
-        lines = "\n".join(_drawable(line, fonts) for line in title.split("\n"))
-        cell = axes[row, column]
-        cell.imshow(image)
-        cell.set_title(lines, fontsize=8, fontfamily=families, parse_math=False)
-
-    row = 0
-    for (query, matches), rows in zip(blocks, rows_of, strict=True):
-        if query is not None:
-            show(row, 0, *query)
-        if not matches:
-            show(row, left, _placeholder("no match", THUMBNAIL_SIDE), "")
-        for n, match in enumerate(matches):
-            title = f"{match.rank}: {match.similarity:.3f}\n{_short_name(match.photo)}"
-            image = thumbnail(match.photo, match.face.box)
-            show(row + n // columns, left + n % columns, image, title)
-        row += rows
-    if path is not None:
-        figure.savefig(path)
-    return figure
-
-
-def _fonts() -> tuple[list[str], list[Any]]:
-    """The font families to draw names in that are on this machine, and the fonts themselves."""
-    manager = plot_package("matplotlib.font_manager", "drawing matches")
-    installed = {entry.name for entry in manager.fontManager.ttflist}
-    families = ["DejaVu Sans", *(name for name in WIDE_FONTS if name in installed)]
-    return families, [manager.get_font(manager.findfont(name)) for name in families]
-
-
-def _drawable(text: str, fonts: Sequence[Any]) -> str:
-    """``text`` with a box for each character that no font has, as matplotlib would warn of it."""
-    return "".join(c if any(f.get_char_index(ord(c)) for f in fonts) else "□" for c in text)
-
-
-# --- pages ----------------------------------------------------------------------------------
-
-_INTRODUCTION = """<p>{faces}. Similarity is the cosine of two embeddings, from −1 to 1; higher is
-more similar. Boxes are left, top, right and bottom in pixels of the upright photo.</p>
-"""
-
-
-def _html_section(number: int, found: Found) -> str:
-    name = html.escape(_short_name(found.photo, 80))
+def _section(number: int, found: QueryResult) -> str:
+    name = html.escape(short_name(found.photo, 80))
     image = found.thumbnail()
     where = photo_link(found.photo)
     if found.face is not None:
         where += f", face at {box_words(found.face.box)}"
-    picture = "" if image is None else img(image, f"Query face in {_short_name(found.photo)}")
+    picture = "" if image is None else img(image, f"Query face in {short_name(found.photo)}")
     caption = "The faces of the gallery most similar to it, best first"
     return (
         f'<section aria-labelledby="query-{number}">\n'
         f'<h2 id="query-{number}">{number}. <bdi>{name}</bdi></h2>\n'
-        f"{picture}\n<p>{where}</p>\n{_html_table(found.matches, caption)}\n</section>"
+        f"{picture}\n<p>{where}</p>\n{match_table(found.matches, caption)}\n</section>"
     )
-
-
-def _html_table(matches: Matches, caption: str) -> str:
-    if not matches:
-        return "<p>No match.</p>"
-    sure = ("Probability",) if matches[0].probability is not None else ()
-    titles = ("Rank", "Face", "Similarity", *sure, "Photo")
-    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
-    rows = "\n".join(_html_rows(matches))
-    title = f"<caption>{caption}</caption>" if caption else ""
-    return f"<table>{title}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
-
-
-def _html_rows(matches: Matches) -> Iterator[str]:
-    for m in matches:
-        name = _short_name(m.photo)
-        face = img(thumbnail(m.photo, m.face.box), f"Match {m.rank}, face in {name}")
-        known = m.probability is not None
-        probability = f'<td class="number">{m.probability:.1%}</td>' if known else ""
-        copies = "".join(f"<br>the same file: {photo_link(copy)}" for copy in m.copies)
-        yield (
-            f'<tr><td class="number">{m.rank}</td><td>{face}</td>'
-            f'<td class="number">{m.similarity:.4f}</td>{probability}'
-            f'<td class="photo">{photo_link(m.photo)}<br>{box_words(m.face.box)}{copies}</td></tr>'
-        )
 
 
 def _more_words(count: int) -> str:

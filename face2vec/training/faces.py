@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from face2vec.detection.mtcnn import Detector, DetectorSettings
+from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.encoding.align import cut_faces
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
 from face2vec.models.description import ModelDescription
@@ -205,7 +205,7 @@ def _cut(
     photos: Iterable[Named], model: ModelDescription
 ) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
     settings = DetectorSettings()
-    detector = Detector(settings, detector_runtime(choose_runtime()))
+    detector = Mtcnn(settings, detector_runtime(choose_runtime()))
     photos = iter(photos)
     lost = 0
     while chunk := list(islice(photos, PHOTOS_AT_ONCE)):

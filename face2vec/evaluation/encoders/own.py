@@ -35,7 +35,7 @@ class OwnEncoder:
         self.name = loaded.description.key
         self.dimension = loaded.description.dimension
         self.crop_size = loaded.description.input_size, loaded.description.input_size
-        self.weights = loaded.fingerprint
+        self.weights = loaded.weights_sha256
         self.weights_bytes = sum(file.stat().st_size for file in loaded.files())
         self.runs_on = f"{chosen.name} {chosen.precision}"
 

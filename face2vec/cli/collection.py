@@ -1,0 +1,314 @@
+"""Commands that fill and maintain a gallery: index, info, remove, prune, check, rebuild, demo."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from face2vec.cli.common import (
+    Number,
+    count,
+    gallery_argument,
+    json_line_option,
+    model_option,
+    opened,
+    out,
+    photos_argument,
+    reasons,
+    runtime_options,
+    say,
+    verbose_option,
+)
+from face2vec.cli.exits import DONE, INTERRUPTED, PARTLY
+from face2vec.index.policy import CHOICES
+from face2vec.report.text import printable
+
+if TYPE_CHECKING:
+    from face2vec.detection.mtcnn import DetectorSettings
+    from face2vec.gallery.rows import Removed
+    from face2vec.ingest.build import BuildSummary
+
+
+@click.command("index")
+@click.argument("photos", nargs=-1, required=True)
+@click.option(
+    "--gallery",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the gallery, such as indexes/family. It is created if it does not exist.",
+)
+@model_option
+@click.option(
+    "--min-face",
+    type=Number(min=0, min_open=True),
+    help="Smallest face: pixels, or below 1 a fraction of the photo's shorter side.",
+)
+@click.option(
+    "--max-side",
+    type=click.IntRange(min=0),
+    help="Scale larger photos down to this side in pixels for detection; 0 for full size.",
+)
+@click.option(
+    "--try-turned", is_flag=True, help="If a photo has no face, search it again turned by 90°."
+)
+@click.option(
+    "--index",
+    "kind",
+    type=click.Choice((*CHOICES, "exact")),
+    default="auto",
+    show_default=True,
+    help="Kind of index; 'exact' is the former name of 'flat'.",
+)
+@click.option("--max-pixels", type=click.IntRange(min=1), help="Refuse photos with more pixels.")
+@click.option(
+    "--unreadable-to",
+    type=click.File("w", encoding="utf-8", errors="surrogateescape", lazy=False),
+    help="Write each unreadable photo and its reason to this file, separated by a tab.",
+)
+@runtime_options
+@json_line_option
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress bar and no summary.")
+@verbose_option
+@click.pass_context
+def index_command(
+    ctx: click.Context,
+    photos: tuple[str, ...],
+    gallery: Path,
+    model: str | None,
+    min_face: float | None,
+    max_side: int | None,
+    try_turned: bool,
+    kind: str,
+    max_pixels: int | None,
+    unreadable_to: IO[str] | None,
+    runtime: str,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Add all faces of PHOTOS to a gallery.
+
+    PHOTOS are folders (with all their subfolders), files, glob patterns, @FILE for a text file of
+    paths, or - for paths on standard input. Unchanged photos are skipped, so the same command
+    continues where it was stopped.
+    """
+    from face2vec.engine import Face2Vec
+    from face2vec.photos.decode import MAX_PIXELS
+
+    with Face2Vec(
+        gallery,
+        model=model,
+        detector=_detector(min_face, max_side, try_turned),
+        runtime=runtime,
+        threads=threads,
+        index=kind,
+        max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+    ) as engine:
+        summary = engine.add(*photos, progress=not quiet)
+    if unreadable_to is not None:
+        for path, reason in summary.unreadable:
+            unreadable_to.write(f"{_field(path)}\t{_field(reason)}\n")
+    if as_json:
+        out(json.dumps(summary.to_dict()))
+    if not quiet:
+        say_summary(summary, gallery)
+    if summary.interrupted:
+        say("Stopped. Finished work is kept: run the same command again to continue.")
+        ctx.exit(INTERRUPTED)
+    ctx.exit(PARTLY if summary.unreadable else DONE)
+
+
+@click.command("info")
+@gallery_argument
+@json_line_option
+@verbose_option
+def info_command(gallery: Path, as_json: bool) -> None:
+    """Describe a gallery: its photos, faces, people, model and index."""
+    with opened(gallery) as engine:
+        facts = engine.info()
+    if as_json:
+        out(json.dumps(facts))
+    else:
+        for line in info_lines(facts):
+            out(line)
+
+
+@click.command("remove")
+@gallery_argument
+@photos_argument
+@verbose_option
+def remove_command(gallery: Path, photos: tuple[str, ...]) -> None:
+    """Remove photos from a gallery; the files are not touched.
+
+    A folder stands for all photos in it.
+    """
+    with opened(gallery) as engine:
+        _say_removed(engine.remove(*photos))
+
+
+@click.command("prune")
+@gallery_argument
+@click.option("--force", is_flag=True, help="Even if a whole folder is missing, or is empty now.")
+@verbose_option
+def prune_command(gallery: Path, force: bool) -> None:
+    """Remove photos whose files no longer exist from a gallery."""
+    with opened(gallery) as engine:
+        _say_removed(engine.prune(force=force))
+
+
+@click.command("check")
+@gallery_argument
+@verbose_option
+@click.pass_context
+def check_command(ctx: click.Context, gallery: Path) -> None:
+    """Read a whole gallery and report damage, one line per problem."""
+    with opened(gallery) as engine:
+        problems = engine.check()
+    for problem in problems:
+        out(problem)
+    say(f"{count(len(problems), 'problem')} found" if problems else "no problems found")
+    ctx.exit(PARTLY if problems else DONE)
+
+
+@click.command("rebuild")
+@gallery_argument
+@verbose_option
+def rebuild_command(gallery: Path) -> None:
+    """Rebuild the index of a gallery from its embeddings."""
+    with opened(gallery) as engine:
+        engine.rebuild()
+    say("index rebuilt")
+
+
+@click.command("demo")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="face2vec-demo")
+@click.option(
+    "--people",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    help="How many people to draw.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Another seed draws other people.",
+)
+@click.option("--model", metavar="KEY_OR_FILE", help="Embedding model. [default: mini]")
+def demo_command(folder: Path, people: int, seed: int, model: str | None) -> None:
+    """Draw people who do not exist, index their photos and search each of them.
+
+    All files go to FOLDER, by default face2vec-demo. No network is needed.
+    """
+    from face2vec.demo import SHOWN_QUERIES, demo
+
+    done = demo(folder, people=people, seed=seed, model=model, say=say)
+    for result in done.results[:SHOWN_QUERIES]:
+        say(f"\n{result.title}\n{result.matches.to_text(3)}")
+    say(
+        f"\n{count(done.photos, 'photo')}, {count(done.faces, 'face')}: "
+        f"{done.right} of {count(people, 'query', 'queries')} found the right person first, "
+        f"{done.seconds:.0f} s"
+    )
+    say(f"See {done.picture}\nSearch again: face2vec search {done.gallery} PHOTO")
+
+
+COLLECTION_COMMANDS = (
+    index_command,
+    info_command,
+    remove_command,
+    prune_command,
+    check_command,
+    rebuild_command,
+    demo_command,
+)
+
+
+def _detector(
+    min_face: float | None, max_side: int | None, try_turned: bool
+) -> DetectorSettings | None:
+    """The settings that were given; None if none was."""
+    from face2vec.detection.mtcnn import DetectorSettings
+
+    given: dict[str, Any] = {}
+    if min_face is not None:
+        given["min_face_size"] = min_face
+    if max_side is not None:
+        given["max_side"] = max_side or None
+    if try_turned:
+        given["try_turned"] = True
+    return DetectorSettings(**given) if given else None
+
+
+def say_summary(summary: BuildSummary, gallery: Path) -> None:
+    """Print the summary of a build for people."""
+    parts = [f"{summary.added:,} new", f"{summary.unchanged:,} unchanged"]
+    if summary.copies:
+        parts.append(count(summary.copies, "copy", "copies"))
+    if summary.forgotten:
+        parts.append(f"{summary.forgotten:,} with forgotten people only")
+    if summary.unreadable:
+        parts.append(f"{len(summary.unreadable):,} unreadable")
+    say(f"{count(summary.photos, 'photo')}: {', '.join(parts)}")
+    say(f"{count(summary.faces, 'new face')}; {count(summary.no_face, 'new photo')} without a face")
+    if summary.unreadable:
+        say(f"{count(len(summary.unreadable), 'photo')} could not be read:")
+        for line in reasons(summary.unreadable):
+            say(line)
+    say(f"{summary.rate:,.1f} photos a second, {summary.seconds:,.1f} s")
+    if not summary.interrupted:
+        say(f"Search it: face2vec search {printable(shlex.quote(str(gallery)))} PHOTO")
+
+
+def info_lines(facts: dict[str, Any]) -> list[str]:
+    """What `Face2Vec.info` returns, as lines for people."""
+    model, detector = facts["made_with"]["model"], facts["made_with"]["detector"]
+    name = facts["made_with"].get("detector_name", "mtcnn")
+    photos = [f"{facts['contents']:,} different"]
+    photos += [f"{facts['no_face']:,} without a face"] if facts["no_face"] else []
+    photos += [f"{facts['unreadable']:,} unreadable"] if facts["unreadable"] else []
+    people = f"{count(facts['people'], 'person', 'people')}, {facts['named']:,} named"
+    origin = "" if model["origin"] == model["key"] else f", from {printable(model['origin'])}"
+    runs_on = [
+        f"{runtime['name']} ({runtime['precision']}, {count(runtime['threads'], 'thread')})"
+        for runtime in (facts["runtime"], facts["detector_runtime"])
+    ]
+    settings = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in detector.items())
+    lines = [
+        f"Gallery    {printable(facts['gallery'])}, {_megabytes(facts['bytes'])}",
+        f"Photos     {facts['photos']:,}: {', '.join(photos)}",
+        f"Faces      {facts['faces']:,}",
+        f"People     {people}",
+        f"Model      {printable(model['key'])}, dimension {facts['dimension']}{origin}",
+        f"Detector   {printable(name)}: {printable(settings)}",
+        f"Index      {facts['index']}, {_megabytes(facts['index_bytes'])}",
+        f"Runtime    {runs_on[0]}; detection: {runs_on[1]}",
+    ]
+    if facts["mapped"]:
+        lines.append(f"Mapped     {count(facts['mapped'], 'face')} with a mapped embedding")
+    if facts["upgrade_begun"] is not None:
+        begun = facts["upgrade_begun"]
+        lines.append(
+            f"Upgrade    to {printable(begun['model'])} in progress, "
+            f"{count(begun['faces'], 'face')} done"
+        )
+    return lines
+
+
+def _say_removed(removed: Removed) -> None:
+    say(f"{count(removed.photos, 'photo')} and {count(removed.faces, 'face')} removed")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _field(text: str) -> str:
+    """Text without tabs and line ends, which are written with a backslash."""
+    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

@@ -1,0 +1,130 @@
+"""The tables of a gallery's SQLite file, their format version, and migration from older ones."""
+
+from __future__ import annotations
+
+import sqlite3
+
+FORMAT = 3
+OLDEST_FORMAT = 2
+"""Oldest format that can be read. The next writer migrates it, see `migrate`."""
+FILE = "gallery.sqlite"
+
+
+LAST_HISTORY = (
+    "1103515245 * coalesce((SELECT history FROM journal ORDER BY position DESC LIMIT 1), 0)"
+)
+"""SQL: the value with which the checksum of the next journal line starts."""
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE roots (id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB NOT NULL UNIQUE);
+CREATE TABLE contents (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    sha256 BLOB NOT NULL UNIQUE CHECK (length(sha256) = 32),
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('indexed', 'no face', 'unreadable')),
+    reason TEXT NOT NULL
+);
+CREATE TABLE photos (
+    root_id INTEGER NOT NULL REFERENCES roots,
+    path BLOB NOT NULL,
+    content_id INTEGER NOT NULL REFERENCES contents,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    PRIMARY KEY (root_id, path)
+) WITHOUT ROWID;
+CREATE INDEX photos_by_content ON photos (content_id);
+CREATE TABLE faces (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    content_id INTEGER NOT NULL REFERENCES contents ON DELETE CASCADE,
+    "left" REAL NOT NULL,
+    "top" REAL NOT NULL,
+    "right" REAL NOT NULL,
+    "bottom" REAL NOT NULL,
+    landmarks BLOB NOT NULL,
+    confidence REAL NOT NULL,
+    quality REAL,
+    embedding_crc32 INTEGER NOT NULL
+);
+CREATE INDEX faces_by_content ON faces (content_id);
+CREATE TABLE embeddings (
+    face_id INTEGER PRIMARY KEY REFERENCES faces ON DELETE CASCADE,
+    embedding BLOB NOT NULL
+);
+CREATE TABLE journal (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    change TEXT NOT NULL CHECK (change IN ('+', '-')),
+    face_id INTEGER NOT NULL,
+    history INTEGER NOT NULL
+);
+CREATE TRIGGER face_added AFTER INSERT ON faces BEGIN
+    INSERT INTO journal (change, face_id, history)
+    VALUES ('+', NEW.id, (@before + 2 * NEW.id + NEW.embedding_crc32) % 2147483647);
+END;
+CREATE TRIGGER face_removed AFTER DELETE ON faces BEGIN
+    INSERT INTO journal (change, face_id, history)
+    VALUES ('-', OLD.id, (@before + 2 * OLD.id + 1 + OLD.embedding_crc32) % 2147483647);
+END;
+""".replace(
+    # "history" is a checksum of all changes up to a position, embeddings included. It differs
+    # between two galleries that diverged after one backup. The prime keeps products below 2^63.
+    "@before",
+    LAST_HISTORY,
+)
+
+# The people: format 3 has these tables in addition to those of format 2.
+PEOPLE_SCHEMA = """
+CREATE TABLE people (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE);
+CREATE TABLE memberships (
+    face_id INTEGER PRIMARY KEY REFERENCES faces ON DELETE CASCADE,
+    person_id INTEGER NOT NULL REFERENCES people ON DELETE CASCADE,
+    said INTEGER NOT NULL CHECK (said IN (0, 1))
+);
+CREATE INDEX memberships_by_person ON memberships (person_id);
+CREATE TABLE refusals (
+    face_id INTEGER NOT NULL REFERENCES faces ON DELETE CASCADE,
+    person_id INTEGER NOT NULL REFERENCES people ON DELETE CASCADE,
+    PRIMARY KEY (face_id, person_id)
+) WITHOUT ROWID;
+CREATE INDEX refusals_by_person ON refusals (person_id);
+CREATE TABLE sayings (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    what TEXT NOT NULL,
+    before TEXT NOT NULL
+);
+CREATE TABLE forgotten (
+    sha256 BLOB NOT NULL CHECK (length(sha256) = 32),
+    "left" REAL, "top" REAL, "right" REAL, "bottom" REAL
+);
+CREATE INDEX forgotten_by_content ON forgotten (sha256);
+"""
+
+
+# Faces with mapped embeddings; the table exists only while there are some.
+MAPPED = "mapped"
+MAPPED_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS {MAPPED} (
+    face_id INTEGER PRIMARY KEY REFERENCES faces ON DELETE CASCADE
+)
+"""
+
+
+def has_people(connection: sqlite3.Connection) -> bool:
+    """Whether the gallery has the tables of people, which format 2 has not."""
+    return has_table(connection, "people")
+
+
+def has_table(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether there is a table with this name."""
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    return bool(found)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a gallery of an older format to ``FORMAT``, in one transaction."""
+    if not has_people(connection):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {PEOPLE_SCHEMA}"
+            f"UPDATE meta SET value = '{FORMAT}' WHERE key = 'format'; COMMIT;"
+        )

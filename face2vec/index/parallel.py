@@ -1,0 +1,73 @@
+"""FAISS, and the threads that share one query.
+
+FAISS parallelises over queries: one query runs on one core. The kinds of index cut a query into
+parts instead and run them here. The threads are this project's own. Those of OpenMP and BLAS keep
+spinning for some milliseconds after each task and would take the cores from the next step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from itertools import pairwise
+from typing import Any
+
+import faiss as _faiss
+import numpy as np
+from numpy.typing import NDArray
+
+faiss: Any = _faiss  # its type hints are incomplete
+Ids = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+Batches = Iterable[tuple[Ids, Vectors]]
+
+
+def even_parts(start: int, end: int, parts: int) -> list[tuple[int, int]]:
+    """Cut a range into ``parts`` nearly equal parts; (start, end) of each."""
+    ends = [start + (end - start) * part // parts for part in range(parts + 1)]
+    return list(pairwise(ends))
+
+
+def run_parts(work: Callable[..., None], parts: Sequence[tuple[int, ...]]) -> None:
+    """Call ``work`` with each tuple of arguments, each in a thread of its own.
+
+    Inside these threads FAISS uses no further threads.
+    """
+    if len(parts) == 1:
+        work(*parts[0])
+        return
+    others = [_workers().submit(work, *part) for part in parts[1:]]
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # applies to the calling thread only
+    try:
+        work(*parts[0])
+    finally:
+        faiss.omp_set_num_threads(threads)
+        for other in others:
+            other.result()
+
+
+@cache
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "search", partial(faiss.omp_set_num_threads, 1))
+
+
+def merge_best(similarities: Vectors, ids: Ids) -> tuple[Vectors, Ids]:
+    """The k best of several searches.
+
+    Args:
+        similarities: float32 (parts, n, k).
+        ids: int64 (parts, n, k), −1 for missing faces.
+
+    Returns:
+        float32 (n, k) and int64 (n, k).
+    """
+    if len(ids) == 1:
+        return similarities[0], ids[0]
+    wanted = ids.shape[2]
+    similarities, ids = np.concatenate(similarities, axis=1), np.concatenate(ids, axis=1)
+    similarities[ids < 0] = -np.inf
+    best = np.argsort(-similarities, axis=1, kind="stable")[:, :wanted]
+    return np.take_along_axis(similarities, best, axis=1), np.take_along_axis(ids, best, axis=1)

@@ -1,0 +1,123 @@
+"""ONNX Runtime, on the processor or on CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from face2vec.errors import ModelError, RuntimeUnavailableError
+from face2vec.runtime.network import (
+    Graph,
+    graph_name,
+    input_refused,
+    last_line,
+    refuse_missing_tensors,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# TF32, which keeps ten bits of each factor, is off, and the algorithm is chosen by a rule and not
+# by timing: so results match those of the processor and do not change between processes.
+CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
+
+class OnnxNetwork:
+    """A graph loaded by ONNX Runtime; see `Network`.
+
+    Args:
+        graph: the graph's bytes, or the path of its file.
+        outputs: names of inner tensors to return after the graph's own outputs.
+        cuda: run on CUDA.
+        keep_memory: keep the memory of one run for the next.
+
+    Raises:
+        ModelError: the graph cannot be read, or has no such tensor.
+        RuntimeUnavailableError: CUDA was asked for and does not start.
+    """
+
+    def __init__(
+        self, graph: Graph, outputs: Sequence[str] = (), *, cuda: bool, keep_memory: bool
+    ) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # Parallelism comes from running many batches at once, one thread each.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        # Photos differ in size. The arena would keep the memory of the largest one for ever, and
+        # detection is no slower without it.
+        options.enable_mem_pattern = keep_memory
+        options.enable_cpu_mem_arena = keep_memory
+        providers: list[Any] = [("CUDAExecutionProvider", CUDA_OPTIONS)] if cuda else []
+        graph = _with_outputs(graph, outputs)
+        source = graph if isinstance(graph, bytes) else str(graph)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                source, options, providers=[*providers, "CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base but Exception
+            raise ModelError(
+                f"{graph_name(graph)} cannot be loaded by ONNX Runtime: {last_line(error)}"
+            ) from error
+        if cuda and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise RuntimeUnavailableError(
+                "ONNX Runtime offers CUDA but could not start it (are its CUDA libraries "
+                "installed? see docs/gpu.md). Choose runtime='onnxruntime' to use the processor."
+            )
+
+        self.input_name = str(self._session.get_inputs()[0].name)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Run one batch, see `Network.run`.
+
+        Args:
+            inputs: arrays by input name, of the shapes and dtypes that the graph declares.
+
+        Returns:
+            The outputs of the graph in order, float32, of the shapes that it declares.
+
+        Raises:
+            ModelError: the graph does not accept this input.
+        """
+        try:
+            outputs: list[NDArray[np.float32]] = self._session.run(None, dict(inputs))
+        except Exception as error:  # onnxruntime's exceptions share no base but Exception
+            raise input_refused(inputs, error) from error
+        return outputs
+
+
+def has_cuda() -> bool:
+    """Whether a network runs on CUDA. The list of built-in providers alone does not tell."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return False
+    from onnx import TensorProto, helper
+
+    onnxruntime.preload_dlls()  # loads the CUDA libraries that pip installed
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "try", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CUDAExecutionProvider"]
+    )
+    return "CUDAExecutionProvider" in session.get_providers()
+
+
+def _with_outputs(graph: Graph, outputs: Sequence[str]) -> Graph:
+    """The graph with some of its inner tensors as additional outputs."""
+    if not outputs:
+        return graph
+    import onnx
+
+    model = onnx.load_from_string(graph) if isinstance(graph, bytes) else onnx.load(graph)
+    refuse_missing_tensors(
+        graph, outputs, {name for node in model.graph.node for name in node.output}
+    )
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    return bytes(model.SerializeToString())

@@ -1,0 +1,135 @@
+"""OpenVINO, on the processor."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from face2vec.errors import ModelError
+from face2vec.runtime.network import (
+    Graph,
+    graph_name,
+    input_refused,
+    last_line,
+    refuse_missing_tensors,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_loading_openvino = threading.Lock()
+
+
+class OpenVinoNetwork:
+    """A graph loaded by OpenVINO; see `Network`.
+
+    Args:
+        graph: the graph's bytes, or the path of its file.
+        outputs: names of inner tensors to return after the graph's own outputs.
+        streams: how many threads run the network at the same time.
+        precision: "f32" or "bf16".
+
+    Raises:
+        ModelError: the graph cannot be read, or has no such tensor.
+    """
+
+    def __init__(self, graph: Graph, streams: int, precision: str, outputs: Sequence[str]) -> None:
+        import openvino
+
+        # One stream with one thread for each caller, as in OnnxNetwork.
+        config = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams,
+        }
+        core = _openvino_core()
+        try:
+            model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
+            for value in model.inputs:  # IR files often fix the batch size to 1
+                value.get_node().set_partial_shape(
+                    openvino.PartialShape([-1, *list(value.partial_shape)[1:]])
+                )
+            model.validate_nodes_and_infer_types()
+            # ONNX names tensors, an IR file names the layers that produce them.
+            inside = {
+                name: output
+                for layer in model.get_ops()
+                for output in layer.outputs()
+                for name in (layer.get_friendly_name(), *output.get_names())
+            }
+            refuse_missing_tensors(graph, outputs, inside)
+            model.add_outputs([inside[name] for name in outputs])
+            self._compiled = core.compile_model(model, "CPU", config)
+        except ModelError:
+            raise
+        except Exception as error:  # openvino raises RuntimeError and pybind's own
+            raise ModelError(
+                f"{graph_name(graph)} cannot be loaded by OpenVINO: {last_line(error)}"
+            ) from error
+        self.input_name = str(self._compiled.input(0).get_any_name())
+        self._takes = {
+            name: value.get_partial_shape()
+            for value in self._compiled.inputs
+            for name in value.get_names()
+        }
+        self._mine = threading.local()
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Run one batch, see `Network.run`.
+
+        Args:
+            inputs: arrays by input name, of the shapes and dtypes that the graph declares.
+
+        Returns:
+            The outputs of the graph in order, float32, of the shapes that it declares.
+
+        Raises:
+            ModelError: the graph does not accept this input.
+        """
+        from openvino import PartialShape
+
+        if not hasattr(self._mine, "request"):
+            self._mine.request = self._compiled.create_infer_request()
+        try:
+            # OpenVINO refuses a wrong shape, too, but the next network in the same thread can
+            # then end the process with a segmentation fault (seen with openvino 2026.4.1).
+            for name, array in inputs.items():
+                if not self._takes[name].compatible(PartialShape(array.shape)):
+                    raise RuntimeError(f"{name} must be of shape {self._takes[name]}")
+            results = self._mine.request.infer(dict(inputs))
+        except RuntimeError as error:
+            raise input_refused(inputs, error) from error
+        return [results[output] for output in self._compiled.outputs]
+
+
+def _openvino_core() -> Any:
+    """The one `Core` of this process."""
+    with _loading_openvino:
+        return _only_core()
+
+
+@functools.cache
+def _only_core() -> Any:
+    """The one `Core`, created by one thread, once (both faults seen with openvino 2026.4.1).
+
+    The bindings initialise NumPy at the first access to a tensor. If two threads do this at the
+    same time, they can deadlock: one holds Python's lock and waits for the initialisation, the
+    other initialises and waits for Python's lock.
+
+    Each `Core` installs an alternate signal stack and removes it when it is deleted. When several
+    are deleted in the order of their creation, the next Ctrl-C ends the process with a
+    segmentation fault.
+    """
+    import numpy as np
+    import openvino
+
+    _ = openvino.Tensor(np.zeros(1, np.float32)).data
+    return openvino.Core()
+
+
+def has_bf16() -> bool:
+    """Whether the processor computes in bf16."""
+    return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -1,0 +1,188 @@
+"""Searching: from the faces of a query to the nearest faces of the gallery and their matches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.calibration import Calibration
+from face2vec.errors import SettingsError
+from face2vec.gallery.reader import Snapshot
+from face2vec.gallery.rows import StoredFace, StoredFaces
+from face2vec.index.sync import nearest_faces
+from face2vec.photos.decode import PhotoLike
+from face2vec.pose import By, pose_distances, pose_vectors
+from face2vec.query import Query, QueryReader, embedding_of, gallery_face
+from face2vec.report.matches import Matches, QueryResult
+from face2vec.session import Session
+from face2vec.types import Face, Match, Photo
+
+POSES_PER_STEP = 256  # faces whose similarity is looked up at a time
+
+
+class Searcher:
+    """Searches the gallery of a session.
+
+    Args:
+        session: the gallery and its index.
+        queries: reads the queries.
+    """
+
+    def __init__(self, session: Session, queries: QueryReader) -> None:
+        self._session = session
+        self._queries = queries
+
+    def search(
+        self, query: Query, k: int, min_similarity: float | None, far: float | None
+    ) -> list[QueryResult]:
+        """See `Face2Vec.search`."""
+        gallery = self._session.gallery()
+        _check_k(k)
+        least = self._least(min_similarity, far)
+        name, faces, embeddings, source = self._queries.faces_of(query)
+        if not len(embeddings):
+            return []
+        itself = gallery_face(query, gallery) if isinstance(query, Face) else None
+        with gallery.read(mmap=True) as now:
+            with self._session.index().at(now) as index:
+                wanted = k if itself is None else k + 1
+                similarities, ids = nearest_faces(index, now, embeddings, wanted)
+                count = len(index)
+            if itself is not None or least is not None:
+                lowest = -1.0 if least is None else least
+                for n, row in enumerate(similarities):
+                    keep = row >= lowest
+                    if itself is not None:
+                        keep &= ids[n] != itself.id
+                    similarities[n], ids[n] = row[keep][:k], ids[n][keep][:k]
+            stored = now.faces(sorted({i for row in ids for i in row.tolist()}))
+        calibration = self._session.calibration_or_none()
+        return [
+            QueryResult(name, face, _matches(stored, row, row_ids, calibration, count), source)
+            for face, row, row_ids in zip(faces, similarities, ids, strict=True)
+        ]
+
+    def search_pose(
+        self,
+        query: PhotoLike | Photo | Face,
+        k: int,
+        by: By,
+        among: Sequence[int] | None,
+        min_similarity: float | None,
+        far: float | None,
+    ) -> list[QueryResult]:
+        """See `Face2Vec.search_pose`.
+
+        Args:
+            query: a photo, or a face of the gallery.
+            k: maximum number of matches per face.
+            by: what to compare, see `pose_vectors`.
+            among: ids of the faces to search; None for all.
+            min_similarity: lowest similarity to the query face, −1…1.
+            far: highest false accept rate of that similarity, 0…1.
+
+        Raises:
+            SettingsError: k is below 1, or a face is not in the gallery.
+        """
+        gallery = self._session.gallery()
+        _check_k(k)
+        least = self._least(min_similarity, far)
+        if isinstance(query, Face):
+            if query.embedding is not None:
+                embedding_of(query, gallery.fingerprint.model.digest)
+            if gallery_face(query, gallery) is None:
+                raise SettingsError("search by pose with a photo, or with a face of the gallery")
+            asked: Photo | Face = query
+        else:
+            asked = self._queries.open(query)
+        name, faces, embeddings, source = self._queries.faces_of(asked)
+        with gallery.read() as now:
+            ids, points, sizes = now.landmarks()
+            keep = np.ones(len(ids), bool)
+            if isinstance(asked, Face):
+                keep = ids != asked.id
+                vectors = pose_vectors(points[~keep], sizes[~keep], by)
+            else:
+                size = asked.width, asked.height
+                landmarks = [face.landmarks for face in faces if face is not None]
+                vectors = pose_vectors(landmarks, [size] * len(faces), by)
+            if among is not None:
+                keep &= np.isin(ids, among)
+            ids, known = ids[keep], pose_vectors(points[keep], sizes[keep], by)
+            found = []
+            for face, embedding, vector in zip(faces, embeddings, vectors, strict=True):
+                distances = pose_distances(vector, known)
+                order = np.argsort(distances, kind="stable")
+                nearest = _similar_enough(now, ids[order], embedding, k, least)
+                found.append((face, [(float(distances[order[n]]), i, s) for n, i, s in nearest]))
+            stored = now.faces(sorted({i for _, best in found for _, i, _ in best}))
+        records = {one.face.id: one for one in stored.records()}
+        return [
+            QueryResult(name, face, Matches(_posed(records, best)), source) for face, best in found
+        ]
+
+    def _least(self, min_similarity: float | None, far: float | None) -> float | None:
+        """The higher of ``min_similarity`` and the threshold for ``far``."""
+        if far is None:
+            return min_similarity
+        least = self._session.calibration().threshold(far)
+        return least if min_similarity is None else max(least, min_similarity)
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise SettingsError(f"k must be at least 1, not {k}")
+
+
+def _matches(
+    stored: StoredFaces,
+    similarities: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    calibration: Calibration | None,
+    count: int,
+) -> Matches:
+    """Matches among ``count`` faces, whose records are made at first access."""
+    some = stored.of(ids.tolist())
+
+    def ranked() -> Iterator[Match]:
+        cosines = np.clip(similarities.astype(np.float64), -1.0, 1.0)  # rounding can exceed 1
+        columns = [cosines.tolist()]
+        if calibration is not None:
+            columns.append(calibration.probability(cosines, 1 / max(count, 2)).tolist())
+            columns.append(((count - 1) * calibration.far(cosines)).tolist())
+        by_id = dict(zip(ids.tolist(), zip(*columns, strict=True), strict=True))
+        for rank, (face, photo, copies) in enumerate(some, 1):
+            similarity, *calibrated = by_id[face.id]
+            yield Match(rank, similarity, face, photo, copies, *calibrated)
+
+    return Matches.later(len(some), ranked)
+
+
+def _similar_enough(
+    now: Snapshot,
+    ids: NDArray[np.int64],
+    embedding: NDArray[np.float32],
+    most: int,
+    least: float | None,
+) -> list[tuple[int, int, float]]:
+    """(place, id, similarity) of the first ``most`` faces that are at least so similar."""
+    found: list[tuple[int, int, float]] = []
+    for start in range(0, len(ids), POSES_PER_STEP):
+        some = ids[start : start + POSES_PER_STEP]
+        cosines = now.embeddings(some) @ embedding
+        keep = np.flatnonzero(cosines >= (-2.0 if least is None else least))
+        found += [(start + int(n), int(some[n]), float(cosines[n])) for n in keep]
+        if len(found) >= most:
+            break
+    return found[:most]
+
+
+def _posed(
+    records: Mapping[int | None, StoredFace], best: Iterable[tuple[float, int, float]]
+) -> Iterator[Match]:
+    for rank, (distance, i, cosine) in enumerate(best, 1):
+        one = records[i]
+        similarity = min(max(cosine, -1.0), 1.0)
+        yield Match(rank, similarity, one.face, one.photo, one.copies, pose_distance=distance)

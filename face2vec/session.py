@@ -1,0 +1,325 @@
+"""What a `Face2Vec` has open: the gallery, and the model, encoder and index at first use.
+
+It decides whether the model and the detector at hand belong to the gallery, and refuses otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from face2vec.calibration import Calibration
+from face2vec.detection.mtcnn import DetectorSettings
+from face2vec.detection.select import AnyDetector, fingerprint_of, settings_from
+from face2vec.errors import (
+    CalibrationError,
+    GalleryMismatchError,
+    GalleryNotFoundError,
+    ModelError,
+    SettingsError,
+)
+from face2vec.fingerprint import Fingerprint
+from face2vec.gallery.gallery import Gallery
+from face2vec.gallery.writer import Writer
+from face2vec.index.policy import canonical
+from face2vec.index.sync import GalleryIndex
+from face2vec.models.catalogue import DEFAULT_MODEL
+from face2vec.models.store import (
+    LoadedModel,
+    calibration_of,
+    catalogue_fingerprint,
+    load_model,
+)
+from face2vec.photos.decode import MAX_PIXELS
+from face2vec.photos.discover import Source
+from face2vec.runtime.select import Runtime, choose_runtime
+
+if TYPE_CHECKING:
+    from face2vec.encoding.encoder import Encoder
+
+log = logging.getLogger("face2vec")
+
+
+class Session:
+    """A folder and what is open of it. Safe to use from several threads.
+
+    Args:
+        folder: folder of the gallery, which may not exist yet, or None.
+        model: the model asked for, or None.
+        detector: the detector asked for, or None.
+        runtime: one of ``runtime.select.RUNTIMES``.
+        threads: processor threads to use; None for all cores.
+        index: kind of index, or ``"auto"``.
+        index_in_memory: keep the index in memory instead of mapping its file.
+        max_pixels: photos with more pixels are refused.
+
+    Raises:
+        GalleryMismatchError: the gallery was made with another model or detector.
+        GalleryError: the gallery cannot be opened.
+        SettingsError: there is no such kind of index.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        model: Source | None = None,
+        detector: AnyDetector | None = None,
+        runtime: str = "auto",
+        threads: int | None = None,
+        index: str = "auto",
+        index_in_memory: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.folder = folder
+        self.wanted_model = model
+        self._wanted_detector = detector
+        self._wanted_runtime = runtime
+        self._threads = threads
+        self._wanted_index = canonical(index)
+        self._index_in_memory = index_in_memory
+        self.max_pixels = max_pixels
+        self._lock = threading.RLock()
+        self._gallery: Gallery | None = None
+        self._model: LoadedModel | None = None
+        self._encoder: Encoder | None = None
+        self._index: GalleryIndex | None = None
+        self._calibration: tuple[Calibration | None] | None = None
+        if folder is not None:
+            try:
+                self._gallery = Gallery.open(folder)
+            except GalleryNotFoundError:
+                log.info("no gallery at %s yet", folder)
+            else:
+                self._check_detector(self._gallery)
+                if model is not None:
+                    self.check_model()
+
+    def close(self) -> None:
+        """Close the gallery and stop the worker threads."""
+        if self._encoder is not None:
+            self._encoder.close()
+            self._encoder = None
+        if self._gallery is not None:
+            self._gallery.close()
+            self._gallery = None
+        self._index = None
+
+    def reopen(self) -> Gallery:
+        """Open the gallery again after it was upgraded, with the model that it has now."""
+        self.close()
+        self.wanted_model = self._model = self._calibration = None
+        return self.gallery()
+
+    # The gallery and its index
+
+    @property
+    def has_gallery(self) -> bool:
+        """Whether there is a gallery in the folder."""
+        return self._gallery is not None
+
+    def gallery(self) -> Gallery:
+        """The gallery.
+
+        Raises:
+            SettingsError: no folder was given.
+            GalleryNotFoundError: there is no gallery in the folder yet.
+        """
+        if self.folder is None:
+            raise SettingsError(
+                "this Face2Vec has no gallery; give it a folder: Face2Vec('indexes/family')"
+            )
+        if self._gallery is None:
+            try:
+                self._gallery = Gallery.open(self.folder)
+            except GalleryNotFoundError as error:
+                raise GalleryNotFoundError(
+                    f"there is no gallery at {self.folder} yet; add photos to it first"
+                ) from error
+        return self._gallery
+
+    def gallery_to_add_to(self) -> Gallery:
+        """The gallery, created if it does not exist.
+
+        Raises:
+            GalleryMismatchError: it was made with another model or detector.
+        """
+        if self.folder is not None and self._gallery is None:
+            try:
+                self._gallery = Gallery.open(self.folder)
+            except GalleryNotFoundError:
+                model = self.encoder().model  # if it cannot be loaded, no gallery is created
+                self._gallery = Gallery.create(self.folder, self.fingerprint_with(model))
+        self._check_detector(self.gallery())
+        self.check_model()
+        return self.gallery()
+
+    def index(self) -> GalleryIndex:
+        """The index of the gallery."""
+        with self._lock:
+            if self._index is None:
+                self._index = GalleryIndex(
+                    self.gallery(), self._wanted_index, self._index_in_memory
+                )
+            return self._index
+
+    # The model and what runs it
+
+    def model(self) -> LoadedModel:
+        """The model asked for, or that of the gallery, or the default model.
+
+        Raises:
+            ModelError: the model cannot be found or loaded.
+        """
+        with self._lock:
+            if self._model is None:
+                wanted = self.wanted_model
+                if wanted is None and self._gallery is not None:
+                    wanted = _origin_of(self._gallery)
+                self._model = load_model(DEFAULT_MODEL if wanted is None else wanted)
+            return self._model
+
+    def runtime(self) -> Runtime:
+        """The runtime for the embedding network."""
+        return choose_runtime(self._wanted_runtime, self._threads)
+
+    def detector(self) -> AnyDetector:
+        """The detector asked for, or that of the gallery, or MTCNN with its default settings.
+
+        Raises:
+            GalleryMismatchError: the gallery's detector is not part of face2vec.
+        """
+        wanted = self._wanted_detector
+        if wanted is None and self._gallery is not None:
+            return settings_from(self._gallery.fingerprint.detector)
+        return DetectorSettings() if wanted is None else wanted
+
+    def encoder(self) -> Encoder:
+        """The detector and the networks, loaded at first use."""
+        with self._lock:
+            if self._encoder is None:
+                from face2vec.encoding.encoder import Encoder
+
+                self._encoder = Encoder(
+                    self.model(), self.detector(), self.runtime(), self.max_pixels
+                )
+            return self._encoder
+
+    def fingerprint_with(self, model: LoadedModel) -> Fingerprint:
+        """The fingerprint of embeddings by a model and the detector at hand."""
+        return Fingerprint(fingerprint_of(self.detector()), model.fingerprint)
+
+    def note_origin(self, writer: Writer, model: LoadedModel) -> None:
+        """Store where the gallery's model is now, if its file was moved."""
+        writer.note_origin(model.origin)
+        self._calibration = None  # it may be beside the model
+
+    # Calibration
+
+    def calibration(self) -> Calibration:
+        """The gallery's own calibration if it has one, otherwise that of the model.
+
+        Raises:
+            CalibrationError: neither has one.
+        """
+        if self._gallery is not None:
+            found, key = self.calibration_or_none(), self._gallery.fingerprint.model.key
+        else:
+            model = self.model()
+            key = model.description.key
+            found = calibration_of(key, model.weights_sha256, model.origin)
+        if found is None:
+            raise CalibrationError(
+                f"there is no calibration for the model {key!r}; fit one on photos with known "
+                "people: face2vec calibrate PEOPLE"
+            )
+        return found
+
+    def calibration_or_none(self) -> Calibration | None:
+        """The gallery's or its model's calibration, read once, without loading the model."""
+        if self._calibration is None:
+            with self.gallery().read() as now:
+                own = now.calibration()
+            model = self.gallery().fingerprint.model
+            self._calibration = (own or calibration_of(model.key, model.weights, model.origin),)
+        return self._calibration[0]
+
+    def set_calibration(self, calibration: Calibration) -> None:
+        """Store a calibration in the gallery.
+
+        Raises:
+            GalleryMismatchError: it was fitted with another model.
+        """
+        with self.gallery().write() as writer:
+            writer.calibrate(calibration)
+        self._calibration = None
+
+    # What belongs together
+
+    def check_model(self) -> None:
+        """Check that the model, and the version of the detector, are those of the gallery.
+
+        Raises:
+            GalleryMismatchError: they are not; the message says what differs.
+        """
+        gallery = self.gallery()
+        self.check_detector_version()
+        made = gallery.fingerprint.model
+        # A mismatch with a catalogue model is reported before anything is downloaded.
+        wanted = self.wanted_model
+        mine = None if wanted is None else catalogue_fingerprint(wanted)
+        mine = self.model().fingerprint if mine is None else mine
+        if made.digest != mine.digest:
+            raise GalleryMismatchError(
+                f"the gallery {gallery.folder} was made with model "
+                f"{made.described_against(mine)}; this is model {mine.described_against(made)}. "
+                "Embeddings of different models cannot be compared. Use the gallery's model, make "
+                "another gallery, or upgrade this one: "
+                f"face2vec upgrade {gallery.folder} --model {mine.origin}"
+            )
+
+    def check_detector_version(self) -> None:
+        """Check that the gallery was made with this version of its detector.
+
+        Raises:
+            GalleryMismatchError: it was made with another version.
+        """
+        gallery = self.gallery()
+        made, here = gallery.fingerprint.detector, fingerprint_of(self.detector())
+        if made.version != here.version:
+            raise GalleryMismatchError(
+                f"the gallery {gallery.folder} was made with version {made.version} of the "
+                f"detector {made.name!r}; this is version {here.version}, which finds other "
+                "faces. Use the face2vec that made it, or make another gallery"
+            )
+
+    def _check_detector(self, gallery: Gallery) -> None:
+        if self._wanted_detector is None:
+            return
+        made, wanted = gallery.fingerprint.detector, fingerprint_of(self._wanted_detector)
+        if made.name != wanted.name:
+            raise GalleryMismatchError(
+                f"the gallery {gallery.folder} was made with the detector {made.name!r}, not "
+                f"with {wanted.name!r}. Use the gallery's detector, or make another gallery"
+            )
+        if made.settings != wanted.settings:
+            names = sorted({*made.settings, *wanted.settings})
+            was, now = made.settings.get, wanted.settings.get
+            differ = ", ".join(f"{n} {was(n)}, not {now(n)}" for n in names if was(n) != now(n))
+            raise GalleryMismatchError(
+                f"the gallery {gallery.folder} was made with other detector settings: {differ}. "
+                "Leave them out to use those of the gallery, or make another gallery"
+            )
+
+
+def _origin_of(gallery: Gallery) -> str:
+    """Where the model of a gallery is: a key of the catalogue, or a path."""
+    model = gallery.fingerprint.model
+    if model.has_moved:
+        raise ModelError(
+            f"the model of the gallery {gallery.folder} is no longer at {model.origin}; if the "
+            f"file was moved, tell where it is: face2vec upgrade {gallery.folder} --model FILE"
+        )
+    return model.origin
