@@ -79,7 +79,7 @@ def _described(command: click.Command, context: click.Context) -> Iterator[str]:
     rows = [record for one in options if (record := one.get_help_record(context))]
     if rows:
         lines = ["| option | |", "|---|---|"]
-        lines += [f"| `{_cell(names)}` | {_cell(words)} |" for names, words in rows]
+        lines += [f"| `{names}` | {_plain(words)} |" for names, words in rows]
         yield "\n".join(lines)
     if command.epilog:
         yield _paragraphs(command.epilog)
@@ -92,9 +92,10 @@ def _paragraphs(text: str) -> str:
         if block.startswith("\b"):
             parts.append(f"```text\n{block.lstrip(chr(8)).strip(chr(10))}\n```")
         else:
-            parts.append(" ".join(block.split()).replace("<", "&lt;"))
+            parts.append(_plain(block))
     return "\n\n".join(parts)
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+def _plain(text: str) -> str:
+    """Words that Markdown leaves as they are, in one line."""
+    return " ".join(text.split()).replace("<", "&lt;").replace("[", "\\[").replace("|", "\\|")
