@@ -31,7 +31,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def commands() -> str:
     """Markdown of the whole command line: usage, arguments, options and help of each command."""
     root = click.Context(main, info_name="face2vec")
-    return "\n\n".join(part for one in _commands(main, root) for part in _described(*one))
+    everything = ((main, root), *_commands(main, root))
+    return "\n\n".join(part for one in everything for part in _described(*one))
 
 
 def errors() -> str:
@@ -70,15 +71,15 @@ def _commands(group: click.Group, parent: click.Context) -> Iterator[tuple[click
 
 
 def _described(command: click.Command, context: click.Context) -> Iterator[str]:
-    depth = len(context.command_path.split())
-    yield f"{'#' * min(depth, 4)} {context.command_path}"
+    depth = max(len(context.command_path.split()), 2)
+    yield f"{'#' * depth} {context.command_path}"
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"```text\n{context.command_path} {usage}\n```"
     yield _paragraphs(command.help or "")
-    options = [one for one in command.get_params(context) if isinstance(one, click.Option)]
+    options = [one for one in command.params if isinstance(one, click.Option)]
     rows = [record for one in options if (record := one.get_help_record(context))]
     if rows:
-        lines = ["| option | |", "|---|---|"]
+        lines = ["| option | meaning |", "|---|---|"]
         lines += [f"| `{names}` | {_plain(words)} |" for names, words in rows]
         yield "\n".join(lines)
     if command.epilog:
@@ -86,7 +87,7 @@ def _described(command: click.Command, context: click.Context) -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> str:
-    """Click's help as Markdown; what follows a ``\\b`` keeps its lines."""
+    """Click's help as Markdown; a paragraph marked with a backspace keeps its lines."""
     parts = []
     for block in re.split(r"\n\s*\n", inspect.cleandoc(text)):
         if block.startswith("\b"):
