@@ -61,7 +61,7 @@ EXTRAS = {
 EXTRAS["docs"] = [
     "mkdocs>=1.6",  # the first that checks anchors
     "mkdocs-material>=9.7",  # the theme; loads nothing from the network with `font: false`
-    "mkdocstrings[python]>=1.0",  # the Python reference, from docstrings
+    "mkdocstrings>=1.0.7",  # the Python reference; older ones fail with today's pymdown-extensions
     "mkdocstrings-python>=2.0",
     "ruff>=0.17",  # wraps signatures
 ]
