@@ -21,7 +21,7 @@ QUOTING = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 # (result, first cells of the row, head of the column).
 SUMMARY: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...], str], ...]], ...] = (
     (
-        "Photos to finished gallery, FaceNet's network",
+        "Photos to finished gallery, FaceNet's network on OpenVINO",
         "{} photos/s, {} times keras-facenet's `extract` in a loop",
         (
             ("build", ("face2vec, OpenVINO",), "photos/s"),
@@ -37,7 +37,7 @@ SUMMARY: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...], str], ...]], ..
         ),
     ),
     (
-        "Faces of `mtcnn` that face2vec finds, IoU ≥ 0.9",
+        "Faces of `mtcnn` (confidence ≥ 0.9) that face2vec finds, IoU ≥ 0.9",
         "{}",
         (("parity", ("found with IoU of 0.9 or more",), ""),),
     ),
