@@ -57,6 +57,14 @@ EXTRAS = {
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
     "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
 }
+# The documentation was built with exactly these lower bounds, on Python 3.11.
+EXTRAS["docs"] = [
+    "mkdocs>=1.6",  # the first that checks anchors
+    "mkdocs-material>=9.7",  # the theme; loads nothing from the network with `font: false`
+    "mkdocstrings>=1.0.7",  # the Python reference; older ones fail with today's pymdown-extensions
+    "mkdocstrings-python>=2.0",
+    "ruff>=0.17",  # wraps signatures
+]
 EXTRAS["test"] = [
     "face2vec[openvino,notebook,people,video]",
     "pytest>=8.2",

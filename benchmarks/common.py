@@ -14,9 +14,76 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
-QUOTING = tuple(
-    ROOT / page
-    for page in ("README.md", "docs/gpu.md", "docs/models/mini.md", "docs/results/people.md")
+QUOTING = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+"""Pages that quote results: ``publish`` replaces what stands between a result's two marks."""
+
+# The table in README.md: words, and the cells of the results that replace each {}, as
+# (result, first cells of the row, head of the column).
+SUMMARY: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...], str], ...]], ...] = (
+    (
+        "Photos to finished gallery, FaceNet's network on OpenVINO",
+        "{} photos/s, {} times keras-facenet's `extract` in a loop",
+        (
+            ("build", ("face2vec, OpenVINO",), "photos/s"),
+            ("build", ("face2vec, OpenVINO",), "times keras-facenet"),
+        ),
+    ),
+    (
+        "Detection, LFW photos",
+        "{} photos/s, {} times the package `mtcnn`",
+        (
+            ("detect", ("LFW photos, face2vec in processes",), "photos/s"),
+            ("detect", ("LFW photos, face2vec in processes",), "times mtcnn"),
+        ),
+    ),
+    (
+        "Faces of `mtcnn` (confidence ≥ 0.9) that face2vec finds, IoU ≥ 0.9",
+        "{}",
+        (("parity", ("found with IoU of 0.9 or more",), ""),),
+    ),
+    (
+        "Search among 100,000 faces, `hnsw`",
+        "{} ms a query, recall@10 {}",
+        (
+            ("search", ("100,000", "hnsw", "its file"), "face2vec, ms"),
+            ("search", ("100,000", "hnsw"), "recall@10"),
+        ),
+    ),
+    (
+        "Search among 1,000,000 faces, `ivfpq`",
+        "{} ms a query, recall@10 {}, {} in memory",
+        (
+            ("search-1e6", ("1,000,000", "ivfpq", "its file"), "face2vec, ms"),
+            ("search-1e6", ("1,000,000", "ivfpq"), "recall@10"),
+            ("search-1e6", ("1,000,000", "ivfpq"), "index on disk and in memory"),
+        ),
+    ),
+    (
+        "Indexing 10,000 unchanged photos again",
+        "{} (first run: {})",
+        (("rerun", ("10,000",), "second run"), ("rerun", ("10,000",), "first run")),
+    ),
+    (
+        "`face2vec search`, whole process",
+        "{}",
+        (("cold", ("`face2vec search`, whole process",), "median"),),
+    ),
+    (
+        "LFW View 2 accuracy of `mini`, the default model",
+        "{}",
+        (("recognition-lfw-mini", ("View 2 accuracy, ten folds ± standard error",), ""),),
+    ),
+    (
+        "CelebA subset, `mini`: most similar photo shows the same person",
+        "{} of 7,425 queries",
+        (
+            (
+                "recognition-celeba-mini",
+                ("nearest other photo is of the same person (rank-1)",),
+                "",
+            ),
+        ),
+    ),
 )
 
 
@@ -83,6 +150,52 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
+def cell(result: str, row: Sequence[str], column: str) -> str:
+    """One cell of a table in ``results/RESULT.md``, without bold marks.
+
+    Args:
+        result: name of the file.
+        row: the row's first cells.
+        column: its head; of two with the same head the first. An empty one is the second column.
+
+    Raises:
+        KeyError: no table has such a cell.
+    """
+    head: list[str] = []
+    for line in (RESULTS / f"{result}.md").read_text(encoding="utf-8").splitlines():
+        cells = [one.strip() for one in line.strip().strip("|").split("|")]
+        if not line.startswith("|"):
+            head = []
+        elif not head:
+            head = cells
+        elif cells[: len(row)] == list(row) and (column in head or not column):
+            return cells[head.index(column) if column else 1].replace("**", "")
+    raise KeyError(f"{result}.md has no row {row} with a column {column!r}")
+
+
+def summary() -> str:
+    """The table in README.md, made of the results."""
+    rows, machines = [], []
+    for what, words, cells in SUMMARY:
+        results = list(dict.fromkeys(result for result, _, _ in cells))
+        made = (RESULTS / f"{results[0]}.md").read_text(encoding="utf-8").splitlines()[-1]
+        _, _, ran = made.rpartition("`, ")
+        date, _, where = ran.partition("; ")[0].partition(", ")
+        machines.append(where)
+        links = ", ".join(f"[{name}](benchmarks/results/{name}.md)" for name in results)
+        rows.append((what, words.format(*(cell(*one) for one in cells)), date, links))
+    body = table(("what", "measured", "date", "from"), rows)
+    return f"{body}\n\n<sub>On: {'; '.join(dict.fromkeys(machines))}.</sub>\n"
+
+
+def _quote(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the two marks of ``name`` in a page, where it has them."""
+    before, found, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    if found:
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        page.write_text(before + found + text + end + after, encoding="utf-8")
+
+
 def publish(name: str, title: str, body: str, command: str, packages: Sequence[str]) -> None:
     """Print the result, write it to ``results/NAME.md``, and to the pages that quote it."""
     made = f"`{command}`, {datetime.date.today()}, {machine()}; {versions(*packages)}."
@@ -91,11 +204,9 @@ def publish(name: str, title: str, body: str, command: str, packages: Sequence[s
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
     print("\n" + text)
     for page in QUOTING:
-        before, found, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
-        if found:
-            _, end, after = rest.partition(f"<!-- /{name} -->")
-            quoted = f"{title}:\n\n{body}\n\n<sub>{made}</sub>\n"
-            page.write_text(before + found + quoted + end + after, encoding="utf-8")
+        _quote(page, name, f"{title}:\n\n{body}\n\n<sub>{made}</sub>\n")
+    if any(name == result for _, _, cells in SUMMARY for result, _, _ in cells):
+        _quote(ROOT / "README.md", "summary", summary())
 
 
 def overlap(one: Sequence[float], other: Sequence[float]) -> float:

@@ -85,8 +85,8 @@ def page(measured: Robustness, command: str) -> str:
         f"{measured.photos:,} photos of {measured.people:,} people. Enrolled clean, asked about "
         f"changed; one threshold, {measured.threshold:.3f}, that has FAR {measured.far:g} on "
         f"{measured.impostor_pairs:,} pairs of clean photos. Clean: TAR {clean.tar.words()}, "
-        f"recall@1 {clean.recall.words()}. What the columns mean is in the README, *The "
-        "laboratory*.",
+        f"recall@1 {clean.recall.words()}. [Run the laboratory](../guides/laboratory.md) explains "
+        "the columns.",
         f"![part of the true accepts that is kept](laboratory-{measured.model}-overview.png)",
         verdicts(measured),
         "## Beside the paper\n\nThe paper's figures are VAL at FAR 1e-3 of its NN1 on its own "

@@ -68,6 +68,47 @@ def test_publish_changes_only_what_stands_between_its_marks(
 
 
 @pytest.mark.usefixtures("benchmarks")
+def test_summary_in_readme_is_of_the_results() -> None:
+    import common
+
+    text = (common.ROOT / "README.md").read_text(encoding="utf-8")
+    _, found, rest = text.partition("<!-- summary -->\n")
+    assert found
+    assert rest.partition("<!-- /summary -->")[0] == common.summary()
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_pages_quote_the_results_as_they_are() -> None:
+    import common
+
+    quoted = set()
+    for page in common.QUOTING:
+        text = page.read_text(encoding="utf-8")
+        for result in common.RESULTS.glob("*.md"):
+            _, found, rest = text.partition(f"<!-- {result.stem} -->\n")
+            if found:
+                quoted.add(result.stem)
+                title, body = result.read_text(encoding="utf-8").split("\n\n", 1)
+                body, _, made = body.rstrip().rpartition("\n\n")
+                block = f"{title.removeprefix('# ')}:\n\n{body}\n\n<sub>{made}</sub>\n"
+                assert rest.partition(f"<!-- /{result.stem} -->")[0] == block, (page, result)
+    assert quoted >= {"build", "detect", "search", "search-1e6", "calibration-mini", "upgrade"}
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_cell_of_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import common
+
+    text = "# Two\n\n| a | b | c |\n|---|---|---|\n| x | 1 | 2 |\n| y | 1 | **3** |\n\nend\n"
+    (tmp_path / "two.md").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert common.cell("two", ("y", "1"), "c") == "3"
+    assert common.cell("two", ("x",), "") == "1"
+    with pytest.raises(KeyError, match=r"two\.md has no row"):
+        common.cell("two", ("x",), "d")
+
+
+@pytest.mark.usefixtures("benchmarks")
 def test_ratio_is_of_what_was_measured_side_by_side() -> None:
     import common
 
