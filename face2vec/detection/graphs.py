@@ -18,6 +18,7 @@ R-Net and O-Net read the patches of `crop_graph`.
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ def read_weights(name: str) -> Weights:
         ModelError: the package or the file is missing, or holds other shapes.
     """
     import joblib
+    import lz4.frame
 
     spec = importlib.util.find_spec("mtcnn")
     if spec is None or not spec.submodule_search_locations:
@@ -75,7 +77,10 @@ def read_weights(name: str) -> Weights:
     path = Path(spec.submodule_search_locations[0]) / "assets" / "weights" / f"{name}.lz4"
     if not path.is_file():
         raise ModelError(f"{path} is missing. Install the package again: pip install -U mtcnn")
-    weights: Weights = [np.asarray(array, np.float32) for array in joblib.load(path)]
+    # Unpacked here: the file object that joblib would read through complains on Python 3.13, on
+    # standard error, that it is closed.
+    pickled = io.BytesIO(lz4.frame.decompress(path.read_bytes()))
+    weights: Weights = [np.asarray(array, np.float32) for array in joblib.load(pickled)]
     found = [array.shape for array in weights]
     if found != _SHAPES[name]:
         raise ModelError(f"{path} holds arrays of shapes {found}, expected {_SHAPES[name]}")
