@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,13 @@ import pytest
 from PIL import Image
 
 from face2vec import samples
+
+posix_only = pytest.mark.skipif(
+    os.name != "posix", reason="needs fork, signals, pipes or devices as POSIX systems have them"
+)
+names_of_any_bytes = pytest.mark.skipif(
+    sys.platform != "linux", reason="needs file names that are not UTF-8, which only Linux allows"
+)
 
 
 def needs(extra: str, *packages: str) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gallery_builder import DIMENSION, build, entry_of, fake_faces
+from helpers import names_of_any_bytes, posix_only
 
 from face2vec.errors import (
     GalleryDamagedError,
@@ -28,6 +29,7 @@ from face2vec.errors import (
     GalleryNotFoundError,
     GalleryVersionError,
 )
+from face2vec.gallery.connection import GalleryFile
 from face2vec.gallery.gallery import (
     INDEXED,
     NO_FACE,
@@ -499,6 +501,7 @@ def test_record_refuses_what_cannot_be_right_and_stores_nothing_of_it(
         assert gallery.counts() == Counts(0, 0, 0, 0, 0)
 
 
+@names_of_any_bytes
 def test_paths_that_are_no_text_survive(gallery: Gallery) -> None:
     name = os.fsdecode(b"caf\xe9/\xff\xfe.jpg")
     root = os.fsdecode(b"/photos/\xe9t\xe9")
@@ -813,6 +816,31 @@ def test_a_second_process_is_told_who_writes(gallery: Gallery, folder: Path) -> 
     assert gallery.counts().photos == 1
 
 
+def test_writing_ends_where_the_card_of_the_writer_cannot_be_deleted(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows does not delete a file while another process reads it."""
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Access is denied")
+
+    with monkeypatch.context() as inner:
+        inner.setattr(Path, "unlink", refuse)
+        with gallery.writing():
+            gallery.record([entry("a.jpg", "a", face(1))])
+    with gallery.writing():
+        gallery.record([entry("b.jpg", "b", face(2))])
+    assert gallery.counts().photos == 2
+
+
+def test_writer_flushes_the_disk_s_own_cache_on_macos(gallery: Gallery) -> None:
+    file = GalleryFile(gallery.folder)
+    writer = file.connect_writer()
+    for pragma in ("fullfsync", "checkpoint_fullfsync"):
+        assert writer.execute(f"PRAGMA {pragma}").fetchone() == (1,)
+    file.close()
+
+
 def test_a_second_session_in_this_process_is_refused(gallery: Gallery, folder: Path) -> None:
     with gallery.writing(), Gallery.open(folder) as other:
         with pytest.raises(GalleryLockedError, match=f"this very process \\({os.getpid()}\\)"):
@@ -906,6 +934,7 @@ def changed(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["new", "changed"])
+@posix_only
 def test_a_build_killed_anywhere_ends_equal_to_one_that_was_not(
     tmp_path: Path, photos: Path, fresh: bool
 ) -> None:
@@ -1105,6 +1134,7 @@ def test_check_says_what_is_wrong(filled: Path, statement: str, words: str) -> N
     assert any(re.search(words, problem) for problem in problems), problems
 
 
+@posix_only
 def test_a_full_disk_is_said_so_and_the_build_goes_on_later(tmp_path: Path) -> None:
     """A limit on the size of a file stands in for a disk that is full."""
     photos = tmp_path / "photos"
@@ -1153,6 +1183,8 @@ except GalleryError as error:
 @pytest.fixture
 def readable() -> Iterator[Path]:
     """A folder that another user can reach, as pytest's own cannot be."""
+    if os.name != "posix":
+        pytest.skip("needs the permissions of POSIX systems")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         folder.chmod(0o755)

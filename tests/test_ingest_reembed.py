@@ -11,6 +11,7 @@ import gallery_builder
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from helpers import posix_only
 
 from face2vec import Face2Vec, samples
 from face2vec.cli.main import main
@@ -398,6 +399,7 @@ def _what_is_begun(gallery: Path) -> tuple[str, dict[str, object], int]:
     return target.gallery, target.fingerprint, target.dimension
 
 
+@posix_only
 def test_switch_is_done_wholly_or_not_at_all_wherever_it_is_killed(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -6,6 +6,7 @@ packages are imported inside the commands, so that ``--help`` is immediate.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -29,6 +30,7 @@ from face2vec.cli.train import train_command
 from face2vec.cli.upgrade import upgrade_command
 from face2vec.cli.verify import calibrate_command, verify_command
 from face2vec.errors import Face2VecError, NoFaceError, PhotoError
+from face2vec.files import ON_WINDOWS
 from face2vec.report.html import columns, printable
 
 if TYPE_CHECKING:
@@ -74,15 +76,28 @@ class Commands(click.Group):
                 stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # the reader, such as `head`, has what it wanted
+        except OSError as error:
+            if not _reader_has_ended(error):
+                _say_error(error)
+                ctx.exit(ERROR)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(DONE)
         except KeyboardInterrupt:
             _say("face2vec: interrupted")
             ctx.exit(INTERRUPTED)
-        except (Face2VecError, OSError) as error:
+        except Face2VecError as error:
             _say_error(error)
             ctx.exit(ERROR)
+
+
+def _reader_has_ended(error: OSError) -> bool:
+    """Whether who reads standard output, such as `head`, has what it wanted.
+
+    Windows reports that as an invalid argument, of a file without a name.
+    """
+    if isinstance(error, BrokenPipeError):
+        return True
+    return ON_WINDOWS and error.errno == errno.EINVAL and error.filename is None
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -10,7 +10,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from face2vec.errors import (
     GalleryLockedError,
     GalleryNotFoundError,
 )
+from face2vec.files import put_in_place
 
 FORMAT = 3
 OLDEST_FORMAT = 2
@@ -228,6 +229,9 @@ class GalleryFile:
         # last batches, and an index.faiss saved after them would be ahead of the
         # truth. One fsync a batch is nothing beside the networks that filled it.
         connection.execute("PRAGMA synchronous = FULL")
+        # On macOS fsync leaves the bytes in the disk's own cache; elsewhere these change nothing.
+        connection.execute("PRAGMA fullfsync = ON")
+        connection.execute("PRAGMA checkpoint_fullfsync = ON")
         _upgrade(connection)
         return connection
 
@@ -334,7 +338,7 @@ def write_empty(file: Path, meta: Mapping[str, str]) -> None:
             connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
         finally:
             connection.close()
-        new.replace(file)
+        put_in_place(new, file)
         _sync_folder(file.parent)
     except sqlite3.Error as error:
         raise in_words(error, file) from error
@@ -374,12 +378,14 @@ def writer_lock(folder: Path) -> Iterator[None]:
             started = datetime.now().astimezone().isoformat(timespec="seconds")
             writer = {"pid": os.getpid(), "host": platform.node(), "started": started}
             new.write_text(json.dumps(writer), encoding="utf-8")
-            new.replace(card)
+            put_in_place(new, card)
         except OSError as error:
             raise GalleryError(f"The gallery {folder} cannot be written: {error}.") from error
         yield
     finally:
-        card.unlink(missing_ok=True)
+        # Windows does not delete the card while someone reads it; the next writer replaces it.
+        with suppress(OSError):
+            card.unlink()
         lock.release()
 
 

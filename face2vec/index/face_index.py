@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import SettingsError
+from face2vec.files import ON_WINDOWS
 from face2vec.gallery.gallery import State
 from face2vec.index import file as index_file
 from face2vec.index import ivf as index_lists
@@ -287,7 +288,7 @@ def _reranked(
 
 def _bytes_of(stream: BinaryIO, path: Path, hold: bool) -> NDArray[np.uint8]:
     """A whole file, as it lies there or in memory, where NumPy asks for large pages."""
-    if not hold:
+    if not hold and not ON_WINDOWS:  # where a mapped file cannot be replaced by the next index
         return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     stream.seek(0)
     try:

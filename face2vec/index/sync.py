@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from face2vec.errors import GalleryError
+from face2vec.files import put_in_place
 from face2vec.gallery.gallery import Gallery, Snapshot, State
 from face2vec.gallery.staging import UPGRADED_INDEX, Inside
 from face2vec.index.file import IndexDamagedError, checked
@@ -91,7 +92,7 @@ class GalleryIndex:
         with self._lock:
             self._index = None
             with suppress(FileNotFoundError):  # it is built again
-                self._beside.replace(self.path)
+                put_in_place(self._beside, self.path)
 
     def problems(self) -> list[str]:
         """What is wrong with the file, in words; [] when it is sound."""
