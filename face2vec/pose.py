@@ -45,10 +45,17 @@ def layouts(landmarks: ArrayLike, sizes: ArrayLike, by: By = "pose") -> NDArray[
 
 
 def distances(query: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Root of the mean square distance between the landmarks of a layout (10,) and others (n, 10).
+    """Root of the mean square distance between the landmarks of a layout and those of others.
 
     By pose 1 is as far as a landmark is, root mean square, from the middle of its face; by
     framing it is the side of the photo.
+
+    Args:
+        query: float64 (10,), a layout.
+        others: float64 (n, 10), the layouts to compare with.
+
+    Returns:
+        float64 (n,).
     """
     apart = (others - query).reshape(-1, 5, 2)
     return np.asarray(np.sqrt((apart**2).sum(axis=2).mean(axis=1)))

@@ -339,7 +339,12 @@ class _Weights:
 
 
 def weights_by_layer(file: Any) -> Iterator[tuple[str, Mapping[str, Array]]]:
-    """Layer names and their arrays by name, in either layout of Keras."""
+    """The weights in a file of Keras, in its old or its new layout.
+
+    Yields:
+        The name of a layer, and its arrays float32 by their names; a kernel is (height, width,
+        inputs, outputs) or (inputs, outputs), a bias (outputs,).
+    """
     root = file.get("model_weights", file)
     if "layer_names" in root.attrs:
         yield from _keras_2_layers(root)
