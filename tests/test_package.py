@@ -26,7 +26,7 @@ HEAVY = (
 # photo to match, and shows what comes out of it.
 ORDER = (
     ("cli", "detection", "encoding", "gallery", "index", "ingest", "photos", "report", "runtime"),
-    ("errors", "files", "report.html", "photos.damage"),
+    ("errors", "files", "report.html", "photos.damage", "runtime.onnx_graph"),
     ("types", "calibration", "pose", "ingest.embedding_map", "photos.formats"),
     ("photos.decode", "photos.discover", "runtime.select", "detection.graphs"),
     ("detection.mtcnn", "models.description"),
