@@ -1,10 +1,6 @@
-"""Metadata of the package; the tools' settings are in pyproject.toml."""
+"""What the package needs, and why; its other metadata is in pyproject.toml."""
 
-from pathlib import Path
-
-from setuptools import find_packages, setup
-
-HERE = Path(__file__).parent
+from setuptools import setup
 
 # The fast tests were run with exactly these lower bounds, on Python 3.11.
 INSTALL = [
@@ -15,6 +11,8 @@ INSTALL = [
     "onnxruntime>=1.20",  # runs them
     "faiss-cpu>=1.15",  # the index
     "mtcnn>=1.0",  # the weights of the three detection networks; its code is not run
+    "joblib>=1.4",  # reads the files that these weights are in
+    "lz4>=4.3",  # unpacks them first
     "h5py>=3.11",  # reads FaceNet's published weights
     "platformdirs>=4.2",  # where a model is kept between runs
     "filelock>=3.15",  # one writer a gallery, one download a model
@@ -77,17 +75,4 @@ EXTRAS["test"] = [
 ]
 EXTRAS["all"] = ["face2vec[openvino,keras,train,tfds,people,video,plot,notebook]"]
 
-setup(
-    name="face2vec",
-    version="0.1.0",
-    description="Find a face again in a photo collection: MTCNN, FaceNet and FAISS",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="MIT",
-    python_requires=">=3.11",
-    packages=find_packages(include=["face2vec", "face2vec.*"]),
-    package_data={"face2vec": ["py.typed", "models/*.onnx", "models/*.json", "samples/*.npz"]},
-    install_requires=INSTALL,
-    extras_require=EXTRAS,
-    entry_points={"console_scripts": ["face2vec = face2vec.cli.main:main"]},
-)
+setup(install_requires=INSTALL, extras_require=EXTRAS)

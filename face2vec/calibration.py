@@ -279,7 +279,16 @@ class Verification:
 def verified(
     calibration: Calibration, similarity: NDArray[np.float64], far: float = USUAL_FAR
 ) -> Verification:
-    """The answer to pairs of given similarities; a 0-dimensional array is one pair."""
+    """The answer for pairs of given similarities.
+
+    Args:
+        calibration: of the model that made the embeddings.
+        similarity: float64 () of one pair, or float64 (n,) of several.
+        far: the false accept rate at which a pair counts as one person.
+
+    Raises:
+        CalibrationError: the calibration does not know so low a rate.
+    """
     threshold = calibration.threshold(far)
     similarity = np.clip(np.asarray(similarity, np.float64), -1.0, 1.0)
     same, distance = similarity >= threshold, np.sqrt(2 - 2 * similarity)

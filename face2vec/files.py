@@ -4,10 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+ON_WINDOWS = os.name == "nt"
+REPLACE_SECONDS = 5.0
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Rename a file, and replace the file that has that name now.
+
+    Windows refuses this while any process has the old file open. Readers of a gallery open its
+    files for moments, so there it is tried again for some seconds.
+
+    Raises:
+        OSError: it cannot be renamed; both files stay as they were.
+    """
+    end = time.monotonic() + REPLACE_SECONDS
+    while True:
+        try:
+            new.replace(path)
+        except PermissionError:
+            if not ON_WINDOWS or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 @contextmanager
@@ -25,7 +50,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        new.replace(path)
+        put_in_place(new, path)
     finally:
         new.unlink(missing_ok=True)
 

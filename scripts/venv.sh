@@ -1,10 +1,15 @@
 # Sourced by the scripts beside it: makes the virtual environment that they run in.
 #
 # PYTHON          the interpreter to make it with; without it the first of python3,
-#                 python3.14 … python3.11 that is new enough
+#                 python3.14 … python3.11 and python that is new enough
 # FACE2VEC_VENVS  the folder that environments go to; without it the repository itself
 
-repository=$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")
+# Git's shell on Windows has paths of its own kind, /c/Users/…, which Python does not know.
+native() {
+    if command -v cygpath >/dev/null; then cygpath -m -- "$1"; else printf '%s\n' "$1"; fi
+}
+
+repository=$(native "$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")")
 venvs=${FACE2VEC_VENVS:-$repository}
 
 say() {
@@ -20,6 +25,11 @@ is_new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
+# bin_of FOLDER: prints where an environment has its programs: Scripts on Windows, else bin.
+bin_of() {
+    if [ -d "$1/Scripts" ]; then printf '%s\n' "$1/Scripts"; else printf '%s\n' "$1/bin"; fi
+}
+
 # Prints the interpreter to make environments with.
 find_python() {
     if [ -n "${PYTHON:-}" ]; then
@@ -29,7 +39,8 @@ find_python() {
         printf '%s\n' "$PYTHON"
         return
     fi
-    for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
+    # On Windows python is the usual name, and python3 may be a stub that opens a shop.
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11 python; do
         if is_new_enough "$candidate"; then
             printf '%s\n' "$candidate"
             return
@@ -61,7 +72,7 @@ make_venv() {
     say "installing into $venv; this takes a minute or more, and is done once"
     rm -f "$venv/face2vec-stamp"
     "$python" -m venv --clear "$venv" >&2 || fail "cannot make the environment $venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 \
+    "$(bin_of "$venv")/python" -m pip install --quiet --disable-pip-version-check --use-pep517 \
         --editable "$repository[$2]" >&2 ||
         fail "the installation failed (see above). Run the same command again to go on"
     printf '%s\n' "$stamp" >"$venv/face2vec-stamp"

@@ -20,6 +20,13 @@ from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import State
 from face2vec.gallery.rows import StoredFace
 
+posix_only = pytest.mark.skipif(
+    os.name != "posix", reason="needs fork, signals, pipes or devices as POSIX systems have them"
+)
+names_of_any_bytes = pytest.mark.skipif(
+    sys.platform != "linux", reason="needs file names that are not UTF-8, which only Linux allows"
+)
+
 
 def needs(extra: str, *packages: str) -> None:
     """Skip what an extra's packages are not there for, and say so."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from helpers import names_of_any_bytes
 from PIL import Image
 
 import face2vec
@@ -322,7 +324,7 @@ def test_index_interrupted_keeps_what_is_done(
     faces_folder: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     code = f"""
-import os, signal
+import signal
 import face2vec.ingest.build as building
 from face2vec.cli.main import main
 
@@ -332,7 +334,7 @@ read, calls = building.read_photo_bytes, []
 def read_and_press_ctrl_c(path):
     calls.append(path)
     if len(calls) == 9:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
     return read(path)
 
 building.read_photo_bytes = read_and_press_ctrl_c
@@ -482,6 +484,7 @@ def test_search_prints_names_on_any_terminal(gallery: Path, face: Path, tmp_path
 @pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux has file names that are not valid Unicode"
 )
+@names_of_any_bytes
 def test_search_prints_names_that_are_not_unicode(
     gallery: Path, face: Path, tmp_path: Path
 ) -> None:
@@ -603,3 +606,17 @@ def test_models_says_which_are_on_this_machine(
     (tmp_path / "onnx" / f"{published[1].key}-fp32-v1.onnx").touch()
     here = {m["key"]: m["on_this_machine"] for m in lines(run("models", "--json").stdout)}
     assert [here[m.key] for m in published] == [True, True, False, False]
+
+
+def test_output_that_nobody_reads_is_no_error() -> None:
+    assert cli._reader_has_ended(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert not cli._reader_has_ended(OSError(errno.EINVAL, "Invalid argument"))
+
+
+def test_output_that_nobody_reads_is_an_invalid_argument_on_windows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "ON_WINDOWS", True)
+    assert cli._reader_has_ended(OSError(errno.EINVAL, "Invalid argument"))
+    assert not cli._reader_has_ended(OSError(errno.EINVAL, "Invalid argument", "a?.jpg"))
+    assert not cli._reader_has_ended(OSError(errno.ENOSPC, "No space left on device"))

@@ -168,6 +168,15 @@ def test_weights_are_read_without_tensorflow_or_the_code_of_mtcnn() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_reading_weights_says_nothing_on_standard_error() -> None:
+    """On Python 3.13 the file object of the package lz4 complained there that it was closed."""
+    code = "import gc, face2vec.detection.graphs as g; g.read_weights('onet'); gc.collect()"
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=root)
+    assert done.stderr == ""
+
+
 def test_missing_package_is_said_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"'mtcnn' is not installed.*pip install mtcnn"):

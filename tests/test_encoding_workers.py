@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import posix_only
 from PIL import Image
 
 from face2vec.detection.mtcnn import DetectorSettings
@@ -174,6 +175,7 @@ def test_interpreter_that_cannot_be_started_is_done_without(
 
 
 @pytest.mark.usefixtures("at_once")
+@posix_only
 def test_processes_that_die_cost_no_photo(
     extractor: Extractor, wanted: list[Wanted], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -235,6 +237,7 @@ def test_error_that_is_no_photo_s_is_raised_where_it_was_asked_for(
 
 
 @pytest.mark.usefixtures("at_once")
+@posix_only
 def test_ctrl_c_is_not_for_the_processes(refusing: Extractor, wanted: list[Wanted]) -> None:
     with ExtractorProcesses(refusing, 2) as processes:
         processes.extract(wanted[:1])
@@ -242,7 +245,7 @@ def test_ctrl_c_is_not_for_the_processes(refusing: Extractor, wanted: list[Wante
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [getattr(signal, "SIGKILL", signal.SIGTERM), signal.SIGTERM])
 def test_processes_end_with_the_one_that_started_them(
     how: signal.Signals, tiny_model: Path
 ) -> None:

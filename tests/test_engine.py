@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import reads
+from helpers import posix_only, reads
 from PIL import Image, ImageEnhance
 
 from face2vec import (
@@ -951,6 +951,7 @@ def test_second_writer_is_refused_and_readers_see_only_whole_batches(
     assert dump(folder) == uninterrupted
 
 
+@posix_only
 def test_ctrl_c_keeps_what_is_done_and_can_be_gone_on_from(
     many: Path, tiny_model: Path, tmp_path: Path, uninterrupted: dict[str, list[tuple[Any, ...]]]
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import draw_lfw
+from helpers import draw_lfw, posix_only
 from PIL import Image
 
 from face2vec.cli.main import main
@@ -195,6 +195,7 @@ def test_photos_without_any_face_are_not_measured(tiny_model: Path, tmp_path: Pa
         measured(str(tiny_model), [tmp_path / "nobody.png", tmp_path / "text.jpg"])
 
 
+@posix_only
 def test_process_that_was_killed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     real = subprocess.run

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from face2vec.files import json_line, write_json, written_whole
+from face2vec import files
+from face2vec.files import json_line, put_in_place, write_json, written_whole
 
 
 def test_file_stays_as_it_was_where_writing_fails(tmp_path: Path) -> None:
@@ -47,3 +48,45 @@ def test_json_has_null_for_what_is_not_a_number(tmp_path: Path) -> None:
     assert json_line(values) == json.dumps(wanted)
     write_json(tmp_path / "figures.json", values)
     assert json.loads((tmp_path / "figures.json").read_text("utf-8")) == wanted
+
+
+def refusing(times: int, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Have files refuse to be replaced so often, as on Windows while someone reads them."""
+    replace, seen = Path.replace, []
+
+    def refuse(new: Path, path: Path) -> Path:
+        seen.append(path)
+        if len(seen) <= times:
+            raise PermissionError(13, "Access is denied")
+        return replace(new, path)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    return seen
+
+
+def test_file_that_is_being_read_is_replaced_as_soon_as_it_can_be_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "old").write_text("old")
+    seen = refusing(2, monkeypatch)
+    monkeypatch.setattr(files, "ON_WINDOWS", True)
+    put_in_place(tmp_path / "new", tmp_path / "old")
+    assert len(seen) == 3
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("old", "new")]
+
+
+def test_file_that_cannot_be_replaced_is_given_up_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "facts").write_text("old")
+    monkeypatch.setattr(files, "REPLACE_SECONDS", 0.12)
+    for on_windows, least in ((True, 2), (False, 1)):
+        monkeypatch.setattr(files, "ON_WINDOWS", on_windows)
+        with monkeypatch.context() as inner:
+            seen = refusing(1000, inner)
+            with pytest.raises(PermissionError), written_whole(tmp_path / "facts") as stream:
+                stream.write(b"new")
+        assert len(seen) >= least
+        assert on_windows or len(seen) == 1
+        assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("facts", "old")]

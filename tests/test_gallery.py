@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gallery_builder import DIMENSION, build, entry_of, fake_faces
-from helpers import fake_fingerprint, reads, state_of
+from helpers import fake_fingerprint, names_of_any_bytes, posix_only, reads, state_of
 
 from face2vec.errors import (
     GalleryDamagedError,
@@ -30,6 +30,7 @@ from face2vec.errors import (
     GalleryVersionError,
 )
 from face2vec.gallery.audit import problems
+from face2vec.gallery.connection import GalleryFile
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Counts, State
 from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry, Removed
@@ -502,6 +503,7 @@ def test_record_refuses_what_cannot_be_right_and_stores_nothing_of_it(
         assert reads(gallery).counts() == Counts(0, 0, 0, 0, 0)
 
 
+@names_of_any_bytes
 def test_paths_that_are_no_text_survive(gallery: Gallery) -> None:
     name = os.fsdecode(b"caf\xe9/\xff\xfe.jpg")
     root = os.fsdecode(b"/photos/\xe9t\xe9")
@@ -817,6 +819,31 @@ def test_a_second_process_is_told_who_writes(gallery: Gallery, folder: Path) -> 
     assert reads(gallery).counts().photos == 1
 
 
+def test_writing_ends_where_the_card_of_the_writer_cannot_be_deleted(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows does not delete a file while another process reads it."""
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Access is denied")
+
+    with monkeypatch.context() as inner:
+        inner.setattr(Path, "unlink", refuse)
+        with gallery.write() as writer:
+            writer.record([entry("a.jpg", "a", face(1))])
+    with gallery.write() as writer:
+        writer.record([entry("b.jpg", "b", face(2))])
+    assert reads(gallery).counts().photos == 2
+
+
+def test_writer_flushes_the_disk_s_own_cache_on_macos(gallery: Gallery) -> None:
+    file = GalleryFile(gallery.folder)
+    writer = file.connect_writer()
+    for pragma in ("fullfsync", "checkpoint_fullfsync"):
+        assert writer.execute(f"PRAGMA {pragma}").fetchone() == (1,)
+    file.close()
+
+
 def test_a_second_session_in_this_process_is_refused(gallery: Gallery, folder: Path) -> None:
     with gallery.write(), Gallery.open(folder) as other:
         with pytest.raises(GalleryLockedError, match=f"this process \\({os.getpid()}\\)"):
@@ -910,6 +937,7 @@ def changed(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["new", "changed"])
+@posix_only
 def test_a_build_killed_anywhere_ends_equal_to_one_that_was_not(
     tmp_path: Path, photos: Path, fresh: bool
 ) -> None:
@@ -1111,6 +1139,7 @@ def test_check_says_what_is_wrong(filled: Path, statement: str, words: str) -> N
     assert any(re.search(words, problem) for problem in found), found
 
 
+@posix_only
 def test_a_full_disk_is_said_so_and_the_build_goes_on_later(tmp_path: Path) -> None:
     """A limit on the size of a file stands in for a disk that is full."""
     photos = tmp_path / "photos"
@@ -1143,6 +1172,7 @@ READ_ONLY = """
 import os, sys
 from face2vec.errors import GalleryError
 from face2vec.gallery.audit import problems
+from face2vec.gallery.connection import GalleryFile
 from face2vec.gallery.gallery import Gallery
 if os.getuid() == 0:  # whom no permission binds
     os.setgid(65534)
@@ -1162,6 +1192,8 @@ except GalleryError as error:
 @pytest.fixture
 def readable() -> Iterator[Path]:
     """A folder that another user can reach, as pytest's own cannot be."""
+    if os.name != "posix":
+        pytest.skip("needs the permissions of POSIX systems")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         folder.chmod(0o755)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import names_of_any_bytes, posix_only
 from numpy.typing import NDArray
 
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery.reader import State
+from face2vec.index import face_index, flat, hnsw, ivf, parallel
 from face2vec.index import file as index_file
-from face2vec.index import flat, hnsw, ivf, parallel
 from face2vec.index.face_index import FaceIndex
 from face2vec.index.file import IndexDamagedError
 from face2vec.index.policy import IVF_FACES_LEAST, KIND_NAMES
@@ -654,6 +655,18 @@ def test_a_held_index_needs_its_file_no_more(
     np.testing.assert_array_equal(held[0], kept[0])
 
 
+def test_an_index_is_not_mapped_on_windows_where_it_could_not_be_replaced(
+    few: tuple[Ids, Vectors], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index"
+    FaceIndex.build([few], 40, D, "exact").save(path)
+    monkeypatch.setattr(face_index, "ON_WINDOWS", True)
+    index = FaceIndex.load(path, mapped=True)
+    with path.open("r+b") as stream:
+        stream.write(bytes(path.stat().st_size))
+    assert [list(row) for row in index.search(few[1][:1], 1)[1]] == [[100]]
+
+
 def test_save_replaces_the_file_while_it_is_mapped(
     few: tuple[Ids, Vectors], tmp_path: Path
 ) -> None:
@@ -670,6 +683,7 @@ def test_save_replaces_the_file_while_it_is_mapped(
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
 
 
+@names_of_any_bytes
 def test_a_path_that_is_no_text_can_be_saved_and_loaded(
     few: tuple[Ids, Vectors], tmp_path: Path
 ) -> None:
@@ -684,6 +698,7 @@ def test_load_of_a_file_that_is_not_there(tmp_path: Path) -> None:
         FaceIndex.load(tmp_path / "index")
 
 
+@posix_only
 def test_save_that_fails_leaves_the_older_file(few: tuple[Ids, Vectors], tmp_path: Path) -> None:
     index = FaceIndex.build([few], 40, D, "flat")
     path = tmp_path / "index"

@@ -48,7 +48,9 @@ def test_choose_kind_refuses_an_unknown_kind() -> None:
 def test_available_memory_is_no_more_than_the_machine_has(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = available_memory()
+    if hasattr(os, "sysconf"):
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < available_memory() <= machine
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(index_kind, "_MEMORY_LIMIT", limit)
@@ -57,3 +59,15 @@ def test_available_memory_is_no_more_than_the_machine_has(
     assert available_memory() == machine
     limit.write_text("1000000\n")
     assert available_memory() == 1_000_000
+
+
+@pytest.mark.parametrize("names", [None, {"SC_PAGE_SIZE": 30}])
+def test_available_memory_is_assumed_where_the_system_does_not_say(
+    names: dict[str, int] | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(index_kind, "_MEMORY_LIMIT", tmp_path / "none")
+    if names is None:  # Windows
+        monkeypatch.delattr(os, "sysconf_names", raising=False)
+    else:
+        monkeypatch.setattr(os, "sysconf_names", names, raising=False)
+    assert available_memory() == 4 << 30

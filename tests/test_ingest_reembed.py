@@ -12,7 +12,7 @@ import gallery_builder
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from helpers import fake_fingerprint, reads
+from helpers import fake_fingerprint, posix_only, reads
 
 from face2vec import Face2Vec, samples
 from face2vec.cli.main import main
@@ -401,6 +401,7 @@ def _what_is_begun(gallery: Path) -> tuple[str, Any]:
     return target.gallery, target.fingerprint
 
 
+@posix_only
 def test_switch_is_done_wholly_or_not_at_all_wherever_it_is_killed(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

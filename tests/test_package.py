@@ -5,8 +5,11 @@ import builtins
 import importlib
 import inspect
 import re
+import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import loaded_by
@@ -23,20 +26,10 @@ HEAVY = (
 # From the bottom to the top: a package, or a module beside the packages, imports only what stands
 # before it.
 ORDER = (
-    *(
-        "errors",
-        "files",
-        "fingerprint",
-        "types",
-        "calibration",
-        "pose",
-        "runtime",
-        "photos",
-        "detection",
-    ),
-    *("models", "encoding", "gallery", "index", "ingest", "report", "people"),
-    *("session", "query", "search", "engine", "face2vec", "samples", "evaluation"),
-    *("training", "lab", "demo", "cli", "__main__"),
+    *("errors", "files", "fingerprint", "types", "calibration", "pose", "runtime", "photos"),
+    *("detection", "models", "encoding", "gallery", "index", "ingest", "report", "people"),
+    *("session", "query", "search", "engine", "face2vec", "samples", "evaluation", "training"),
+    *("lab", "demo", "cli", "__main__"),
 )
 
 
@@ -142,7 +135,7 @@ def test_home_names_the_same_modules_as_the_hints_for_type_checkers() -> None:
     assert hints == face2vec._HOME
 
 
-def test_version_is_that_of_setup_and_the_newest_in_the_changelog() -> None:
+def test_version_is_in_one_place_and_the_newest_in_the_changelog() -> None:
     changelog = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
     released = re.findall(r"^## (\d+\.\d+\.\d+) \((\d{4}-\d{2}-\d{2})\)$", changelog, re.MULTILINE)
     versions = [tuple(map(int, version.split("."))) for version, _ in released]
@@ -151,8 +144,113 @@ def test_version_is_that_of_setup_and_the_newest_in_the_changelog() -> None:
     assert dates == sorted(dates, reverse=True)
     assert len(released) == len(re.findall(r"^## ", changelog, re.MULTILINE))
     assert released[0][0] == face2vec.__version__
-    setup = (PROJECT / "setup.py").read_text(encoding="utf-8")
-    assert re.findall(r'\bversion="([^"]*)"', setup) == [face2vec.__version__]
+    settings = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    dynamic = settings["tool"]["setuptools"]["dynamic"]
+    assert dynamic["version"] == {"attr": "face2vec.__version__"}
+    assert "version" in settings["project"]["dynamic"]
+    assert "version" not in settings["project"]
+    for file in ("pyproject.toml", "setup.py"):
+        assert face2vec.__version__ not in re.findall(
+            r'"(\d+\.\d+\.\d+)"', (PROJECT / file).read_text(encoding="utf-8")
+        )
+
+
+# --- what is declared -----------------------------------------------------------------------
+
+DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn"}
+"""Where the name to import is not the name to install but for case, "-" and "_"."""
+EXTRAS_OF = {
+    "": "",
+    "evaluation": "plot",
+    "evaluation.encoders.deepface": "deepface",
+    "evaluation.encoders.keras_facenet": "keras",
+    "evaluation.videos": "video",
+    "lab": "plot",
+    "people": "people",
+    "report": "plot",
+    "runtime": "openvino",
+    "training": "train",
+    "training.faces": "tfds",
+}
+"""The extra whose packages a module or a package of modules may import beside the usual ones."""
+
+
+def declared() -> dict[str, set[str]]:
+    """Names of the distributions by extra, "" for what is always installed, all in setup.py."""
+    tree = ast.parse((PROJECT / "setup.py").read_text(encoding="utf-8"))
+    parts = [node for node in tree.body if not isinstance(node, ast.Expr | ast.ImportFrom)]
+    names: dict[str, Any] = {}
+    exec(compile(ast.Module(parts, []), "setup.py", "exec"), names)
+    lists = {"": names["INSTALL"], **names["EXTRAS"]}
+
+    def named(extra: str) -> set[str]:
+        found = set()
+        for line in lists[extra]:
+            inner = re.match(r"face2vec\[(.*)\]", line)
+            if inner:
+                found.update(*(named(name) for name in inner[1].split(",")))
+            else:
+                found.add(re.match(r"[\w.-]+", line)[0].lower().replace("_", "-"))
+        return found
+
+    return {extra: named(extra) for extra in lists}
+
+
+def foreign_imports(path: Path) -> set[str]:
+    """Names of the packages of others that a file imports, by statement or by their names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+            (name,) = node.args
+            if isinstance(name, ast.Constant):
+                found.add(name.value)
+    packages = {name.partition(".")[0] for name in found}
+    return packages - set(sys.stdlib_module_names) - {"face2vec"}
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_what_a_module_imports_is_declared(module: str) -> None:
+    known = declared()
+    parts = module.split(".")
+    extras = {EXTRAS_OF.get(".".join(parts[:length]), "") for length in range(len(parts) + 1)}
+    may = set().union(*(known[extra] for extra in extras))
+    wanted = {
+        DISTRIBUTIONS.get(name, name.lower().replace("_", "-"))
+        for name in foreign_imports(modules()[module])
+    }
+    assert wanted <= may
+
+
+def test_dependencies_have_bounds_and_reasons() -> None:
+    lines = (PROJECT / "setup.py").read_text(encoding="utf-8").splitlines()
+    start, end = lines.index("INSTALL = ["), lines.index("]")
+    assert end - start > 10
+    for line in lines[start + 1 : end]:
+        assert re.fullmatch(r' {4}"[\w-]+>=[\d.]+",  # \w.*', line)
+
+
+def test_metadata_is_complete() -> None:
+    metadata = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for name in ("description", "readme", "license", "authors", "keywords", "classifiers", "urls"):
+        assert metadata[name]
+    pythons = [c for c in metadata["classifiers"] if re.search(r":: 3\.\d+$", c)]
+    oldest = re.fullmatch(r">=3\.(\d+)", metadata["requires-python"])
+    assert oldest
+    assert pythons[0].endswith(f"3.{oldest[1]}")
+    workflow = (PROJECT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    assert re.findall(r'"(3\.\d+)"', workflow) == [c.rpartition(" ")[2] for c in pythons]
+
+
+def test_workflow_calls_only_what_is_there() -> None:
+    workflow = (PROJECT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    run = re.findall(r"^ +(?:- )?run: (\S+)", workflow, re.MULTILINE)
+    assert run
+    for program in run:
+        assert (PROJECT / program).is_file()
 
 
 # --- errors ---------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import names_of_any_bytes, posix_only
 from PIL import Image
 
 from face2vec.errors import PhotoError, SettingsError
@@ -154,6 +155,7 @@ def test_find_photos_through_a_link_to_the_folder(tmp_path):
     ]
 
 
+@posix_only
 def test_find_photos_records_what_it_cannot_enter(tmp_path, monkeypatch):
     tree(tmp_path, "a.jpg", "closed/b.jpg", "d.jpg")
     (tmp_path / "broken.jpg").symlink_to("nowhere")
@@ -292,6 +294,7 @@ def test_find_and_open_photos_with_names_in_any_script(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
+@names_of_any_bytes
 def test_find_and_open_photos_with_a_name_that_is_no_text(tmp_path):
     path = os.fsencode(tmp_path) + b"/caf\xe9.png"
     with open(path, "wb") as file:  # noqa: PTH123 - a path of bytes

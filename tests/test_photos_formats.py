@@ -6,6 +6,7 @@ import os
 import struct
 
 import pytest
+from helpers import posix_only
 
 from face2vec.errors import PhotoError
 from face2vec.photos import formats as photo_bytes
@@ -19,6 +20,7 @@ def test_read_photo_bytes_gives_the_bytes(tmp_path):
     assert read_photo_bytes(str(path), max_bytes=10) == b"some bytes"
 
 
+@posix_only
 def test_read_photo_bytes_tells_why_a_file_cannot_be_read(tmp_path, monkeypatch):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "large.jpg").write_bytes(bytes(11))

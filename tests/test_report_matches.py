@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import names_of_any_bytes
 from PIL import Image, ImageDraw
 
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
@@ -153,6 +154,7 @@ def test_matches_repr_of_many_is_cut() -> None:
     assert len(Matches(Match(n, 0.5, face, "x") for n in range(50)).to_text().splitlines()) == 51
 
 
+@names_of_any_bytes
 def test_matches_text_escapes_control_characters_and_undecodable_bytes() -> None:
     name = "a\x1b[31m\n" + os.fsdecode(b"\xff") + "猫.jpg"
     text = Matches([Match(1, 1.0, face_at((0, 0, 1, 1)), name)]).to_text()
@@ -210,6 +212,7 @@ def test_matches_to_json_round_trip(matches: Matches) -> None:
     }
 
 
+@names_of_any_bytes
 def test_matches_to_json_takes_numpy_numbers_and_odd_names() -> None:
     box = tuple(np.float32(v) for v in (1, 2, 3, 4))
     name = os.fsdecode("猫 ".encode() + b"\xff.jpg")
@@ -460,6 +463,7 @@ def test_save_html_escapes_names(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux has file names that are not valid Unicode"
 )
+@names_of_any_bytes
 def test_save_html_of_names_in_any_script(tmp_path: Path) -> None:
     names = ["猫 ネコ.png", "قطة.png", "🐈.png", os.fsdecode(b"\xff\xfe.png")]
     paths = [draw_photo(tmp_path / name, RED_BOX, RED) for name in names]

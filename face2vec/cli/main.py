@@ -5,6 +5,7 @@ Heavy packages are imported inside the commands, so that ``--help`` is immediate
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -25,6 +26,7 @@ from face2vec.cli.train import train_command
 from face2vec.cli.upgrade import upgrade_command
 from face2vec.cli.verify import calibrate_command, verify_command
 from face2vec.errors import Face2VecError
+from face2vec.files import ON_WINDOWS
 
 GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Collection": COLLECTION_COMMANDS,
@@ -45,13 +47,16 @@ class Commands(click.Group):
                 stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        except OSError as error:
+            if not _reader_has_ended(error):
+                say_error(error)
+                ctx.exit(ERROR)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(DONE)
         except KeyboardInterrupt:
             say("face2vec: interrupted")
             ctx.exit(INTERRUPTED)
-        except (Face2VecError, OSError) as error:
+        except Face2VecError as error:
             say_error(error)
             ctx.exit(ERROR)
 
@@ -63,6 +68,16 @@ class Commands(click.Group):
                 formatter.write_dl(
                     [(one.name or "", one.get_short_help_str(width)) for one in commands]
                 )
+
+
+def _reader_has_ended(error: OSError) -> bool:
+    """Whether the reader of standard output, such as `head`, has closed the pipe.
+
+    Windows reports that as an invalid argument without a file name.
+    """
+    if isinstance(error, BrokenPipeError):
+        return True
+    return ON_WINDOWS and error.errno == errno.EINVAL and error.filename is None
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -18,6 +18,7 @@ R-Net and O-Net read the patches of `crop_graph`.
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,11 +29,10 @@ from numpy.typing import NDArray
 from face2vec.errors import ModelError
 
 if TYPE_CHECKING:
-    import onnx
+    from face2vec.runtime.onnx_graph import Shape
 
 Weights = list[NDArray[np.float32]]
 
-OPSET = 17
 PIXEL_MEAN = 127.5
 PIXEL_SCALE = 128.0
 CHANNEL_BLOCK = 16  # of the widest processors
@@ -65,6 +65,7 @@ def read_weights(name: str) -> Weights:
         ModelError: the package or the file is missing, or holds other shapes.
     """
     import joblib
+    import lz4.frame
 
     spec = importlib.util.find_spec("mtcnn")
     if spec is None or not spec.submodule_search_locations:
@@ -75,7 +76,10 @@ def read_weights(name: str) -> Weights:
     path = Path(spec.submodule_search_locations[0]) / "assets" / "weights" / f"{name}.lz4"
     if not path.is_file():
         raise ModelError(f"{path} is missing. Install the package again: pip install -U mtcnn")
-    weights: Weights = [np.asarray(array, np.float32) for array in joblib.load(path)]
+    # Unpacked here: the file object that joblib would read through complains on Python 3.13, on
+    # standard error, that it is closed.
+    pickled = io.BytesIO(lz4.frame.decompress(path.read_bytes()))
+    weights: Weights = [np.asarray(array, np.float32) for array in joblib.load(pickled)]
     found = [array.shape for array in weights]
     if found != _SHAPES[name]:
         raise ModelError(f"{path} holds arrays of shapes {found}, expected {_SHAPES[name]}")
@@ -86,28 +90,25 @@ class _Chain:
     """Nodes of a graph, each reading the one before it unless told otherwise."""
 
     def __init__(self, last: str) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
+        from face2vec.runtime.onnx_graph import GraphBuilder  # which loads onnx
+
+        self.builder = GraphBuilder()
         self.last = last
 
     def constant(self, value: Any) -> str:
-        from onnx import numpy_helper
-
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
-        return name
+        return self.builder.constant(value, f"c{len(self.builder.constants)}")
 
     def then(
         self, kind: str, *constants: Any, after: str | None = None, out: str = "", **attributes: Any
     ) -> str:
-        from onnx import helper
-
         names = [self.constant(value) for value in constants]
-        out = out or f"n{len(self.nodes)}"
-        inputs = [after or self.last, *names]
-        self.nodes.append(helper.make_node(kind, inputs, [out], **attributes))
-        self.last = out
-        return out
+        return self.read(kind, [after or self.last, *names], out, **attributes)
+
+    def read(self, kind: str, inputs: Sequence[str], out: str = "", **attributes: Any) -> str:
+        """A node that reads some earlier ones."""
+        out = out or f"n{len(self.builder.nodes)}"
+        self.last = self.builder.node(kind, inputs, out, **attributes)
+        return self.last
 
     def convolve(self, weights: Sequence[NDArray[np.float32]], after: str | None = None) -> str:
         kernel, bias = weights
@@ -118,7 +119,7 @@ class _Chain:
         assert slope.max() <= 1
         value = self.last  # ONNX Runtime's own PRelu takes three times as long
         scaled = self.then("Mul", slope.reshape(-1, 1, 1) if slope.ndim == 3 else slope)
-        return self.add("Max", value, scaled)
+        return self.read("Max", [value, scaled])
 
     def convolve_and_pool(
         self,
@@ -157,16 +158,8 @@ class _Chain:
         self.then("Gather", channels, after=pooled, axis=1)
         if (sign < 0).any():
             self.then("Mul", sign.reshape(-1, 1, 1))
-        self.add("Max", self.last, scaled)
+        self.read("Max", [self.last, scaled])
         return sign
-
-    def add(self, kind: str, left: str, right: str) -> str:
-        """A node that reads two earlier ones."""
-        from onnx import helper
-
-        self.last = f"n{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, [left, right], [self.last]))
-        return self.last
 
     def pool(self, side: int, *, ceil: bool) -> str:
         # Keras' "same" padding for these strides pads after the end only, which is ceil mode.
@@ -183,27 +176,9 @@ class _Chain:
         else:
             self.then("Gemm", kernel, bias, after=trunk, out="odds")
 
-    def graph(self, element: int, shape: Sequence[Any], outputs: Sequence[str]) -> bytes:
-        return _serialise(
-            self, [_value("pixels", element, shape)], [_value(name, 1, None) for name in outputs]
-        )
-
-
-def _value(name: str, element: int, shape: Sequence[Any] | None) -> onnx.ValueInfoProto:
-    from onnx import helper
-
-    return helper.make_tensor_value_info(name, element, shape)
-
-
-def _serialise(
-    chain: _Chain, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]
-) -> bytes:
-    from onnx import helper
-
-    graph = helper.make_graph(chain.nodes, "mtcnn", inputs, outputs, chain.constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-    model.ir_version = 8
-    return bytes(model.SerializeToString())
+    def graph(self, inputs: dict[str, Shape], *outputs: str) -> bytes:
+        model = self.builder.model("mtcnn", inputs, dict.fromkeys(outputs))
+        return bytes(model.SerializeToString())
 
 
 def _takes_pixels(weights: Weights) -> Weights:
@@ -224,7 +199,7 @@ def pnet_graph() -> bytes:
     chain.convolve(w[9:11])
     chain.then("Transpose", perm=[0, 2, 3, 1], out="offsets")
     chain.face_log_odds(w[11:13], trunk)
-    return chain.graph(1, [1, 3, "height", "width"], ["odds", "offsets"])
+    return chain.graph({"pixels": [1, 3, "height", "width"]}, "odds", "offsets")
 
 
 def _patch_convolutions(w: Weights) -> _Chain:
@@ -246,7 +221,7 @@ def rnet_graph() -> bytes:
     trunk = _flat_dense(chain, w[9:12], (3, 3, 64))
     chain.then("Gemm", *w[12:14], after=trunk, out="offsets")
     chain.face_log_odds(w[14:16], trunk)
-    return chain.graph(1, ["n", 3, 24, 24], ["odds", "offsets"])
+    return chain.graph({"pixels": ["n", 3, 24, 24]}, "odds", "offsets")
 
 
 def onet_graph() -> bytes:
@@ -260,7 +235,7 @@ def onet_graph() -> bytes:
     chain.then("Gemm", *w[15:17], after=trunk, out="offsets")
     chain.then("Gemm", *w[17:19], after=trunk, out="landmarks")
     chain.face_log_odds(w[19:21], trunk)
-    return chain.graph(1, ["n", 3, 48, 48], ["odds", "offsets", "landmarks"])
+    return chain.graph({"pixels": ["n", 3, 48, 48]}, "odds", "offsets", "landmarks")
 
 
 def _flat_dense(chain: _Chain, weights: Weights, shape: tuple[int, int, int]) -> str:
@@ -287,20 +262,14 @@ def crop_graph(side: int) -> bytes:
     zeros = chain.then(
         "ConstantOfShape", after=count, value=helper.make_tensor("zero", 7, [1], [0])
     )
-    chain.nodes.append(
-        helper.make_node(
-            "RoiAlign",
-            ["planes", "boxes", zeros],
-            ["patches"],
-            output_height=side,
-            output_width=side,
-            sampling_ratio=1,
-            mode="avg",
-            coordinate_transformation_mode="output_half_pixel",
-        )
+    chain.read(
+        "RoiAlign",
+        ["planes", "boxes", zeros],
+        "patches",
+        output_height=side,
+        output_width=side,
+        sampling_ratio=1,
+        mode="avg",
+        coordinate_transformation_mode="output_half_pixel",
     )
-    return _serialise(
-        chain,
-        [_value("planes", 1, [1, 3, "height", "width"]), _value("boxes", 1, ["n", 4])],
-        [_value("patches", 1, None)],
-    )
+    return chain.graph({"planes": [1, 3, "height", "width"], "boxes": ["n", 4]}, "patches")

@@ -119,11 +119,11 @@ def similarity_transform(
     Umeyama 1991, equations 34 to 43, for points in the plane, never a reflection.
 
     Args:
-        source: (n, 2) points, not all the same.
-        target: (n, 2) points.
+        source: float32 or float64 (n, 2) points, not all the same.
+        target: float32 or float64 (n, 2) points.
 
     Returns:
-        (2, 3) matrix M, so that target ≈ source @ M[:, :2].T + M[:, 2].
+        float64 (2, 3) matrix M, so that target ≈ source @ M[:, :2].T + M[:, 2].
     """
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     centred = source - source_mean

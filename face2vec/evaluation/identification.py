@@ -22,15 +22,18 @@ class Identification(NamedTuple):
     """
 
     ranks: NDArray[np.int64]
-    """Closed set: how many people were as similar as the right one or more, itself included."""
+    """Closed set, int64 (n,): how many people were as similar as the right one or more, itself
+    included."""
     missed: int
     """Photos asked about in which no face was found; wrong at every rank."""
     known: Scores
-    """Open set: similarity of the most similar person where it is the right one, else −2."""
+    """Open set, float32 (n,): similarity of the most similar person where it is the right one,
+    else −2."""
     known_missed: int
     """Photos of known people without a face."""
     strangers: Scores
-    """Open set: highest similarity of each stranger to anyone enrolled, highest first."""
+    """Open set, float32 (n,): highest similarity of each stranger to anyone enrolled, highest
+    first."""
 
     @property
     def asked(self) -> int:

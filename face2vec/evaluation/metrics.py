@@ -68,7 +68,9 @@ class Folds(NamedTuple):
     """Accuracy in folds, each with the threshold that was best in the others."""
 
     accuracies: NDArray[np.float64]
+    """float64 (folds,), 0…1."""
     thresholds: NDArray[np.float64]
+    """float64 (folds,), the similarity from which a pair counts as one person."""
     missing: int
     """Pairs that could not be compared, each counted as wrong."""
 
@@ -149,7 +151,12 @@ def true_accepts(pairs: PairScores, far: float) -> TrueAccepts:
 
 
 def threshold_at(highest_first: Scores, rate: float) -> float:
-    """The lowest similarity that at most this share of the scores reaches."""
+    """The lowest similarity that at most this share of the scores reaches.
+
+    Args:
+        highest_first: float32 (n,) similarities, falling.
+        rate: the share, 0…1.
+    """
     allowed = int(np.floor(rate * len(highest_first) * (1 + 1e-12)))
     if allowed >= len(highest_first):
         return -1.0
@@ -228,10 +235,17 @@ def equal_error_rate(pairs: PairScores) -> float:
 
 
 def curve(pairs: PairScores, most: int = 20_000) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(FAR, TAR) at falling thresholds, from (0, 0) to (1, 1): the ROC.
+    """The ROC: FAR and TAR at falling thresholds, from (0, 0) to (1, 1).
 
-    Of the compared pairs only; just above and at each genuine similarity, where the corners of
-    the curve are, or at so many of them.
+    Pairs that could not be compared do not count. The thresholds lie at and just above the
+    genuine similarities, where the corners of the curve are.
+
+    Args:
+        pairs: similarities of genuine and impostor pairs.
+        most: the largest number of genuine similarities to take thresholds from.
+
+    Returns:
+        FAR float64 (n,) and TAR float64 (n,), both rising.
     """
     genuine = np.unique(pairs.genuine)
     if len(genuine) > most:
@@ -268,7 +282,12 @@ def ten_folds(
 
 
 def best_threshold(similarities: NDArray[np.float32], same: NDArray[np.bool_]) -> float:
-    """The threshold that is right about most pairs; between two similarities, or the middle one."""
+    """The threshold that is right about most pairs; between two similarities, or the middle one.
+
+    Args:
+        similarities: float32 (n,), one a pair.
+        same: bool (n,), whether the pair is one person.
+    """
     order = np.argsort(similarities, kind="stable")
     ordered, alike = similarities[order].astype(np.float64), same[order]
     # With the threshold between n − 1 and n, those before n are refused and the others accepted.

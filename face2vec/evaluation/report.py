@@ -56,7 +56,7 @@ class Report:
         title: what was measured.
         figures: JSON-able values by name; rates are 0…1.
         rows: the same for people: (what, value).
-        curves: (name, x, y) of each curve; x is on a logarithmic scale.
+        curves: (name, x, y) of each curve, x and y float64 (n,); x has a logarithmic scale.
         axes: what x and y are.
         worst: the pairs it is most wrong about.
     """

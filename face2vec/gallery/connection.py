@@ -7,7 +7,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from face2vec.errors import (
     GalleryLockedError,
     GalleryNotFoundError,
 )
+from face2vec.files import put_in_place
 from face2vec.gallery.schema import FILE, PEOPLE_SCHEMA, SCHEMA, migrate
 
 # An embedding of dimension 512 takes about 2.1 kB: SQLite's default page of 4 kB holds one and
@@ -127,6 +128,9 @@ class GalleryFile:
         # index.faiss that was saved after them would be ahead of the gallery. One fsync per batch
         # costs little beside the networks.
         connection.execute("PRAGMA synchronous = FULL")
+        # On macOS fsync leaves data in the disk's cache; on other systems these have no effect.
+        connection.execute("PRAGMA fullfsync = ON")
+        connection.execute("PRAGMA checkpoint_fullfsync = ON")
         migrate(connection)
         return connection
 
@@ -216,7 +220,7 @@ def write_empty(file: Path, meta: Mapping[str, str]) -> None:
             connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
         finally:
             connection.close()
-        new.replace(file)
+        put_in_place(new, file)
         _sync_folder(file.parent)
     except sqlite3.Error as error:
         raise gallery_error(error, file) from error
@@ -261,12 +265,14 @@ def writer_lock(folder: Path) -> Iterator[None]:
             started = datetime.now().astimezone().isoformat(timespec="seconds")
             writer = {"pid": os.getpid(), "host": platform.node(), "started": started}
             new.write_text(json.dumps(writer), encoding="utf-8")
-            new.replace(card)
+            put_in_place(new, card)
         except OSError as error:
             raise GalleryError(f"the gallery {folder} cannot be written: {error}") from error
         yield
     finally:
-        card.unlink(missing_ok=True)
+        # Windows does not delete a file that is being read; the next writer replaces it.
+        with suppress(OSError):
+            card.unlink()
         lock.release()
 
 

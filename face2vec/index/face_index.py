@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import SettingsError
+from face2vec.files import ON_WINDOWS
 from face2vec.gallery.reader import State
 from face2vec.index import file as index_file
 from face2vec.index.kinds import KINDS, IndexKind
@@ -243,7 +244,7 @@ def _reranked(
 
 def _bytes_of(stream: BinaryIO, path: Path, in_memory: bool) -> NDArray[np.uint8]:
     """A whole file, mapped or in memory, for which NumPy requests large pages."""
-    if not in_memory:
+    if not in_memory and not ON_WINDOWS:  # Windows cannot replace a mapped file
         return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     stream.seek(0)
     try:

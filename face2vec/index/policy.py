@@ -70,7 +70,8 @@ def choose_kind(count: int, dimension: int, memory_bytes: int, wanted: str = "au
 def available_memory() -> int:
     """Bytes of memory that this process may use: the machine's, or the container's if less."""
     memory = 4 << 30  # if the system does not say
-    if hasattr(os, "sysconf"):
+    # Windows has no sysconf, and not every system has these names.
+    if {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(getattr(os, "sysconf_names", ())):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(memory, int(_MEMORY_LIMIT.read_text(encoding="ascii")))

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from face2vec.errors import GalleryError
+from face2vec.files import put_in_place
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot, State
 from face2vec.gallery.staging import UPGRADED_INDEX, Uncommitted
@@ -92,7 +93,7 @@ class GalleryIndex:
         with self._lock:
             self._index = None
             with suppress(FileNotFoundError):  # it is rebuilt when it is needed
-                self._beside.replace(self.path)
+                put_in_place(self._beside, self.path)
 
     def problems(self) -> list[str]:
         """What is wrong with the index file, one sentence each; empty if it is sound."""

@@ -116,8 +116,8 @@ def best_accuracy(genuine: NDArray[np.floating], impostor: NDArray[np.floating])
     """Share of pairs judged rightly at the best threshold, 0…1, both kinds weighed alike.
 
     Args:
-        genuine: similarities of pairs of one person.
-        impostor: similarities of pairs of two.
+        genuine: float32 or float64 (n,) similarities of pairs of one person.
+        impostor: float32 or float64 (m,) similarities of pairs of two people.
     """
     thresholds = np.sort(genuine)
     accepted = 1 - np.arange(len(thresholds)) / len(thresholds)

@@ -104,7 +104,10 @@ class Remaking:
     missing: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     def run(self, contents: NDArray[np.int64]) -> bool:
-        """Embed the faces of photos by the numbers of their bytes, but of those missing.
+        """Embed the faces of photos; photos whose files are missing are skipped.
+
+        Args:
+            contents: int64 (n,) ids of the photos' contents.
 
         Returns:
             Whether there were any.
@@ -172,7 +175,11 @@ class Remaking:
 
 
 def waiting(gallery: Gallery, new: NewEmbeddings) -> NDArray[np.int64]:
-    """Numbers of the bytes of photos with a face that has no new embedding yet, rising."""
+    """Photos with a face that has no new embedding yet.
+
+    Returns:
+        int64 (n,) ids of the photos' contents, rising.
+    """
     made, was = new.known()
     with gallery.read() as now:
         faces, contents = now.contents()
@@ -185,7 +192,16 @@ def waiting(gallery: Gallery, new: NewEmbeddings) -> NDArray[np.int64]:
 
 
 def sample_of(contents: NDArray[np.int64], gallery: Gallery, faces: int) -> NDArray[np.int64]:
-    """Some of the photos drawn at random, but the same ones each time, with so many faces."""
+    """Some of the photos, drawn at random with a fixed seed.
+
+    Args:
+        contents: int64 (n,) ids of the photos' contents.
+        gallery: that has them.
+        faces: how many faces the sample has, if there are so many.
+
+    Returns:
+        int64 (m,), some of ``contents``.
+    """
     drawn = np.random.default_rng(0).permutation(contents)
     with gallery.read() as now:
         _, of = now.contents()

@@ -66,6 +66,9 @@ class Degradation:
 
         What is random depends on the seed, the degradation and the portrait's number alone, so
         that a stronger step does more of the same.
+
+        Returns:
+            RGB uint8 (height, width, 3).
         """
         rng = np.random.default_rng([seed, zlib.crc32(self.name.encode()), number])
         return self.apply(portrait, strength, rng)

@@ -29,12 +29,20 @@ WORDS = ("NOT FOR SALE", "PREVIEW ONLY", "SAMPLE COPY", "ALL RIGHTS RESERVED")
 
 
 def left_hidden(portrait: Portrait, share: float, rng: np.random.Generator) -> ImageArray:
-    """That share of the face's width is grey, from the viewer's left; 0.5 is up to the middle."""
+    """That share of the face's width is grey, from the viewer's left; 0.5 is up to the middle.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
+    """
     return _hidden(portrait, -CHEEK, -CHEEK + 2 * CHEEK * share)
 
 
 def right_hidden(portrait: Portrait, share: float, rng: np.random.Generator) -> ImageArray:
-    """That share of the face's width is grey, from the viewer's right."""
+    """That share of the face's width is grey, from the viewer's right.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
+    """
     return _hidden(portrait, CHEEK - 2 * CHEEK * share, CHEEK)
 
 
@@ -42,6 +50,9 @@ def in_sunglasses(portrait: Portrait, opacity: float, rng: np.random.Generator) 
     """Glasses with dark rims, whose lenses hide that share of what is behind them; 0: rims alone.
 
     Over the eyes where the landmarks are, also in a face that is turned.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
     """
     frame = frame_of(portrait.landmarks)
     eyes = [_in_frame(frame, point) for point in portrait.landmarks[:2]]
@@ -67,6 +78,9 @@ def in_mask(portrait: Portrait, share: float, rng: np.random.Generator) -> Image
     """A mask from the chin upwards over the mouth and ``share`` of the way from there to the eyes.
 
     0.3 is under the nose, 0.65 over it.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
     """
     frame = frame_of(portrait.landmarks)
     top = frame.mouth * (1 - share)
@@ -95,7 +109,11 @@ def in_mask(portrait: Portrait, share: float, rng: np.random.Generator) -> Image
 
 
 def printed(portrait: Portrait, lines: float, rng: np.random.Generator) -> ImageArray:
-    """So many lines of white words, letters a quarter of an eye distance high, over the face."""
+    """So many lines of white words, letters a quarter of an eye distance high, over the face.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
+    """
     frame = frame_of(portrait.landmarks)
     size = max(round(0.34 * frame.unit * FINE), 4)
     font = ImageFont.load_default(size)
@@ -115,6 +133,9 @@ def marked(portrait: Portrait, count: float, rng: np.random.Generator) -> ImageA
     """So many strokes of paint on the skin, up to half an eye distance long, at random places.
 
     With the same random numbers, more strokes are those of fewer and others.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
     """
     frame = frame_of(portrait.landmarks)
     strokes: list[list[tuple[Outline, float]]] = [[] for _ in INKS]

@@ -19,7 +19,11 @@ Floats = NDArray[np.float64]
 
 
 def compressed(portrait: Portrait, quality: float, rng: np.random.Generator) -> ImageArray:
-    """As a JPEG file of that quality, 1…95 as libjpeg counts it, with colours at half size."""
+    """As a JPEG file of that quality, 1…95 as libjpeg counts it, with colours at half size.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
+    """
     file = io.BytesIO()
     Image.fromarray(portrait.image).save(file, "JPEG", quality=int(quality), subsampling="4:2:0")
     return np.asarray(Image.open(file).convert("RGB"))
@@ -29,12 +33,19 @@ def small(portrait: Portrait, area: float, rng: np.random.Generator) -> ImageArr
     """The whole photo smaller, so that the face's box has ``area`` square pixels.
 
     A face that has no more is left as it is.
+
+    Returns:
+        RGB uint8 (height, width, 3).
     """
     return smaller(portrait, area).image
 
 
 def blurred(portrait: Portrait, sigma: float, rng: np.random.Generator) -> ImageArray:
-    """Out of focus: a Gaussian whose standard deviation is ``sigma`` eye distances."""
+    """Out of focus: a Gaussian whose standard deviation is ``sigma`` eye distances.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
+    """
     radius = sigma * frame_of(portrait.landmarks).unit
     return np.asarray(Image.fromarray(portrait.image).filter(ImageFilter.GaussianBlur(radius)))
 
@@ -43,6 +54,9 @@ def moved(portrait: Portrait, length: float, rng: np.random.Generator) -> ImageA
     """Motion blur: the mean along a line of ``length`` eye distances in a random direction.
 
     Exact to parts of a pixel: the Fourier transform of a line is a sinc along it.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
     """
     reach = length * frame_of(portrait.landmarks).unit
     angle = rng.uniform(0, math.pi)
@@ -58,7 +72,11 @@ def moved(portrait: Portrait, length: float, rng: np.random.Generator) -> ImageA
 
 
 def noisy(portrait: Portrait, deviation: float, rng: np.random.Generator) -> ImageArray:
-    """Gaussian noise of that standard deviation in grey levels of 255, apart in each channel."""
+    """Gaussian noise of that standard deviation in grey levels of 255, apart in each channel.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
+    """
     return _eight_bits(portrait.image + rng.normal(0, deviation, portrait.image.shape))
 
 
@@ -66,6 +84,9 @@ def turned(portrait: Portrait, degrees: float, rng: np.random.Generator) -> Imag
     """Turned in the plane about the face's middle, by chance one way or the other.
 
     What comes in at the corners has the photo's mean colour.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
     """
     image = Image.fromarray(portrait.image)
     fill = tuple(round(float(value)) for value in portrait.image.mean(axis=(0, 1)))
@@ -85,6 +106,9 @@ def exposed(portrait: Portrait, stops: float, rng: np.random.Generator) -> Image
     """In other light: 2^``stops`` times as much, in linear light, cut off at white.
 
     sRGB is made linear and back as IEC 61966-2-1 says.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
     """
     table = _srgb(np.clip(_linear(np.arange(256) / 255) * 2.0**stops, 0, 1))
     return _eight_bits(255 * table)[portrait.image]
@@ -94,6 +118,9 @@ def lit_from_one_side(portrait: Portrait, stops: float, rng: np.random.Generator
     """One side of the face, by chance either, gets 2^−``stops`` times the light of the other.
 
     It falls smoothly between the outer ends of the eyes, in linear light.
+
+    Returns:
+        RGB uint8 (height, width, 3), as large as the portrait's image.
     """
     frame = frame_of(portrait.landmarks)
     height, width = portrait.image.shape[:2]

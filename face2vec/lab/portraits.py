@@ -80,7 +80,7 @@ class Frame(NamedTuple):
 
 
 def frame_of(landmarks: Points) -> Frame:
-    """The frame of a face with these landmarks, (5, 2) in pixels."""
+    """The frame of a face with these landmarks, float64 (5, 2) in pixels."""
     left, right, _, mouth_left, mouth_right = np.asarray(landmarks, np.float64)
     eyes = (left + right) / 2
     along, towards = right - left, (mouth_left + mouth_right) / 2 - eyes

@@ -22,7 +22,7 @@ def yaw(landmarks: Floats) -> Floats:
     the offset in distances between the eyes as they are seen.
 
     Args:
-        landmarks: (n, 5, 2), as `face2vec.Face` has them.
+        landmarks: float64 (n, 5, 2), as `face2vec.Face` has them.
 
     Returns:
         float64 (n,) degrees, 0…90, whichever the side.
@@ -38,7 +38,7 @@ def mouth_width(landmarks: Floats) -> Floats:
     """Distance between the mouth corners over that between the eyes: wider in a smile.
 
     Args:
-        landmarks: (n, 5, 2), as `face2vec.Face` has them.
+        landmarks: float64 (n, 5, 2), as `face2vec.Face` has them.
 
     Returns:
         float64 (n,).

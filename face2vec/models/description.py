@@ -265,7 +265,11 @@ def _standardize_each(rows: NDArray[np.float32]) -> None:
 
 
 def check_precision(precision: str) -> None:
-    """Raise SettingsError unless ``precision`` is one that graphs can be stored in."""
+    """Check that graphs can be stored in a precision.
+
+    Raises:
+        SettingsError: they cannot.
+    """
     if precision not in get_args(Precision):
         raise SettingsError(
             f"precision {precision!r} must be one of {', '.join(get_args(Precision))}"

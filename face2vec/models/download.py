@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 from filelock import FileLock, Timeout
 
 from face2vec.errors import DownloadError
+from face2vec.files import put_in_place
 
 ATTEMPTS = 5
 FIRST_PAUSE = 0.2
@@ -77,7 +78,7 @@ def download(
         with _only_process(destination, progress):
             if not _is_right(destination, sha256):
                 _fetch(url, part, sha256, size, timeout, progress)
-                part.replace(destination)
+                put_in_place(part, destination)
     except (_FailedError, OSError) as error:
         there = ", where now is a file with another hash" if destination.is_file() else ""
         raise DownloadError(

@@ -18,17 +18,16 @@ import h5py
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from face2vec.errors import ModelError
 from face2vec.models.description import Precision, check_precision
+from face2vec.runtime.onnx_graph import GraphBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 INPUT_SIZE = 160
-OPSET = 17
-IR_VERSION = 8  # the one that came with opset 17
 BATCH_NORM_EPSILON = 1e-3
 NORMALIZE_EPSILON = 1e-12  # of the squared length, as in Keras' l2_normalize
 
@@ -145,8 +144,7 @@ class _Graph:
     def __init__(self, weights: _Weights, precision: Precision) -> None:
         self._weights = weights
         self._precision = precision
-        self._nodes: list[onnx.NodeProto] = []
-        self._initializers: list[onnx.TensorProto] = []
+        self._builder = GraphBuilder()
 
     def conv(
         self,
@@ -207,30 +205,18 @@ class _Graph:
         **attributes: Any,
     ) -> _Tensor:
         """Add one ONNX operator and return its output."""
-        output = output or f"{operator}_{len(self._nodes)}"
+        output = output or f"{operator}_{len(self._builder.nodes)}"
         names = [tensor.name for tensor in inputs]
-        self._nodes.append(helper.make_node(operator, names, [output], name=output, **attributes))
+        self._builder.node(operator, names, output, output, **attributes)
         return _Tensor(output, channels)
 
     def to_model(self, embeddings: _Tensor) -> onnx.ModelProto:
         """The finished model."""
-        crops: list[str | int | None] = ["faces", INPUT_SIZE, INPUT_SIZE, 3]
-        graph = helper.make_graph(
-            self._nodes,
+        return self._builder.model(
             "inception_resnet_v1",
-            [helper.make_tensor_value_info("crops", TensorProto.FLOAT, crops)],
-            [
-                helper.make_tensor_value_info(
-                    embeddings.name, TensorProto.FLOAT, ["faces", embeddings.channels]
-                )
-            ],
-            self._initializers,
-        )
-        return helper.make_model(
-            graph,
-            producer_name="face2vec",
-            ir_version=IR_VERSION,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            {"crops": ["faces", INPUT_SIZE, INPUT_SIZE, 3]},
+            {embeddings.name: ["faces", embeddings.channels]},
+            producer="face2vec",
         )
 
     def _conv(
@@ -271,8 +257,7 @@ class _Graph:
         return [stored, self._constant(f"{layer}_bias", bias.astype(np.float32))]
 
     def _constant(self, name: str, values: NDArray[np.floating[Any]]) -> _Tensor:
-        self._initializers.append(numpy_helper.from_array(values, name))
-        return _Tensor(name, 0)
+        return _Tensor(self._builder.constant(values, name), 0)
 
 
 class _Weights:
@@ -339,7 +324,12 @@ class _Weights:
 
 
 def weights_by_layer(file: Any) -> Iterator[tuple[str, Mapping[str, Array]]]:
-    """Layer names and their arrays by name, in either layout of Keras."""
+    """The weights in a file of Keras, in its old or its new layout.
+
+    Yields:
+        The name of a layer, and its arrays float32 by their names; a kernel is (height, width,
+        inputs, outputs) or (inputs, outputs), a bias (outputs,).
+    """
     root = file.get("model_weights", file)
     if "layer_names" in root.attrs:
         yield from _keras_2_layers(root)

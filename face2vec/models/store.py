@@ -316,11 +316,10 @@ def _weight_files(graph: Path) -> list[Path]:
 
 def _external_data(graph: Path) -> list[Path]:
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         tensors = onnx.load(graph, load_external_data=False).graph.initializer
-    except DecodeError as error:
+    except Exception as error:  # what it raises is protobuf's, a dependency of onnx and not ours
         raise ModelError(f"{graph} is not an ONNX file: {error}") from error
     names = {e.value for t in tensors for e in t.external_data if e.key == "location"}
     return [graph.parent / name for name in sorted(names)]

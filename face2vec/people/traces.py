@@ -37,7 +37,10 @@ def traces(folder: Path, person: Person, faces: Sequence[StoredFace]) -> Iterato
     for file in sorted(folder.iterdir()):
         if not file.is_file() or not file.stat().st_size:
             continue
-        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as data:
+        with (
+            file.open("rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             found = dict.fromkeys(what for what, secret in secrets if data.find(secret) >= 0)
             yield from (f"{what} in {file.name}" for what in found)
 

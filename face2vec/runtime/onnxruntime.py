@@ -95,12 +95,12 @@ def has_cuda() -> bool:
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return False
-    from onnx import TensorProto, helper
+    from face2vec.runtime.onnx_graph import GraphBuilder
 
     onnxruntime.preload_dlls()  # loads the CUDA libraries that pip installed
-    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "try", value[:1], value[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    graph = GraphBuilder()
+    graph.node("Relu", ["x"], "y")
+    model = graph.model("try", {"x": [1]}, {"y": [1]})
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(

@@ -10,7 +10,16 @@ from face2vec.samples.model import Floats, Pixels
 
 
 def developed(canvas: Floats, reduction: int, rng: np.random.Generator) -> Pixels:
-    """A canvas, RGB 0…255 float32 (h, w, 3), as a camera keeps it: lit, blurred, with noise."""
+    """A canvas as a camera records it: lit, blurred and with noise.
+
+    Args:
+        canvas: float32 (h, w, 3), RGB 0…255.
+        reduction: how many pixels of the canvas a pixel of the photo is wide.
+        rng: decides the light, the blur and the noise.
+
+    Returns:
+        RGB uint8 (h / reduction, w / reduction, 3).
+    """
     canvas = canvas * lighting(canvas.shape[0], canvas.shape[1], rng)
     image = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
     if reduction > 1:
@@ -43,7 +52,11 @@ def background(width: int, height: int, rng: np.random.Generator) -> Floats:
 
 
 def lighting(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """Factors (h, w, 3): exposure, colour of the light, its fall-off, sometimes a shadow."""
+    """Exposure, colour of the light, its fall-off, and sometimes a shadow.
+
+    Returns:
+        float32 (height, width, 3), to multiply the pixels with.
+    """
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     angle = rng.uniform(0, 2 * np.pi)

@@ -23,22 +23,39 @@ SHORT = 75.0  # hair that goes no further down ends above the ears
 
 @dataclass(frozen=True)
 class Looks:
-    """What a person's photos have in common besides the face; lengths in head coordinates."""
+    """What a person's photos have in common besides the face; lengths in head coordinates.
 
-    width: float  # of half of the head
-    chin: float  # how far down it is
-    jaw: float  # how square it is
-    hair: tuple[float, float, float]  # RGB 0…255
-    volume: float  # of the hair beyond the skull; 0 is bald
-    length: float  # how far down the hair goes
-    hairline: float  # its height above the middle of the forehead
-    temples: float  # how rounded the hairline is
-    parting: float  # −1…1, to the side
-    curls: float  # 0…1
-    glasses: float  # strength of the frame, 0 is none
-    shoulders: float  # half of their width
-    neck: float  # its width as a part of the head's
-    strands: Floats  # (512,) noise around 0, the hair's texture
+    Attributes:
+        width: half of the head's width.
+        chin: how far down the chin is.
+        jaw: how square the jaw is.
+        hair: its colour, RGB 0…255.
+        volume: of the hair beyond the skull; 0 is bald.
+        length: how far down the hair goes.
+        hairline: its height above the middle of the forehead.
+        temples: how rounded the hairline is.
+        parting: where the hair parts, −1…1 from side to side.
+        curls: 0…1.
+        glasses: strength of the frame; 0 for no glasses.
+        shoulders: half of their width.
+        neck: its width as a part of the head's.
+        strands: float32 (512,), noise around 0 that is the texture of the hair.
+    """
+
+    width: float
+    chin: float
+    jaw: float
+    hair: tuple[float, float, float]
+    volume: float
+    length: float
+    hairline: float
+    temples: float
+    parting: float
+    curls: float
+    glasses: float
+    shoulders: float
+    neck: float
+    strands: Floats
 
 
 @dataclass(frozen=True)
@@ -63,7 +80,15 @@ class Clothes:
 
 
 def depth(x: Floats, y: Floats) -> Floats:
-    """How far a point of the head stands out, in head coordinates."""
+    """How far points of the head stand out.
+
+    Args:
+        x: floating, any shape: to the viewer's right of the middle, in head coordinates.
+        y: floating, same shape as ``x``: downwards.
+
+    Returns:
+        Floating, same shape as ``x``: towards the viewer, in head coordinates.
+    """
     ball = 1 - (x / 62) ** 2 - ((y - 52) / 82) ** 2
     nose = np.exp(-((x / 9) ** 2) - ((y - 70) / 15) ** 2)
     out: Floats = 46 * np.maximum(ball, 0) + 11 * nose
@@ -71,7 +96,16 @@ def depth(x: Floats, y: Floats) -> Floats:
 
 
 def turned(x: Floats, y: Floats, pose: Pose) -> tuple[Floats, Floats]:
-    """Where points of the head come to lie when it turns, in head coordinates."""
+    """Where points of the head lie after it has turned.
+
+    Args:
+        x: floating, any shape: to the viewer's right of the middle, in head coordinates.
+        y: floating, same shape as ``x``: downwards.
+        pose: how the head is turned.
+
+    Returns:
+        The new x and y, floating, each of the same shape as ``x``.
+    """
     z = depth(x, y) - 26
     near = 1 + z * 0.0009
     return (
@@ -81,7 +115,16 @@ def turned(x: Floats, y: Floats, pose: Pose) -> tuple[Floats, Floats]:
 
 
 def unturned(x: Floats, y: Floats, pose: Pose) -> tuple[Floats, Floats]:
-    """The inverse of `turned`, by fixed-point iteration."""
+    """The inverse of `turned`, by fixed-point iteration.
+
+    Args:
+        x: floating, any shape: to the viewer's right of the middle, in head coordinates.
+        y: floating, same shape as ``x``: downwards.
+        pose: how the head is turned.
+
+    Returns:
+        x and y before the turn, floating, each of the same shape as ``x``.
+    """
     u, v = x, y
     for _ in range(4):
         there_x, there_y = turned(u, v, pose)
@@ -90,14 +133,22 @@ def unturned(x: Floats, y: Floats, pose: Pose) -> tuple[Floats, Floats]:
 
 
 def in_photo(points: Floats, pose: Pose) -> Floats:
-    """Points (n, 2) of the turned head in pixels of the photo."""
+    """Where points of the turned head are in the photo.
+
+    Args:
+        points: floating (n, 2) in head coordinates.
+        pose: of the head in the photo.
+
+    Returns:
+        Floating (n, 2) in pixels of the photo.
+    """
     cos, sin = math.cos(pose.roll) * pose.scale, math.sin(pose.roll) * pose.scale
     x, y = points[:, 0], points[:, 1] - PIVOT
     return np.stack([pose.x + cos * x - sin * y, pose.y + sin * x + cos * y], 1)
 
 
 def landmarks(face: Appearance, pose: Pose) -> Floats:
-    """The five landmarks of a face in pixels of the photo, (5, 2)."""
+    """The five landmarks of a face, float32 (5, 2) in pixels of the photo."""
     moved = LANDMARKS + sampled(
         face.flow.transpose(1, 2, 0), LANDMARKS[:, 0] / 4 - 0.375, LANDMARKS[:, 1] / 4 - 0.375
     )
@@ -119,7 +170,16 @@ def box(looks: Looks, pose: Pose) -> tuple[float, float, float, float]:
 
 
 def sampled(plane: Floats, x: Floats, y: Floats) -> Floats:
-    """(h, w, c) read between its pixels at x, y of any shape; beyond the rim the rim's value."""
+    """The values of an image between its pixels, by bilinear interpolation.
+
+    Args:
+        plane: floating (h, w, c).
+        x: floating, any shape: columns; beyond the rim the rim's value is taken.
+        y: floating, same shape as ``x``: rows.
+
+    Returns:
+        Floating (…, c), one value for each x and y.
+    """
     height, width = plane.shape[:2]
     x, y = np.clip(x, 0, width - 1.001), np.clip(y, 0, height - 1.001)
     left, top = x.astype(np.int32), y.astype(np.int32)
@@ -134,7 +194,15 @@ def sampled(plane: Floats, x: Floats, y: Floats) -> Floats:
 
 
 def soft(distance: Floats, width: float) -> Floats:
-    """0…1 over the width about the edge of a shape, smoothly."""
+    """A smooth step from 0 outside a shape to 1 inside it.
+
+    Args:
+        distance: floating, any shape: how far inside the edge each point is.
+        width: of the step, with the edge in its middle.
+
+    Returns:
+        Floating, same shape as ``distance``, 0…1.
+    """
     part: Floats = np.clip(distance / width + 0.5, 0, 1)
     return part * part * (3 - 2 * part)
 

@@ -38,7 +38,8 @@ class Appearance:
 
     Attributes:
         texture: RGB 0…255 float32 (112, 112, 3) in the frame of the mean face; zero far outside.
-        flow: (2, 28, 28), right and down in pixels of the crop: where a point of the mean lies.
+        flow: float32 (2, 28, 28), where points of the mean lie, right and down in pixels of the
+            crop.
         skin: RGB float32 (28, 28, 3), the texture smoothed and continued to the whole crop.
     """
 
@@ -49,19 +50,29 @@ class Appearance:
 
 @dataclass(frozen=True)
 class FaceModel:
-    """Arrays of ``faces.npz``; k coefficients, d numbers a face."""
+    """The arrays of ``faces.npz``, for k coefficients and d values a face.
 
-    mean: Floats  # (d,)
-    components: Floats  # (k, d)
-    tells: Floats  # (1 + k, 6): sex, age and origins of coefficients with a 1 before them
-    untold: Floats  # (k, 6): the least change of coefficients that changes what they tell
-    changes: Floats  # (c, k): directions in which a person's photos differ
-    rest: Floats  # (k,): spread of a person's photos besides
+    Attributes:
+        mean: float32 (d,).
+        components: float32 (k, d).
+        tells: float32 (1 + k, 6), by which coefficients with a 1 before them give sex, age and
+            origins.
+        untold: float32 (k, 6), the least change of coefficients that changes each of these.
+        changes: float32 (c, k), directions in which the photos of one person differ.
+        rest: float32 (k,), how much these photos differ otherwise.
+    """
+
+    mean: Floats
+    components: Floats
+    tells: Floats
+    untold: Floats
+    changes: Floats
+    rest: Floats
 
     def person(
         self, female: bool, age: float, origin: int, spread: float, rng: np.random.Generator
     ) -> Floats:
-        """Coefficients (k,) of somebody: age in years, origin 0…4."""
+        """Somebody of that sex, age in years and origin 0…4: coefficients float32 (k,)."""
         drawn = spread * np.clip(rng.standard_normal(len(self.rest)), -2.2, 2.2)
         wanted = [float(female), np.clip((age - 40) / 20, -1.2, 1.2)]
         wanted += [float(origin == other) for other in range(1, ORIGINS)]
@@ -70,13 +81,17 @@ class FaceModel:
         return drawn.astype(np.float32)
 
     def change(self, amount: float, rng: np.random.Generator) -> Floats:
-        """What is added to a person's coefficients for one photo: expression, light, age."""
+        """What one photo adds to a person's coefficients: expression, light and age.
+
+        Returns:
+            float32 (k,).
+        """
         ways = np.clip(rng.standard_normal(len(self.changes)), -2, 2) @ self.changes
         rest = self.rest * np.clip(rng.standard_normal(len(self.rest)), -2, 2)
         return (amount * (ways + rest)).astype(np.float32)
 
     def appearance(self, coefficients: Floats) -> Appearance:
-        """The face with these coefficients."""
+        """The face with these coefficients, float32 (k,)."""
         inside, coarse, cells, smooth, norm = _geometry()
         # Not a matrix product: that may wait for threads, and rounds otherwise on another machine.
         numbers = self.mean + np.einsum("k,kd->d", coefficients, self.components)

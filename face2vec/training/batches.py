@@ -28,12 +28,14 @@ AHEAD = 2
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One step's worth.
+    """What a network is shown in one step.
 
     Attributes:
         crops: RGB uint8 (n, side, side, 3), augmented.
-        targets: what the objective compares with, by name.
-        maps: what else goes into the network, by name; see `stages`.
+        targets: what the objective compares with, by name: embeddings float32 (n, d), people
+            int64 (n,), or maps float32 (n, height, width, channels).
+        maps: what else goes into the network, by name, float32 (n, height, width, channels);
+            see `stages`.
     """
 
     crops: NDArray[np.uint8]
@@ -45,10 +47,10 @@ class Batches(Protocol):
     """Says what the batches of an epoch are made of, and makes them."""
 
     def plan(self, epoch: int) -> list[Rows]:
-        """Rows of the faces in each batch of an epoch, counted from 0."""
+        """The rows of the faces in each batch of an epoch, int64 (n,); epochs count from 0."""
 
     def make(self, epoch: int, rows: Rows) -> Batch:
-        """One batch."""
+        """The batch of the faces in some rows, int64 (n,)."""
 
 
 class ShuffledBatches:
@@ -67,7 +69,7 @@ class ShuffledBatches:
         self._side, self._size, self._seed = side, size, seed
 
     def plan(self, epoch: int) -> list[Rows]:
-        """Rows of the faces in each batch of an epoch."""
+        """The rows of the faces in each batch of an epoch, int64 (n,); epochs count from 0."""
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._faces))
         starts = range(0, len(order) - self._size + 1, self._size)
         return [order[start : start + self._size] for start in starts]
@@ -102,7 +104,7 @@ class TaughtBatches(ShuffledBatches):
         self._teacher = teacher
 
     def make(self, epoch: int, rows: Rows) -> Batch:
-        """One batch."""
+        """The batch of the faces in some rows, int64 (n,)."""
         key = (self._seed, epoch)
         side = self._teacher.description.input_size
         crops = augmented(self._faces, rows, side, self._how, key)
@@ -123,6 +125,9 @@ class RememberedBatches(ShuffledBatches):
         side: of the student's crops.
         size: crops a batch.
         seed: decides order and augmentation.
+
+    Raises:
+        SettingsError: the augmentation mixes crops.
     """
 
     def __init__(
@@ -141,7 +146,7 @@ class RememberedBatches(ShuffledBatches):
         self._targets = targets
 
     def make(self, epoch: int, rows: Rows) -> Batch:
-        """One batch."""
+        """The batch of the faces in some rows, int64 (n,)."""
         crops = augmented(self._faces, rows, self._side, self._how, (self._seed, epoch))
         return Batch(crops, {"embedding": self._targets[rows]})
 
@@ -179,7 +184,10 @@ class PeopleBatches:
         self._people, self._photos, self._seed = people, photos, seed
 
     def plan(self, epoch: int) -> list[Rows]:
-        """As many batches in every epoch; the people who are left over come in another."""
+        """The rows of the faces in each batch of an epoch, int64 (n,).
+
+        Every epoch has as many batches; people who are left over come in another epoch.
+        """
         rng = np.random.default_rng((self._seed, epoch))
         groups: list[Rows] = []
         for person in self._named:
@@ -195,14 +203,22 @@ class PeopleBatches:
         ]
 
     def make(self, epoch: int, rows: Rows) -> Batch:
-        """One batch."""
+        """The batch of the faces in some rows, int64 (n,)."""
         key = (self._seed, epoch)
         crops = augmented(self._faces, rows, self._side, self._how, key)
         return Batch(crops, {"people": self._faces.people[rows]})
 
 
 def clean_targets(teacher: Embedder, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The teacher's embeddings of crops of any size, float32 (n, d)."""
+    """The teacher's embeddings of crops.
+
+    Args:
+        teacher: the network that is followed.
+        crops: RGB uint8 (n, side, side, 3) of any side.
+
+    Returns:
+        float32 (n, d) of unit length.
+    """
     side = teacher.description.input_size
     parts = [crops[start : start + 64] for start in range(0, len(crops), 64)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -216,6 +232,14 @@ def remembered_targets(
 
     The first crops are asked about each time, to see that the file is of this teacher and of
     these crops.
+
+    Args:
+        path: of the file; written where it is not there or does not fit.
+        teacher: the network that is followed.
+        crops: RGB uint8 (n, side, side, 3) of any side.
+
+    Returns:
+        float32 (n, d) of unit length.
     """
     if path.exists():
         kept: NDArray[np.float32] = np.load(path, allow_pickle=False)
@@ -235,13 +259,13 @@ def augmented(
 
     Args:
         faces: where they are from.
-        rows: which.
+        rows: int64 (n,), which.
         side: of the crops that come out.
         how: how far they are changed.
         key: with a crop's row and place it decides what is drawn.
 
     Returns:
-        RGB uint8 (len(rows), side, side, 3).
+        RGB uint8 (n, side, side, 3).
     """
     crops = np.empty((len(rows), side, side, 3), np.uint8)
     for place, row in enumerate(rows):
@@ -258,7 +282,15 @@ def augmented(
 
 
 def resized(crops: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The same crops, uint8 (n, side, side, 3)."""
+    """The same crops at another size.
+
+    Args:
+        crops: RGB uint8 (n, height, width, 3).
+        side: of the crops that come out.
+
+    Returns:
+        RGB uint8 (n, side, side, 3).
+    """
     if crops.shape[1] == side:
         return crops
     size, how = (side, side), Image.Resampling.BILINEAR
@@ -268,7 +300,13 @@ def resized(crops: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def made_ahead(
     plan: Iterable[Rows], make: Callable[[Rows], Batch], workers: int = 2
 ) -> Iterator[Batch]:
-    """The batches of a plan, in order, some of them made ahead of use."""
+    """The batches of a plan, in order, some of them made ahead of use.
+
+    Args:
+        plan: the rows of the faces in each batch, int64 (n,).
+        make: makes a batch.
+        workers: how many threads make batches.
+    """
     waiting: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
         try:

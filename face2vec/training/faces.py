@@ -76,7 +76,7 @@ class Faces:
         return self.only(np.flatnonzero(~held)), self.only(np.flatnonzero(held))
 
     def only(self, rows: NDArray[np.int64]) -> Faces:
-        """Some of them."""
+        """The faces in some rows, int64 (n,)."""
         return Faces(self.crops[rows], self.people[rows], self.names)
 
 

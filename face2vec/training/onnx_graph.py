@@ -17,10 +17,9 @@ import numpy as np
 import onnx
 from keras import ops
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from face2vec.errors import ModelError
-from face2vec.models.facenet import IR_VERSION, OPSET
+from face2vec.runtime.onnx_graph import GraphBuilder
 
 Operation = Any
 """A layer or another operation of a Keras network."""
@@ -50,8 +49,7 @@ class _Writer:
 
     def __init__(self, network: keras.Model) -> None:
         self._network = network
-        self._nodes: list[onnx.NodeProto] = []
-        self._arrays: list[onnx.TensorProto] = []
+        self._builder = GraphBuilder()
         self._names: dict[int, str] = {}  # of what was written, by the Keras tensor's id
         self._borders: dict[str, tuple[str, list[int]]] = {}  # of what is still to be padded
         self._norms = _norms_to_fold(network)
@@ -61,20 +59,12 @@ class _Writer:
             self._write(operation)
         height, width, channels = self._network.input_shape[1:]
         given = self._name(self._network.output)
-        self._nodes.append(helper.make_node("Identity", [given], ["embeddings"], "embeddings"))
-        ends = [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["faces", *shape])
-            for name, shape in (
-                ("crops", (height, width, channels)),
-                ("embeddings", self._network.output_shape[1:]),
-            )
-        ]
-        graph = helper.make_graph(self._nodes, self._network.name, ends[:1], ends[1:], self._arrays)
-        return helper.make_model(
-            graph,
-            producer_name="face2vec",
-            ir_version=IR_VERSION,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+        self._node("Identity", [given], "embeddings")
+        return self._builder.model(
+            self._network.name,
+            {"crops": ["faces", height, width, channels]},
+            {"embeddings": ["faces", *self._network.output_shape[1:]]},
+            producer="face2vec",
         )
 
     def _write(self, operation: Operation) -> None:
@@ -200,18 +190,16 @@ class _Writer:
     # Inside
 
     def _node(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        self._nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
-        return name
+        return self._builder.node(kind, inputs, name, name, **attributes)
 
     def _array(self, name: str, values: NDArray[Any]) -> str:
-        self._arrays.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
+        return self._builder.constant(np.atleast_1d(values), name)
 
     def _name(self, value: Any) -> str:
         """What a value is called in the graph; a number becomes a constant."""
         if isinstance(value, int | float):
             name = f"number_{value!r}"
-            if name not in {one.name for one in self._arrays}:
+            if name not in {one.name for one in self._builder.constants}:
                 self._array(name, np.array(value, np.float32))
             return name
         name = self._names[id(value)]

@@ -148,7 +148,7 @@ class StageBatches(ShuffledBatches):
         self._teacher, self._stages = teacher, tuple(stages)
 
     def make(self, epoch: int, rows: Rows) -> Batch:
-        """One batch."""
+        """The batch of the faces in some rows, int64 (n,)."""
         key = (self._seed, epoch)
         crops = augmented(self._faces, rows, self._teacher.description.input_size, self._how, key)
         told = dict(zip((*self._stages, EMBEDDING), self._teacher(crops), strict=True))

@@ -80,7 +80,14 @@ class Progress:
 
 
 def standardized(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(x − 127.5) / 127.5, what networks are trained on here."""
+    """Crops as networks are trained on them here: (x − 127.5) / 127.5.
+
+    Args:
+        crops: RGB uint8 (n, side, side, 3).
+
+    Returns:
+        float32 (n, side, side, 3), −1…1.
+    """
     pixels = crops.astype(np.float32)
     pixels -= PIXEL_MIDDLE
     pixels /= PIXEL_MIDDLE
@@ -103,7 +110,7 @@ def train(
 
     Args:
         learner: compiled here.
-        batches: what it is shown; each epoch has as many.
+        batches: what the network is shown; every epoch has as many batches.
         schedule: how long and how fast.
         folder: gets the checkpoint and the curves.
         measure: figures on faces that are not trained on, after each epoch.
@@ -112,6 +119,7 @@ def train(
     Raises:
         TrainingError: the loss is no finite number any more, or the checkpoint is of
             another network.
+        SettingsError: there are fewer faces than one batch takes.
     """
     an_epoch = len(batches.plan(0))
     if not an_epoch:
@@ -166,7 +174,15 @@ def _rate(schedule: Schedule, steps: int) -> Any:
 
 
 def embed(network: keras.Model, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Embeddings of unit length, float32 (n, d), of crops of the network's size."""
+    """Embeddings of crops.
+
+    Args:
+        network: gives embeddings of any length.
+        crops: RGB uint8 (n, side, side, 3) of the network's size.
+
+    Returns:
+        float32 (n, d) of unit length.
+    """
     parts = [
         network.predict_on_batch(standardized(crops[start : start + 64]))
         for start in range(0, len(crops), 64)

@@ -107,7 +107,7 @@ class DeepFaceEncoder:
         return found
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `PhotoEncoder.embed`."""
+        """Embeddings float32 (n, d) of crops, RGB uint8 (n, side, side, 3)."""
         with quiet():
             rows = self._package.represent(
                 [np.ascontiguousarray(crop[:, :, ::-1]) for crop in crops],

@@ -79,7 +79,7 @@ class KerasFaceNetEncoder:
         return found
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `PhotoEncoder.embed`."""
+        """Embeddings float32 (n, d) of crops, RGB uint8 (n, side, side, 3)."""
         with quiet():
             return unit_rows(self.name, self._facenet.embeddings(list(crops)))
 

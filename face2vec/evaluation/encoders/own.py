@@ -51,7 +51,7 @@ class OwnEncoder:
             yield EncodedPhoto(faces, encoded.width, encoded.height, failure)
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `PhotoEncoder.embed`; the batch is spread over the threads."""
+        """Embeddings float32 (n, d) of crops, RGB uint8 (n, side, side, 3), on all threads."""
         return self._encoder.embed(crops)
 
     def close(self) -> None:

@@ -112,7 +112,14 @@ def one_by_one(
 
 
 def unit_rows(name: str, embeddings: NDArray[np.generic] | Sequence[object]) -> NDArray[np.float32]:
-    """Embeddings of another package as float32 (n, d) of unit length.
+    """Embeddings of another package in this project's form.
+
+    Args:
+        name: of the encoder, for the error message.
+        embeddings: (n, d) of any dtype.
+
+    Returns:
+        float32 (n, d) of unit length.
 
     Raises:
         ModelError: one has no length, or an infinite one.

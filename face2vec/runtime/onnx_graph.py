@@ -1,0 +1,90 @@
+"""Builds ONNX graphs: nodes and constants go in, one after another, and a model comes out.
+
+All graphs of this project are built with it: detection, cutting patches, FaceNet, and what
+training exports. The same calls give the same bytes, so that a file's hash says what is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+IR_VERSION = 8  # the one that came with opset 17
+
+Shape = Sequence[str | int]
+"""Of an input or output; a name stands for a side that can have any length."""
+
+
+class GraphBuilder:
+    """A graph under construction.
+
+    Attributes:
+        nodes: the operators so far, in the order in which they run.
+        constants: the arrays so far.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def node(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        output: str,
+        name: str | None = None,
+        **attributes: Any,
+    ) -> str:
+        """Add one operator.
+
+        Args:
+            operator: of the ONNX standard, such as "Conv".
+            inputs: names of what it reads.
+            output: name of what it gives.
+            name: of the node itself; most nodes need none.
+            attributes: of the operator.
+
+        Returns:
+            ``output``.
+        """
+        self.nodes.append(helper.make_node(operator, inputs, [output], name, **attributes))
+        return output
+
+    def constant(self, values: NDArray[Any], name: str) -> str:
+        """Add an array of any dtype and any shape, and give its name."""
+        self.constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
+        return name
+
+    def model(
+        self,
+        name: str,
+        inputs: dict[str, Shape],
+        outputs: dict[str, Shape | None],
+        producer: str = "",
+    ) -> onnx.ModelProto:
+        """The finished model.
+
+        Args:
+            name: of the graph.
+            inputs: shape of each input by its name; all are float32.
+            outputs: shape of each output by its name, or None where the runtime finds it out;
+                all are float32.
+            producer: who made it, as the file says.
+        """
+        given, made = (
+            [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in ends.items()]
+            for ends in (inputs, outputs)
+        )
+        graph = helper.make_graph(self.nodes, name, given, made, self.constants)
+        model = helper.make_model(
+            graph, ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)]
+        )
+        if producer:
+            model.producer_name = producer
+        return model
