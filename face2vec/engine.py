@@ -414,9 +414,9 @@ class Face2Vec:
         """Whether two faces show the same person, and with what probability.
 
         Args:
-            first: a photo, whose largest face is used; a `Face`; an embedding float (d,); or
-                embeddings float (n, d) for n answers as arrays.
-            second: the same for the other face; as many embeddings as ``first``.
+            first: a photo, whose largest face is used; a `Face`; an embedding float32 (d,); or
+                embeddings float32 (n, d) for n answers as arrays.
+            second: the other face, likewise; as many embeddings float32 (n, d) as ``first``.
             far: false accept rate of the decision, 0…1.
 
         Raises:

@@ -179,7 +179,7 @@ def unit_rows(query: NDArray[Any], dimension: int) -> NDArray[np.float32]:
     """Embeddings of a query as rows of unit length.
 
     Args:
-        query: any float dtype, (d,) or (n, d).
+        query: floating, (d,) or (n, d).
         dimension: d.
 
     Returns:

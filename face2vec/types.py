@@ -1,4 +1,4 @@
-"""What is handed from one step to the next: one frozen record a step."""
+"""The records that are passed from step to step, all frozen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Landmarks = tuple[Point, Point, Point, Point, Point]
 
 
 class Boxed(Protocol):
-    """Anything that is somewhere in a photo."""
+    """Anything with a box in a photo."""
 
     @property
     def box(self) -> Box:
@@ -29,13 +29,13 @@ Placed = TypeVar("Placed", bound=Boxed)
 
 
 def nearest_to(faces: Iterable[Placed], x: float, y: float) -> Placed | None:
-    """The one whose box has its middle nearest to a point of the photo, the first of equals."""
+    """The face whose box centre is nearest to a point of the photo; ties go to the first."""
 
-    def away(face: Placed) -> float:
+    def distance(face: Placed) -> float:
         left, top, right, bottom = face.box
         return math.hypot((left + right) / 2 - x, (top + bottom) / 2 - y)
 
-    return min(faces, key=away, default=None)
+    return min(faces, key=distance, default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +43,13 @@ class Photo:
     """A decoded photo, turned upright.
 
     Attributes:
-        name: what the user called it: a path, or ``"<bytes>"``, ``"<array>"``.
+        name: a path, or ``"<bytes>"`` or ``"<array>"``.
         image: RGB uint8 (height, width, 3); may be smaller than the photo, see ``scale``.
         width: width in pixels of the upright photo at full size.
         height: height in pixels of the upright photo at full size.
-        scale: pixels of ``image`` for one pixel of the photo, 0 < scale ≤ 1.
-        source: what it was read from (path, bytes, PIL image or array), kept
-            so that a face can be cut from full resolution later.
+        scale: pixels of ``image`` per pixel of the photo, 0 < scale ≤ 1.
+        source: what it was read from (path, bytes, PIL image or array), so that small faces can
+            be cut from full resolution later.
     """
 
     name: str
@@ -62,11 +62,11 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class Unopened:
-    """A photo to be opened by who extracts its faces, which may be another process.
+    """A photo that is opened where its faces are extracted, possibly in another process.
 
     Attributes:
-        source: its path, or its bytes.
-        name: what to call it, as for `open_photo`.
+        source: its path or its bytes.
+        name: its name, as for `open_photo`.
     """
 
     source: str | bytes = field(repr=False)
@@ -81,14 +81,12 @@ class Face:
         box: (left, top, right, bottom) in pixels of the upright photo.
         landmarks: left eye, right eye, nose, left mouth corner, right mouth
             corner as the viewer sees them; (x, y) in pixels of the upright photo.
-        confidence: MTCNN's probability that this is a face, 0…1.
+        confidence: the detector's probability that this is a face, 0…1.
         embedding: float32 (d,) of unit length, or None before it is encoded.
-        id: the face's number in its gallery, or None outside a gallery.
-        quality: how fit the crop is for recognition, higher is better, or None
-            where it was not measured.
-        model: says of which model ``embedding`` is, see `ModelFingerprint.digest`; empty where that
-        is not
-            known. Embeddings of different models are not compared.
+        id: number of the face in its gallery, or None outside a gallery.
+        quality: fitness of the crop for recognition, higher is better; None if not measured.
+        model: `ModelFingerprint.digest` of the model that made ``embedding``, or empty if it is
+            unknown. Embeddings of different models are never compared.
     """
 
     box: Box
@@ -115,7 +113,12 @@ class Face:
         return self.width * self.height
 
     def with_embedding(self, embedding: NDArray[np.float32], model: str = "") -> Face:
-        """The same face with its embedding, and of which model that is."""
+        """The same face with an embedding.
+
+        Args:
+            embedding: float32 (d,) of unit length.
+            model: `ModelFingerprint.digest` of the model that made it.
+        """
         return replace(self, embedding=embedding, model=model)
 
     def __repr__(self) -> str:
@@ -135,11 +138,11 @@ class Match:
         similarity: cosine of the two embeddings, −1…1, higher is more similar.
         face: the matched face (its box and landmarks are in the matched photo).
         photo: path of the photo that the face is in.
-        copies: other paths in the gallery that hold the very same bytes.
-        probability: that it is the same person, 0…1, where one face of the gallery is expected
-            to be; None where the model has no calibration.
-        false_matches: how many faces of other people are expected in a gallery of this size
-            with this similarity or more; None as above.
+        copies: other paths in the gallery with the same bytes.
+        probability: probability of the same person, 0…1, if one face of the gallery is expected to
+            show the query's person; None without a calibration.
+        false_matches: expected number of faces of other people in a gallery of this size with at
+            least this similarity; None without a calibration.
         pose_distance: distance of its landmarks from those of the query, 0 for equal ones, see
             `pose_distances`; None unless the search was by pose.
     """
@@ -159,12 +162,12 @@ class Match:
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody whose faces are in a gallery.
+    """A person in a gallery.
 
     Attributes:
-        id: the person's number, the same for ever.
-        name: what somebody called them, or None.
-        faces: numbers of their faces in the gallery, rising.
+        id: number of the person, which never changes.
+        name: name that a user gave, or None.
+        faces: ids of the faces in the gallery, rising.
     """
 
     id: int
@@ -185,10 +188,10 @@ class Identified:
     """Who a face is.
 
     Attributes:
-        face: the face that was asked about.
-        person: the likeliest of those with a name, or None for nobody known.
-        probability: that it is that person, or, without one, that it is nobody known, 0…1.
-        candidates: the likeliest people and how likely each is, likeliest first.
+        face: the query face.
+        person: the most probable person with a name, or None for an unknown face.
+        probability: probability of that person, or of an unknown face, 0…1.
+        candidates: the most probable people with their probabilities, best first.
     """
 
     face: Face
@@ -217,14 +220,13 @@ class Identified:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What became of somebody who was to be forgotten.
+    """What forgetting a person did.
 
     Attributes:
-        person: the number, which nobody gets again.
-        faces: how many faces were deleted.
-        photos: how many photos left the gallery, for they showed nobody else.
-        left: what was found of it in the gallery's files afterwards, in words; empty as it
-            should be.
+        person: number of the person, which is never reused.
+        faces: number of deleted faces.
+        photos: number of removed photos, which showed nobody else.
+        left: traces that are left in the files of the gallery, one phrase each; normally empty.
     """
 
     person: int

@@ -114,9 +114,9 @@ def run(graph: bytes, images: Array) -> list[Array]:
 )
 def test_pnet_graph_equals_the_slow_forward(height: int, width: int) -> None:
     image = photos(1, height, width)
-    odds, offsets = run(pnet_graph(), image)
+    logits, offsets = run(pnet_graph(), image)
     wanted_scores, wanted_offsets = pnet((image[0] - 127.5) / 128)
-    np.testing.assert_allclose(1 / (1 + np.exp(-odds[0, 0])), wanted_scores, atol=1e-4)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits[0, 0])), wanted_scores, atol=1e-4)
     np.testing.assert_allclose(offsets[0], wanted_offsets, atol=1e-4)
 
 
@@ -179,7 +179,7 @@ def test_reading_weights_says_nothing_on_standard_error() -> None:
 
 def test_missing_package_is_said_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"'mtcnn' is not installed.*pip install mtcnn"):
+    with pytest.raises(ModelError, match=r"'mtcnn'.* is not installed; install it: pip install mtcnn"):
         read_weights("pnet")
 
 
@@ -206,7 +206,7 @@ def test_weights_of_other_shapes_are_refused(
     arrays = read_weights("pnet")
     weights = at(tmp_path, monkeypatch)
     joblib.dump([*arrays[:-1], np.zeros(3, np.float32)], weights / "pnet.lz4")
-    with pytest.raises(ModelError, match="holds arrays of shapes") as caught:
+    with pytest.raises(ModelError, match="has arrays of shapes") as caught:
         pnet_graph()
     assert str(weights / "pnet.lz4") in str(caught.value)
     assert "(3,)], expected [" in str(caught.value)

@@ -26,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 import face2vec.errors
 from face2vec.errors import DownloadError, ModelError, SettingsError, UnknownModelError
 from face2vec.models import CATALOGUE, LoadedModel, cache_dir, catalogue, load_model, store
+from face2vec.models import cache as models_cache
 from face2vec.models.description import FIVE_POINTS, ModelDescription
 from face2vec.models.facenet import facenet_graph
 
@@ -161,6 +162,25 @@ def test_load_model_fetches_converts_and_keeps(
     assert files(cache / "onnx") == [f"{KEY}-fp32-v1.json", f"{KEY}-fp32-v1.onnx"]
 
 
+def test_load_model_runs_an_onnx_file_of_the_catalogue_as_it_is(
+    site: str, weights: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = weights.parent / "published.onnx"
+    graph.write_bytes((store.SHIPPED / "mini.onnx").read_bytes())
+    sha256 = hashlib.sha256(graph.read_bytes()).hexdigest()
+    address = f"{site}/{graph.name}"
+    model = replace(CATALOGUE["mini"], key="published", url=address, sha256=sha256, format="onnx")
+    in_catalogue(model, monkeypatch)
+
+    found = load("published")
+
+    assert found == LoadedModel(model, cache / "weights" / graph.name, sha256, "published")
+    assert found.path.read_bytes() == graph.read_bytes()
+    assert not (cache / "onnx").exists()
+    graph.unlink()
+    assert load("published") == found  # a second run needs no server
+
+
 def test_load_model_uses_weights_put_there_by_hand(
     offline: ModelDescription, cache: Path, weights: Path, graph_bytes: bytes
 ) -> None:
@@ -197,7 +217,7 @@ def cached(offline: ModelDescription, cache: Path, weights: Path, graph_bytes: b
     graph.parent.mkdir(parents=True)
     graph.write_bytes(graph_bytes)
     sha256 = hashlib.sha256(graph_bytes).hexdigest()
-    store._write_record(graph, sha256, offline.sha256 or "")
+    models_cache.write_record(graph, sha256, offline.sha256 or "")
     return graph
 
 
@@ -293,10 +313,10 @@ def test_load_model_builds_a_damaged_graph_again(
 def test_cached_graph_is_whole_only_as_it_was_recorded(tmp_path: Path, change: Any) -> None:
     graph = tmp_path / "net-fp32-v1.onnx"
     graph.write_bytes(b"graph")
-    store._write_record(graph, hashlib.sha256(b"graph").hexdigest(), "a" * 64)
-    assert store._is_whole(graph, "a" * 64)
+    models_cache.write_record(graph, hashlib.sha256(b"graph").hexdigest(), "a" * 64)
+    assert models_cache.is_intact(graph, "a" * 64)
     change(graph, graph.with_suffix(".json"))
-    assert not store._is_whole(graph, "a" * 64)
+    assert not models_cache.is_intact(graph, "a" * 64)
 
 
 def set_in(record: Path, **values: Any) -> None:
@@ -331,7 +351,7 @@ def test_load_model_names_the_setting_when_the_cache_cannot_be_written(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("FACE2VEC_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ModelError, match="Set FACE2VEC_CACHE to a folder"):
+    with pytest.raises(ModelError, match="set FACE2VEC_CACHE to a writable folder"):
         load(KEY)
 
 
@@ -407,7 +427,7 @@ def test_load_model_converts_described_weights(
 def test_load_model_shows_what_to_write_for_weights_without_a_description(
     weights: Path, cache: Path
 ) -> None:
-    with pytest.raises(ModelError, match=r"has no description\. Write one to") as error:
+    with pytest.raises(ModelError, match=r"has no description; write one to") as error:
         load(weights)
     assert str(weights.with_suffix(".json")) in str(error.value)
     model = ModelDescription.from_json(example_in(error.value))
@@ -423,7 +443,7 @@ def example_in(error: Exception) -> str:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"dimension": 512, "input_size": 112}, "gives input_size 112 and layout NHWC"),
+        ({"dimension": 512, "input_size": 112}, "has input_size 112 and layout NHWC"),
         ({"dimension": 512, "input_size": 160, "layout": "NCHW"}, "160 and layout NCHW"),
         ({"dimension": 128, "input_size": 160}, "'Bottleneck'"),
         ({"dimension": 512, "input_size": 160, "sha256": "0" * 64}, f"gives sha256 {'0' * 64}"),
@@ -479,10 +499,10 @@ def test_load_model_takes_a_graph_of_the_descriptions_name(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("values", "graphs", "message"),
     [
-        ({}, [], "0 models lie beside it"),
-        ({}, ["own.onnx", "own.xml"], "2 models lie beside it"),
+        ({}, [], "0 model files beside it"),
+        ({}, ["own.onnx", "own.xml"], "2 model files beside it"),
         ({"file": "own.pb"}, ["own.pb"], r"'own\.pb' must end in one of \.onnx, \.xml, \.h5"),
-        ({"file": "gone.onnx"}, [], "there is no file"),
+        ({"file": "gone.onnx"}, [], "gone.onnx does not exist"),
     ],
 )
 def test_load_model_refuses_a_description_without_one_model(
@@ -507,7 +527,7 @@ def test_load_model_shows_what_to_write_for_a_graph_without_a_description(
     tmp_path: Path,
 ) -> None:
     graph = tiny_graph(tmp_path / "own.onnx")
-    with pytest.raises(ModelError, match=r"has no description\. Write one to") as error:
+    with pytest.raises(ModelError, match=r"has no description; write one to") as error:
         load(graph)
     assert str(tmp_path / "own.json") in str(error.value)
     assert "\n" not in str(error.value)
@@ -528,7 +548,7 @@ def test_load_model_fingerprints_weights_that_lie_outside_the_graph(tmp_path: Pa
     describe(tmp_path / "own.json")
     assert load(graph).weights_sha256 == sha256_of(graph, tmp_path / "own.data")
     (tmp_path / "own.data").unlink()
-    with pytest.raises(ModelError, match=r"keeps its weights in .*own\.data, which is not there"):
+    with pytest.raises(ModelError, match=r"has its weights in .*own\.data, which does not exist"):
         load(graph)
 
 
@@ -536,7 +556,7 @@ def test_load_model_takes_an_openvino_file_with_its_weights(tmp_path: Path) -> N
     graph, values = tmp_path / "own.xml", tmp_path / "own.bin"
     graph.write_text("<net/>")
     describe(tmp_path / "own.json")
-    with pytest.raises(ModelError, match=r"own\.bin, which is not there"):
+    with pytest.raises(ModelError, match=r"own\.bin, which does not exist"):
         load(graph)
     values.write_bytes(b"weights")
     found = load(graph)
@@ -576,10 +596,10 @@ def test_shipped_model_that_was_changed_is_refused(
     with pytest.raises(ModelError):
         load("mini")
     (tmp_path / "mini.onnx").unlink()
-    with pytest.raises(ModelError, match=r"is missing, which belongs to face2vec"):
+    with pytest.raises(ModelError, match=r"a part of face2vec, is missing"):
         load("mini")
 
 
 def test_weights_of_a_shipped_model_are_no_file_of_their_own() -> None:
-    with pytest.raises(ModelError, match="no weights file of its own"):
+    with pytest.raises(ModelError, match="no file to download"):
         store.weights_of("mini")

@@ -47,9 +47,9 @@ def test_the_same_calls_give_the_same_bytes() -> None:
 
 
 GRAPHS = {
-    "pnet": (pnet_graph, "1c38323cbe22c3e25096a9f479573d90883f48d2f4ab77acd8eab98853817173"),
-    "rnet": (rnet_graph, "7ecc734bd1d8d5bb5e6d78f61e85602b6df17d9da9ee3ac0455bef3648651386"),
-    "onet": (onet_graph, "c39d58d7074eb6a9460762ad75f86740ec2352b0e7566928d4de0479402ebb17"),
+    "pnet": (pnet_graph, "3177008ab9f018fb7ad1cfee4e4d090f108f6636acab96b37b9ef0fcb2d64a83"),
+    "rnet": (rnet_graph, "d72189e06852c28abcd5a2f78d0632e02b71e271e48c9241db5a63f279e8ae8c"),
+    "onet": (onet_graph, "c61190a7c4ced3ebaa47bc6ea69fb0818d0ebb3cf19901a0a4e132ef4a801519"),
     "crop": (
         lambda: crop_graph(24),
         "6aac7d7e5e96243f09ee766a7e0f438f4f2a03d19305d35cd7ccba9cc9e84afe",

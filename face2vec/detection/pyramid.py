@@ -75,7 +75,8 @@ def area_level(planes: Array, scale: float, rows: slice | None = None) -> Array:
             for all.
 
     Returns:
-        float32 (3, ⌊height · scale⌋, ⌊width · scale⌋), or only the rows asked for.
+        float32 (3, rows, columns) with ⌊height · scale⌋ rows, or only those asked for, and
+        ⌊width · scale⌋ columns.
     """
     height, width = _level_size(planes, scale)
     rows = rows or slice(0, height)

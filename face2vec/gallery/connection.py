@@ -206,7 +206,11 @@ class GalleryFile:
 
 
 def write_empty(file: Path, meta: Mapping[str, str]) -> None:
-    """Create the file under another name and rename it, so that it is complete or missing."""
+    """Create the file under another name and rename it, so that it is complete or missing.
+
+    Raises:
+        GalleryError: the file cannot be written.
+    """
     new = _beside(file, ".new")
     leftovers = [new, *(_beside(new, end) for end in ("-journal", "-wal", "-shm"))]
     try:

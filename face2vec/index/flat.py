@@ -29,7 +29,13 @@ class Flat:
 
     @classmethod
     def prepare(cls, dimension: int, count: int = 0, batches: Batches = ()) -> Self:
-        """An index without faces, with room for ``count``."""
+        """An index without faces, with room for ``count``.
+
+        Args:
+            dimension: length of an embedding.
+            count: how many faces will be added.
+            batches: unused, ids int64 (n,) and embeddings float32 (n, d).
+        """
         index = faiss.IndexIDMap(faiss.IndexFlatIP(dimension))
         vectors = faiss.downcast_index(index.index)
         make_room(vectors.codes, count * vectors.code_size)

@@ -60,7 +60,13 @@ class Hnsw:
 
     @classmethod
     def prepare(cls, dimension: int, count: int = 0, batches: Batches = ()) -> Self:
-        """One graph without faces; graphs are added up to ``count`` faces as they are needed."""
+        """One graph without faces; graphs are added up to ``count`` faces as they are needed.
+
+        Args:
+            dimension: length of an embedding.
+            count: how many faces will be added.
+            batches: unused, ids int64 (n,) and embeddings float32 (n, d).
+        """
         self = cls([_empty(dimension, min(count, FACES_PER_GRAPH))])
         self._expected = count
         return self

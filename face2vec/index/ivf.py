@@ -65,7 +65,13 @@ class Ivf:
 
     @classmethod
     def prepare(cls, dimension: int, count: int, batches: Batches) -> Self:
-        """An index without faces whose centroids are learned from some of ``count`` faces."""
+        """An index without faces whose centroids are learned from some of ``count`` faces.
+
+        Args:
+            dimension: length of an embedding.
+            count: how many faces will be added.
+            batches: those faces, ids int64 (n,) and embeddings float32 (n, d).
+        """
         lists = min(int(4 * math.sqrt(count)), count // EXAMPLES_PER_CENTROID, LISTS_MOST)
         examples = _examples(batches, count, EXAMPLES_PER_CENTROID * lists)
         index = cls._untrained(faiss.IndexFlatIP(dimension), lists, examples)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from face2vec.models.cache import cache_dir
 from face2vec.models.catalogue import CATALOGUE, DEFAULT_MODEL, find_model
 from face2vec.models.description import FIVE_POINTS, ModelDescription, standardize
-from face2vec.models.store import LoadedModel, cache_dir, calibration_of, load_model
+from face2vec.models.store import LoadedModel, calibration_of, load_model
 
 __all__ = [
     "CATALOGUE",

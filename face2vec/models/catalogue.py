@@ -35,6 +35,7 @@ _COMMON: dict[str, Any] = {
     "margin": 44,
     "margin_size": 182,
     "licence": "MIT (keras-facenet)",
+    "format": "keras",
 }
 
 

@@ -19,6 +19,7 @@ Standardization = Literal["fixed", "per-image"]
 Channels = Literal["RGB", "BGR"]
 Layout = Literal["NHWC", "NCHW"]
 Precision = Literal["fp32", "fp16"]
+FormatName = Literal["onnx", "openvino", "keras"]
 Template = tuple[tuple[float, float], ...]
 _Test = Callable[[Any], bool]
 
@@ -40,6 +41,7 @@ _CHOICES = {
     "standardization": get_args(Standardization),
     "channels": get_args(Channels),
     "layout": get_args(Layout),
+    "format": get_args(FormatName),
 }
 
 
@@ -69,6 +71,7 @@ class ModelDescription:
         channels: order of the colours that the network takes.
         layout: order of the axes that the network takes.
         mirror: whether the embedding of the mirrored crop is averaged in.
+        format: format of the model file that ``url`` names.
         url: where the weights are fetched from.
         sha256: of the weights file, in lower-case hexadecimal.
         size_bytes: of the weights file.
@@ -94,6 +97,7 @@ class ModelDescription:
     channels: Channels = "RGB"
     layout: Layout = "NHWC"
     mirror: bool = False
+    format: FormatName = "onnx"
     url: str | None = None
     sha256: str | None = None
     size_bytes: int | None = None

@@ -29,10 +29,10 @@ class Network(Protocol):
         """Run one batch.
 
         Args:
-            inputs: arrays by input name, of the shapes and dtypes that the graph declares.
+            inputs: arrays by input name, (n, …) of any dtype, as the graph declares them.
 
         Returns:
-            The outputs of the graph in order, float32, of the shapes that it declares.
+            The outputs of the graph in order, float32 (n, …), as the graph declares them.
 
         Raises:
             ModelError: the graph does not accept this input.
@@ -57,7 +57,12 @@ def graph_name(graph: Graph) -> str:
 
 
 def input_refused(inputs: Mapping[str, NDArray[Any]], error: Exception) -> ModelError:
-    """The error for arrays, of any shape and dtype, that a network does not accept."""
+    """The error for input that a network does not accept.
+
+    Args:
+        inputs: arrays of any shape and any dtype, by input name.
+        error: what the runtime raised.
+    """
     shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
     words = " ".join(str(error).split())[:300]
     return ModelError(f"the network cannot be run on the input {shapes}: {words}")

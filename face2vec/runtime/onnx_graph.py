@@ -1,7 +1,7 @@
-"""Builds ONNX graphs: nodes and constants go in, one after another, and a model comes out.
+"""Builds ONNX graphs from nodes and constants.
 
-All graphs of this project are built with it: detection, cutting patches, FaceNet, and what
-training exports. The same calls give the same bytes, so that a file's hash says what is in it.
+All graphs of this project are built with it: detection, cropping, FaceNet, and exported networks.
+The same calls give the same bytes, so the hash of a file identifies its content.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
-IR_VERSION = 8  # the one that came with opset 17
+IR_VERSION = 8  # belongs to opset 17
 
 Shape = Sequence[str | int]
-"""Of an input or output; a name stands for a side that can have any length."""
+"""Shape of an input or output; a name stands for an axis of any length."""
 
 
 class GraphBuilder:
     """A graph under construction.
 
     Attributes:
-        nodes: the operators so far, in the order in which they run.
+        nodes: the operators so far, in execution order.
         constants: the arrays so far.
     """
 
@@ -44,11 +44,11 @@ class GraphBuilder:
         """Add one operator.
 
         Args:
-            operator: of the ONNX standard, such as "Conv".
-            inputs: names of what it reads.
-            output: name of what it gives.
-            name: of the node itself; most nodes need none.
-            attributes: of the operator.
+            operator: an ONNX operator, such as "Conv".
+            inputs: names of its inputs.
+            output: name of its output.
+            name: name of the node; optional.
+            attributes: attributes of the operator.
 
         Returns:
             ``output``.
@@ -57,7 +57,7 @@ class GraphBuilder:
         return output
 
     def constant(self, values: NDArray[Any], name: str) -> str:
-        """Add an array of any dtype and any shape, and give its name."""
+        """Add an array of any dtype and any shape; returns its name."""
         self.constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
@@ -71,11 +71,11 @@ class GraphBuilder:
         """The finished model.
 
         Args:
-            name: of the graph.
-            inputs: shape of each input by its name; all are float32.
-            outputs: shape of each output by its name, or None where the runtime finds it out;
-                all are float32.
-            producer: who made it, as the file says.
+            name: name of the graph.
+            inputs: shape of each input by name; all are float32.
+            outputs: shape of each output by name, or None if the runtime infers it; all are
+                float32.
+            producer: producer name in the file.
         """
         given, made = (
             [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in ends.items()]

@@ -74,10 +74,10 @@ class OnnxNetwork:
         """Run one batch, see `Network.run`.
 
         Args:
-            inputs: arrays by input name, of the shapes and dtypes that the graph declares.
+            inputs: arrays by input name, (n, …) of any dtype, as the graph declares them.
 
         Returns:
-            The outputs of the graph in order, float32, of the shapes that it declares.
+            The outputs of the graph in order, float32 (n, …), as the graph declares them.
 
         Raises:
             ModelError: the graph does not accept this input.

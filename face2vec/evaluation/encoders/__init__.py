@@ -20,7 +20,7 @@ from face2vec.evaluation.encoders.keras_facenet import KerasFaceNetEncoder
 from face2vec.evaluation.encoders.own import OwnEncoder
 from face2vec.evaluation.encoders.seam import EncodedFace, EncodedPhoto, PhotoEncoder
 from face2vec.models.catalogue import find_model
-from face2vec.models.store import GRAPHS, WEIGHTS
+from face2vec.models.formats import SUFFIXES
 
 __all__ = [
     "EncodedFace",
@@ -50,7 +50,7 @@ def check_encoder(name: str) -> None:
         keras_facenet.check_key(parts[0])
     elif not package:
         path = Path(name).expanduser()
-        if path.suffix.lower() not in (*GRAPHS, *WEIGHTS, ".json"):
+        if path.suffix.lower() not in (*SUFFIXES, ".json"):
             find_model(name)
         elif not path.is_file():
             raise ModelError(f"there is no model file {path.absolute()}")
