@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from face2vec.report.matches import Matches, QueryResult, save_grid, save_html
     from face2vec.types import Face, Match, Photo
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DEFAULT_MODEL",

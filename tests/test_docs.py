@@ -121,6 +121,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         shutil.copy(models / "mini.onnx", place / "my.onnx")
         (place / "my.json").write_text(json.dumps(OWN_MODEL), encoding="utf-8")
         assert_runs("face2vec index photos --gallery indexes/family --quiet")
+        assert_runs("face2vec people indexes/family")
+        assert_runs("face2vec name indexes/family 1 Ada")
     copy = place.with_name("copy")
     shutil.copytree(place, copy)
     return place, copy
