@@ -2,7 +2,7 @@
 
 Extraction in processes: photos a second of `ExtractorProcesses` and of a loky pool with the same
 `Extractor`, and the time until a pool's first photos are done. Graphs of an HNSW index: one query
-and a hundred, by `Hnsw` and by ``faiss.IndexShards`` over the same two graphs. Both sides alternate.
+and a hundred, by `Hnsw` and by ``faiss.IndexShards`` over the same two graphs, in turn.
 
     pip install loky
     python benchmarks/alternatives.py LFW

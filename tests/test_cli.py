@@ -190,7 +190,7 @@ def test_verbose_turns_on_the_logger(restored_logger: logging.Logger) -> None:
 
 
 @pytest.mark.parametrize("command", ["models", "index"])
-def test_help_of_a_command_says_what_it_does(command: str) -> None:
+def test_help_of_a_command_describes_it(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == cli.DONE
     assert result.stdout.startswith(f"Usage: face2vec {command} ")
@@ -243,7 +243,7 @@ def test_index_again_finds_nothing_to_do(gallery: Path, faces_folder: Path) -> N
     assert "1 photo could not be read:\n  1 × empty file: " in result.stderr
 
 
-def test_index_quiet_says_nothing(faces_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_index_quiet_prints_nothing(faces_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
     result = run(
         *("index", faces_folder / "hopper.jpg", "--gallery", tmp_path / "g"),
         *("--model", tiny_model, "--quiet"),
@@ -517,7 +517,7 @@ def facts_of(gallery: Path) -> dict[str, Any]:
     return dict(facts)
 
 
-def test_info_for_people_has_the_facts_of_the_json(gallery: Path, tiny_model: Path) -> None:
+def test_info_describes_the_gallery_in_words(gallery: Path, tiny_model: Path) -> None:
     facts = facts_of(gallery)
     assert (facts["photos"], facts["faces"], facts["dimension"]) == (9, 7, 64)
     assert facts["made_with"]["model"]["origin"] == str(tiny_model)
@@ -608,12 +608,12 @@ def test_models_says_which_are_on_this_machine(
     assert [here[m.key] for m in published] == [True, True, False, False]
 
 
-def test_output_that_nobody_reads_is_no_error() -> None:
+def test_closed_stdout_is_not_an_error() -> None:
     assert cli._reader_has_ended(BrokenPipeError(errno.EPIPE, "Broken pipe"))
     assert not cli._reader_has_ended(OSError(errno.EINVAL, "Invalid argument"))
 
 
-def test_output_that_nobody_reads_is_an_invalid_argument_on_windows(
+def test_closed_stdout_on_windows_is_not_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cli, "ON_WINDOWS", True)

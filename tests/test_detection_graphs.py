@@ -177,7 +177,7 @@ def test_reading_weights_says_nothing_on_standard_error() -> None:
     assert done.stderr == ""
 
 
-def test_missing_package_is_said_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_error_has_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         ModelError, match=r"'mtcnn'.* is not installed; install it: pip install mtcnn"

@@ -474,7 +474,7 @@ def reference() -> object:
 @pytest.mark.keras
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", ["astronaut", "hopper", "both", "mosaic"])
-def test_cascade_finds_what_mtcnn_finds(
+def test_cascade_finds_the_faces_of_the_mtcnn_package(
     name: str, reference: object, detector: Mtcnn, images: dict[str, np.ndarray]
 ) -> None:
     sure = 0.9

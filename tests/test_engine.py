@@ -256,7 +256,7 @@ def test_the_three_lines(tiny_model: Path, faces_folder: Path, tmp_path: Path) -
     assert found.matches[0].similarity == pytest.approx(1, abs=5e-3)
 
 
-def test_add_says_what_it_did(
+def test_add_returns_a_summary(
     built: tuple[Path, BuildSummary], family: Face2Vec, faces_folder: Path
 ) -> None:
     summary = built[1]
@@ -393,9 +393,7 @@ def test_prune_drops_what_has_gone(tiny_model: Path, photos: Path, tmp_path: Pat
         assert list(found.matches) == []
 
 
-def test_add_of_a_source_that_is_not_there_makes_no_gallery(
-    tiny_model: Path, tmp_path: Path
-) -> None:
+def test_add_of_a_missing_source_creates_no_gallery(tiny_model: Path, tmp_path: Path) -> None:
     with (
         open_engine(tmp_path / "gallery", tiny_model) as engine,
         pytest.raises(SettingsError, match="does not exist"),
@@ -497,9 +495,7 @@ def test_search_of_the_same_people_ranks_them_first(family: Face2Vec, faces_fold
         assert all(person in Path(match.photo).name for match in others[:2])
 
 
-def test_search_with_two_faces_gives_an_entry_for_each(
-    family: Face2Vec, faces_folder: Path
-) -> None:
+def test_search_with_two_faces_returns_two_results(family: Face2Vec, faces_folder: Path) -> None:
     found = family.search(faces_folder / "both.jpg", k=2)
     faces = family.encode(faces_folder / "both.jpg")
     assert [one.face.box for one in found if one.face] == [face.box for face in faces]
@@ -628,7 +624,7 @@ def test_search_by_a_face_from_a_match_does_not_find_itself(
         family.search(replace(itself, id=10**9))
 
 
-def test_a_face_of_another_gallery_is_not_taken_for_the_one_with_its_id(
+def test_face_of_another_gallery_is_not_confused_with_the_same_id(
     family: Face2Vec, folder: Path, tmp_path: Path, tiny_model: Path, faces_folder: Path
 ) -> None:
     with open_engine(tmp_path / "other", tiny_model) as other:
@@ -665,7 +661,7 @@ def test_similarities_stay_within_one(family: Face2Vec, faces_folder: Path) -> N
     assert family.search(opposite, k=100)[0].matches[-1].similarity == -1
 
 
-def test_what_was_found_outlives_the_engine_and_the_gallery(
+def test_results_outlive_the_engine_and_the_gallery(
     folder: Path, family: Face2Vec, faces_folder: Path
 ) -> None:
     query = faces_folder / "astronaut.jpg"
@@ -783,7 +779,7 @@ def test_open_engine_sees_what_another_adds_and_removes(
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_kind_of_index_asked_for_is_taken(kind: str, folder: Path, family: Face2Vec) -> None:
+def test_requested_kind_of_index_is_used(kind: str, folder: Path, family: Face2Vec) -> None:
     with open_engine(folder, index=kind) as engine:
         engine.rebuild()
         assert engine.info()["index"] == kind
@@ -837,7 +833,7 @@ def test_model_that_makes_other_embeddings_is_refused_in_words(
     assert dump(folder) == before
 
 
-def test_gallery_of_another_cascade_is_refused(
+def test_gallery_of_another_detector_version_is_refused(
     folder: Path, faces_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("face2vec.detection.select.CASCADE_VERSION", 2)
@@ -895,7 +891,7 @@ def test_opening_without_a_model_uses_the_gallerys_and_names_it_when_it_has_gone
         assert str(model) in str(caught.value)
 
 
-def test_other_detector_settings_are_refused_in_words(folder: Path) -> None:
+def test_other_detector_settings_are_refused_and_named(folder: Path) -> None:
     wanted = DetectorSettings(min_face_size=40, try_turned=True)
     with pytest.raises(GalleryMismatchError) as caught:
         open_engine(folder, detector=wanted)
@@ -919,7 +915,7 @@ def test_detector_settings_are_remembered(tiny_model: Path, photos: Path, tmp_pa
 # --- other processes ------------------------------------------------------------------------
 
 
-def test_second_writer_is_refused_and_readers_see_only_whole_batches(
+def test_second_writer_is_refused_and_readers_see_whole_batches(
     many: Path, tiny_model: Path, tmp_path: Path, uninterrupted: dict[str, list[tuple[Any, ...]]]
 ) -> None:
     folder = tmp_path / "gallery"
@@ -952,7 +948,7 @@ def test_second_writer_is_refused_and_readers_see_only_whole_batches(
 
 
 @posix_only
-def test_ctrl_c_keeps_what_is_done_and_can_be_gone_on_from(
+def test_ctrl_c_keeps_finished_work_and_the_build_resumes(
     many: Path, tiny_model: Path, tmp_path: Path, uninterrupted: dict[str, list[tuple[Any, ...]]]
 ) -> None:
     folder = tmp_path / "gallery"
@@ -975,7 +971,7 @@ def test_ctrl_c_keeps_what_is_done_and_can_be_gone_on_from(
     assert dump(folder) == uninterrupted
 
 
-def test_ctrl_c_while_a_photo_is_counted_waits_until_it_is_kept(
+def test_ctrl_c_waits_until_a_counted_photo_is_stored(
     many: Path, tiny_model: Path, tmp_path: Path, uninterrupted: dict[str, list[tuple[Any, ...]]]
 ) -> None:
     told: list[str] = []
@@ -1000,7 +996,7 @@ def test_ctrl_c_while_a_photo_is_counted_waits_until_it_is_kept(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks of one process; needs os.fork")
-def test_build_killed_anywhere_and_run_again_equals_one_never_interrupted(
+def test_build_killed_anywhere_and_resumed_equals_an_uninterrupted_one(
     many: Path, tiny_model: Path, tmp_path: Path, uninterrupted: dict[str, list[tuple[Any, ...]]]
 ) -> None:
     with start("count", tmp_path / "counted", tiny_model, many) as counter:

@@ -160,13 +160,13 @@ def test_create_refuses_where_a_gallery_is(gallery: Gallery, folder: Path) -> No
     assert raw(folder) == before
 
 
-def test_create_says_that_the_folder_cannot_be_made(tmp_path: Path) -> None:
+def test_create_reports_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here")
     with pytest.raises(GalleryError, match="cannot create the folder"):
         Gallery.create(tmp_path / "file" / "gallery", fake_fingerprint(DIMENSION))
 
 
-def test_open_says_that_there_is_no_gallery(tmp_path: Path) -> None:
+def test_open_reports_a_missing_gallery(tmp_path: Path) -> None:
     with pytest.raises(GalleryNotFoundError, match="face2vec index"):
         Gallery.open(tmp_path)
     with pytest.raises(GalleryNotFoundError):
@@ -215,7 +215,7 @@ def test_open_refuses_a_database_of_something_else(folder: Path) -> None:
         "UPDATE meta SET value = 'x' WHERE key = 'format'",
     ],
 )
-def test_open_refuses_a_gallery_that_does_not_say_what_it_holds(
+def test_open_refuses_a_gallery_without_a_description(
     gallery: Gallery, folder: Path, statement: str
 ) -> None:
     change(folder, statement)
@@ -223,7 +223,7 @@ def test_open_refuses_a_gallery_that_does_not_say_what_it_holds(
         Gallery.open(folder)
 
 
-def test_closed_gallery_says_so(gallery: Gallery) -> None:
+def test_closed_gallery_raises_an_error(gallery: Gallery) -> None:
     gallery.close()
     gallery.close()
     with pytest.raises(GalleryError, match="is closed"):
@@ -233,7 +233,7 @@ def test_closed_gallery_says_so(gallery: Gallery) -> None:
 # Recording and reading
 
 
-def test_faces_come_back_as_they_were_recorded(gallery: Gallery) -> None:
+def test_stored_faces_equal_the_recorded_faces(gallery: Gallery) -> None:
     one, two, three = face(1), face(2), face(3)
     with gallery.write() as writer:
         assert writer.record([entry("a.jpg", "a", one, two), entry("b.jpg", "b", three)]) == []
@@ -250,7 +250,7 @@ def test_faces_come_back_as_they_were_recorded(gallery: Gallery) -> None:
         assert stored.copies == ()
 
 
-def test_faces_without_embeddings_are_the_same_but_for_those(gallery: Gallery) -> None:
+def test_stored_faces_without_embeddings_are_otherwise_equal(gallery: Gallery) -> None:
     with gallery.write() as writer:
         writer.record([entry("a.jpg", "a", face(1))])
     (light,) = reads(gallery).stored_faces([1], with_embeddings=False)
@@ -269,7 +269,7 @@ def test_faces_takes_more_ids_than_one_query_may_have(gallery: Gallery) -> None:
     assert reads(gallery).stored_faces([]) == []
 
 
-def test_a_snapshot_gives_the_faces_that_were_asked_for_and_no_others(gallery: Gallery) -> None:
+def test_snapshot_returns_exactly_the_requested_faces(gallery: Gallery) -> None:
     with gallery.write() as writer:
         writer.record([entry(f"{i}.jpg", i, face(i)) for i in range(1200)])
     for mapped in (False, True):
@@ -287,7 +287,7 @@ def test_a_snapshot_gives_the_faces_that_were_asked_for_and_no_others(gallery: G
                 )
 
 
-def test_embeddings_come_in_the_order_asked_for_and_are_nan_when_gone(gallery: Gallery) -> None:
+def test_embeddings_keep_the_order_of_ids_and_are_nan_for_unknown_ids(gallery: Gallery) -> None:
     faces = [face(i) for i in range(3)]
     with gallery.write() as writer:
         writer.record([entry("a.jpg", "a", *faces)])
@@ -363,7 +363,7 @@ def test_snapshot_stays_one_state_and_can_be_read_twice(gallery: Gallery) -> Non
         assert [list(ids) for ids, _ in batches_of(gallery)] == [[1, 2, 3]]
 
 
-def test_counts_and_photos_tell_what_became_of_each_photo(gallery: Gallery) -> None:
+def test_counts_and_photos_give_the_status_of_each_photo(gallery: Gallery) -> None:
     broken = Entry(ROOT, "c.jpg", 1, 2, sha("c"), 0, 0, UNREADABLE, "truncated")
     with gallery.write() as writer:
         writer.record([entry("d/a.jpg", "a", face(1), face(2)), entry("b.jpg", "b"), broken])
@@ -378,7 +378,7 @@ def test_counts_and_photos_tell_what_became_of_each_photo(gallery: Gallery) -> N
     ]
 
 
-def test_photos_goes_on_after_a_page(gallery: Gallery) -> None:
+def test_photos_iterates_over_several_pages(gallery: Gallery) -> None:
     names = [f"{i:04}.jpg" for i in range(2500)]
     with gallery.write() as writer:
         writer.record([entry(name, name) for name in names])
@@ -494,7 +494,7 @@ def test_record_hands_back_links_to_bytes_that_have_left(gallery: Gallery) -> No
         (entry("/photos/b.jpg", "b"), "relative to it"),
     ],
 )
-def test_record_refuses_what_cannot_be_right_and_stores_nothing_of_it(
+def test_record_refuses_invalid_entries_and_stores_nothing(
     gallery: Gallery, wrong: Entry, words: str
 ) -> None:
     with gallery.write() as writer:
@@ -563,7 +563,7 @@ def test_remove_takes_one_name_from_a_photo_with_copies(gallery: Gallery) -> Non
         assert writer.remove(Path(ROOT) / "copy.jpg") == Removed(1, 1)
 
 
-def test_remove_of_a_folder_drops_what_is_under_it_and_nothing_else(gallery: Gallery) -> None:
+def test_remove_of_a_folder_removes_exactly_its_photos(gallery: Gallery) -> None:
     names = ["trip/a.jpg", "trip/deep/b.jpg", "trip.jpg", "trip2/c.jpg", "tri/d.jpg", "trip-e.jpg"]
     with gallery.write() as writer:
         writer.record([entry(name, name, face(i)) for i, name in enumerate(names)])
@@ -577,7 +577,7 @@ def test_remove_of_a_folder_drops_what_is_under_it_and_nothing_else(gallery: Gal
     assert list(gallery.photos()) == []
 
 
-def test_remove_never_gives_a_number_again(gallery: Gallery) -> None:
+def test_remove_never_reuses_an_id(gallery: Gallery) -> None:
     with gallery.write() as writer:
         writer.record([entry("a.jpg", "a", face(1))])
         writer.remove([f"{ROOT}/a.jpg"])
@@ -628,7 +628,7 @@ def test_removing_the_last_photo_of_a_root_forgets_the_folder(
     assert b"of-alice" not in raw(folder)
 
 
-def test_what_a_reader_keeps_alive_is_purged_by_the_next_session(
+def test_rows_kept_by_a_reader_are_purged_by_the_next_writer(
     gallery: Gallery,
     folder: Path,
     caplog: pytest.LogCaptureFixture,
@@ -650,7 +650,7 @@ def test_what_a_reader_keeps_alive_is_purged_by_the_next_session(
     assert problems(gallery) == []
 
 
-def test_prune_drops_the_photos_whose_files_are_gone(gallery: Gallery, photos: Path) -> None:
+def test_prune_removes_photos_without_a_file(gallery: Gallery, photos: Path) -> None:
     with gallery.write() as writer:
         files = sorted(photos.rglob("*.jpg"))
         writer.record([entry_of(photos, str(file.relative_to(photos))) for file in files])
@@ -790,7 +790,7 @@ def test_a_writer_cannot_write_after_its_block(gallery: Gallery) -> None:
     assert [photo for photo, _, _ in gallery.photos()] == [f"{ROOT}/a.jpg"]
 
 
-def test_a_second_process_is_told_who_writes(gallery: Gallery, folder: Path) -> None:
+def test_second_writer_gets_the_name_of_the_first(gallery: Gallery, folder: Path) -> None:
     code = (
         "import sys; from face2vec.gallery.gallery import Gallery\n"
         "with Gallery.open(sys.argv[1]) as gallery, gallery.write() as writer:\n"
@@ -1011,7 +1011,7 @@ def test_renamed_and_copied_photos_add_no_faces(tmp_path: Path, photos: Path) ->
         assert {path for path, _, _ in gallery.photos()} == set(map(str, photos.rglob("*.jpg")))
 
 
-def test_a_kill_while_it_is_created_leaves_what_can_be_created_again(folder: Path) -> None:
+def test_create_works_after_a_kill_during_create(folder: Path) -> None:
     folder.mkdir()
     for name in ("gallery.sqlite.new", "gallery.sqlite.new-wal", "gallery.sqlite.new-journal"):
         (folder / name).write_bytes(b"half of it")
@@ -1045,7 +1045,7 @@ def interrupted(filled: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_truncated_file_is_said_so_and_left_alone(filled: Path) -> None:
+def test_truncated_file_is_reported_and_not_changed(filled: Path) -> None:
     file = filled / "gallery.sqlite"
     whole = file.read_bytes()
     assert len(whole) > 20 * 16384
@@ -1059,7 +1059,7 @@ def test_a_truncated_file_is_said_so_and_left_alone(filled: Path) -> None:
         assert reads(gallery).counts().faces == 1000
 
 
-def test_a_truncated_file_with_a_wal_is_said_so(interrupted: Path) -> None:
+def test_truncated_file_with_a_wal_is_reported(interrupted: Path) -> None:
     file = interrupted / "gallery.sqlite"
     whole = file.read_bytes()
     for share in range(5):
@@ -1095,7 +1095,7 @@ def test_a_wal_without_its_file_is_not_thrown_away(interrupted: Path) -> None:
     assert (interrupted / "gallery.sqlite-wal").read_bytes() == wal
 
 
-def test_damaged_bytes_are_found_or_said_but_never_raise_anything_else(filled: Path) -> None:
+def test_damaged_bytes_are_reported_and_raise_no_other_error(filled: Path) -> None:
     file = filled / "gallery.sqlite"
     whole = file.read_bytes()
     rng = random.Random(1)
@@ -1132,7 +1132,7 @@ def test_damaged_bytes_are_found_or_said_but_never_raise_anything_else(filled: P
         ),
     ],
 )
-def test_check_says_what_is_wrong(filled: Path, statement: str, words: str) -> None:
+def test_problems_reports_each_kind_of_damage(filled: Path, statement: str, words: str) -> None:
     change(filled, statement)
     with Gallery.open(filled) as gallery:
         found = problems(gallery)
@@ -1140,7 +1140,7 @@ def test_check_says_what_is_wrong(filled: Path, statement: str, words: str) -> N
 
 
 @posix_only
-def test_a_full_disk_is_said_so_and_the_build_goes_on_later(tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_the_build_resumes(tmp_path: Path) -> None:
     """A limit on the size of a file stands in for a disk that is full."""
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -71,7 +71,7 @@ def two_people(gallery: Gallery) -> None:
     edit(gallery, lambda g: g.assign({}, [[1, 2, 3], [4, 5]]))
 
 
-def test_people_come_with_those_who_have_most_faces_first(gallery: Gallery) -> None:
+def test_people_are_sorted_by_number_of_faces(gallery: Gallery) -> None:
     edit(gallery, lambda g: g.assign({}, [[4], [1, 2, 3]]))
     assert reads(gallery).people() == [Person(2, None, (1, 2, 3)), Person(1, None, (4,))]
     edit(gallery, lambda g: g.assign({1: [5, 6]}, []))
@@ -94,7 +94,7 @@ def test_name_is_neither_empty_nor_a_number(gallery: Gallery, name: str) -> None
     assert [person.name for person in reads(gallery).people()] == [None, None]
 
 
-def test_person_whose_name_is_anothers_number_is_not_guessed(gallery: Gallery) -> None:
+def test_person_refuses_an_ambiguous_name(gallery: Gallery) -> None:
     two_people(gallery)
     with sqlite3.connect(gallery.folder / "gallery.sqlite") as older:
         older.execute("UPDATE people SET name = '2' WHERE id = 1")
@@ -134,7 +134,7 @@ def test_merge_of_two_names_is_refused(gallery: Gallery) -> None:
     assert rows(gallery) == before
 
 
-def test_split_makes_somebody_new_of_some_faces(gallery: Gallery) -> None:
+def test_split_moves_faces_to_a_new_person(gallery: Gallery) -> None:
     two_people(gallery)
     edit(gallery, lambda g: g.split(1, [2, 3]))
     assert reads(gallery).people() == [Person(2, None, (4, 5)), Person(3, None, (2, 3)),
@@ -157,7 +157,7 @@ def test_split_makes_somebody_new_of_some_faces(gallery: Gallery) -> None:
         lambda g: g.confirm(None, [1, 6]),
     ],
 )
-def test_undo_brings_back_what_there_was(
+def test_undo_restores_the_previous_state(
     gallery: Gallery, what: Callable[[Gallery], object]
 ) -> None:
     two_people(gallery)
@@ -170,7 +170,7 @@ def test_undo_brings_back_what_there_was(
     assert rows(gallery) == before
 
 
-def test_undo_goes_back_to_the_beginning_and_says_what_it_took_back(gallery: Gallery) -> None:
+def test_undo_reverts_all_edits_and_names_them(gallery: Gallery) -> None:
     two_people(gallery)
     before = rows(gallery)
     edit(gallery, lambda g: g.split(1, [2]))
@@ -207,7 +207,7 @@ def test_assigning_again_keeps_confirmed_faces_and_drops_empty_people(
     assert reads(gallery).people() == [Person(2, None, (6,))]
 
 
-def test_gallery_of_format_2_is_read_and_gets_room_for_people_when_it_is_written(
+def test_gallery_of_format_2_is_read_and_migrated_by_a_writer(
     gallery: Gallery, tmp_path: Path
 ) -> None:
     gallery.close()
@@ -253,7 +253,7 @@ def test_forget_leaves_nothing_but_hashes(gallery: Gallery, tmp_path: Path) -> N
     assert problems(gallery) == []
 
 
-def test_forget_drops_what_was_said_of_whoever_was_merged(gallery: Gallery) -> None:
+def test_forget_drops_the_edits_of_merged_people(gallery: Gallery) -> None:
     two_people(gallery)
     edit(gallery, lambda g: g.name(2, "Ada Nobody"))
     edit(gallery, lambda g: g.name(2, None))
@@ -264,7 +264,7 @@ def test_forget_drops_what_was_said_of_whoever_was_merged(gallery: Gallery) -> N
         edit(gallery, lambda g: g.undo())
 
 
-def test_forget_keeps_what_was_said_of_others(gallery: Gallery) -> None:
+def test_forget_keeps_the_edits_of_other_people(gallery: Gallery) -> None:
     two_people(gallery)
     edit(gallery, lambda g: g.name(1, "Eve"))
     edit(gallery, lambda g: g.forget(2))
@@ -284,7 +284,7 @@ def test_forgotten_photo_is_not_recorded_again(gallery: Gallery, tmp_path: Path)
     assert reads(gallery).stat_of(str(tmp_path), "1.jpg") is None
 
 
-def test_forgotten_face_of_a_photo_stays_out_and_the_others_come_back(
+def test_forgotten_face_is_left_out_when_its_photo_is_recorded_again(
     gallery: Gallery, tmp_path: Path
 ) -> None:
     two_people(gallery)

@@ -175,7 +175,7 @@ def test_shared_out_work_gets_one_of_faiss_threads_and_leaves_the_others() -> No
     assert threads() == before
 
 
-def test_codes_pair_what_says_most_with_what_says_least() -> None:
+def test_codes_pair_large_with_small_components() -> None:
     rng = np.random.default_rng(0)
     spread = np.linspace(1, 4, D)
     rotation = np.linalg.qr(rng.standard_normal((D, D)))[0]
@@ -192,7 +192,7 @@ def test_codes_pair_what_says_most_with_what_says_least() -> None:
     np.testing.assert_allclose(np.diag(moments)[1::2], largest[D // 2 :][::-1], rtol=1e-3)
 
 
-def test_one_query_of_ivfpq_finds_with_all_cores_what_one_finds(
+def test_ivfpq_query_on_all_cores_equals_one_core(
     built: Path, faces: tuple[Ids, Vectors, Vectors], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids, vectors, queries = faces
@@ -322,7 +322,7 @@ def test_a_search_like_the_one_before_sees_what_has_changed(
 
 @pytest.mark.parametrize("part", [None, 1000], ids=["one thread", "threads"])
 @pytest.mark.parametrize("how", HOW)
-def test_one_query_finds_what_many_find(
+def test_one_query_equals_a_batch(
     built: Path,
     faces: tuple[Ids, Vectors, Vectors],
     kind: str,
@@ -389,7 +389,9 @@ def test_threads_get_as_many_as_each_asks_for(few: tuple[Ids, Vectors], kind: st
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_build_of_more_or_fewer_faces_than_were_said(few: tuple[Ids, Vectors], kind: str) -> None:
+def test_build_accepts_another_number_of_faces_than_announced(
+    few: tuple[Ids, Vectors], kind: str
+) -> None:
     for count in (1, 40, 1000):
         index = FaceIndex.build([few], count, D, kind)
         assert len(index) == 40
@@ -406,7 +408,7 @@ def test_build_of_more_or_fewer_faces_than_were_said(few: tuple[Ids, Vectors], k
         (np.ones((1, D), np.float32), 0, "k must be at least 1, not 0"),
     ],
 )
-def test_search_refuses_what_does_not_fit(queries: Vectors, k: int, words: str) -> None:
+def test_search_refuses_wrong_shapes_and_k(queries: Vectors, k: int, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         FaceIndex.build([], 0, D, "flat").search(queries, k)
 
@@ -428,7 +430,7 @@ def test_minus_one_never_leaves(
                 assert set(some) <= set(ids[: len(ids) // 10])
 
 
-def test_remove_and_add_give_what_building_anew_gives(
+def test_remove_and_add_equal_a_new_build(
     built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str
 ) -> None:
     ids, vectors, queries = faces
@@ -467,7 +469,7 @@ def test_removed_faces_stay_removed_in_a_file(
         assert not set(after) & set(ids[:1000])
 
 
-def test_hnsw_keeps_no_embedding_of_what_was_removed(tmp_path: Path) -> None:
+def test_hnsw_erases_embeddings_of_removed_faces(tmp_path: Path) -> None:
     rng = np.random.default_rng(8)
     vectors = rng.standard_normal((2000, D)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -489,14 +491,14 @@ def test_hnsw_keeps_no_embedding_of_what_was_removed(tmp_path: Path) -> None:
     assert not np.isin(np.concatenate(loaded.search(vectors[gone], 3)[1]), ids[gone]).any()
 
 
-def test_hnsw_of_which_all_are_removed_finds_nobody() -> None:
+def test_hnsw_without_remaining_faces_finds_none() -> None:
     vectors = np.eye(D, dtype=np.float32)
     index = FaceIndex.build([(np.arange(D), vectors)], D, D, "hnsw")
     index.remove(np.arange(D))
     assert [len(ids) for ids in index.search(vectors[:2], 3)[1]] == [0, 0]
 
 
-def test_hnsw_with_many_removed_is_built_again(few: tuple[Ids, Vectors]) -> None:
+def test_hnsw_with_many_tombstones_is_rebuilt(few: tuple[Ids, Vectors]) -> None:
     ids, vectors = few
     index = FaceIndex.build([few], 40, D, "hnsw")
     index.remove(ids[:8])
@@ -601,7 +603,7 @@ def test_exact_is_the_former_name_of_flat(few: tuple[Ids, Vectors]) -> None:
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_load_gives_what_was_saved(
+def test_load_equals_what_was_saved(
     built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str, how: str
 ) -> None:
     ids, vectors, queries = faces
@@ -614,7 +616,7 @@ def test_load_gives_what_was_saved(
     np.testing.assert_allclose([s[0] for s in similarities], expected[:, 0], atol=1e-6)
 
 
-def test_an_index_that_memory_has_no_room_for_is_not_called_damaged(
+def test_index_too_large_for_memory_is_not_reported_as_damaged(
     few: tuple[Ids, Vectors], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_room(*_: object) -> None:
@@ -752,7 +754,7 @@ def test_a_short_or_foreign_file_is_found(built: Path, tmp_path: Path, how: str)
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_what_faiss_cannot_read_is_said_so(tmp_path: Path, how: str) -> None:
+def test_file_that_faiss_cannot_read_is_reported(tmp_path: Path, how: str) -> None:
     """Even under check sums that are right."""
     content = b"no index" * 100
     about = {

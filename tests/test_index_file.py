@@ -36,7 +36,7 @@ def checked(path: Path, whole: bool) -> Header:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_file_says_what_it_was_written_with(path: Path, whole: bool) -> None:
+def test_header_equals_what_was_written(path: Path, whole: bool) -> None:
     assert checked(path, whole) == WRITTEN
     assert WRITTEN.parts == [(0, len(PARTS[0])), (len(PARTS[0]), len(CONTENT))]
     assert path.read_bytes().startswith(CONTENT)

@@ -35,7 +35,7 @@ def test_choose_kind(count: int, dimension: int, gib: float, wanted: str, expect
     assert choose_kind(count, dimension, int(gib * 2**30), wanted) == expected
 
 
-def test_choose_kind_never_chooses_what_cannot_be_built() -> None:
+def test_choose_kind_chooses_only_kinds_that_can_be_built() -> None:
     dimension = FLAT_BYTES // 4 // 100
     assert choose_kind(101, dimension, 1, "auto") == "flat"
 

@@ -92,7 +92,9 @@ def test_an_index_follows_the_gallery(gallery: Gallery, kind: str, hold: bool) -
                 assert (ready.kind, ready.state, len(ready)) == (kind, now.state, now.count)
 
 
-def test_threads_rank_again_as_one_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reranking_in_threads_equals_one_thread(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((IVF_FACES_LEAST, DIMENSION)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -170,7 +172,7 @@ def restored(folder: Path, backup: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [0, 2, 5], ids=["behind", "as far", "beyond"])
-def test_an_index_from_before_a_backup_was_put_back_is_built_again(
+def test_index_from_before_a_restored_backup_is_rebuilt(
     folder: Path, tmp_path: Path, more: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However far the journal has grown since, and with the same ids."""
@@ -315,7 +317,7 @@ def test_an_index_that_is_written_already_is_left_alone_without_faiss(
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "flat"])
-def test_saving_writes_an_index_of_another_kind_or_a_damaged_one_anew(
+def test_save_rebuilds_an_index_of_another_kind_or_a_damaged_one(
     gallery: Gallery, folder: Path, kind: str
 ) -> None:
     path = folder / "index.faiss"

@@ -279,7 +279,7 @@ def test_error_tree_is_drawn_as_it_is() -> None:
     assert drawn == error_tree()
 
 
-def test_errors_can_be_caught_as_what_they_also_are() -> None:
+def test_errors_can_be_caught_as_their_builtin_bases() -> None:
     said = re.findall(r"(\w+Error) .*\(also an? (\w+)\)", errors.__doc__ or "")
     assert said == [("SettingsError", "ValueError"), ("MissingExtraError", "ImportError")]
     for name, also in said:
@@ -305,7 +305,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
-def test_every_module_says_what_it_is(module: str) -> None:
+def test_every_module_has_a_docstring(module: str) -> None:
     doc = ast.get_docstring(ast.parse(modules()[module].read_text(encoding="utf-8")))
     assert doc
     assert len(doc.splitlines()[0]) <= 100

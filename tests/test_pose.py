@@ -45,7 +45,7 @@ def test_framing_is_the_place_in_the_photo() -> None:
     assert pose_distances(one, third[None])[0] == pytest.approx(0.1)
 
 
-def test_layouts_of_another_kind_are_refused() -> None:
+def test_pose_vectors_refuses_an_unknown_kind() -> None:
     with pytest.raises(SettingsError, match="by must be one of pose, framing, not 'mood'"):
         pose_vectors([FRONT], [SIZE], "mood")  # type: ignore[arg-type]
 
@@ -64,9 +64,7 @@ def names(found: object) -> list[str]:
     return [Path(match.photo).name for match in found.matches]  # type: ignore[attr-defined]
 
 
-def test_search_pose_finds_faces_turned_alike_whoever_they_are(
-    gallery: Path, hopper: Image.Image
-) -> None:
+def test_search_pose_finds_faces_turned_the_same_way(gallery: Path, hopper: Image.Image) -> None:
     with Face2Vec(gallery) as engine:
         upright = engine.search_pose(hopper, k=9)[0]
         tilted = engine.search_pose(hopper.rotate(15, Image.Resampling.BICUBIC), k=9)[0]
@@ -106,7 +104,7 @@ def test_search_pose_of_one_person_only(gallery: Path, hopper: Image.Image) -> N
     assert len(others.matches) == len(stored) - 1
 
 
-def test_search_pose_refuses_what_has_none(gallery: Path, hopper: Image.Image) -> None:
+def test_search_pose_refuses_queries_without_landmarks(gallery: Path, hopper: Image.Image) -> None:
     with Face2Vec(gallery) as engine:
         face = engine.encode(hopper)[0]
         with pytest.raises(SettingsError, match="with a photo, or with a face of the gallery"):
@@ -115,7 +113,7 @@ def test_search_pose_refuses_what_has_none(gallery: Path, hopper: Image.Image) -
             engine.search_pose(hopper, k=0)
 
 
-def test_matches_of_layouts_say_how_far_they_are(gallery: Path, hopper: Image.Image) -> None:
+def test_matches_by_pose_have_their_distance(gallery: Path, hopper: Image.Image) -> None:
     with Face2Vec(gallery) as engine:
         matches = engine.search_pose(hopper, k=2)[0].matches
     assert matches.to_text().splitlines()[0] == "rank  pose distance  similarity  photo"
@@ -141,5 +139,5 @@ def test_search_command_finds_pose_vectors(gallery: Path, faces_folder: Path) ->
 
 
 @pytest.mark.parametrize("words", [["--person", "Ada"], ["--by", "pose", "--one-person"]])
-def test_search_command_refuses_what_does_not_go_together(gallery: Path, words: list[str]) -> None:
+def test_search_command_refuses_conflicting_options(gallery: Path, words: list[str]) -> None:
     assert search(gallery, "who.jpg", *words).exit_code == 2

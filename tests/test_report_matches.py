@@ -142,7 +142,7 @@ def test_matches_repr_is_a_table() -> None:
     )
 
 
-def test_matches_repr_of_none_says_so() -> None:
+def test_matches_repr_without_matches() -> None:
     assert repr(Matches()) == "Matches(0)\nno match"
 
 

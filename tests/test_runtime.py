@@ -74,14 +74,14 @@ def test_auto_takes_cuda_where_it_starts(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider':UserWarning")
 @pytest.mark.usefixtures("no_openvino")
-def test_auto_goes_on_where_cuda_is_offered_and_does_not_start(
+def test_auto_skips_cuda_that_does_not_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     offer(monkeypatch, "CUDAExecutionProvider")
     assert choose_runtime().name == "onnxruntime"
 
 
-def test_onnxruntime_asked_for_by_name_is_taken_whatever_else_is_there(
+def test_onnxruntime_is_used_when_it_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     offer(monkeypatch, "CUDAExecutionProvider")
@@ -120,7 +120,7 @@ def test_fewer_threads_than_one_are_refused(threads: int) -> None:
         choose_runtime(threads=threads)
 
 
-def test_cuda_asked_for_without_a_gpu_is_an_error_and_no_fall_back(
+def test_cuda_without_a_gpu_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     offer(monkeypatch)
@@ -139,7 +139,7 @@ def test_cuda_that_cannot_be_started_is_an_error_and_no_fall_back(tiny_model: Pa
 
 
 @pytest.mark.usefixtures("no_openvino")
-def test_openvino_asked_for_without_the_package_gives_the_pip_line() -> None:
+def test_openvino_without_the_package_has_the_pip_line() -> None:
     with pytest.raises(MissingExtraError) as caught:
         choose_runtime("openvino")
     assert "pip install 'face2vec[openvino]'" in str(caught.value)
@@ -175,7 +175,9 @@ def test_graph_file_that_is_not_there_is_a_model_error(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("from_bytes", [False, True], ids=["file", "bytes"])
-def test_run_gives_what_the_graph_says(name: str, from_bytes: bool, tiny_model: Path) -> None:
+def test_run_returns_the_outputs_of_the_graph(
+    name: str, from_bytes: bool, tiny_model: Path
+) -> None:
     network = Runtime(name).load(tiny_model.read_bytes() if from_bytes else tiny_model)
     assert network.input_name == "crops"
     for count in (1, 5, 2):
@@ -185,7 +187,7 @@ def test_run_gives_what_the_graph_says(name: str, from_bytes: bool, tiny_model: 
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_run_by_many_threads_at_once_gives_each_its_own(name: str, tiny_model: Path) -> None:
+def test_run_in_many_threads_returns_each_its_own_outputs(name: str, tiny_model: Path) -> None:
     network = Runtime(name, threads=2).load(tiny_model)
     batches = [crops(3, seed) for seed in range(24)]
     alone = [network.run({"crops": batch})[0].copy() for batch in batches]
@@ -216,7 +218,7 @@ print("all came back")
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_first_runs_by_many_threads_at_once_all_come_back(name: str, tiny_model: Path) -> None:
+def test_first_runs_in_many_threads_do_not_deadlock(name: str, tiny_model: Path) -> None:
     command = [sys.executable, "-c", FIRST_RUNS_AT_ONCE, name, str(tiny_model)]
     environment = os.environ | {"PYTHONPATH": str(Path(face2vec.__file__).parents[1])}
     for _ in range(5):  # two threads that wait for each other do so about every other time

@@ -11,13 +11,13 @@ def face(box: Box) -> Face:
     return Face(box, POINTS, 1.0)
 
 
-def test_nearest_to_goes_by_the_middle_of_the_box() -> None:
+def test_nearest_to_uses_the_centre_of_the_box() -> None:
     faces = [face((x, 0.0, x + 10, 10.0)) for x in (0.0, 40.0, 90.0)]
     assert nearest_to(faces, 50, 5) is faces[1]
     assert nearest_to(faces, 100, 5) is faces[2]
 
 
-def test_nearest_to_goes_by_both_axes() -> None:
+def test_nearest_to_uses_both_axes() -> None:
     below, beside = face((0.0, 60.0, 10.0, 70.0)), face((30.0, 0.0, 40.0, 10.0))
     assert nearest_to([below, beside], 5, 5) is beside
 

@@ -129,16 +129,14 @@ def test_verify_answers_many_pairs_at_once(people: Path, gallery: Path) -> None:
     np.testing.assert_allclose(many.probability, [one.probability for one in one_by_one], atol=1e-4)
 
 
-def test_verify_of_a_photo_without_a_face_says_so(
+def test_verify_of_a_photo_without_a_face_raises(
     people: Path, gallery: Path, faces_folder: Path
 ) -> None:
     with Face2Vec(gallery) as engine, pytest.raises(NoFaceError, match="nobody"):
         engine.verify(faces_folder / "nobody.jpg", people / "00" / "0.jpg")
 
 
-def test_verify_of_a_model_without_a_calibration_says_what_to_do(
-    people: Path, tiny_model: Path
-) -> None:
+def test_verify_without_a_calibration_raises(people: Path, tiny_model: Path) -> None:
     with pytest.raises(CalibrationError, match="face2vec calibrate PEOPLE"):
         Face2Vec(model=tiny_model).verify(people / "00" / "0.jpg", people / "00" / "1.jpg")
 
@@ -208,7 +206,7 @@ def test_gallery_without_a_calibration_has_none(people: Path, tmp_path: Path) ->
         assert reads(opened).calibration() is None
 
 
-def test_verify_command_says_one_person_or_two(people: Path, gallery: Path) -> None:
+def test_verify_command_decides_same_or_different_person(people: Path, gallery: Path) -> None:
     same = run("verify", people / "02" / "0.jpg", people / "02" / "1.jpg", "--gallery", gallery,
                "--far", "0.1")  # fmt: skip
     assert (same.exit_code, same.stdout.splitlines()[0]) == (0, "same person")
@@ -280,7 +278,7 @@ def test_calibrate_command_wants_to_know_where_to(people: Path, gallery: Path) -
     assert run("calibrate", people, "--gallery", gallery, "--model", "mini").exit_code == 2
 
 
-def test_search_says_how_probable_a_match_is_in_a_gallery_of_this_size(
+def test_search_gives_probabilities_for_the_size_of_the_gallery(
     people: Path, gallery: Path, fitted: Calibration
 ) -> None:
     with Face2Vec(gallery) as engine:
@@ -301,7 +299,7 @@ def test_search_says_how_probable_a_match_is_in_a_gallery_of_this_size(
     assert '<th scope="col">Probability</th>' in found.matches._repr_html_()
 
 
-def test_search_leaves_out_what_a_larger_share_of_false_pairs_reaches(
+def test_search_with_far_leaves_out_matches_below_the_threshold(
     people: Path, gallery: Path, fitted: Calibration
 ) -> None:
     with Face2Vec(gallery) as engine:
