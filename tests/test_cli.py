@@ -19,7 +19,7 @@ from PIL import Image
 import face2vec
 from face2vec.cli import exits as cli
 from face2vec.cli.collection import say_summary
-from face2vec.cli.main import main
+from face2vec.cli.main import GROUPS, main
 from face2vec.models import CATALOGUE, DEFAULT_MODEL
 
 HEAVY = ("numpy", "faiss", "onnx", "onnxruntime", "openvino", "PIL", "pandas", "matplotlib", "tqdm")
@@ -280,6 +280,30 @@ def test_index_hands_the_settings_to_the_engine(
     assert other.exit_code == cli.ERROR
     assert other.stdout == ""
     assert "min_face_size 250" in other.stderr
+
+
+def test_index_reports_another_model_before_any_download(gallery: Path, faces_folder: Path) -> None:
+    before = (gallery / "gallery.sqlite").read_bytes()
+    result = run("index", faces_folder, "--gallery", gallery, "--model", "20180402-114759", "-q")
+    assert (result.exit_code, result.stdout) == (cli.ERROR, "")
+    assert "was made with model tiny" in result.stderr
+    assert "face2vec upgrade" in result.stderr
+    assert "http" not in result.stderr
+    assert (gallery / "gallery.sqlite").read_bytes() == before
+
+
+def test_search_layout_option_is_a_deprecated_name_of_by(gallery: Path, face: Path) -> None:
+    old, new = (run("search", gallery, face, option, "pose") for option in ("--layout", "--by"))
+    assert (old.exit_code, old.stdout) == (new.exit_code, new.stdout) == (0, new.stdout)
+    assert old.stderr == "--layout is deprecated; use --by\n"
+
+
+def test_help_lists_the_commands_in_five_groups() -> None:
+    text = run("--help").stdout
+    titles = [line[:-1] for line in text.splitlines() if line in {f"{name}:" for name in GROUPS}]
+    assert titles == ["Collection", "Search", "People", "Models", "Measure"]
+    listed = [command.name for commands in GROUPS.values() for command in commands]
+    assert sorted(listed) == sorted(main.commands)
 
 
 def test_index_max_pixels_and_try_turned(

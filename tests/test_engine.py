@@ -20,6 +20,7 @@ import pytest
 from helpers import posix_only, reads
 from PIL import Image, ImageEnhance
 
+import face2vec
 from face2vec import (
     BuildSummary,
     DetectorSettings,
@@ -1051,3 +1052,18 @@ def test_gallery_of_another_engine_in_the_same_process_is_locked_while_it_adds(
                     change()
         (found,) = engine.search(photos / "hopper.jpg")  # reading goes on
     assert found.matches[0].similarity == pytest.approx(1, abs=1e-5)
+
+
+# --- deprecated names -----------------------------------------------------------------------
+
+
+def test_deprecated_names_work_with_a_warning(folder: Path, faces_folder: Path) -> None:
+    with pytest.warns(DeprecationWarning, match="use face2vec.QueryResult"):
+        assert face2vec.Found is face2vec.QueryResult
+    with pytest.warns(DeprecationWarning, match="use index_in_memory"):
+        engine = Face2Vec(folder, hold_index=True, runtime="onnxruntime")
+    with engine:
+        with pytest.warns(DeprecationWarning, match="use search_pose"):
+            (old,) = engine.search_layout(faces_folder / "hopper.jpg", k=3, by="framing")
+        (new,) = engine.search_pose(faces_folder / "hopper.jpg", k=3, by="framing")
+    assert old.matches.to_json() == new.matches.to_json()
