@@ -18,6 +18,7 @@ from PIL import Image
 
 import face2vec
 from face2vec.cli import exits as cli
+from face2vec.cli import main as cli_main
 from face2vec.cli.collection import say_summary
 from face2vec.cli.main import GROUPS, main
 from face2vec.models import CATALOGUE, DEFAULT_MODEL
@@ -633,14 +634,14 @@ def test_models_says_which_are_on_this_machine(
 
 
 def test_closed_stdout_is_not_an_error() -> None:
-    assert cli._reader_has_ended(BrokenPipeError(errno.EPIPE, "Broken pipe"))
-    assert not cli._reader_has_ended(OSError(errno.EINVAL, "Invalid argument"))
+    assert cli_main._reader_has_ended(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert not cli_main._reader_has_ended(OSError(errno.EINVAL, "Invalid argument"))
 
 
 def test_closed_stdout_on_windows_is_not_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "ON_WINDOWS", True)
-    assert cli._reader_has_ended(OSError(errno.EINVAL, "Invalid argument"))
-    assert not cli._reader_has_ended(OSError(errno.EINVAL, "Invalid argument", "a?.jpg"))
-    assert not cli._reader_has_ended(OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr(cli_main, "ON_WINDOWS", True)
+    assert cli_main._reader_has_ended(OSError(errno.EINVAL, "Invalid argument"))
+    assert not cli_main._reader_has_ended(OSError(errno.EINVAL, "Invalid argument", "a?.jpg"))
+    assert not cli_main._reader_has_ended(OSError(errno.ENOSPC, "No space left on device"))

@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     from face2vec.ingest.build import BuildSummary
 
 
+class IndexKindName(click.Choice[str]):
+    """A kind of index; the former name "exact" is accepted for "flat"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The kind, or a usage error."""
+        return super().convert("flat" if value == "exact" else value, param, ctx)
+
+
 @click.command("index")
 @click.argument("photos", nargs=-1, required=True)
 @click.option(
@@ -58,10 +66,10 @@ if TYPE_CHECKING:
 @click.option(
     "--index",
     "kind",
-    type=click.Choice((*CHOICES, "exact")),
+    type=IndexKindName(CHOICES),
     default="auto",
     show_default=True,
-    help="Kind of index; 'exact' is the former name of 'flat'.",
+    help="Kind of index.",
 )
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Refuse photos with more pixels.")
 @click.option(
@@ -306,7 +314,7 @@ def _say_removed(removed: Removed) -> None:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
 
 
 def _field(text: str) -> str:

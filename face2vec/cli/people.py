@@ -71,7 +71,7 @@ def people_command(gallery: Path, again: bool, most: int, page: str | None, as_j
         f"{count(found.people, 'person', 'people')}, {found.new:,} of them new; "
         f"{count(found.joined, 'face')} joined an existing person, {found.alone:,} without a "
         "similar face"
-        + (f", {found.doubtful:,} left out as doubtful detections" if found.doubtful else "")
+        + (f", {count(found.doubtful, 'doubtful detection')} left out" if found.doubtful else "")
     )
 
 
