@@ -77,7 +77,7 @@ ORDER = (
     ("lab.findings",),
     ("lab.plots",),
     ("lab.report",),
-    ("training", "training.augment", "training.curves", "training.faces"),
+    ("training", "training.augment", "training.curves", "training.faces", "training.on_torch"),
     ("training.batches", "training.layers", "training.onnx_graph"),
     ("training.inception", "training.inception_resnet", "training.losses", "training.mini"),
     ("training.export", "training.muon", "training.networks", "training.objectives"),
@@ -232,6 +232,8 @@ EXTRAS_OF = {
     "runtime": "openvino",
     "training": "train",
     "training.faces": "tfds",
+    "training.muon": "torch",
+    "training.on_torch": "torch",
 }
 """The extra whose packages a module or a package of modules may import beside the usual ones."""
 

@@ -6,12 +6,14 @@ Beside `face2vec.cli.main` because of its many options; Keras is imported when i
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from face2vec.cli.common import Number, no_bar_option
 from face2vec.errors import MissingExtraError, SettingsError
@@ -20,6 +22,7 @@ from face2vec.training import LOSSES, NETWORKS, OPTIMIZERS
 if TYPE_CHECKING:
     from face2vec.training.trainer import Progress
 
+BESIDE_RECIPE = ("teacher", "batch", "held_out", "seed")
 BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras calls them
 
 
@@ -31,6 +34,9 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
     required=True,
     help="Folder for checkpoint, curves and model; the same command goes on with it.",
 )
+@click.option("--recipe", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="A JSON file with all settings; only --teacher, --batch, --held-out and --seed "
+                   "can be given beside it.")  # fmt: skip
 @click.option("--table", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="For a tar: a CSV with the columns file and person.")  # fmt: skip
 @click.option("--aligned", is_flag=True, help="FACES are crops already, square, of one size.")
@@ -65,9 +71,14 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
               help="Share of crops blended with another, for distillation.")  # fmt: skip
 @click.option("--held-out", type=Number(0, 1, min_open=True, max_open=True),
               default=0.04, show_default=True, help="Share that is measured with.")  # fmt: skip
+@click.option("--compute", type=click.Choice(("float32", "bfloat16")), default="float32",
+              show_default=True, help="bfloat16 needs Keras on PyTorch.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @no_bar_option
-def train_command(faces: str, out: Path, quiet: bool, **options: Any) -> None:
+@click.pass_context
+def train_command(
+    ctx: click.Context, /, faces: str, out: Path, quiet: bool, recipe: Path | None, **options: Any
+) -> None:
     """Train an embedding network on FACES.
 
     FACES is a folder with a folder of photos a person, a CSV with the columns file and
@@ -78,12 +89,13 @@ def train_command(faces: str, out: Path, quiet: bool, **options: Any) -> None:
     from face2vec.training.faces import load_faces
     from face2vec.training.recipe import run
 
-    recipe = _recipe(options)
-    description = recipe.description()
+    given = {n for n in options if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE}
+    todo = _recipe(options) if recipe is None else _recipe_of(recipe, options, given)
+    description = todo.description()
     found = load_faces(faces, description, table=options["table"], aligned=options["aligned"])
     click.echo(f"{len(found):,} faces of {len(found.names):,} named people", err=True)
     with _Bar(hidden=quiet) as bar:
-        model = run(recipe, found, out, watch=bar.show, description=description)
+        model = run(todo, found, out, watch=bar.show, description=description)
     click.echo(f"The model: {model}\nUse it: face2vec index PHOTOS --model {model} --gallery …",
                err=True)  # fmt: skip
 
@@ -106,6 +118,22 @@ def choose_backend() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
+def _recipe_of(path: Path, options: dict[str, Any], given: set[str]) -> Any:
+    """The recipe of a file, with what may be given beside it."""
+    from face2vec.training.recipe import Recipe
+
+    if wrong := given - set(BESIDE_RECIPE) - {"table", "aligned"}:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(wrong))
+        raise SettingsError(f"{names} cannot be given beside --recipe; change {path} instead")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} holds no recipe, but a {type(values).__name__}")
+    return Recipe.from_dict(values | {name: options[name] for name in given & set(BESIDE_RECIPE)})
+
+
 def _recipe(options: dict[str, Any]) -> Any:
     from face2vec.training.augment import Augmentation
     from face2vec.training.recipe import Recipe
@@ -116,7 +144,7 @@ def _recipe(options: dict[str, Any]) -> Any:
     if options["mix"] and options["loss"] != "distillation":
         raise SettingsError("--mix is for distillation: a blend of two people is nobody's face")
     same = ("network", "dimension", "loss", "start_from", "teacher", "teacher_sees", "margin",
-            "batch", "people", "photos", "held_out", "seed")  # fmt: skip
+            "batch", "people", "photos", "held_out", "seed", "compute")  # fmt: skip
     how_fast = options["optimizer"]
     return Recipe(
         **{name: options[name] for name in same},
