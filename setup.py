@@ -40,6 +40,10 @@ EXTRAS = {
         "openvino>=2025.4",  # a teacher in its format; other teachers run without
         "matplotlib>=3.10.7",  # the curves
     ],
+    "torch": [
+        "face2vec[train]",
+        "torch>=2.13",  # with KERAS_BACKEND=torch; `mini` is taught with it. The first tried
+    ],
     "tfds": [
         "face2vec[train]",
         "tensorflow-datasets>=4.9.10",

@@ -171,6 +171,8 @@ EXTRAS_OF = {
     "runtime": "openvino",
     "training": "train",
     "training.faces": "tfds",
+    "training.muon": "torch",
+    "training.on_torch": "torch",
 }
 """The extra whose packages a module or a package of modules may import beside the usual ones."""
 

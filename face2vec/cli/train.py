@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from face2vec.cli.common import Number, quiet_option
 from face2vec.errors import MissingExtraError, SettingsError
@@ -17,6 +19,7 @@ from face2vec.training import LOSSES, NETWORKS, OPTIMIZERS
 if TYPE_CHECKING:
     from face2vec.training.trainer import Progress
 
+BESIDE_RECIPE = ("teacher", "batch", "held_out", "seed")
 BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras calls them
 
 
@@ -27,6 +30,12 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     help="Folder for checkpoint, curves and model; the same command resumes.",
+)
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="A JSON file with all settings; only --teacher, --batch, --held-out and --seed "
+    "can be given as well.",
 )
 @click.option(
     "--table",
@@ -129,9 +138,19 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
     show_default=True,
     help="Share that is held out to measure.",
 )
+@click.option(
+    "--compute",
+    type=click.Choice(("float32", "bfloat16")),
+    default="float32",
+    show_default=True,
+    help="Precision of the layers; bfloat16 needs Keras on PyTorch.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @quiet_option
-def train_command(faces: str, out: Path, quiet: bool, **options: Any) -> None:
+@click.pass_context
+def train_command(
+    ctx: click.Context, /, faces: str, out: Path, quiet: bool, recipe: Path | None, **options: Any
+) -> None:
     """Train an embedding network on FACES.
 
     FACES is a folder with one folder of photos per person, a CSV file with the columns file and
@@ -142,12 +161,13 @@ def train_command(faces: str, out: Path, quiet: bool, **options: Any) -> None:
     from face2vec.training.faces import load_faces
     from face2vec.training.recipe import run
 
-    recipe = _recipe(options)
-    description = recipe.description()
+    given = {n for n in options if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE}
+    todo = _recipe(options) if recipe is None else _recipe_of(recipe, options, given)
+    description = todo.description()
     found = load_faces(faces, description, table=options["table"], aligned=options["aligned"])
     click.echo(f"{len(found):,} faces of {len(found.names):,} named people", err=True)
     with _Bar(hidden=quiet) as bar:
-        model = run(recipe, found, out, watch=bar.show, description=description)
+        model = run(todo, found, out, watch=bar.show, description=description)
     click.echo(
         f"The model: {model}\nUse it: face2vec index PHOTOS --model {model} --gallery …", err=True
     )
@@ -169,6 +189,22 @@ def choose_backend() -> None:
     # TensorFlow uses oneDNN by default only on the newest processors; with AVX2 it trains mini 1.6
     # times as fast.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def _recipe_of(path: Path, options: dict[str, Any], given: set[str]) -> Any:
+    """The recipe of a file, with the options that may override it."""
+    from face2vec.training.recipe import Recipe
+
+    if wrong := given - set(BESIDE_RECIPE) - {"table", "aligned"}:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(wrong))
+        raise SettingsError(f"{names} cannot be given beside --recipe; change {path} instead")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} holds a {type(values).__name__}, not a recipe (a JSON object)")
+    return Recipe.from_dict(values | {name: options[name] for name in given & set(BESIDE_RECIPE)})
 
 
 def _recipe(options: dict[str, Any]) -> Any:
@@ -195,6 +231,7 @@ def _recipe(options: dict[str, Any]) -> Any:
         "photos",
         "held_out",
         "seed",
+        "compute",
     )
     optimizer = options["optimizer"]
     return Recipe(

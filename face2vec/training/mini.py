@@ -16,7 +16,8 @@ convolution before them.
 from __future__ import annotations
 
 import keras
-from keras import layers
+import numpy as np
+from keras import layers, ops
 
 from face2vec.training.layers import Tensor
 
@@ -27,7 +28,8 @@ SQUEEZED = 8
 EPSILON = 1e-5
 BLOCKS = (5, 7, 3)
 """In each stage; the first halves the side of the maps."""
-BETWEEN = ((128, 128), (256, 448), (512, 640))
+Widths = tuple[tuple[int, int], ...]
+BETWEEN: Widths = ((128, 128), (256, 448), (512, 640))
 """Channels in the middle of the first block of each stage, and of its others."""
 STAGES = (
     "stage_1_1", "stage_1_3", "stage_1_5",
@@ -38,8 +40,12 @@ STAGES = (
 (12, 12, 128), twice (6, 6, 128)."""
 
 
-def mini(dimension: int = 256) -> keras.Model:
+def mini(dimension: int = 256, between: Widths = BETWEEN) -> keras.Model:
     """The network, with random weights.
+
+    Args:
+        dimension: of the embedding.
+        between: channels in the middle of blocks, as `BETWEEN` has them.
 
     Returns:
         A model from (n, 96, 96, 3), RGB standardised as (x − 127.5) / 127.5, to
@@ -48,9 +54,9 @@ def mini(dimension: int = 256) -> keras.Model:
     crops = keras.Input((SIDE, SIDE, 3), name="crops")
     x = _convolution(crops, "stem", 32, 3, stride=2)
     x = _each_channel(x, "stem_each", 3)
-    x = _stage(x, 1, 64, weighed=False)
-    x = _stage(x, 2, 128)
-    x = _stage(x, 3, 128)
+    x = _stage(x, 1, 64, between[0], weighed=False)
+    x = _stage(x, 2, 128, between[1])
+    x = _stage(x, 3, 128, between[2])
     x = _convolution(x, "widen", 512, 1)
     x = layers.DepthwiseConv2D(SIDE // 16, use_bias=False, name="weigh_places")(x)
     x = _normalized(x, "weigh_places")
@@ -59,9 +65,41 @@ def mini(dimension: int = 256) -> keras.Model:
     return keras.Model(crops, x, name="mini")
 
 
-def _stage(x: Tensor, number: int, filters: int, *, weighed: bool = True) -> Tensor:
+def wider(network: keras.Model, between: Widths) -> keras.Model:
+    """The same network with more channels in the middle of its blocks.
+
+    It gives the same embeddings at first: what comes after the new channels has no weights for
+    them yet.
+
+    Args:
+        network: one of `mini`.
+        between: its new widths; none below what it has.
+    """
+    if between == widths(network):
+        return network
+    wide = mini(network.output_shape[-1], between)
+    for layer in network.layers:
+        for narrow, variable in zip(layer.weights, wide.get_layer(layer.name).weights, strict=True):
+            values = np.array(ops.convert_to_numpy(variable))
+            if layer.name.endswith("_narrow_conv"):
+                values[:] = 0
+            values[tuple(slice(length) for length in narrow.shape)] = ops.convert_to_numpy(narrow)
+            variable.assign(values)
+    return wide
+
+
+def widths(network: keras.Model) -> Widths:
+    """Channels in the middle of the blocks of a `mini`, as `BETWEEN` has them."""
+    return tuple(
+        tuple(network.get_layer(f"stage_{stage}_{place}_wide_conv").filters for place in (1, 2))
+        for stage in (1, 2, 3)
+    )
+
+
+def _stage(
+    x: Tensor, number: int, filters: int, between: tuple[int, int], *, weighed: bool = True
+) -> Tensor:
     """Maps of half the side."""
-    between = BETWEEN[number - 1]
     for place in range(1, BLOCKS[number - 1] + 1):
         first, name = place == 1, f"stage_{number}_{place}"
         y = _convolution(x, f"{name}_wide", between[not first], 1)

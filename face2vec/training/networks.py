@@ -33,6 +33,9 @@ from face2vec.training.inception_resnet import load_facenet_weights
 
 __all__ = ["Cost", "build", "cost", "load_facenet_weights"]
 
+Widths = tuple[tuple[int, int], ...]
+"""Channels in the middle of the first block of each stage, and of its others."""
+
 _PLANS = {
     "nn2": (inception.NN2, (224, 224)),
     "nn3": (inception.NN2, (160, 160)),
@@ -58,7 +61,10 @@ class Cost(NamedTuple):
 
 
 def build(
-    name: str, dimension: int | None = None, input_size: int | tuple[int, int] | None = None
+    name: str,
+    dimension: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    widths: Widths = (),
 ) -> keras.Model:
     """Build a network with random weights.
 
@@ -67,6 +73,7 @@ def build(
         dimension: numbers in an embedding; 128 if not given, 256 for ``mini``.
         input_size: side of a crop in pixels, or its (height, width); what the
             table above says if not given. ``mini`` has a fixed one.
+        widths: channels in the middle of blocks, of ``mini`` only; its own if empty.
 
     Returns:
         A model with random weights, from (n, height, width, 3) to (n, dimension).
@@ -86,7 +93,9 @@ def build(
         )
     size = (input_size, input_size) if isinstance(input_size, int) else input_size
     if name == "mini":
-        return _mini(dimension, size)
+        return _mini(dimension, size, widths)
+    if widths:
+        raise SettingsError(f"{name} has fixed widths; only mini can have others")
     smallest = SMALLEST_SIDE.get(name, SMALLEST_SIDE_OF_OTHERS)
     if size is not None and min(size) < smallest:
         raise SettingsError(f"input_size is {input_size}; {name} needs {smallest} pixels or more")
@@ -139,10 +148,17 @@ def cost(network: keras.Model) -> Cost:
     return Cost(parameters, multiply_adds)
 
 
-def _mini(dimension: int | None, size: tuple[int, int] | None) -> keras.Model:
-    from face2vec.training.mini import mini
+def wider(network: keras.Model, widths: Widths) -> keras.Model:
+    """A ``mini`` with more channels in its blocks, and for now the same embeddings."""
+    from face2vec.training import mini
 
-    network = mini() if dimension is None else mini(dimension=dimension)
+    return mini.wider(network, widths)
+
+
+def _mini(dimension: int | None, size: tuple[int, int] | None, widths: Widths) -> keras.Model:
+    from face2vec.training.mini import BETWEEN, mini
+
+    network = mini(dimension or USUAL_DIMENSION["mini"], widths or BETWEEN)
     fixed = tuple(network.input_shape[1:3])
     if size is not None and size != fixed:
         raise SettingsError(f"input_size is {size}; mini takes {fixed} only")

@@ -70,12 +70,32 @@ class Learner(keras.Model):  # type: ignore[misc]  # Keras has no types
     Args:
         network: from crops to embeddings, or its stages `stages.apart`.
         objective: what is asked of it.
+        half: compute in bfloat16 while it learns, where Keras runs on PyTorch.
     """
 
-    def __init__(self, network: keras.Model, objective: Objective) -> None:
+    def __init__(self, network: keras.Model, objective: Objective, half: bool = False) -> None:
         super().__init__(network.input, network.output)
-        self._objective = objective
+        self._objective, self._half = objective, half
         self._figures = {part: keras.metrics.Mean(part) for part in objective.parts}
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """What the network gives."""
+        if training and keras.backend.backend() == "torch":
+            from face2vec.training.on_torch import run
+
+            return run(self, inputs, self._half)
+        return super().call(inputs, training=training, mask=mask)
+
+    def reached(self, share: float) -> None:
+        """Tell the objective which share of the steps is done, 0…1."""
+        reached = getattr(self._objective, "reached", None)
+        if reached is not None:
+            reached(share)
+
+    @property
+    def half(self) -> bool:
+        """Whether it computes in bfloat16."""
+        return self._half
 
     def compute_loss(
         self,
@@ -86,7 +106,8 @@ class Learner(keras.Model):  # type: ignore[misc]  # Keras has no types
         training: bool = True,
     ) -> Any:
         """The objective's loss; its parts go into the figures of the same names."""
-        loss, parts = self._objective(y_pred, y)
+        wanted = keras.tree.map_structure(keras.ops.convert_to_tensor, y)
+        loss, parts = self._objective(y_pred, wanted)
         for name, value in parts.items():
             self._figures[name].update_state(value)
         return loss

@@ -23,6 +23,7 @@ from face2vec.training.augment import Augmentation
 from face2vec.training.batches import Batch, Rows, ShuffledBatches, augmented, resized
 from face2vec.training.faces import Faces
 from face2vec.training.layers import Tensor
+from face2vec.training.losses import distillation
 from face2vec.training.trainer import CROPS
 
 EMBEDDING = "embedding"
@@ -76,6 +77,54 @@ class FollowStages:
         return sum(shares.values()), shares
 
 
+def on_the_way(network: keras.Model, stages: Sequence[str]) -> keras.Model:
+    """A network that gives, beside its embedding, its maps at some layers.
+
+    Args:
+        network: from crops to embeddings.
+        stages: names of the layers.
+
+    Returns:
+        A model from crops to a dictionary of the maps by the layers' names, and of the embedding
+        under ``"embedding"``.
+    """
+    gives = {name: network.get_layer(name).output for name in stages}
+    return keras.Model(
+        network.input, {**gives, EMBEDDING: network.output}, name=f"{network.name}_on_the_way"
+    )
+
+
+class FollowHints:
+    """Embeddings like a teacher's and, less and less, maps like its stages'.
+
+    The loss is `losses.distillation` plus ``weight`` times the mean share of the maps that is not
+    explained, as `FollowStages` has it; the weight falls to 0 along the steps.
+
+    Args:
+        stages: names of the layers that give the maps.
+        weight: at the first step.
+    """
+
+    def __init__(self, stages: Sequence[str], weight: float) -> None:
+        self._stages, self._weight = tuple(stages), weight
+        self._left = keras.Variable(1.0, trainable=False, name="hints_left")
+        self.parts: tuple[str, ...] = ("follow", "hints")
+
+    def reached(self, share: float) -> None:
+        """Say which share of the steps is done, 0…1."""
+        self._left.assign(max(0.0, 1.0 - share))
+
+    def __call__(
+        self, given: dict[str, Tensor], wanted: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss, and its two parts: following the embedding, and the mean share not explained."""
+        follow = distillation(given[EMBEDDING], wanted[EMBEDDING])
+        shares = [_unexplained(given[name], wanted[name]) for name in self._stages]
+        hints = sum(shares) / len(shares)
+        loss = follow + self._weight * self._left * hints
+        return loss, {"follow": follow, "hints": hints}
+
+
 class StageTeacher:
     """A network that says what it computes on the way to its embedding.
 
@@ -123,6 +172,9 @@ class StageTeacher:
 class StageBatches(ShuffledBatches):
     """Crops, and what each stage of the teacher gives for the very same ones.
 
+    Attributes:
+        in_turn: that none should be made while the network learns.
+
     Args:
         teacher: says it.
         stages: names of the layers of the student that learn it.
@@ -132,6 +184,8 @@ class StageBatches(ShuffledBatches):
         size: crops a batch.
         seed: decides order and augmentation.
     """
+
+    in_turn = True
 
     def __init__(
         self,
@@ -149,11 +203,53 @@ class StageBatches(ShuffledBatches):
 
     def make(self, epoch: int, rows: Rows) -> Batch:
         """The batch of the faces in some rows, int64 (n,)."""
+        crops, told = self._told(epoch, rows)
+        maps = {name: told[name] for name in self._stages}
+        return Batch(crops, told, maps)
+
+    def _told(
+        self, epoch: int, rows: Rows
+    ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
+        """The student's crops, and what the teacher gives for them by the stages' names."""
         key = (self._seed, epoch)
         crops = augmented(self._faces, rows, self._teacher.description.input_size, self._how, key)
         told = dict(zip((*self._stages, EMBEDDING), self._teacher(crops), strict=True))
-        maps = {name: told[name] for name in self._stages}
-        return Batch(resized(crops, self._side), told, maps)
+        return resized(crops, self._side), told
+
+
+class HintBatches(StageBatches):
+    """Crops, the maps of the teacher's stages for them, and its embeddings of the clean crops.
+
+    Args:
+        targets: the teacher's embeddings of the clean crops, float32 (n, d).
+        teacher: gives the maps.
+        stages: names of the layers of the student that learn it.
+        faces: what it is asked about.
+        how: the augmentation.
+        side: of the student's crops.
+        size: crops a batch.
+        seed: decides order and augmentation.
+    """
+
+    def __init__(
+        self,
+        targets: NDArray[np.float32],
+        teacher: StageTeacher,
+        stages: Sequence[str],
+        faces: Faces,
+        how: Augmentation,
+        *,
+        side: int,
+        size: int,
+        seed: int,
+    ) -> None:
+        super().__init__(teacher, stages, faces, how, side=side, size=size, seed=seed)
+        self._targets = targets
+
+    def make(self, epoch: int, rows: Rows) -> Batch:
+        """The batch of the faces in some rows, int64 (n,)."""
+        crops, told = self._told(epoch, rows)
+        return Batch(crops, told | {EMBEDDING: self._targets[rows]})
 
 
 def _unexplained(given: Tensor, wanted: Tensor) -> Tensor:

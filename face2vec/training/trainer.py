@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -20,8 +20,9 @@ from face2vec.errors import SettingsError, TrainingError
 from face2vec.evaluation.metrics import all_pairs, true_accepts
 from face2vec.files import written_whole
 from face2vec.training import OPTIMIZERS as OPTIMIZER_NAMES
-from face2vec.training.batches import Batches, made_ahead
+from face2vec.training.batches import Batches, made_ahead, made_in_turn
 from face2vec.training.muon import Muon
+from face2vec.training.objectives import Learner
 
 CHECKPOINT = "checkpoint.npz"
 CURVES = "curves.csv"
@@ -36,13 +37,15 @@ class Schedule:
     """How long and how fast.
 
     Attributes:
-        epochs: how many.
+        epochs: how many, where ``steps`` is not given.
         rate: the highest learning rate, reached after ``warm_up`` and then lowered to 0
             along half a cosine.
         warm_up: share of the steps, 0…1.
         optimizer: ``"adamw"``, or ``"muon"``, which learns more from each batch.
         weight_decay: of kernels only.
         checkpoint_seconds: time between checkpoints inside an epoch.
+        steps: over which the rate falls, whatever the number of faces; None for the epochs'.
+        stop: the step at which it ends, before the rate is 0; None for all steps.
     """
 
     epochs: int = 20
@@ -51,8 +54,12 @@ class Schedule:
     optimizer: str = "adamw"
     weight_decay: float = 1e-2
     checkpoint_seconds: float = 300.0
+    steps: int | None = None
+    stop: int | None = None
 
     def __post_init__(self) -> None:
+        if (self.steps is not None and self.steps < 1) or (self.stop is not None and self.stop < 1):
+            raise SettingsError(f"steps {self.steps} and stop {self.stop} must be at least 1")
         if self.epochs < 1 or self.rate <= 0 or not 0 <= self.warm_up < 1:
             raise SettingsError(
                 f"epochs {self.epochs} must be at least 1, rate {self.rate} above 0 and warm_up "
@@ -95,7 +102,7 @@ def standardized(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def train(
-    learner: keras.Model,
+    learner: Learner,
     batches: Batches,
     schedule: Schedule,
     folder: Path,
@@ -109,7 +116,7 @@ def train(
     very batches that were to come.
 
     Args:
-        learner: compiled here.
+        learner: the network and what is asked of it; compiled here.
         batches: what the network is shown; every epoch has as many batches.
         schedule: how long and how fast.
         folder: gets the checkpoint and the curves.
@@ -124,9 +131,11 @@ def train(
     an_epoch = len(batches.plan(0))
     if not an_epoch:
         raise SettingsError("there are fewer faces than one batch takes; make the batch smaller")
-    steps = schedule.epochs * an_epoch
+    steps = schedule.steps or schedule.epochs * an_epoch
+    end = min(steps, schedule.stop or steps)
     rate = _rate(schedule, steps)
-    optimizer = OPTIMIZERS[schedule.optimizer](rate, weight_decay=schedule.weight_decay)
+    more = {"half": learner.half} if schedule.optimizer == "muon" else {}
+    optimizer = OPTIMIZERS[schedule.optimizer](rate, weight_decay=schedule.weight_decay, **more)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     learner.compile(optimizer=optimizer, jit_compile=False)
     optimizer.build(learner.trainable_variables)
@@ -134,12 +143,15 @@ def train(
     checkpoint = folder / CHECKPOINT
     step = _restore(learner, checkpoint) if checkpoint.exists() else 0
     saved = time.monotonic()
-    for epoch in range(step // an_epoch, schedule.epochs):
+    made = made_in_turn if getattr(batches, "in_turn", False) else made_ahead
+    while step < end:
+        epoch = step // an_epoch
         started, crops = time.monotonic(), 0
         learner.reset_metrics()
         figures: dict[str, float] = {}
-        left = batches.plan(epoch)[step - epoch * an_epoch :]
-        for batch in made_ahead(left, partial(batches.make, epoch)):
+        left = batches.plan(epoch)[step - epoch * an_epoch :][: end - step]
+        for batch in made(left, partial(batches.make, epoch)):
+            learner.reached(step / steps)
             pixels = standardized(batch.crops)
             logs = learner.train_on_batch(
                 {CROPS: pixels, **batch.maps} if batch.maps else pixels,
@@ -154,7 +166,7 @@ def train(
                     f"the loss is {figures['loss']} at step {step}: the training diverged. Lower "
                     f"the rate, which is {schedule.rate}; {checkpoint} is as it was before"
                 )
-            watch(Progress(step, steps, epoch + 1, figures, crops / (time.monotonic() - started)))
+            watch(Progress(step, end, epoch + 1, figures, crops / (time.monotonic() - started)))
             if time.monotonic() - saved > schedule.checkpoint_seconds:
                 _save(learner, checkpoint, step)
                 saved = time.monotonic()
@@ -207,6 +219,27 @@ def true_accept_rate(
     """
     named = people >= 0
     return true_accepts(all_pairs(embeddings[named], people[named], highest_far=0), far).tar
+
+
+def mean_of(checkpoints: Sequence[Path], network: keras.Model) -> None:
+    """Give a network the mean of the weights that trainings of it ended with.
+
+    Args:
+        checkpoints: files of trainings of a network of this shape.
+        network: gets the weights.
+
+    Raises:
+        TrainingError: a checkpoint is of another network.
+    """
+    total: dict[str, NDArray[np.float64]] = {}
+    for path in checkpoints:
+        with np.load(path, allow_pickle=False) as stored:
+            for name in (f"network/{i}" for i in range(len(network.weights))):
+                total[name] = total.get(name, 0) + stored[name].astype(np.float64)
+    for name, variable in zip(total, network.weights, strict=True):
+        if total[name].shape != tuple(variable.shape):
+            raise TrainingError(f"{checkpoints[0]} is the checkpoint of another network")
+        variable.assign((total[name] / len(checkpoints)).astype(np.float32))
 
 
 def _save(learner: keras.Model, path: Path, step: int) -> None:
