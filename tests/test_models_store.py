@@ -185,7 +185,7 @@ def test_load_model_never_builds_from_weights_with_another_hash(
     damaged = bytearray(weights.read_bytes())
     damaged[-1000] ^= 1
     (cache / "weights" / NAME).write_bytes(damaged)
-    with pytest.raises(DownloadError, match="where now is a file with another hash"):
+    with pytest.raises(DownloadError, match="replacing a file with another hash"):
         load(KEY)
     assert not list(cache.glob("onnx/*.onnx"))
 
