@@ -2,11 +2,11 @@
 
     python benchmarks/people.py GALLERY IDENTITIES [--name NAME]
 
-GALLERY is one of the photos that ``face2vec evaluate`` or ``index`` made; IDENTITIES says whose
-the centre face of each photo is: a folder with a folder a person, or a file with a photo and a
-person a line. All faces are grouped, those that nobody named as well; counted are those whose
-person is known. The thresholds of DBSCAN and Chinese whispers are the best of a row for these
-very photos, which is more than anybody could choose; average linkage has none to choose.
+GALLERY is a gallery of the photos, made by ``face2vec evaluate`` or ``index``. IDENTITIES gives the
+person of the centre face of each photo: a folder with one folder per person, or a file with a photo
+and a person per line. All faces are clustered, but only those of known people are counted. The
+thresholds of DBSCAN and Chinese whispers are the best of several for these photos, which favours
+them; average linkage has no threshold.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from clusterings import by_method
 from common import arguments, publish, table
 from numpy.typing import NDArray
 
 from face2vec import Face2Vec
 from face2vec.calibration import Calibration
 from face2vec.evaluation.sets import named_faces, named_photos
-from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, by_method
+from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces
 from face2vec.people.identify import probabilities
 
 FPIR = 0.01
@@ -50,7 +51,7 @@ def bcubed(whose: Sequence[int], groups: Sequence[int]) -> tuple[float, ...]:
 def clustered(
     faces: Faces, whose: NDArray[np.int64], near: list[NDArray[np.int64]], meaning: Calibration
 ) -> list[list[str]]:
-    """A row of figures a method."""
+    """One row of figures per method."""
     evidence = Evidence(meaning, len(faces))
     rows = []
     for method, choices in (
@@ -81,8 +82,8 @@ def open_set(
 ) -> float:
     """False-negative identification rate at a false-positive rate of 1 %.
 
-    Half of the people with two photos or more are known, by all photos but one; that one, and
-    one photo of everybody else, is asked about.
+    Half of the people with two or more photos are enrolled with all photos but one. The queries
+    are that photo, and one photo of each other person.
     """
     rng = np.random.default_rng(seed)
     people, counts = np.unique(whose, return_counts=True)

@@ -1,10 +1,10 @@
-"""What a similarity means: false accept rates, thresholds, probabilities, fitted on named photos.
+"""Calibration of similarities: false accept rates, thresholds and probabilities.
 
-Of pairs of one person and pairs of two, it keeps how often each similarity comes. A
-probability needs, beside that, how likely it was before looking that the two are one person:
-half for two photos that somebody holds side by side, and one in N for a face among the N of a
-gallery (Bayes' rule; Brümmer and du Preez, Application-independent evaluation of speaker
-detection, 2006, section 2).
+A calibration is fitted on photos of known people. It stores the distributions of the similarities
+of genuine pairs (one person) and impostor pairs (two people). A probability also needs a prior:
+one half for two photos that are compared, and 1 / N for one of the N faces of a gallery (Bayes'
+rule; Brümmer and du Preez, Application-independent evaluation of speaker detection, 2006,
+section 2).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Similarities = TypeVar("Similarities", float, NDArray[np.float64])
 
 USUAL_FAR = 1e-3
 FEWEST_BEYOND = 10
-"""Impostor pairs above a threshold without which its false accept rate is not known."""
+"""Least number of impostor pairs above a threshold to estimate its false accept rate."""
 FEWEST_GENUINE = 50
 STEPS_A_DECADE = 8
 GENUINE_BINS = 60
@@ -32,20 +32,20 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Calibration:
-    """Similarities of pairs of one person and of two, as fitted on photos whose people are known.
+    """Distributions of similarities, fitted on photos of known people.
 
     Attributes:
-        model: key of the model that it is of.
+        model: key of the model.
         weights: SHA-256 in hexadecimal of the model's weights.
-        data: what it was fitted on, in words.
-        people: how many people that were.
-        genuine: how many pairs of one person.
-        impostor: how many pairs of two.
-        fars: false accept rates, falling.
-        thresholds: the lowest similarity accepted at each of them, rising.
-        similarities: where the ratio below is known, rising.
-        log_ratios: natural logarithm of how much more often such a similarity comes between
-            photos of one person than of two; never falling.
+        data: description of the photos that it was fitted on.
+        people: number of people in these photos.
+        genuine: number of genuine pairs.
+        impostor: number of impostor pairs.
+        fars: false accept rates, decreasing.
+        thresholds: lowest accepted similarity at each of these rates, increasing.
+        similarities: similarities at which the likelihood ratio is known, increasing.
+        log_ratios: natural logarithm of the likelihood ratio at each of them: the density of
+            genuine pairs divided by that of impostor pairs; never decreasing.
     """
 
     model: str
@@ -76,70 +76,75 @@ class Calibration:
             raise CalibrationError(f"the calibration of {self.model!r} is damaged; fit it again")
 
     def threshold(self, far: float = USUAL_FAR) -> float:
-        """The lowest similarity that is accepted when this share of false pairs may be.
+        """The lowest accepted similarity at a false accept rate.
+
+        Args:
+            far: the false accept rate.
 
         Raises:
-            CalibrationError: it was fitted on too few pairs to know so low a rate.
+            CalibrationError: the calibration was fitted on too few pairs for so low a rate.
         """
         if not self.fars[-1] <= far <= 1:
             raise CalibrationError(
-                f"a false accept rate of {far:g} cannot be told: the calibration of "
-                f"{self.model!r} was fitted on {self.impostor:,} pairs of two people and knows "
-                f"rates from {self.fars[-1]:.3g} to 1. Fit it on more people: face2vec calibrate"
+                f"no threshold is known for a false accept rate of {far:g}: the calibration of "
+                f"{self.model!r} was fitted on {self.impostor:,} impostor pairs and covers rates "
+                f"from {self.fars[-1]:.3g} to 1; fit it on more people with face2vec calibrate"
             )
         logs = -np.log10(self.fars)
         return float(np.interp(-np.log10(far), logs, self.thresholds))
 
     def far(self, similarity: Similarities) -> Similarities:
-        """Share of pairs of two people that are as similar or more, 0…1.
+        """Share of impostor pairs with at least this similarity, 0…1.
 
-        Above the last known threshold it goes on falling as it did over the last decade. Tails
-        of similarities fall faster, so this says rather too much than too little.
+        Above the last known threshold the rate is extrapolated with the slope of the last decade.
+        The tail of the similarities falls faster, so the extrapolated rate is too high rather
+        than too low.
         """
         rate: Any = _rate(np.asarray(similarity), self.fars, self.thresholds)
         return cast("Similarities", rate)
 
     def probability(self, similarity: Similarities, prior: float = 0.5) -> Similarities:
-        """How likely two faces of this similarity are one person, 0…1.
+        """Probability that two faces of this similarity show one person, 0…1.
 
         Args:
-            similarity: −1…1, one or an array.
-            prior: how likely it was before looking, 0…1, both excluded: for one face of a
-                gallery of N in which the person is expected m times, m / N.
+            similarity: one similarity or an array of them, −1…1.
+            prior: prior probability, greater than 0 and less than 1; for one face of a gallery
+                of N faces, m of which are expected to show the person, m / N.
 
         Raises:
-            CalibrationError: a prior that is none.
+            CalibrationError: the prior is not between 0 and 1.
         """
         odds: Any = self.log_odds(similarity, prior)
         return cast("Similarities", 1.0 / (1.0 + np.exp(-odds)))
 
     def log_odds(self, similarity: Similarities, prior: float = 0.5) -> Similarities:
-        """Natural logarithm of how much likelier one person is than two; see `probability`.
+        """Natural logarithm of the odds that two faces show one person; see `probability`.
 
         Raises:
-            CalibrationError: a prior that is none.
+            CalibrationError: the prior is not between 0 and 1.
         """
         if not 0 < prior < 1:
-            raise CalibrationError(f"prior is {prior}; it must lie between 0 and 1")
+            raise CalibrationError(f"prior is {prior}; it must be between 0 and 1")
         odds: Any = np.interp(similarity, self.similarities, self.log_ratios)
         return cast("Similarities", odds + np.log(prior / (1 - prior)))
 
     def to_json(self) -> str:
-        """As it is stored."""
+        """Encode as JSON for storage."""
         return json.dumps({"format": FORMAT} | asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Calibration:
-        """One that was stored.
+        """Decode a stored calibration.
 
         Raises:
-            CalibrationError: it is damaged, or of a newer face2vec.
+            CalibrationError: the text is damaged, or was written by a newer face2vec.
         """
         try:
             facts: dict[str, Any] = json.loads(text)
             if facts.pop("format") > FORMAT:
                 raise CalibrationError(
-                    "the calibration is of a newer face2vec; update, or fit it again"
+                    "the calibration was written by a newer face2vec; update face2vec, or fit it "
+                    "again"
                 )
             lists = {name: tuple(v) for name, v in facts.items() if isinstance(v, list)}
             return cls(**facts | lists)
@@ -156,34 +161,34 @@ def fit(
     data: str,
     people: int,
 ) -> Calibration:
-    """Fit a calibration on similarities of pairs of one person and of two.
+    """Fit a calibration on the similarities of genuine and impostor pairs.
 
-    The ratio is that of two histograms whose bins hold as many genuine pairs each, made never
-    falling by pooling neighbours (Ayer et al., An empirical distribution function for sampling
-    with incomplete information, 1955). Where there are next to none of one kind, as many are
-    taken as its rate says that goes on falling.
+    The likelihood ratio is that of two histograms. Each bin has the same number of genuine pairs.
+    Pooling adjacent violators makes the ratio monotone (Ayer et al., An empirical distribution
+    function for sampling with incomplete information, 1955). In a tail with almost no pairs of one
+    kind, their number is extrapolated from their rate.
 
     Args:
-        genuine: float32 (g,).
-        impostor: float32 (i,), highest first.
+        genuine: float32 (g,), similarities of genuine pairs.
+        impostor: float32 (i,), similarities of impostor pairs, highest first.
         model: key of the model.
         weights: SHA-256 in hexadecimal of its weights.
-        data: what they are of, in words.
-        people: how many people that are.
+        data: description of the photos.
+        people: number of people in the photos.
 
     Raises:
-        CalibrationError: too few pairs of one kind.
+        CalibrationError: there are too few pairs of one kind.
     """
     if len(genuine) < FEWEST_GENUINE or len(impostor) < FEWEST_BEYOND * 100:
         raise CalibrationError(
-            f"{len(genuine):,} pairs of one person and {len(impostor):,} of two are too few to fit "
-            f"a calibration; it takes {FEWEST_GENUINE} and {FEWEST_BEYOND * 100:,}. Give more "
-            "people with two photos or more"
+            f"{len(genuine):,} genuine and {len(impostor):,} impostor pairs are too few to fit a "
+            f"calibration, which needs {FEWEST_GENUINE} and {FEWEST_BEYOND * 100:,}; give more "
+            "people with two or more photos each"
         )
     fars, thresholds = _falling_rates(impostor)
     frrs, refusals = _falling_rates(np.sort(-genuine)[::-1])
     if thresholds[-1] <= thresholds[0]:
-        raise CalibrationError(f"all pairs of two people have the similarity {thresholds[0]:.3f}")
+        raise CalibrationError(f"all impostor pairs have the similarity {thresholds[0]:.3f}")
     bins = min(GENUINE_BINS, len(genuine) // FEWEST_BEYOND)
     inner = np.unique(np.quantile(genuine, np.linspace(0, 1, bins + 1)[1:-1]))
     below = thresholds[thresholds < inner[0]][::2]
@@ -195,7 +200,7 @@ def fit(
         same = np.where(edges[1:] <= inner[0], np.maximum(np.diff(rarely), 1e-9), same)
     other = np.maximum(-np.diff(_rate(edges, fars, thresholds)) * len(impostor), 1e-9)
     logs = np.log(same / same.sum()) - np.log(other / other.sum())
-    sure = 1.0 / (1.0 / same + 1.0 / other)  # one over the logarithm's variance
+    certainty = 1.0 / (1.0 / same + 1.0 / other)  # inverse variance of the logarithm
     return Calibration(
         model,
         weights,
@@ -206,14 +211,14 @@ def fit(
         tuple(fars.tolist()),
         tuple(thresholds.tolist()),
         tuple(((edges[1:] + edges[:-1]) / 2).tolist()),
-        tuple(_never_falling(logs, sure).tolist()),
+        tuple(_isotonic(logs, certainty).tolist()),
     )
 
 
 def _falling_rates(
     highest_first: NDArray[np.float32],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rates falling from 1, and the scores that so large a share reaches."""
+    """Rates decreasing from 1, and the score that each share of the values reaches."""
     decades = np.log10(len(highest_first) / FEWEST_BEYOND)
     rates = 10.0 ** -(np.arange(int(decades * STEPS_A_DECADE) + 1) / STEPS_A_DECADE)
     places = np.ceil(rates * len(highest_first) - 1e-9).astype(np.int64) - 1
@@ -221,7 +226,7 @@ def _falling_rates(
 
 
 def _rate(scores: NDArray[np.float64], rates: ArrayLike, at: ArrayLike) -> NDArray[np.float64]:
-    """Share that reaches a score, between and beyond those that `_falling_rates` gave."""
+    """Share that reaches a score, interpolated and extrapolated from `_falling_rates`."""
     logs, known = np.log10(np.asarray(rates)), np.asarray(at)
     before = int(np.searchsorted(known, known[-1], side="left")) - 1
     before = min(before, max(len(known) - 1 - STEPS_A_DECADE, 0))
@@ -230,11 +235,9 @@ def _rate(scores: NDArray[np.float64], rates: ArrayLike, at: ArrayLike) -> NDArr
     return np.asarray(10.0 ** (np.interp(scores, known, logs) + slope * beyond))
 
 
-def _never_falling(
-    values: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The nearest values, by weighted squares, that never fall."""
-    pools: list[tuple[float, float, int]] = []  # mean, weight, how many
+def _isotonic(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Isotonic regression: the nearest non-decreasing values in weighted least squares."""
+    pools: list[tuple[float, float, int]] = []  # mean, weight, number of values
     for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
         mean, total, count = value, weight, 1
         while pools and pools[-1][0] > mean:
@@ -247,15 +250,15 @@ def _never_falling(
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """Whether faces are of one person; numbers for one pair, arrays for many.
+    """Whether two faces show one person; numbers for one pair, arrays for several.
 
     Attributes:
         same: whether the similarity reaches the threshold.
-        probability: that they are one person, 0…1, where one in two such pairs is.
+        probability: probability that the faces show one person, 0…1, with a prior of one half.
         similarity: cosine of the embeddings, −1…1.
-        distance: length of their difference, √(2 − 2 · similarity), 0…2.
-        threshold: the lowest similarity that is taken for one person.
-        far: share of pairs of two people that reach the threshold.
+        distance: Euclidean distance of the embeddings, √(2 − 2 · similarity), 0…2.
+        threshold: lowest similarity that counts as one person.
+        far: share of impostor pairs that reach the threshold.
     """
 
     same: Any
@@ -267,7 +270,7 @@ class Verification:
 
     @property
     def distance_threshold(self) -> float:
-        """The largest distance that is taken for one person."""
+        """The largest distance that counts as one person."""
         return float(np.sqrt(2 - 2 * self.threshold))
 
     def to_dict(self) -> Mapping[str, Any]:
@@ -279,15 +282,15 @@ class Verification:
 def verified(
     calibration: Calibration, similarity: NDArray[np.float64], far: float = USUAL_FAR
 ) -> Verification:
-    """The answer for pairs of given similarities.
+    """Verify pairs by their similarities.
 
     Args:
-        calibration: of the model that made the embeddings.
-        similarity: float64 () of one pair, or float64 (n,) of several.
-        far: the false accept rate at which a pair counts as one person.
+        calibration: calibration of the model that made the embeddings.
+        similarity: float64 () for one pair, or float64 (n,) for several.
+        far: false accept rate of the threshold.
 
     Raises:
-        CalibrationError: the calibration does not know so low a rate.
+        CalibrationError: the calibration was fitted on too few pairs for so low a rate.
     """
     threshold = calibration.threshold(far)
     similarity = np.clip(np.asarray(similarity, np.float64), -1.0, 1.0)

@@ -1,46 +1,51 @@
-"""Everything that face2vec raises on purpose, under one root.
+"""The exceptions of face2vec, with one common base class.
 
     Face2VecError
-    ├── SettingsError            a setting that cannot be met (also a ValueError)
+    ├── SettingsError            an invalid setting (also a ValueError)
     ├── MissingExtraError        an optional package is not installed (also an ImportError)
-    ├── PhotoError               one photo that cannot be read; carries a short ``reason``
-    ├── NoFaceError              a call that needs a face got a photo without one
-    ├── ModelError               a model's description, weights or graph
-    │   ├── UnknownModelError    no model of that name
-    │   └── DownloadError        the weights could not be fetched or did not verify
-    ├── TrainingError            a training that diverged or cannot go on
-    ├── CalibrationError         what a similarity means is not known
-    ├── RuntimeUnavailableError  the runtime asked for is not on this machine
-    └── GalleryError             a gallery on disk
-        ├── GalleryNotFoundError
-        ├── GalleryLockedError   another process is writing; says which
+    ├── PhotoError               a photo cannot be read; has a short ``reason``
+    ├── NoFaceError              a photo has no face, but the call needs one
+    ├── ModelError               a model's description, weights or graph is wrong
+    │   ├── UnknownModelError    there is no model of that name
+    │   └── DownloadError        the weights could not be downloaded or verified
+    ├── TrainingError            a training diverged or cannot continue
+    ├── CalibrationError         the meaning of a similarity is not known
+    ├── RuntimeUnavailableError  the requested runtime is not available
+    └── GalleryError             a gallery on disk cannot be used
+        ├── GalleryNotFoundError there is no gallery at that path
+        ├── GalleryLockedError   another process is writing; the message names it
         ├── GalleryVersionError  written by a newer face2vec
-        ├── GalleryMismatchError made with another model or other settings
-        │   └── GalleryUpgradedError  since it was opened
+        ├── GalleryMismatchError made with another model or detector
+        │   └── GalleryUpgradedError  upgraded to another model while open
         └── GalleryDamagedError  the SQLite file is truncated or not a gallery
 
-Messages say what was wrong, where, and what to do; the command line prints
-them as one line.
+A message says what was wrong, where, and what to do. The command line prints it on one line.
 """
 
 from __future__ import annotations
 
 
 class Face2VecError(Exception):
-    """Root of every error that face2vec raises on purpose."""
+    """Base class of the exceptions of face2vec."""
 
 
 class SettingsError(Face2VecError, ValueError):
-    """A setting has a value that cannot be met."""
+    """A setting has an invalid value."""
 
 
 class MissingExtraError(Face2VecError, ImportError):
-    """An optional package is needed and not installed."""
+    """An optional package is required but not installed.
+
+    Args:
+        what: the feature that needs the package.
+        package: name of the package.
+        extra: the extra of face2vec that installs it.
+    """
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(
-            f"{what} needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install 'face2vec[{extra}]'"
+            f"{what} needs the package {package!r}, which is not installed; "
+            f"install it with: pip install 'face2vec[{extra}]'"
         )
 
 
@@ -48,11 +53,10 @@ class PhotoError(Face2VecError):
     """A photo cannot be read.
 
     Args:
-        photo: name of the photo, as the user gave it.
-        reason: a short lower-case phrase fit for a summary table, such as
-            ``"empty file"`` or ``"truncated"``; the same for every photo that
-            fails the same way.
-        detail: more words for this photo alone, may be empty.
+        photo: name of the photo, as given by the user.
+        reason: a short lower-case phrase for summary tables, such as ``"empty file"`` or
+            ``"truncated"``; equal for all photos that fail in the same way.
+        detail: further explanation for this photo; may be empty.
     """
 
     def __init__(self, photo: str, reason: str, detail: str = "") -> None:
@@ -66,7 +70,7 @@ class PhotoError(Face2VecError):
 
 
 class NoFaceError(Face2VecError):
-    """A call that needs a face got a photo in which none was found."""
+    """No face was found in a photo, but the call needs one."""
 
 
 class ModelError(Face2VecError):
@@ -74,27 +78,27 @@ class ModelError(Face2VecError):
 
 
 class UnknownModelError(ModelError):
-    """No model of that name is in the catalogue."""
+    """There is no model of that name in the catalogue."""
 
 
 class DownloadError(ModelError):
-    """Weights could not be fetched, or are not the file that was expected."""
+    """Weights could not be downloaded, or are not the expected file."""
 
 
 class TrainingError(Face2VecError):
-    """A training diverged, or cannot go on from what is in its folder."""
+    """A training diverged, or cannot continue from the files in its folder."""
 
 
 class CalibrationError(Face2VecError):
-    """What a similarity means is not known for a model, or not for what was asked."""
+    """The meaning of a similarity is not known for a model or for a requested rate."""
 
 
 class RuntimeUnavailableError(Face2VecError):
-    """The runtime or device that was asked for is not on this machine."""
+    """The requested runtime or device is not available on this machine."""
 
 
 class GalleryError(Face2VecError):
-    """Something is wrong with a gallery on disk."""
+    """A gallery on disk cannot be used."""
 
 
 class GalleryNotFoundError(GalleryError):
@@ -110,11 +114,11 @@ class GalleryVersionError(GalleryError):
 
 
 class GalleryMismatchError(GalleryError):
-    """The gallery was made with another model or other settings."""
+    """The gallery was made with another model or detector."""
 
 
 class GalleryUpgradedError(GalleryMismatchError):
-    """The gallery was upgraded to another model while it was open; open it again."""
+    """The gallery was upgraded to another model while it was open; it must be opened again."""
 
 
 class GalleryDamagedError(GalleryError):

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whatever ends the process in between."""
+"""Atomic writing of files: after an interruption, a file has its old or its new content."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ REPLACE_SECONDS = 5.0
 
 
 def put_in_place(new: Path, path: Path) -> None:
-    """Rename a file, and replace the file that has that name now.
+    """Rename a file, replacing an existing file of that name.
 
     Windows refuses this while any process has the old file open. Readers of a gallery open its
-    files for moments, so there it is tried again for some seconds.
+    files only briefly, so on Windows the renaming is tried again for some seconds.
+
+    Args:
+        new: the file to rename.
+        path: its new name.
 
     Raises:
-        OSError: it cannot be renamed; both files stay as they were.
+        OSError: the file cannot be renamed; both files are unchanged.
     """
     end = time.monotonic() + REPLACE_SECONDS
     while True:
@@ -37,12 +41,16 @@ def put_in_place(new: Path, path: Path) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose content takes the place of a file when the block ends without an error.
+    """Open a stream whose content replaces a file if the block ends without an error.
 
-    It is written beside the file, to a name that ends in ``.new``; one process at a time.
+    The content is first written to a file of the same name with the suffix ``.new``. Only one
+    process at a time may write a file.
+
+    Args:
+        path: the file to write.
 
     Raises:
-        OSError: it cannot be written; the file stays as it was.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     new = path.with_name(path.name + ".new")
     try:
@@ -56,23 +64,27 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write values for people and programs to read, whole or not at all; null for NaN.
+    """Write values to an indented JSON file, atomically; NaN becomes null.
+
+    Args:
+        path: the file to write.
+        values: JSON-able values.
 
     Raises:
-        OSError: it cannot be written; the file stays as it was.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     with written_whole(path) as stream:
-        stream.write(json.dumps(_known(values), indent=2).encode() + b"\n")
+        stream.write(json.dumps(_without_nan(values), indent=2).encode() + b"\n")
 
 
 def json_line(values: Any) -> str:
-    """Values for programs, on one line; null where a number is not known, for JSON has no NaN."""
-    return json.dumps(_known(values))
+    """Encode values as JSON on one line; NaN becomes null, because JSON has no NaN."""
+    return json.dumps(_without_nan(values))
 
 
-def _known(values: Any) -> Any:
+def _without_nan(values: Any) -> Any:
     if isinstance(values, dict):
-        return {name: _known(value) for name, value in values.items()}
+        return {name: _without_nan(value) for name, value in values.items()}
     if isinstance(values, list | tuple):
-        return [_known(value) for value in values]
+        return [_without_nan(value) for value in values]
     return None if values != values else values

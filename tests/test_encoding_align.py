@@ -1,3 +1,5 @@
+"""Alignment: the similarity transform, crops by landmarks and by margin, and reduced photos."""
+
 from __future__ import annotations
 
 import io
@@ -18,7 +20,7 @@ DOTS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
 
 
 def placed(scale: float, angle: float, centre: tuple[float, float]) -> np.ndarray:
-    """The template's five points in a photo: enlarged, turned about their mean, moved there."""
+    """The template's five points scaled, rotated about their mean, and moved to a centre."""
     points = np.array(FIVE_POINTS) * SIDE
     points = (points - points.mean(axis=0)) * scale
     turn = np.radians(angle)
@@ -39,7 +41,7 @@ def crop_of(image: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def gradient(width: int, height: int) -> np.ndarray:
-    """Red says x, green says y."""
+    """An image whose red is x and whose green is y."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x, y, np.zeros_like(x)], axis=-1).astype(np.uint8)
 
@@ -54,7 +56,7 @@ def photo_like_noise(width: int, height: int, cell: int = 8) -> Image.Image:
 
 
 def linear_least_squares(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(x, y) → (a x − b y + s, b x + a y + t), with a, b, s, t by solving the linear system."""
+    """(x, y) → (a x − b y + s, b x + a y + t), with a, b, s, t from a linear system."""
     rows, values = [], []
     for (x, y), (u, v) in zip(source, target, strict=True):
         rows += [[x, -y, 1, 0], [y, x, 0, 1]]
@@ -65,7 +67,7 @@ def linear_least_squares(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("angle", [0, 17, 90, 180, -120])
 @pytest.mark.parametrize("scale", [0.01, 1, 37])
-def test_similarity_transform_recovers_a_known_one(scale: float, angle: float) -> None:
+def test_similarity_transform_recovers_a_known_transform(scale: float, angle: float) -> None:
     turn = np.radians(angle)
     wanted = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     source = np.random.default_rng(0).uniform(-50, 50, (5, 2))
@@ -73,7 +75,7 @@ def test_similarity_transform_recovers_a_known_one(scale: float, angle: float) -
     np.testing.assert_allclose(matrix, np.column_stack([wanted, (12, -700)]), atol=1e-9 * scale)
 
 
-def test_similarity_transform_is_the_least_squares_one() -> None:
+def test_similarity_transform_is_the_least_squares_solution() -> None:
     rng = np.random.default_rng(3)
     for count in (2, 3, 5, 5, 5, 20):
         source, target = rng.uniform(0, 100, (2, count, 2))
@@ -97,7 +99,7 @@ def test_similarity_transform_is_never_a_reflection() -> None:
 
 @pytest.mark.parametrize("angle", [0, 25, -80, 180])
 @pytest.mark.parametrize("scale", [0.5, 1, 1.9, 2.5, 4, 10])
-def test_dots_at_the_landmarks_land_on_the_template(scale: float, angle: float) -> None:
+def test_landmark_crop_maps_landmarks_to_the_template(scale: float, angle: float) -> None:
     side = int(SIDE * scale * 1.6) + 10
     points = placed(scale, angle, (side / 2 + 0.3, side / 2 - 0.2))
     y, x = np.mgrid[:side, :side]
@@ -109,14 +111,14 @@ def test_dots_at_the_landmarks_land_on_the_template(scale: float, angle: float) 
     v, u = np.mgrid[:SIDE, :SIDE]
     away = []
     for (tx, ty), colour in zip(np.array(FIVE_POINTS) * SIDE, DOTS, strict=True):
-        dot = np.linalg.norm(crop - colour, axis=-1) < 125  # more than half of it is the dot
+        dot = np.linalg.norm(crop - colour, axis=-1) < 125  # pixels mostly covered by the dot
         assert dot.sum() == pytest.approx(np.pi * 6**2, rel=0.25)
         away.append((u[dot].mean() - tx, v[dot].mean() - ty))
     np.testing.assert_allclose(away, 0, atol=0.5)
     np.testing.assert_allclose(np.mean(away, axis=0), 0, atol=0.2)  # no shift of half a pixel
 
 
-def test_crop_of_a_face_that_lies_as_the_template_is_the_photo_itself() -> None:
+def test_landmark_crop_of_a_face_at_the_template_equals_the_photo() -> None:
     image = np.asarray(photo_like_noise(SIDE + 24, SIDE + 16))
     crop = crop_of(image, np.array(FIVE_POINTS) * SIDE + (9, 5))
     wanted = image[5 : 5 + SIDE, 9 : 9 + SIDE].astype(int)
@@ -124,7 +126,7 @@ def test_crop_of_a_face_that_lies_as_the_template_is_the_photo_itself() -> None:
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (1, 0), (0, 1), (1, 1)])
-def test_what_is_beyond_the_border_is_the_photo_mirrored_and_not_black(
+def test_landmark_crop_mirrors_the_photo_beyond_its_border(
     corner: tuple[int, int],
 ) -> None:
     image = np.asarray(photo_like_noise(96, 80))
@@ -137,7 +139,7 @@ def test_what_is_beyond_the_border_is_the_photo_mirrored_and_not_black(
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (2, 3)])
-def test_photo_much_smaller_than_the_crop_is_mirrored_over_and_over(
+def test_landmark_crop_mirrors_a_small_photo_repeatedly(
     shape: tuple[int, int],
 ) -> None:
     image = np.full((*shape, 3), (10, 200, 90), np.uint8)
@@ -147,25 +149,25 @@ def test_photo_much_smaller_than_the_crop_is_mirrored_over_and_over(
 
 @pytest.mark.parametrize("angle", [0, 30])
 @pytest.mark.parametrize("scale", [8, 4.4])
-def test_fine_checkerboard_becomes_grey(scale: float, angle: float) -> None:
+def test_landmark_crop_averages_a_fine_checkerboard_to_grey(scale: float, angle: float) -> None:
     y, x = np.mgrid[:1300, :1300]
     board = np.repeat(255 * ((x + y) % 2).astype(np.uint8)[..., None], 3, axis=-1)
     crop = crop_of(board, placed(scale, angle, (650, 650)))
     np.testing.assert_allclose(crop.astype(float), 127.5, atol=3)
 
 
-def test_crop_detail_is_pixels_of_the_photo_for_one_of_the_crop() -> None:
+def test_crop_detail_is_photo_pixels_per_crop_pixel() -> None:
     for scale in (0.4, 1.0, 6.5):
         face = face_with(placed(scale, 40, (200, 100)))
         assert crop_detail(face, LANDMARKS) == pytest.approx(scale)
-    # FaceNet's box takes 138 of 182 pixels: 160 pixels show 160 / 138 of it.
+    # FaceNet's box covers 138 of 182 pixels, so the 160 pixels of the crop show 160 / 138 of it.
     face = Face((10, 20, 10 + 138, 20 + 276), face.landmarks, 0.9)
     assert crop_detail(face, FACENET) == pytest.approx(138 / (160 * 138 / 182))
 
 
 # --- by a margin ----------------------------------------------------------------------------
 
-# The box is doubled, then the middle half of that is shown: the box itself, 100 pixels wide.
+# The box is doubled, then its centre half is shown: the box itself, 100 pixels wide.
 DOUBLED = ModelDescription("doubled", 8, 100, "margin", margin=100, margin_size=200)
 
 
@@ -174,15 +176,15 @@ DOUBLED = ModelDescription("doubled", 8, 100, "margin", margin=100, margin_size=
     [
         ((40, 60, 80, 100), (40, 60, 80, 100)),
         ((40, 60, 80, 80), (40, 60, 80, 80)),
-        # Doubled it is −20…60, cut 0…60; the middle half of that.
+        # Doubled: −20…60; clipped: 0…60; then the centre half.
         ((0, 0, 40, 40), (15, 15, 45, 45)),
-        # Doubled it is 180…260 and 110…190, cut to 250 and 180.
+        # Doubled: 180…260 and 110…190; clipped at 250 and 180.
         ((200, 130, 240, 170), (197.5, 127.5, 232.5, 162.5)),
-        # All of the photo: doubled and cut it is still all of it.
+        # The whole photo: doubled and clipped it is still the whole photo.
         ((0, 0, 250, 180), (62.5, 45, 187.5, 135)),
     ],
 )
-def test_margin_crop_shows_the_part_worked_out_by_hand(box: Box, shown: Box) -> None:
+def test_margin_crop_shows_the_expected_region(box: Box, shown: Box) -> None:
     face = Face(box, ((0, 0),) * 5, 0.9)  # type: ignore[arg-type]
     crop = cut_crops(photo_of(gradient(250, 180)), [face], DOUBLED)[0].astype(float)
     left, top, right, bottom = shown
@@ -197,7 +199,7 @@ def test_margin_crop_shows_the_part_worked_out_by_hand(box: Box, shown: Box) -> 
 
 
 @pytest.mark.parametrize("box", [(100.5, 90.25, 210, 230.5), (20, 10, 300, 390), (0, 0, 64, 80)])
-def test_margin_crop_equals_stretching_first_and_cutting_the_centre_then(box: Box) -> None:
+def test_margin_crop_equals_stretching_and_centre_cropping(box: Box) -> None:
     image = photo_like_noise(400, 400)
     left, top, right, bottom = box
     grow = 182 / (182 - 44)
@@ -224,7 +226,7 @@ def as_png(image: Image.Image) -> bytes:
 
 
 @pytest.mark.parametrize("model", [LANDMARKS, FACENET], ids=["landmarks", "margin"])
-def test_small_face_in_a_reduced_photo_is_cut_from_the_full_one(model: ModelDescription) -> None:
+def test_small_face_in_a_reduced_photo_is_cut_from_the_full_photo(model: ModelDescription) -> None:
     data = as_png(photo_like_noise(1200, 900))
     reduced, full = open_photo(data, max_side=300), open_photo(data)
     assert (reduced.scale, full.scale) == (0.25, 1)
@@ -233,7 +235,9 @@ def test_small_face_in_a_reduced_photo_is_cut_from_the_full_one(model: ModelDesc
 
 
 @pytest.mark.parametrize("model", [LANDMARKS, FACENET], ids=["landmarks", "margin"])
-def test_large_face_in_a_reduced_photo_is_cut_from_what_is_there(model: ModelDescription) -> None:
+def test_large_face_in_a_reduced_photo_is_cut_from_the_reduced_image(
+    model: ModelDescription,
+) -> None:
     image = photo_like_noise(1600, 1600, cell=50)
     data = as_png(image)
     full, reduced = open_photo(data), open_photo(data, max_side=800)
@@ -245,7 +249,7 @@ def test_large_face_in_a_reduced_photo_is_cut_from_what_is_there(model: ModelDes
     assert difference.mean() < np.abs(shifted - wanted).mean() / 5
 
 
-def test_crops_of_several_faces_are_each_their_own() -> None:
+def test_crops_of_several_faces_equal_single_crops() -> None:
     image = np.asarray(photo_like_noise(500, 400))
     faces = [face_with(placed(s, a, c)) for s, a, c in ((1, 0, (90, 99)), (2, 40, (300, 200)))]
     crops = cut_crops(photo_of(image), faces, LANDMARKS)

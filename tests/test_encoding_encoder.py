@@ -1,3 +1,5 @@
+"""`Encoder`: encoding of one photo and of streams, and models that do not match their networks."""
+
 from __future__ import annotations
 
 import json
@@ -41,7 +43,7 @@ def encoder(tiny_model: Path) -> Iterator[Encoder]:
 
 @pytest.fixture
 def variant(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
-    """A copy of the tiny model with other values in its description, or other weights."""
+    """A factory of copies of the tiny model with a changed description or changed weights."""
 
     def write(change: Callable[[np.ndarray], np.ndarray] | None = None, **values: object) -> Path:
         path = tmp_path / "variant.onnx"
@@ -61,7 +63,7 @@ def variant(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 def values(faces: list[Face] | tuple[Face, ...]) -> list[tuple[object, ...]]:
-    """All that a face says, to be compared bit for bit."""
+    """All values of faces, for bit-exact comparison."""
     return [
         (f.box, f.landmarks, f.confidence, f.quality, np.asarray(f.embedding).tobytes())
         for f in faces
@@ -75,9 +77,7 @@ def random_crops(number: int, side: int = 112) -> np.ndarray:
 # --- one photo ------------------------------------------------------------------------------
 
 
-def test_encode_gives_unit_embeddings_of_what_the_network_says(
-    encoder: Encoder, faces_folder: Path
-) -> None:
+def test_encode_normalises_the_output_of_the_network(encoder: Encoder, faces_folder: Path) -> None:
     photo = encoder.read(faces_folder / "both.jpg")
     faces = encoder.encode(photo)
     assert len(faces) == 2
@@ -93,13 +93,13 @@ def test_encode_gives_unit_embeddings_of_what_the_network_says(
     assert faces[0].confidence >= faces[1].confidence
 
 
-def test_encode_of_a_photo_without_a_face_gives_nothing(
+def test_encode_returns_no_faces_for_a_photo_without_a_face(
     encoder: Encoder, faces_folder: Path
 ) -> None:
     assert encoder.encode(encoder.read(faces_folder / "nobody.jpg")) == []
 
 
-def test_same_face_is_nearer_to_itself_than_to_another(
+def test_embeddings_of_one_face_are_more_similar_than_of_two(
     encoder: Encoder, faces_folder: Path
 ) -> None:
     names = ("astronaut.jpg", "more/astronaut-darker.jpg", "hopper.jpg")
@@ -119,7 +119,7 @@ def test_quality_is_the_detail_of_the_crop_up_to_one(encoder: Encoder, hopper: I
     assert small.quality == pytest.approx(0.67, abs=0.12)  # eyes 29 pixels apart, the crop's 41
 
 
-def test_mirror_averages_the_embeddings_of_the_crop_and_its_mirror_image(
+def test_mirror_averages_the_embeddings_of_crop_and_mirror_image(
     encoder: Encoder, variant: Callable[..., Path]
 ) -> None:
     crops = random_crops(5)
@@ -142,7 +142,7 @@ def test_mirror_averages_the_embeddings_of_the_crop_and_its_mirror_image(
 
 
 @pytest.mark.parametrize("number", [1, 2, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 5])
-def test_embed_of_many_is_that_of_each_in_order(number: int, encoder: Encoder) -> None:
+def test_embed_of_many_crops_equals_embed_of_each(number: int, encoder: Encoder) -> None:
     crops = random_crops(number)
     together = encoder.embed(crops)
     assert together.shape == (number, 64)
@@ -151,7 +151,7 @@ def test_embed_of_many_is_that_of_each_in_order(number: int, encoder: Encoder) -
 
 
 @pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, 2 * BATCH + 5])
-def test_embed_in_whole_batches_gives_the_same(
+def test_embed_in_whole_batches_gives_the_same_embeddings(
     tiny_model: Path, encoder: Encoder, count: int
 ) -> None:
     crops = random_crops(count)
@@ -169,7 +169,7 @@ def test_embed_of_no_crops_is_empty(encoder: Encoder) -> None:
     assert encoder.embed(random_crops(0)).shape == (0, 64)
 
 
-def test_faces_of_a_photo_read_at_reduced_size_are_in_pixels_of_the_photo(
+def test_faces_of_a_reduced_photo_are_in_pixels_of_the_full_photo(
     encoder: Encoder, tiny_model: Path, hopper: Image.Image
 ) -> None:
     (wanted,) = encoder.encode(open_photo(hopper))
@@ -195,14 +195,14 @@ def test_read_refuses_more_pixels_than_allowed(tiny_model: Path) -> None:
 
 
 def reduced(hopper: Image.Image, path: Path) -> Photo:
-    """A small face in a large file, which is read again at full size for its crop."""
+    """A reduced photo with a small face, so that its crop needs full resolution."""
     wide = Image.new("RGB", (1800, 1200))
     wide.paste(hopper.resize((256, 300)), (700, 500))
     wide.save(path)
     return open_photo(path, max_side=900)
 
 
-def test_encode_of_a_photo_that_has_gone_in_between_says_so(
+def test_encode_reports_a_photo_deleted_in_between(
     encoder: Encoder, hopper: Image.Image, tmp_path: Path
 ) -> None:
     photo = reduced(hopper, tmp_path / "wide.png")
@@ -216,7 +216,7 @@ def test_encode_of_a_photo_that_has_gone_in_between_says_so(
 # --- many photos ----------------------------------------------------------------------------
 
 
-def test_stream_equals_encode_bit_for_bit_and_in_order(
+def test_stream_is_bit_identical_to_encode_and_in_order(
     encoder: Encoder, faces_folder: Path
 ) -> None:
     paths = sorted(path for path in faces_folder.rglob("*") if path.is_file()) * 3
@@ -235,7 +235,7 @@ def test_stream_equals_encode_bit_for_bit_and_in_order(
     assert reasons == {"broken.jpg": "truncated", "empty.jpg": "empty file"}
 
 
-def test_stream_is_the_same_bits_however_the_photos_are_grouped(
+def test_stream_does_not_depend_on_how_photos_are_grouped(
     encoder: Encoder, faces_folder: Path
 ) -> None:
     paths = [faces_folder / name for name in ("both.jpg", "hopper.jpg", "astronaut.jpg")]
@@ -245,7 +245,7 @@ def test_stream_is_the_same_bits_however_the_photos_are_grouped(
         assert values(one.faces) == alone[one.item]
 
 
-def test_stream_of_photos_too_large_to_be_searched_together(
+def test_stream_of_large_photos_detects_each_alone(
     encoder: Encoder, faces_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("face2vec.encoding.extract.CHUNK_PIXELS", 700_000)
@@ -254,7 +254,7 @@ def test_stream_of_photos_too_large_to_be_searched_together(
         assert values(one.faces) == values(encoder.encode(encoder.read(one.item)))
 
 
-def test_stream_records_a_photo_that_has_gone_in_between(
+def test_stream_reports_a_photo_deleted_in_between(
     encoder: Encoder, hopper: Image.Image, tmp_path: Path
 ) -> None:
     def read_and_lose(path: Path) -> Photo:
@@ -271,9 +271,7 @@ def test_stream_records_a_photo_that_has_gone_in_between(
     assert len(first.faces) == 1
 
 
-def test_stream_raises_what_is_no_photo_error_and_can_be_used_again(
-    encoder: Encoder, faces_folder: Path
-) -> None:
+def test_stream_raises_other_errors_and_stays_usable(encoder: Encoder, faces_folder: Path) -> None:
     def read(number: int) -> Photo:
         if number == 5:
             raise ZeroDivisionError("five")
@@ -284,7 +282,7 @@ def test_stream_raises_what_is_no_photo_error_and_can_be_used_again(
     assert [one.item for one in encoder.stream(range(6, 30), read)] == list(range(6, 30))
 
 
-def test_stream_takes_items_only_as_they_are_needed(encoder: Encoder) -> None:
+def test_stream_consumes_items_lazily(encoder: Encoder) -> None:
     taken = 0
 
     def endless() -> Iterator[int]:
@@ -305,7 +303,7 @@ def test_stream_takes_items_only_as_they_are_needed(encoder: Encoder) -> None:
     assert taken <= 100 + in_hand + CHUNK
 
 
-def test_stream_that_is_left_early_waits_for_what_is_being_read(encoder: Encoder) -> None:
+def test_stream_closed_early_waits_for_running_reads(encoder: Encoder) -> None:
     reading: set[int] = set()
     more_than_the_first_chunk = threading.Event()
 
@@ -324,7 +322,7 @@ def test_stream_that_is_left_early_waits_for_what_is_being_read(encoder: Encoder
         pytest.fail("the stream ended")
     del one
     assert not reading
-    time.sleep(0.3)  # nor is anything else begun
+    time.sleep(0.3)  # and no other read starts
     assert not reading
 
 
@@ -332,7 +330,7 @@ def test_stream_of_nothing_is_empty(encoder: Encoder) -> None:
     assert list(encoder.stream([], encoder.read)) == []
 
 
-def test_stream_raises_what_the_source_of_items_raises(encoder: Encoder) -> None:
+def test_stream_raises_errors_of_the_items_iterator(encoder: Encoder) -> None:
     def failing() -> Iterator[Path]:
         yield Path("gone.jpg")
         raise OSError("the disk went")
@@ -341,7 +339,7 @@ def test_stream_raises_what_the_source_of_items_raises(encoder: Encoder) -> None
         list(encoder.stream(failing(), encoder.read))
 
 
-# --- models that are not what they say ------------------------------------------------------
+# --- models that do not match their descriptions --------------------------------------------
 
 
 def test_embeddings_of_another_dimension_are_refused(variant: Callable[..., Path]) -> None:
@@ -353,7 +351,7 @@ def test_embeddings_of_another_dimension_are_refused(variant: Callable[..., Path
 
 @pytest.mark.parametrize("wrong", [{"input_size": 96}, {"layout": "NHWC"}], ids=str)
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_input_of_another_shape_is_refused_in_one_line(
+def test_input_of_another_shape_is_refused_with_a_one_line_error(
     runtime: str, wrong: dict[str, object], variant: Callable[..., Path]
 ) -> None:
     model = load_model(variant(**wrong))
@@ -365,12 +363,12 @@ def test_input_of_another_shape_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, 0.0])
-def test_embedding_that_has_no_direction_is_refused(
+def test_embedding_of_zero_or_infinite_length_is_refused(
     number: float, variant: Callable[..., Path], faces_folder: Path
 ) -> None:
     encoder = make(variant(change=lambda weights: np.full_like(weights, number)))
-    with pytest.raises(ModelError, match="no or infinite length"):
+    with pytest.raises(ModelError, match="zero or infinite length"):
         encoder.embed(random_crops(1))
-    with pytest.raises(ModelError, match="no or infinite length"):
+    with pytest.raises(ModelError, match="zero or infinite length"):
         list(encoder.stream([faces_folder / "hopper.jpg"], encoder.read))
     encoder.close()

@@ -1,3 +1,5 @@
+"""`ExtractorProcesses`: results, start, end, and processes that die."""
+
 from __future__ import annotations
 
 import logging
@@ -17,7 +19,7 @@ from helpers import posix_only
 from PIL import Image
 
 from face2vec.detection.mtcnn import DetectorSettings
-from face2vec.encoding import workers as extraction_processes
+from face2vec.encoding import workers
 from face2vec.encoding.extract import Extracted, Extractor, Wanted
 from face2vec.encoding.workers import ExtractorProcesses
 from face2vec.errors import SettingsError
@@ -39,7 +41,7 @@ def extractor(tiny_model: Path) -> Extractor:
 
 @pytest.fixture(scope="module")
 def wanted(faces_folder: Path, extractor: Extractor, astronaut: Image.Image) -> list[Wanted]:
-    """A photo in each way in which there can be one, and what is none."""
+    """Photos of every kind of source, with unreadable ones."""
     (face,) = extractor.extract([Wanted(open_photo(astronaut))])[0].faces
     return [
         Wanted(Unopened(str(faces_folder / "hopper.jpg"))),
@@ -56,23 +58,23 @@ def wanted(faces_folder: Path, extractor: Extractor, astronaut: Image.Image) -> 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extraction_processes, "START_AFTER", 0.0)
+    monkeypatch.setattr(workers, "START_AFTER", 0.0)
 
 
 class Refusing(Extractor):
-    """Extracts nothing in this process."""
+    """An extractor that must not be used in this process."""
 
     def extract(self, wanted: Sequence[Wanted]) -> list[Extracted]:
-        raise AssertionError("this was not to be extracted in this process")
+        raise AssertionError("extracted in this process")
 
 
 @pytest.fixture
 def refusing(extractor: Extractor) -> Extractor:
-    return Refusing(*extraction_processes._made_of(extractor))
+    return Refusing(*workers._arguments(extractor))
 
 
 def values(extracted: list[Extracted]) -> Values:
-    """All that was extracted, to be compared bit for bit."""
+    """The whole result, for bit-exact comparison."""
     return [
         (
             one.width,
@@ -92,7 +94,7 @@ def living(processes: ExtractorProcesses) -> list[int]:
 
 
 def ended(pid: int) -> bool:
-    """Whether a process that is not this one's child has ended, within a minute."""
+    """Whether a process that is not our child ends within a minute."""
     stat = Path(f"/proc/{pid}/stat")
     until = time.monotonic() + 60
     while time.monotonic() < until:
@@ -103,7 +105,7 @@ def ended(pid: int) -> bool:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_processes_extract_the_same_bit_for_bit(
+def test_processes_extract_bit_identical_results(
     extractor: Extractor, refusing: Extractor, wanted: list[Wanted]
 ) -> None:
     here = values(extractor.extract(wanted))
@@ -114,13 +116,13 @@ def test_processes_extract_the_same_bit_for_bit(
     assert [values(one) for one in there] == [here, here[:1], [], here] * 3
 
 
-def test_processes_start_when_a_stream_has_gone_on_for_a_while(
+def test_processes_start_after_a_stream_has_lasted_a_while(
     extractor: Extractor, wanted: list[Wanted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(extraction_processes, "monotonic", lambda: now)
+    monkeypatch.setattr(workers, "monotonic", lambda: now)
     with ExtractorProcesses(extractor, 2) as processes:
-        now += 1000  # that nobody extracted is no work
+        now += 1000  # time before the first extraction does not count
         for passed in (0.0, 1.9, 1.9):
             now += passed
             processes.extract(wanted[:1])
@@ -136,7 +138,7 @@ def test_processes_start_when_a_stream_has_gone_on_for_a_while(
 
 
 @pytest.mark.usefixtures("at_once")
-def test_one_thread_needs_no_process(extractor: Extractor, wanted: list[Wanted]) -> None:
+def test_one_thread_starts_no_process(extractor: Extractor, wanted: list[Wanted]) -> None:
     with ExtractorProcesses(extractor, 1) as processes:
         processes.extract(wanted[:1])
         assert living(processes) == []
@@ -144,7 +146,7 @@ def test_one_thread_needs_no_process(extractor: Extractor, wanted: list[Wanted])
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(("name", "value"), [("frozen", True), ("executable", "")])
-def test_program_that_python_is_frozen_into_is_not_started_again(
+def test_frozen_program_starts_no_process(
     extractor: Extractor,
     wanted: list[Wanted],
     monkeypatch: pytest.MonkeyPatch,
@@ -158,7 +160,7 @@ def test_program_that_python_is_frozen_into_is_not_started_again(
 
 
 @pytest.mark.usefixtures("at_once")
-def test_interpreter_that_cannot_be_started_is_done_without(
+def test_missing_interpreter_falls_back_to_this_process(
     extractor: Extractor,
     wanted: list[Wanted],
     monkeypatch: pytest.MonkeyPatch,
@@ -169,14 +171,14 @@ def test_interpreter_that_cannot_be_started_is_done_without(
     with ExtractorProcesses(extractor, 2) as processes:
         for _ in range(2):
             assert values(processes.extract(wanted)) == values(extractor.extract(wanted))
-    said = [record.message for record in caplog.records]
-    assert len(said) == 1
-    assert said[0].startswith("no more extraction processes than 0: ")
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 1
+    assert messages[0].startswith("cannot start more than 0 extraction processes: ")
 
 
 @pytest.mark.usefixtures("at_once")
 @posix_only
-def test_processes_that_die_cost_no_photo(
+def test_no_photo_is_lost_if_processes_die(
     extractor: Extractor, wanted: list[Wanted], caplog: pytest.LogCaptureFixture
 ) -> None:
     here = values(extractor.extract(wanted))
@@ -188,27 +190,29 @@ def test_processes_that_die_cost_no_photo(
             with ThreadPoolExecutor(3) as pool:
                 for there in pool.map(processes.extract, [wanted] * 9):
                     assert values(there) == here
-    said = [record.message for record in caplog.records]
-    assert said == ["an extraction process has died (exit status -9); going on without"] * 2
+    messages = [record.message for record in caplog.records]
+    assert (
+        messages == ["an extraction process has died (exit status -9); continuing without it"] * 2
+    )
 
 
 @pytest.mark.usefixtures("at_once")
-def test_processes_that_never_come_up_cost_no_photo(
+def test_no_photo_is_lost_if_processes_fail_to_start(
     extractor: Extractor,
     wanted: list[Wanted],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(extraction_processes, "_SERVE", "raise SystemExit(7)")
+    monkeypatch.setattr(workers, "_SERVE", "raise SystemExit(7)")
     with ExtractorProcesses(extractor, 2) as processes:
         for _ in range(4):
             assert values(processes.extract(wanted)) == values(extractor.extract(wanted))
-    said = [record.message for record in caplog.records]
-    assert said == ["an extraction process has died (exit status 7); going on without"] * 2
+    messages = [record.message for record in caplog.records]
+    assert messages == ["an extraction process has died (exit status 7); continuing without it"] * 2
 
 
 @pytest.mark.usefixtures("at_once")
-def test_photo_that_cannot_go_through_a_pipe_is_extracted_here(
+def test_photo_that_cannot_be_pickled_is_extracted_in_this_process(
     extractor: Extractor, refusing: Extractor, astronaut: Image.Image
 ) -> None:
     small = extractor.open(astronaut.resize((760, 760)))
@@ -217,7 +221,7 @@ def test_photo_that_cannot_go_through_a_pipe_is_extracted_here(
     with ExtractorProcesses(refusing, 2) as processes:
         found = values(processes.extract(there))
         assert [len(faces) for _, _, faces, *_ in found] == [1, 1]  # type: ignore[misc,arg-type]
-        with pytest.raises(AssertionError, match="not to be extracted in this process"):
+        with pytest.raises(AssertionError, match="extracted in this process"):
             processes.extract(here)
         assert values(processes.extract(there)) == found
     with ExtractorProcesses(extractor, 2) as processes:
@@ -225,12 +229,12 @@ def test_photo_that_cannot_go_through_a_pipe_is_extracted_here(
 
 
 @pytest.mark.usefixtures("at_once")
-def test_error_that_is_no_photo_s_is_raised_where_it_was_asked_for(
+def test_other_errors_are_raised_by_the_calling_thread(
     refusing: Extractor, wanted: list[Wanted]
 ) -> None:
     with ExtractorProcesses(refusing, 2) as processes:
         for _ in range(3):
-            with pytest.raises(SettingsError, match="a photo is a path, bytes,"):
+            with pytest.raises(SettingsError, match="a photo must be a path, bytes,"):
                 processes.extract([*wanted, Wanted(Unopened(3.5))])  # type: ignore[arg-type]
         assert len(processes.extract(wanted)[0].faces) == 1
         assert len(living(processes)) == 2
@@ -238,7 +242,7 @@ def test_error_that_is_no_photo_s_is_raised_where_it_was_asked_for(
 
 @pytest.mark.usefixtures("at_once")
 @posix_only
-def test_ctrl_c_is_not_for_the_processes(refusing: Extractor, wanted: list[Wanted]) -> None:
+def test_ctrl_c_does_not_reach_the_processes(refusing: Extractor, wanted: list[Wanted]) -> None:
     with ExtractorProcesses(refusing, 2) as processes:
         processes.extract(wanted[:1])
         assert {os.getpgid(pid) for pid in living(processes)}.isdisjoint({os.getpgid(0)})
@@ -246,9 +250,7 @@ def test_ctrl_c_is_not_for_the_processes(refusing: Extractor, wanted: list[Wante
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize("how", [getattr(signal, "SIGKILL", signal.SIGTERM), signal.SIGTERM])
-def test_processes_end_with_the_one_that_started_them(
-    how: signal.Signals, tiny_model: Path
-) -> None:
+def test_processes_end_with_their_parent(how: signal.Signals, tiny_model: Path) -> None:
     program = (
         "import sys, time\n"
         "from face2vec.encoding import extract as e, workers as p\n"

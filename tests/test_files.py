@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from face2vec import files
 from face2vec.files import json_line, put_in_place, write_json, written_whole
 
 
-def test_file_stays_as_it_was_where_writing_fails(tmp_path: Path) -> None:
+def test_file_is_unchanged_if_writing_fails(tmp_path: Path) -> None:
     path = tmp_path / "facts"
     path.write_text("old")
 
@@ -26,7 +26,7 @@ def test_file_stays_as_it_was_where_writing_fails(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["facts"]
 
 
-def test_file_is_replaced_at_the_end(tmp_path: Path) -> None:
+def test_file_is_replaced_when_writing_succeeds(tmp_path: Path) -> None:
     path = tmp_path / "facts"
     path.write_text("old")
     with written_whole(path) as stream:
@@ -36,13 +36,13 @@ def test_file_is_replaced_at_the_end(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
-def test_json_reads_back_whatever_names_hold(tmp_path: Path) -> None:
+def test_json_round_trips_names_that_are_not_utf8(tmp_path: Path) -> None:
     values = {"photo": "caf\udce9/ü.jpg", "rates": [0.5, None]}  # a name that is not UTF-8
     write_json(tmp_path / "figures.json", values)
     assert json.loads((tmp_path / "figures.json").read_text("utf-8")) == values
 
 
-def test_json_has_null_for_what_is_not_a_number(tmp_path: Path) -> None:
+def test_json_has_null_for_nan(tmp_path: Path) -> None:
     values = {"tar": float("nan"), "interval": (0.5, float("nan")), "people": [{"far": 0.0}]}
     wanted = {"tar": None, "interval": [0.5, None], "people": [{"far": 0.0}]}
     assert json_line(values) == json.dumps(wanted)
@@ -51,7 +51,7 @@ def test_json_has_null_for_what_is_not_a_number(tmp_path: Path) -> None:
 
 
 def refusing(times: int, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Have files refuse to be replaced so often, as on Windows while someone reads them."""
+    """Make replacing fail a number of times, as on Windows while another process reads the file."""
     replace, seen = Path.replace, []
 
     def refuse(new: Path, path: Path) -> Path:
@@ -64,7 +64,7 @@ def refusing(times: int, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return seen
 
 
-def test_file_that_is_being_read_is_replaced_as_soon_as_it_can_be_on_windows(
+def test_file_open_in_another_process_is_replaced_later_on_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "new").write_text("new")
@@ -76,7 +76,7 @@ def test_file_that_is_being_read_is_replaced_as_soon_as_it_can_be_on_windows(
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("old", "new")]
 
 
-def test_file_that_cannot_be_replaced_is_given_up_in_the_end(
+def test_file_that_cannot_be_replaced_raises_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "facts").write_text("old")

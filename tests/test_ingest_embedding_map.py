@@ -1,4 +1,4 @@
-"""Maps from one model's embeddings to another's, beside scikit-learn's regression and scores."""
+"""Embedding maps, compared with scikit-learn's regression and scores."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def both_models(faces: int, noise: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embeddings of one model, and of another that turns them and adds noise."""
+    """Embeddings of one model, and of another that rotates them and adds noise."""
     rng = np.random.default_rng(3)
     old = unit(rng.standard_normal((faces, 12)))
     turn = np.linalg.qr(rng.standard_normal((12, 12)))[0]
     return old, unit(old @ turn + noise * rng.standard_normal((faces, 12)))
 
 
-def test_learn_map_finds_the_turn_between_two_models() -> None:
+def test_learn_map_recovers_a_rotation() -> None:
     old, new = both_models(200, noise=0)
     learned, figures = learn_map(old, new)
     assert np.abs(learned(old) - new).max() < 1e-3
@@ -34,7 +34,7 @@ def test_learn_map_finds_the_turn_between_two_models() -> None:
 
 
 @pytest.mark.parametrize("ridge", mapping.RIDGES)
-def test_learn_map_is_ridge_regression(ridge: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learn_map_equals_ridge_regression(ridge: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapping, "RIDGES", (ridge,))
     old, new = both_models(200, noise=0.3)
     learned, _ = learn_map(old, new)
@@ -43,15 +43,15 @@ def test_learn_map_is_ridge_regression(ridge: float, monkeypatch: pytest.MonkeyP
     assert np.abs(learned(old) - unit(reference.predict(old))).max() < 1e-5
 
 
-def test_learn_map_measures_on_faces_that_it_has_not_seen() -> None:
+def test_learn_map_measures_on_held_out_faces() -> None:
     rng = np.random.default_rng(5)
     old, new = unit(rng.standard_normal((60, 40))), unit(rng.standard_normal((60, 40)))
-    _, figures = learn_map(old, new)  # nothing to learn, and room to remember all of it
+    _, figures = learn_map(old, new)  # unrelated embeddings with enough dimensions to overfit
     assert figures.cosine < 0.4
     assert figures.found < 0.5
 
 
-def test_learn_map_says_how_well_people_are_told_apart() -> None:
+def test_learn_map_measures_verification_accuracy() -> None:
     rng = np.random.default_rng(9)
     centres = rng.standard_normal((10, 12))
     people = np.repeat(np.arange(10), 20)
@@ -67,13 +67,13 @@ def test_learn_map_says_how_well_people_are_told_apart() -> None:
     assert nobody.accuracies is None
 
 
-def test_learn_map_needs_some_faces() -> None:
+def test_learn_map_refuses_too_few_faces() -> None:
     old, new = both_models(19, noise=0)
-    with pytest.raises(SettingsError, match="it takes 20"):
+    with pytest.raises(SettingsError, match="at least 20 are needed"):
         learn_map(old, new)
 
 
-def test_best_accuracy_is_that_of_the_best_threshold() -> None:
+def test_best_accuracy_equals_the_best_threshold() -> None:
     rng = np.random.default_rng(1)
     genuine, impostor = rng.normal(1, 1, 40), rng.normal(0, 1, 300)
     scores = np.concatenate([genuine, impostor])

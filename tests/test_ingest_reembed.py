@@ -1,4 +1,4 @@
-"""A gallery gets another model: through the engine, the command line and a kill."""
+"""Upgrades of a gallery to another model: through `Face2Vec`, the command line, and kills."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(drawn: Path, tmp_path: Path) -> Path:
-    """Copies of the photos, free to be changed, and to be in a gallery by that path."""
+    """Copies of the photos that may be changed, as they are named in the gallery."""
     return Path(shutil.copytree(drawn, tmp_path / "photos"))
 
 
 @pytest.fixture
 def gallery(photos: Path, tiny_model: Path, tmp_path: Path) -> Path:
-    """A gallery of the tiny model."""
+    """A gallery with the tiny model."""
     with Face2Vec(tmp_path / "gallery", model=tiny_model) as engine:
         engine.add(photos)
     return tmp_path / "gallery"
@@ -68,7 +68,7 @@ def run(*words: str | Path) -> Result:
 
 
 def stored(gallery: Path) -> Stored:
-    """(embedding, quality) of each face by its photo's name and box."""
+    """(embedding, quality) of each face, by name of its photo and box."""
     found: Stored = {}
     with Gallery.open(gallery) as opened:
         for photo, _, _ in opened.photos():
@@ -80,14 +80,14 @@ def stored(gallery: Path) -> Stored:
 
 
 def fresh(photos: Path, folder: Path) -> Stored:
-    """What a gallery holds that is built with the newer model in the first place."""
+    """Faces of a gallery that was built with the newer model."""
     with Face2Vec(folder, model="mini") as engine:
         engine.add(photos)
     return stored(folder)
 
 
 def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let an upgrade be stopped by Ctrl-C after some batches of four photos."""
+    """Interrupt an upgrade by Ctrl-C after a number of batches of four photos."""
     store, seen = NewEmbeddings.store, [0]
 
     def stopping(*given: object) -> None:
@@ -101,14 +101,14 @@ def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def begin(gallery: Path, batches: int = 3) -> None:
-    """An upgrade that is stopped half-way."""
+    """Run an upgrade that is interrupted half-way."""
     with pytest.MonkeyPatch.context() as patch, Face2Vec(gallery) as engine:
         stop_after(batches, patch)
         done = engine.upgrade("mini")
     assert (done.switched, done.interrupted, done.faces) == (False, True, 4 * batches)
 
 
-def test_upgrade_equals_a_gallery_that_was_built_with_the_model(
+def test_upgrade_equals_a_gallery_built_with_the_new_model(
     gallery: Path, photos: Path, tmp_path: Path
 ) -> None:
     with Face2Vec(gallery) as engine:
@@ -125,7 +125,7 @@ def test_upgrade_equals_a_gallery_that_was_built_with_the_model(
     assert not [file.name for file in gallery.iterdir() if "upgrade" in file.name]
 
 
-def test_upgrade_keeps_the_numbers_of_faces_and_what_is_known_of_people(gallery: Path) -> None:
+def test_upgrade_keeps_face_ids_and_people(gallery: Path) -> None:
     with Face2Vec(gallery) as engine:
         ada = engine.this_person(None, 1, 2, 3)
         engine.name(ada, "Ada")
@@ -138,7 +138,7 @@ def test_upgrade_keeps_the_numbers_of_faces_and_what_is_known_of_people(gallery:
         assert [person.faces for person in engine.people()] == [(1, 2, 3)]
 
 
-def test_upgrade_goes_on_where_it_was_stopped_and_the_old_model_answers_meanwhile(
+def test_upgrade_resumes_and_the_old_model_answers_meanwhile(
     gallery: Path, photos: Path, tmp_path: Path
 ) -> None:
     before = stored(gallery)
@@ -158,7 +158,7 @@ def test_upgrade_goes_on_where_it_was_stopped_and_the_old_model_answers_meanwhil
     assert stored(gallery) == fresh(photos, tmp_path / "fresh")
 
 
-def test_upgrade_is_noticed_by_all_who_have_the_gallery_open(gallery: Path, photos: Path) -> None:
+def test_upgrade_is_noticed_by_open_galleries(gallery: Path, photos: Path) -> None:
     with Face2Vec(gallery) as other, Face2Vec(gallery) as engine:
         asked = other.encode(photos / "0-0.jpg")[0]
         assert other.search(asked, k=1)
@@ -176,7 +176,7 @@ def test_upgrade_is_noticed_by_all_who_have_the_gallery_open(gallery: Path, phot
         assert again.search(photos / "0-0.jpg", k=1)[0].matches[0].similarity > 0.99
 
 
-def test_a_face_that_the_old_model_encoded_is_refused_after_an_upgrade(
+def test_query_face_of_the_old_model_is_refused_after_an_upgrade(
     gallery: Path, photos: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     other = same_numbers_otherwise(tiny_model, tmp_path)
@@ -191,10 +191,10 @@ def test_a_face_that_the_old_model_encoded_is_refused_after_an_upgrade(
         new = engine.encode(photos / "0-0.jpg")[0]
         assert len(new.embedding) == len(old.embedding)  # type: ignore[arg-type]
         assert engine.search(new, k=1)[0].matches[0].face.id == known.id
-        assert len(engine.search(known, k=3)[0].matches) == 3  # by the number that it still has
+        assert len(engine.search(known, k=3)[0].matches) == 3  # by its id, which has not changed
 
 
-def test_a_model_that_was_moved_and_renamed_is_the_same_one(
+def test_moved_and_renamed_model_file_is_the_same_model(
     photos: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     first = Path(shutil.copytree(tiny_model.parent, tmp_path / "first")) / tiny_model.name
@@ -223,7 +223,7 @@ def test_a_model_that_was_moved_and_renamed_is_the_same_one(
         first = moved
 
 
-def test_upgrade_goes_on_with_a_model_that_was_moved_meanwhile(
+def test_upgrade_resumes_with_a_model_that_was_moved(
     gallery: Path, photos: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     other = same_numbers_otherwise(tiny_model, tmp_path)
@@ -241,7 +241,7 @@ def test_upgrade_goes_on_with_a_model_that_was_moved_meanwhile(
         assert engine.search(photos / "0-0.jpg", k=1)[0].matches[0].similarity > 0.999
 
 
-def test_drop_missing_drops_what_was_mapped_too(gallery: Path, photos: Path) -> None:
+def test_drop_missing_also_drops_mapped_faces(gallery: Path, photos: Path) -> None:
     (photos / "0-0.jpg").unlink()
     (photos / "1-1.jpg").write_bytes(b"changed")
     with Face2Vec(gallery) as engine:
@@ -253,7 +253,7 @@ def test_drop_missing_drops_what_was_mapped_too(gallery: Path, photos: Path) -> 
 
 
 def same_numbers_otherwise(model: Path, folder: Path) -> Path:
-    """Another model with embeddings of the same dimension."""
+    """Another model with the same dimension."""
     other = Path(shutil.copytree(model.parent, folder / "other")) / model.name
     described = other.with_suffix(".json")
     described.write_text(
@@ -262,9 +262,7 @@ def same_numbers_otherwise(model: Path, folder: Path) -> Path:
     return other
 
 
-def test_index_that_was_left_beside_goes_when_the_gallery_is_written(
-    gallery: Path, photos: Path
-) -> None:
+def test_leftover_staged_index_is_deleted_on_the_next_write(gallery: Path, photos: Path) -> None:
     beside = gallery / UPGRADED_INDEX
     for write in (
         lambda engine: engine.remove(photos / "0-0.jpg"),
@@ -276,7 +274,7 @@ def test_index_that_was_left_beside_goes_when_the_gallery_is_written(
         assert not beside.exists()
 
 
-def test_upgrade_switches_only_without_missing_photos_or_without_their_faces(
+def test_upgrade_with_missing_photos_switches_only_with_drop_missing(
     gallery: Path, photos: Path
 ) -> None:
     (photos / "0-0.jpg").unlink()
@@ -302,7 +300,7 @@ def test_upgrade_switches_only_without_missing_photos_or_without_their_faces(
     assert run("check", gallery).exit_code == 0
 
 
-def test_upgrade_takes_a_copy_where_a_photo_has_gone(gallery: Path, photos: Path) -> None:
+def test_upgrade_reads_a_copy_of_a_missing_photo(gallery: Path, photos: Path) -> None:
     shutil.copy(photos / "0-0.jpg", photos / "copy.jpg")
     with Face2Vec(gallery) as engine:
         engine.add(photos)
@@ -310,7 +308,7 @@ def test_upgrade_takes_a_copy_where_a_photo_has_gone(gallery: Path, photos: Path
         assert engine.upgrade("mini").missing == ()
 
 
-def test_upgrade_with_a_map_switches_at_once_and_ends_as_one_without(
+def test_upgrade_with_a_map_switches_early_and_ends_equal(
     gallery: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = stored(gallery)
@@ -340,7 +338,7 @@ def test_upgrade_with_a_map_switches_at_once_and_ends_as_one_without(
     assert np.abs(rows(now, rest) - learned(rows(before, rest))).max() < 1e-5
 
     with Face2Vec(gallery) as engine:
-        engine.search(photos / "0-0.jpg")  # the index of this moment is in memory
+        engine.search(photos / "0-0.jpg")  # loads the current index into memory
         again = engine.upgrade("mini")
         assert (again.faces, again.mapped, engine.info()["mapped"]) == (len(rest), 0, 0)
         assert engine.check() == []
@@ -352,7 +350,7 @@ def test_upgrade_with_a_map_switches_at_once_and_ends_as_one_without(
     assert np.abs(np.array([match.similarity for match in similar]) - wanted).max() < 1e-5
 
 
-def test_upgrade_with_a_map_keeps_faces_whose_photos_are_gone(gallery: Path, photos: Path) -> None:
+def test_upgrade_with_a_map_keeps_faces_of_missing_photos(gallery: Path, photos: Path) -> None:
     (photos / "0-0.jpg").unlink()
     told = run("upgrade", gallery, "--model", "mini", "--map", "--sample", FACES)
     assert told.exit_code == 0, told.output
@@ -363,12 +361,12 @@ def test_upgrade_with_a_map_keeps_faces_whose_photos_are_gone(gallery: Path, pho
     assert json.loads(told.stdout)["mapped"] == 1
 
 
-def test_upgrade_with_a_map_needs_a_sample_of_some_size(gallery: Path) -> None:
+def test_upgrade_with_a_map_refuses_a_small_sample(gallery: Path) -> None:
     with Face2Vec(gallery) as engine, pytest.raises(SettingsError, match="too few to learn a map"):
         engine.upgrade("mini", with_map=True, sample=5)
 
 
-def test_forget_leaves_nothing_in_an_upgrade_that_has_begun(gallery: Path) -> None:
+def test_forget_leaves_no_traces_in_an_upgrade_in_progress(gallery: Path) -> None:
     begin(gallery, batches=5)
     with NewEmbeddings(gallery, *_what_is_begun(gallery)) as new:
         made = new.known()[0].tolist()
@@ -381,7 +379,7 @@ def test_forget_leaves_nothing_in_an_upgrade_that_has_begun(gallery: Path) -> No
         assert new.known()[0].tolist() == made[1:]
 
 
-def test_upgrade_to_another_model_waits_until_the_one_begun_is_given_up(
+def test_upgrade_refuses_another_model_while_one_is_in_progress(
     gallery: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     begin(gallery)
@@ -402,7 +400,7 @@ def _what_is_begun(gallery: Path) -> tuple[str, Any]:
 
 
 @posix_only
-def test_switch_is_done_wholly_or_not_at_all_wherever_it_is_killed(tmp_path: Path) -> None:
+def test_killed_switch_is_complete_or_has_no_effect(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(6):
@@ -446,7 +444,7 @@ def test_switch_is_done_wholly_or_not_at_all_wherever_it_is_killed(tmp_path: Pat
 
 
 def _made(gallery: Gallery) -> NewEmbeddings:
-    """New embeddings of all faces, each the old one with its sign changed."""
+    """New embeddings of all faces: the old ones with the sign changed."""
     new = NewEmbeddings(gallery.folder, gallery.uuid, fake_fingerprint(gallery.dimension, "new"))
     with gallery.read() as now:
         ids, checks = now.all_crc32s()

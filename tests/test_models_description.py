@@ -1,3 +1,5 @@
+"""Descriptions of models, their JSON form, standardisation, and the catalogue."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +21,7 @@ MARGIN = ModelDescription("box", 128, 16, "margin", margin=4, margin_size=18)
 
 
 @pytest.mark.parametrize("model", [LANDMARKS, MARGIN, *CATALOGUE.values()], ids=lambda m: m.key)
-def test_description_comes_back_from_json_as_it_was(model: ModelDescription) -> None:
+def test_description_is_equal_after_json(model: ModelDescription) -> None:
     assert ModelDescription.from_json(model.to_json()) == model
 
 
@@ -33,7 +35,7 @@ def test_description_comes_back_from_json_as_it_was(model: ModelDescription) -> 
     channels=st.sampled_from(["RGB", "BGR"]),
     words=st.text(min_size=1).filter(str.strip),
 )
-def test_description_comes_back_from_json_whatever_it_holds(
+def test_any_description_is_equal_after_json(
     dimension: int,
     size: int,
     mean: float,
@@ -56,13 +58,13 @@ def test_description_comes_back_from_json_whatever_it_holds(
     assert ModelDescription.from_json(model.to_json()) == model
 
 
-def test_description_needs_little_in_json() -> None:
+def test_description_has_defaults_for_optional_entries() -> None:
     text = '{"dimension": 8, "input_size": 12, "alignment": "landmarks", "template": "face2vec"}'
     model = ModelDescription.from_json(text, key="small")
     assert model == ModelDescription("small", 8, 12, "landmarks", template=FIVE_POINTS)
 
 
-def test_description_takes_a_template_of_lists() -> None:
+def test_description_accepts_a_template_of_lists() -> None:
     points = [[round(x, 2), round(y, 2)] for x, y in FIVE_POINTS]
     text = json.dumps({**asdict(LANDMARKS), "template": points})
     model = ModelDescription.from_json(text)
@@ -70,14 +72,14 @@ def test_description_takes_a_template_of_lists() -> None:
     assert hash(model) == hash(replace(model))
 
 
-def test_description_leaves_the_entry_file_alone() -> None:
+def test_description_ignores_the_entry_file() -> None:
     text = json.dumps({**asdict(LANDMARKS), "file": "net.onnx"})
     assert ModelDescription.from_json(text) == LANDMARKS
 
 
 def test_description_names_unknown_entries_and_lists_the_allowed() -> None:
     text = json.dumps({**asdict(LANDMARKS), "colour": "RGB", "imput_size": 3})
-    with pytest.raises(ModelError, match=r"colour, imput_size\. Allowed are: file,"):
+    with pytest.raises(ModelError, match="colour, imput_size; allowed are: file,"):
         ModelDescription.from_json(text)
 
 
@@ -85,7 +87,7 @@ def test_description_names_unknown_entries_and_lists_the_allowed() -> None:
 def test_description_names_a_missing_entry(name: str) -> None:
     values = asdict(LANDMARKS)
     del values[name]
-    with pytest.raises(ModelError, match=f"lacks: {name}. Required are: dimension, input_size"):
+    with pytest.raises(ModelError, match=f"lacks: {name}; required are: dimension, input_size"):
         ModelDescription.from_json(json.dumps(values))
 
 
@@ -100,7 +102,7 @@ def test_description_names_a_missing_entry(name: str) -> None:
         ),
     ],
 )
-def test_description_refuses_what_is_no_description(text: str, message: str) -> None:
+def test_description_refuses_invalid_json(text: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         ModelDescription.from_json(text, key="mine")
 
@@ -108,7 +110,7 @@ def test_description_refuses_what_is_no_description(text: str, message: str) -> 
 @pytest.mark.parametrize(
     ("name", "value", "must_be"),
     [
-        ("key", "", "a text"),
+        ("key", "", "a non-empty text"),
         ("dimension", 0, "above 0"),
         ("dimension", 128.0, "whole number"),
         ("dimension", True, "whole number"),
@@ -126,18 +128,20 @@ def test_description_refuses_what_is_no_description(text: str, message: str) -> 
         ("url", "file:///etc/passwd", "http"),
         ("sha256", "ABC", "64 lower-case"),
         ("size_bytes", 0, "above 0"),
-        ("licence", " ", "a text"),
-        ("lfw", 0.99, "a text"),
+        ("licence", " ", "a non-empty text"),
+        ("lfw", 0.99, "a non-empty text"),
         ("template", FIVE_POINTS[:4], "five"),
         ("template", tuple((x * 160, y * 160) for x, y in FIVE_POINTS), "fractions"),
         ("template", ((0.5, 0.5, 0.5),) * 5, "five"),
         ("template", 5, "five"),
-        ("template", (*FIVE_POINTS[:4], FIVE_POINTS[0]), "twice"),
+        ("template", (*FIVE_POINTS[:4], FIVE_POINTS[0]), "equal points"),
         ("template", None, "has no template"),
         ("margin", 3, "belong to alignment 'margin'"),
     ],
 )
-def test_description_refuses_a_value_and_shows_it(name: str, value: Any, must_be: str) -> None:
+def test_description_refuses_an_invalid_value_and_shows_it(
+    name: str, value: Any, must_be: str
+) -> None:
     with pytest.raises(ModelError, match=must_be) as error:
         replace(LANDMARKS, **{name: value})
     assert name in str(error.value)
@@ -156,13 +160,13 @@ def test_description_refuses_a_value_and_shows_it(name: str, value: Any, must_be
         ("template", FIVE_POINTS, "belongs to alignment 'landmarks'"),
     ],
 )
-def test_description_by_margin_refuses_what_cannot_be(name: str, value: Any, must_be: str) -> None:
+def test_margin_description_refuses_invalid_values(name: str, value: Any, must_be: str) -> None:
     with pytest.raises(ModelError, match=must_be):
         replace(MARGIN, **{name: value})
 
 
 def by_the_book(image: NDArray[np.uint8], model: ModelDescription) -> NDArray[np.float64]:
-    """One crop, standardised in the plainest way."""
+    """A simple implementation of standardisation for one crop."""
     x = image.astype(np.float64)
     if model.standardization == "fixed":
         x = (x - model.mean) / model.std
@@ -176,7 +180,9 @@ def by_the_book(image: NDArray[np.uint8], model: ModelDescription) -> NDArray[np
 @pytest.mark.parametrize("standardization", ["fixed", "per-image"])
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
-def test_standardize_is_by_the_book(standardization: Any, layout: Any, channels: Any) -> None:
+def test_standardize_equals_a_simple_implementation(
+    standardization: Any, layout: Any, channels: Any
+) -> None:
     model = replace(
         LANDMARKS,
         standardization=standardization,
@@ -213,14 +219,14 @@ def test_standardize_bounds_the_deviation_of_almost_one_colour() -> None:
     np.testing.assert_allclose(standardize(crops, model).max(), highest, atol=1e-3)
 
 
-def test_standardize_gives_raw_pixels_with_mean_0_and_std_1() -> None:
+def test_standardize_with_mean_0_and_std_1_keeps_pixel_values() -> None:
     crops = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), np.uint8)
     model = replace(LANDMARKS, mean=0, std=1)
     assert np.array_equal(standardize(crops, model), crops)
 
 
 @pytest.mark.parametrize("model", [LANDMARKS, replace(LANDMARKS, standardization="per-image")])
-def test_standardize_of_no_crops_is_no_crops(model: ModelDescription) -> None:
+def test_standardize_accepts_zero_crops(model: ModelDescription) -> None:
     assert standardize(np.zeros((0, 12, 12, 3), np.uint8), model).shape == (0, 12, 12, 3)
 
 
@@ -233,13 +239,13 @@ def test_standardize_of_no_crops_is_no_crops(model: ModelDescription) -> None:
         np.zeros((1, 12, 12, 3), np.float32),
     ],
 )
-def test_standardize_refuses_another_shape_or_type(crops: Any) -> None:
+def test_standardize_refuses_another_shape_or_dtype(crops: Any) -> None:
     with pytest.raises(ModelError, match=r"takes crops of shape \(n, 12, 12, 3\)") as error:
         standardize(crops, LANDMARKS)
     assert str(crops.shape) in str(error.value)
 
 
-def test_catalogue_is_what_faustomorales_published() -> None:
+def test_catalogue_matches_the_published_models() -> None:
     published = {key: m for key, m in CATALOGUE.items() if m.url is not None}
     assert {key: (m.dimension, m.standardization) for key, m in published.items()} == {
         "20180402-114759": (512, "fixed"),
@@ -268,15 +274,15 @@ def test_catalogue_cannot_be_changed() -> None:
         CATALOGUE["mine"] = LANDMARKS  # type: ignore[index]
 
 
-def test_find_model_gives_the_description_of_a_key() -> None:
+def test_find_model_returns_the_description_of_a_key() -> None:
     assert find_model("20180402-114759") is CATALOGUE["20180402-114759"]
 
 
-def test_the_default_model_needs_no_download() -> None:
+def test_default_model_needs_no_download() -> None:
     assert find_model(DEFAULT_MODEL).url is None
 
 
-def test_find_model_lists_what_there_is_and_guesses() -> None:
+def test_find_model_lists_the_keys_and_suggests_one() -> None:
     with pytest.raises(UnknownModelError, match="Did you mean '20180402-114759'") as error:
         find_model("20180402-114795")
     assert all(key in str(error.value) for key in CATALOGUE)
@@ -286,7 +292,7 @@ def test_find_model_lists_what_there_is_and_guesses() -> None:
     assert isinstance(error.value, Face2VecError)
 
 
-def test_package_exports_are_sorted_and_there() -> None:
+def test_package_exports_are_sorted_and_exist() -> None:
     import face2vec.models as package
 
     assert package.__all__ == sorted(package.__all__)

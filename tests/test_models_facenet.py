@@ -38,7 +38,7 @@ def layers() -> Layers:
 def weights(layers: Layers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = write_keras_2(tmp_path_factory.mktemp("weights") / "facenet.h5", layers)
     yield path
-    path.unlink()  # 94 MB, and pytest keeps folders
+    path.unlink()  # 94 MB, and pytest keeps temporary folders
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def graph(weights: Path) -> onnx.ModelProto:
 
 
 def with_bottleneck(layers: Layers, dimension: int) -> Layers:
-    """The same network with another number of outputs."""
+    """Description of the same network with another dimension."""
     kernel = layers["Bottleneck"]["kernel"][:, :dimension]
     norm = {name: v[:dimension] for name, v in layers["Bottleneck_BatchNorm"].items()}
     return {**layers, "Bottleneck": {"kernel": kernel}, "Bottleneck_BatchNorm": norm}
@@ -63,7 +63,7 @@ def run(graph: onnx.ModelProto, crops: NDArray[np.float32]) -> NDArray[np.float3
 
 
 @pytest.mark.parametrize("model", [FIXED, PER_IMAGE], ids=["512 fixed", "128 per image"])
-def test_graph_gives_the_embeddings_of_the_plain_network(
+def test_graph_equals_a_plain_implementation_of_the_network(
     layers: Layers, place: Path, model: ModelDescription
 ) -> None:
     dimension = model.dimension
@@ -80,14 +80,14 @@ def test_graph_gives_the_embeddings_of_the_plain_network(
     assert np.abs(expected[0] - expected[1]).max() > 0.01, "the weights must tell crops apart"
 
 
-def test_graph_gives_unit_vectors_whatever_the_batch(graph: onnx.ModelProto) -> None:
+def test_graph_gives_unit_vectors_for_any_batch_size(graph: onnx.ModelProto) -> None:
     crops = standardize(random_crops(5, seed=1), FIXED)
     together = run(graph, crops)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(run(graph, crops[3:4]), together[3:4], atol=1e-5)
 
 
-def test_graph_of_a_zero_embedding_is_zero_and_not_nan(layers: Layers, place: Path) -> None:
+def test_graph_of_a_zero_embedding_gives_zero_not_nan(layers: Layers, place: Path) -> None:
     silent = dict(layers)
     silent["Bottleneck"] = {"kernel": np.zeros((1792, 512), np.float32)}
     silent["Bottleneck_BatchNorm"] = {
@@ -99,7 +99,7 @@ def test_graph_of_a_zero_embedding_is_zero_and_not_nan(layers: Layers, place: Pa
     assert np.array_equal(run(graph, standardize(random_crops(1), FIXED)), np.zeros((1, 512)))
 
 
-def test_graph_is_valid_and_has_nothing_left_to_fold(graph: onnx.ModelProto) -> None:
+def test_graph_is_valid_and_has_no_foldable_nodes(graph: onnx.ModelProto) -> None:
     onnx.checker.check_model(graph, full_check=True)
     operators = {node.op_type for node in graph.graph.node}
     assert operators.isdisjoint({"BatchNormalization", "Mul", "Cast"})
@@ -112,7 +112,7 @@ def dimensions(value: onnx.ValueInfoProto) -> list[str | int]:
     return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
-def test_graph_of_the_same_weights_is_the_same_bytes(weights: Path) -> None:
+def test_graph_of_equal_weights_has_equal_bytes(weights: Path) -> None:
     first, second = (facenet_graph(weights, 512).SerializeToString() for _ in range(2))
     assert first == second
 
@@ -135,14 +135,14 @@ def test_fp16_graph_is_half_the_size_and_close(weights: Path, graph: onnx.ModelP
     ],
     ids=["legacy file of keras 3", "whole model", "weights.h5 of keras 3"],
 )
-def test_graph_is_the_same_from_every_layout(
+def test_graph_is_equal_for_every_file_layout(
     layers: Layers, graph: onnx.ModelProto, place: Path, write: Any
 ) -> None:
     again = facenet_graph(write(place, layers), 512)
     assert again.SerializeToString() == graph.SerializeToString()
 
 
-def test_graph_refuses_another_dimension_and_names_both(weights: Path) -> None:
+def test_graph_refuses_another_dimension(weights: Path) -> None:
     with pytest.raises(ModelError, match="'Bottleneck'") as error:
         facenet_graph(weights, 128)
     assert "(1792, 512)" in str(error.value)
@@ -159,8 +159,8 @@ def test_graph_refuses_an_unknown_precision(weights: Path) -> None:
     ("layer", "arrays", "message"),
     [
         ("Conv2d_4a_3x3", None, "'Conv2d_4a_3x3' is missing"),
-        ("Block35_2_Conv2d_1x1", ["kernel"], "'Block35_2_Conv2d_1x1' holds kernel, expected bias"),
-        ("Bottleneck_BatchNorm", ["beta", "moving_mean"], "'Bottleneck_BatchNorm' holds beta, mov"),
+        ("Block35_2_Conv2d_1x1", ["kernel"], "'Block35_2_Conv2d_1x1' has kernel, expected bias"),
+        ("Bottleneck_BatchNorm", ["beta", "moving_mean"], "'Bottleneck_BatchNorm' has beta, mov"),
     ],
 )
 def test_graph_names_a_missing_layer_or_array(
@@ -182,7 +182,7 @@ def test_graph_names_a_missing_layer_or_array(
         ("moving_mean", np.nan, "not finite"),
     ],
 )
-def test_graph_refuses_values_that_cannot_be(
+def test_graph_refuses_invalid_values(
     layers: Layers, place: Path, name: str, value: float, message: str
 ) -> None:
     layer = "Conv2d_1a_3x3_BatchNorm"
@@ -194,29 +194,29 @@ def test_graph_refuses_values_that_cannot_be(
         facenet_graph(path, 512)
 
 
-def test_fp16_graph_refuses_values_beyond_its_range(layers: Layers, place: Path) -> None:
+def test_fp16_graph_refuses_values_beyond_float16(layers: Layers, place: Path) -> None:
     large = {"kernel": layers["Bottleneck"]["kernel"] + np.float32(1e6)}
     path = write_keras_2(place, {**layers, "Bottleneck": large})
     with pytest.raises(ModelError, match="'Bottleneck' has values beyond float16's range"):
         facenet_graph(path, 512, "fp16")
 
 
-def test_graph_refuses_what_is_no_weights_file(tmp_path: Path) -> None:
+def test_graph_refuses_a_file_that_is_not_a_weights_file(tmp_path: Path) -> None:
     text = tmp_path / "text.h5"
     text.write_text("not HDF5")
-    with pytest.raises(ModelError, match=r"text\.h5 cannot be read as a Keras weights file"):
+    with pytest.raises(ModelError, match=r"cannot read .*text\.h5 as a Keras weights file"):
         facenet_graph(text, 512)
     other = tmp_path / "other.h5"
     with h5py.File(other, "w") as file:
         file["table"] = [1, 2, 3]
-    with pytest.raises(ModelError, match=r"other\.h5 is not a Keras weights file"):
+    with pytest.raises(ModelError, match=r"other\.h5 is not a supported Keras weights file"):
         facenet_graph(other, 512)
 
 
 def test_graph_refuses_a_truncated_weights_file(weights: Path, place: Path) -> None:
     cut = place
     cut.write_bytes(weights.read_bytes()[:1_000_000])
-    with pytest.raises(ModelError, match=r"w\.weights\.h5 cannot be read"):
+    with pytest.raises(ModelError, match=r"cannot read .*w\.weights\.h5"):
         facenet_graph(cut, 512)
 
 
@@ -229,7 +229,7 @@ def keras_facenet() -> Any:
 
 
 def randomised(model: Any, seed: int) -> Layers:
-    """Give every weight of a Keras model a random value; returns them by layer."""
+    """Give every weight of a Keras model a random value; return the weights by layer."""
     drawn = PlainFaceNet(0, seed=seed)
     layers: Layers = {}
     for layer in model.layers:
@@ -245,9 +245,7 @@ def randomised(model: Any, seed: int) -> Layers:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("dimension", [512, 128])
-def test_graph_gives_the_embeddings_of_keras_facenet(
-    keras_facenet: Any, place: Path, dimension: int
-) -> None:
+def test_graph_equals_keras_facenet(keras_facenet: Any, place: Path, dimension: int) -> None:
     from keras.src.legacy.saving.legacy_h5_format import load_weights_from_hdf5_group
     from keras_facenet.inception_resnet_v1 import InceptionResNetV1
 
@@ -255,7 +253,7 @@ def test_graph_gives_the_embeddings_of_keras_facenet(
     path = write_keras_2(place, randomised(model, seed=dimension))
     randomised(model, seed=0)
     with h5py.File(path) as file:
-        load_weights_from_hdf5_group(file, model)  # Keras itself reads what was written
+        load_weights_from_hdf5_group(file, model)  # Keras itself reads the file that we wrote
     graph = facenet_graph(path, dimension)
 
     images = random_crops(4, seed=2)
@@ -279,7 +277,7 @@ def test_graph_gives_the_embeddings_of_keras_facenet(
 
 @pytest.mark.keras
 @pytest.mark.filterwarnings("ignore")
-def test_catalogue_has_the_facts_of_keras_facenet(keras_facenet: Any) -> None:
+def test_catalogue_matches_keras_facenet(keras_facenet: Any) -> None:
     published = keras_facenet.metadata.MODEL_METADATA
     assert {key for key, m in CATALOGUE.items() if m.url is not None} == set(published)
     for key, facts in published.items():

@@ -194,7 +194,7 @@ def test_load_model_offline_says_where_to_put_the_weights(
 ) -> None:
     with pytest.raises(DownloadError) as error:
         load(KEY)
-    assert f"put it at {cache / 'weights' / NAME} (SHA-256 {offline.sha256})" in str(error.value)
+    assert f"save it as {cache / 'weights' / NAME} (SHA-256 {offline.sha256})" in str(error.value)
     assert not list(cache.glob("onnx/*.onnx"))
 
 
@@ -205,7 +205,7 @@ def test_load_model_never_builds_from_weights_with_another_hash(
     damaged = bytearray(weights.read_bytes())
     damaged[-1000] ^= 1
     (cache / "weights" / NAME).write_bytes(damaged)
-    with pytest.raises(DownloadError, match="where now is a file with another hash"):
+    with pytest.raises(DownloadError, match="replacing a file with another hash"):
         load(KEY)
     assert not list(cache.glob("onnx/*.onnx"))
 

@@ -1,4 +1,4 @@
-"""People of a gallery through the engine and the command line, on drawn people."""
+"""People of a gallery, through `Face2Vec` and the command line, on drawn people."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHERS = 30
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn people, a folder each, and two more photos of each in ``later``."""
+    """Photos of drawn people, one folder per person, and two more of each in ``later``."""
     folder = tmp_path_factory.mktemp("photos")
     for number, person in enumerate(samples.people(PEOPLE, seed=21)):
         for photo in range(PHOTOS + LATER):
@@ -41,7 +41,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
-    """What similarities mean, from other drawn people."""
+    """A calibration fitted on other drawn people."""
     folder = tmp_path_factory.mktemp("others")
     for number, person in enumerate(samples.people(OTHERS, seed=22)):
         (folder / f"{number}").mkdir()
@@ -52,7 +52,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
 
 @pytest.fixture(scope="module")
 def built(photos: Path, fitted: Calibration, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A gallery, with a calibration on drawn people: they differ less than real ones do."""
+    """A gallery with a calibration on drawn people, who differ less than real people."""
     folder = tmp_path_factory.mktemp("galleries") / "built"
     with Face2Vec(folder, model="mini") as engine:
         engine.add(photos / "now")
@@ -62,7 +62,7 @@ def built(photos: Path, fitted: Calibration, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def gallery(built: Path, tmp_path: Path) -> Path:
-    """A copy of the gallery, free to be changed; nobody is found in it yet."""
+    """A copy of the gallery that may be changed; its faces are not grouped yet."""
     return Path(shutil.copytree(built, tmp_path / "gallery"))
 
 
@@ -71,12 +71,12 @@ def run(*words: str | Path | int) -> Result:
 
 
 def drawn(engine: Face2Vec, person: Person) -> list[int]:
-    """Whom the photos of somebody were drawn of."""
+    """The drawn people whose photos a person has."""
     return [int(Path(one.photo).name.partition("-")[0]) for one in engine.faces_of(person)]
 
 
 def largest(engine: Face2Vec) -> dict[int, Person]:
-    """Of each who was drawn, the person with most of their faces."""
+    """For each drawn person, the person of the gallery with most of their faces."""
     found: dict[int, Person] = {}
     for person in engine.people():
         who = Counter(drawn(engine, person)).most_common(1)[0][0]
@@ -84,7 +84,7 @@ def largest(engine: Face2Vec) -> dict[int, Person]:
     return found
 
 
-def test_find_people_puts_faces_of_one_person_together(gallery: Path) -> None:
+def test_find_people_groups_faces_by_person(gallery: Path) -> None:
     with Face2Vec(gallery) as engine:
         done = engine.find_people()
         groups = [drawn(engine, person) for person in engine.people()]
@@ -97,7 +97,7 @@ def test_find_people_puts_faces_of_one_person_together(gallery: Path) -> None:
     assert again == (done.people, 0, 0, done.alone, done.doubtful)
 
 
-def test_find_people_leaves_out_what_may_be_no_face(
+def test_find_people_leaves_out_uncertain_detections(
     gallery: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Face2Vec(gallery) as engine:
@@ -114,7 +114,7 @@ def test_find_people_leaves_out_what_may_be_no_face(
     assert all(sure[face] >= limit for face in grouped)
 
 
-def test_faces_that_come_later_join_and_nobody_changes_number(gallery: Path, photos: Path) -> None:
+def test_later_faces_join_people_and_numbers_stay(gallery: Path, photos: Path) -> None:
     with Face2Vec(gallery) as engine:
         engine.find_people()
         before = engine.people()
@@ -132,7 +132,7 @@ def test_faces_that_come_later_join_and_nobody_changes_number(gallery: Path, pho
     assert np.mean(joined) > 0.9
 
 
-def test_find_people_again_keeps_numbers_names_and_what_was_said(gallery: Path) -> None:
+def test_find_people_again_keeps_numbers_names_and_edits(gallery: Path) -> None:
     with Face2Vec(gallery) as engine:
         engine.find_people()
         one, other = engine.people()[:2]
@@ -158,7 +158,7 @@ def test_find_people_needs_a_calibration(tiny_model: Path, photos: Path, tmp_pat
             engine.find_people()
 
 
-def test_identify_names_whom_it_knows_and_nobody_else(gallery: Path, photos: Path) -> None:
+def test_identify_names_only_known_people(gallery: Path, photos: Path) -> None:
     with Face2Vec(gallery) as engine:
         engine.find_people()
         for who, person in largest(engine).items():
@@ -180,13 +180,13 @@ def test_identify_names_whom_it_knows_and_nobody_else(gallery: Path, photos: Pat
     assert sure[0].person is None
 
 
-def test_identify_where_nobody_has_a_name_knows_nobody(gallery: Path, photos: Path) -> None:
+def test_identify_without_named_people_identifies_nobody(gallery: Path, photos: Path) -> None:
     with Face2Vec(gallery) as engine:
         (found,) = engine.identify(photos / "now" / "0-0.jpg")
     assert (found.person, found.probability, found.candidates) == (None, 1.0, ())
 
 
-def test_merge_takes_each_person_once(gallery: Path) -> None:
+def test_merge_refuses_a_person_given_twice(gallery: Path) -> None:
     with Face2Vec(gallery) as engine:
         engine.find_people()
         first = engine.people()[0]
@@ -197,7 +197,7 @@ def test_merge_takes_each_person_once(gallery: Path) -> None:
             engine.this_person(first, 9999)
 
 
-def test_a_person_who_was_merged_away_is_nobody(gallery: Path) -> None:
+def test_merged_person_no_longer_exists(gallery: Path) -> None:
     with Face2Vec(gallery) as engine:
         engine.find_people()
         first, second = engine.people()[:2]
@@ -214,7 +214,7 @@ def test_a_person_who_was_merged_away_is_nobody(gallery: Path) -> None:
         )
 
 
-def test_name_has_to_be_text(gallery: Path) -> None:
+def test_name_must_be_valid_text(gallery: Path) -> None:
     with Face2Vec(gallery) as engine:
         engine.find_people()
         with pytest.raises(SettingsError, match=r"'no \\udcff' cannot be a name: it is not valid"):
@@ -223,7 +223,7 @@ def test_name_has_to_be_text(gallery: Path) -> None:
             engine.undo()
 
 
-def test_forget_tells_a_name_from_letters_that_are_there_by_chance(gallery: Path) -> None:
+def test_forget_ignores_letters_of_a_name_that_occur_by_chance(gallery: Path) -> None:
     with Face2Vec(gallery) as engine:
         engine.find_people()
         last = engine.people()[-1]
@@ -236,20 +236,18 @@ def test_forget_tells_a_name_from_letters_that_are_there_by_chance(gallery: Path
 
 
 @pytest.mark.parametrize("name", ["Jo", "Zoë Nobody", "Ada " + 80 * "von "])
-def test_traces_finds_a_name_wherever_it_was_written(
-    gallery: Path, tmp_path: Path, name: str
-) -> None:
+def test_traces_finds_every_stored_form_of_a_name(gallery: Path, tmp_path: Path, name: str) -> None:
     with Face2Vec(gallery) as engine:
         engine.find_people()
         person = engine.name(1, name)
         said = shutil.copytree(gallery, tmp_path / "said")
-        engine.name(1, None)  # the name is in what was said before, and nowhere else
+        engine.name(1, None)  # the name remains in earlier edits only
         assert engine.person(1).name is None
     for folder in (said, gallery):
         assert list(traces(folder, person, [])) == ["the name of person 1 in gallery.sqlite"]
 
 
-def test_a_photo_overwritten_with_a_forgotten_one_leaves(gallery: Path, photos: Path) -> None:
+def test_photo_overwritten_with_a_forgotten_photo_is_removed(gallery: Path, photos: Path) -> None:
     with Face2Vec(gallery) as engine:
         engine.find_people()
         ada, other = engine.people()[:2]
@@ -265,7 +263,7 @@ def test_a_photo_overwritten_with_a_forgotten_one_leaves(gallery: Path, photos: 
             Path(kept.photo).write_bytes(was)
 
 
-def test_forget_leaves_nothing_and_the_photos_stay_away(gallery: Path, photos: Path) -> None:
+def test_forget_leaves_no_traces_and_blocks_the_photos(gallery: Path, photos: Path) -> None:
     with Face2Vec(gallery, index="hnsw") as engine:
         engine.rebuild()
         engine.find_people()
@@ -285,7 +283,7 @@ def test_forget_leaves_nothing_and_the_photos_stay_away(gallery: Path, photos: P
     assert (again.added, again.faces) == (0, 0)
 
 
-def test_people_command_lists_them_as_words_json_and_a_page(gallery: Path, tmp_path: Path) -> None:
+def test_people_command_writes_text_json_and_a_page(gallery: Path, tmp_path: Path) -> None:
     page = tmp_path / "people.html"
     done = run("people", gallery, "--most", 3, "--html", page)
     assert done.exit_code == 0
@@ -299,7 +297,7 @@ def test_people_command_lists_them_as_words_json_and_a_page(gallery: Path, tmp_p
     assert set(listed[0]["faces"][0]) == {"face", "photo", "box"}
 
 
-def test_commands_say_what_is_so_and_take_it_back(gallery: Path) -> None:
+def test_people_commands_edit_and_undo(gallery: Path) -> None:
     run("people", gallery)
     assert "person 1: Ada" in run("name", gallery, 1, "Ada").stderr
     before = {p.id: p.faces for p in Face2Vec(gallery).people()}
@@ -315,7 +313,7 @@ def test_commands_say_what_is_so_and_take_it_back(gallery: Path) -> None:
         assert engine.person("Ada").id == 1
 
 
-def test_identify_command_says_who_is_there(gallery: Path, photos: Path) -> None:
+def test_identify_command_prints_people(gallery: Path, photos: Path) -> None:
     run("people", gallery)
     with Face2Vec(gallery) as engine:
         person = largest(engine)[0]
@@ -330,7 +328,7 @@ def test_identify_command_says_who_is_there(gallery: Path, photos: Path) -> None
     assert run("identify", gallery, photos / "none.jpg").exit_code == 3
 
 
-def test_forget_command_asks_and_says_that_nothing_is_left(gallery: Path) -> None:
+def test_forget_command_asks_and_reports_no_traces(gallery: Path) -> None:
     run("people", gallery)
     refused = CliRunner().invoke(main, ["forget", str(gallery), "1"], input="n\n")
     assert refused.exit_code == 1

@@ -1,4 +1,4 @@
-"""Grouping faces, against linkage of all pairs at once and people who are known."""
+"""Clustering of faces, compared with linkage of all pairs and with known people."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import adjusted_rand_score
 
 from face2vec.calibration import Calibration, fit
-from face2vec.errors import MissingExtraError, SettingsError
+from face2vec.errors import MissingExtraError
 from face2vec.people import clustering
-from face2vec.people.clustering import METHODS, Evidence, Faces, average, by_method, joined
+from face2vec.people.clustering import Evidence, Faces, average, joined
 
 DIMENSION = 24
 
@@ -21,7 +21,7 @@ DIMENSION = 24
 def people(
     count: int, photos: int, spread: float, seed: int = 0
 ) -> tuple[Faces, NDArray[np.int64]]:
-    """So many photos of each of so many people, and whose each is; ids are not rows."""
+    """Faces of a number of people, and the person of each; ids differ from rows."""
     rng = np.random.default_rng(seed)
     middles = rng.standard_normal((count, DIMENSION))
     middles /= np.linalg.norm(middles, axis=1, keepdims=True)
@@ -38,7 +38,7 @@ def near(faces: Faces, most: int = 33) -> list[NDArray[np.int64]]:
 
 
 def labels(faces: Faces, groups: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """A label a face; everybody who is alone has one of their own."""
+    """One label per face; each face that is alone has its own label."""
     found = -1 - np.arange(len(faces))
     for number, ids in enumerate(groups):
         found[np.searchsorted(faces.ids, ids)] = number
@@ -47,7 +47,7 @@ def labels(faces: Faces, groups: list[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
-    """Fitted on other people of the same kind."""
+    """A calibration fitted on other people of the same kind."""
     faces, whose = people(150, 4, 0.14, seed=5)
     cosines = (faces.embeddings @ faces.embeddings.T)[np.triu_indices(len(faces), 1)]
     same = (whose[:, None] == whose)[np.triu_indices(len(faces), 1)]
@@ -56,12 +56,10 @@ def calibration() -> Calibration:
 
 
 @pytest.mark.parametrize("spread", [0.08, 0.14, 0.2])
-def test_average_groups_as_linkage_of_all_pairs_does(
-    calibration: Calibration, spread: float
-) -> None:
+def test_average_equals_linkage_of_all_pairs(calibration: Calibration, spread: float) -> None:
     faces, whose = people(40, 5, spread)
     evidence = Evidence(calibration, len(faces))
-    odds = evidence.of(faces, faces).astype(np.float64)
+    odds = evidence.between(faces, faces).astype(np.float64)
     distances = (odds.max() - odds)[np.triu_indices(len(faces), 1)]
     slow = fcluster(linkage(distances, "average"), odds.max() - 1e-9, "distance")
     found = labels(faces, average(faces, evidence, near(faces)))
@@ -70,63 +68,42 @@ def test_average_groups_as_linkage_of_all_pairs_does(
         assert adjusted_rand_score(whose, found) == pytest.approx(1.0)
 
 
-def test_average_finds_that_everybody_is_alone(calibration: Calibration) -> None:
+def test_average_groups_no_faces_of_different_people(calibration: Calibration) -> None:
     faces = Faces(np.arange(DIMENSION), np.eye(DIMENSION, dtype=np.float32), np.arange(DIMENSION))
     assert average(faces, Evidence(calibration, len(faces)), near(faces)) == []
 
 
-def test_average_of_no_face_or_one_is_nothing(calibration: Calibration) -> None:
+def test_average_of_fewer_than_two_faces_is_empty(calibration: Calibration) -> None:
     faces, _ = people(1, 1, 0.1)
-    for some in (faces, faces.of(np.empty(0, np.int64))):
+    for some in (faces, faces.select(np.empty(0, np.int64))):
         assert average(some, Evidence(calibration, 1), near(some)) == []
 
 
-def test_two_faces_in_one_photo_are_less_likely_one_person(calibration: Calibration) -> None:
+def test_faces_in_one_photo_have_lower_log_odds(calibration: Calibration) -> None:
     faces, _ = people(1, 2, 0.1, seed=3)
     evidence = Evidence(calibration, 1000)
-    odds = float(evidence.of(faces, faces)[0, 1])
+    odds = float(evidence.between(faces, faces)[0, 1])
     assert 0 < odds < clustering.SAME_PHOTO
     assert len(average(faces, evidence, near(faces))) == 1
     together = Faces(faces.ids, faces.embeddings, np.zeros(2, np.int64))
-    assert float(evidence.of(together, together)[0, 1]) == pytest.approx(
+    assert float(evidence.between(together, together)[0, 1]) == pytest.approx(
         odds - clustering.SAME_PHOTO, abs=1e-5
     )
     assert average(together, evidence, near(together)) == []
 
 
-def test_more_faces_than_can_be_looked_at_at_once_are_grouped_all_the_same(
+def test_average_groups_components_larger_than_the_limit(
     calibration: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faces, whose = people(6, 40, 0.08)
-    # One chain holds everybody together, as in a large gallery.
-    monkeypatch.setattr(clustering, "_chains", lambda count, links: [np.arange(count)])
+    # All faces are one connected component, as in a large gallery.
+    monkeypatch.setattr(clustering, "_components", lambda count, links: [np.arange(count)])
     monkeypatch.setattr(clustering, "LARGEST", 30)
     found = labels(faces, average(faces, Evidence(calibration, len(faces)), near(faces)))
     assert adjusted_rand_score(whose, found) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_tells_people_apart_who_are_far_apart(
-    calibration: Calibration, method: str
-) -> None:
-    faces, whose = people(12, 6, 0.04)
-    groups = by_method(
-        method, faces, Evidence(calibration, len(faces)), near(faces), similarity=0.8, count=12
-    )
-    assert adjusted_rand_score(whose, labels(faces, groups)) == pytest.approx(1.0)
-    assert all(len(ids) == 6 for ids in groups)
-
-
-def test_methods_that_cannot_be_are_refused(calibration: Calibration) -> None:
-    faces, _ = people(3, 2, 0.1)
-    evidence = Evidence(calibration, 6)
-    with pytest.raises(SettingsError, match="has to be told how many people there are, 1 to 6"):
-        by_method("k-means", faces, evidence, near(faces), similarity=0.5)
-    with pytest.raises(SettingsError, match="no method 'magic'; there are average, k-means"):
-        by_method("magic", faces, evidence, near(faces), similarity=0.5)
-
-
-def test_average_without_scipy_says_how_to_get_it(
+def test_average_without_scipy_names_the_extra(
     calibration: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faces, _ = people(3, 2, 0.1)
@@ -139,21 +116,21 @@ def test_average_without_scipy_says_how_to_get_it(
 
 
 def known(calibration: Calibration) -> tuple[dict[int, Faces], list[Faces], Evidence]:
-    """Three people who are known by four faces each, and two more faces of each of them."""
+    """Three known people with four faces each, and a group of two more faces of each."""
     faces, whose = people(3, 6, 0.08)
     rows = [np.flatnonzero(whose == person) for person in range(3)]
-    people_ = {100 + n: faces.of(own[:4]) for n, own in enumerate(rows)}
-    return people_, [faces.of(own[4:]) for own in rows], Evidence(calibration, len(faces))
+    people_ = {100 + n: faces.select(own[:4]) for n, own in enumerate(rows)}
+    return people_, [faces.select(own[4:]) for own in rows], Evidence(calibration, len(faces))
 
 
-def test_groups_join_whom_they_are_like(calibration: Calibration) -> None:
+def test_joined_adds_groups_to_similar_people(calibration: Calibration) -> None:
     people_, groups, evidence = known(calibration)
     joining, new = joined(groups, people_, lambda group: people_, evidence, set())
     assert joining == {100 + n: group.ids.tolist() for n, group in enumerate(groups)}
     assert new == []
 
 
-def test_group_that_is_like_nobody_is_new(calibration: Calibration) -> None:
+def test_joined_makes_a_dissimilar_group_a_new_person(calibration: Calibration) -> None:
     people_, groups, evidence = known(calibration)
     del people_[101]
     joining, new = joined(groups, people_, lambda group: people_, evidence, set())
@@ -162,7 +139,7 @@ def test_group_that_is_like_nobody_is_new(calibration: Calibration) -> None:
     assert joined(groups, people_, lambda group: (), evidence, set())[0] == {}
 
 
-def test_group_never_joins_whom_a_face_of_it_is_said_not_to_be(calibration: Calibration) -> None:
+def test_joined_never_joins_a_refused_person(calibration: Calibration) -> None:
     people_, groups, evidence = known(calibration)
     refused = {(int(groups[0].ids[1]), 100)}
     joining, new = joined(groups, people_, lambda group: people_, evidence, refused)

@@ -1,4 +1,4 @@
-"""Who somebody is, against Bayes' rule written out."""
+"""Identification, compared with Bayes' rule written out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def unit(rng: np.random.Generator, count: int) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_probabilities_are_those_of_bayes_rule(calibration: Calibration) -> None:
+def test_probabilities_equal_bayes_rule(calibration: Calibration) -> None:
     rng = np.random.default_rng(1)
     queries, known = unit(rng, 5), unit(rng, 9)
     queries[0] = known[3]
@@ -48,13 +48,13 @@ def test_probabilities_are_those_of_bayes_rule(calibration: Calibration) -> None
     assert found[0, 1] > 0.99
 
 
-def test_somebody_unlike_all_is_nobody_known(calibration: Calibration) -> None:
+def test_dissimilar_query_is_no_known_person(calibration: Calibration) -> None:
     known = np.eye(DIMENSION, dtype=np.float32)[:4]
     _, found = probabilities(-known[:1], known, np.arange(4), calibration)
     assert 1 - found.sum() > 0.99
 
 
-def test_many_faces_of_a_person_are_no_advantage_by_themselves(calibration: Calibration) -> None:
+def test_more_faces_of_a_person_give_no_advantage(calibration: Calibration) -> None:
     rng = np.random.default_rng(2)
     one = unit(rng, 1)
     known = np.concatenate([one, np.repeat(one, 50, axis=0)])
@@ -62,7 +62,7 @@ def test_many_faces_of_a_person_are_no_advantage_by_themselves(calibration: Cali
     assert found[0, 0] == pytest.approx(found[0, 1])
 
 
-def test_ranked_gives_the_likeliest_first() -> None:
+def test_ranked_orders_by_probability() -> None:
     people = [Person(i) for i in range(4)]
     best = ranked(people, np.array([0.1, 0.5, 0.0, 0.3]), 3)
     assert best == [(people[1], 0.5), (people[3], 0.3), (people[0], 0.1)]

@@ -1,3 +1,5 @@
+"""`open_photo` and `full_resolution`: orientation, formats, scale, sources, and refused files."""
+
 from __future__ import annotations
 
 import io
@@ -13,13 +15,13 @@ import pytest
 from PIL import Image
 
 from face2vec.errors import Face2VecError, PhotoError, SettingsError
-from face2vec.photos import decode as photos
+from face2vec.photos import decode
 from face2vec.photos.decode import full_resolution, open_photo
 from face2vec.photos.formats import HEAD_BYTES, REASONS, photo_format
 from face2vec.types import Photo
 
-# pytest turns all warnings into errors for each test, before the filter that
-# face2vec.photos.decode sets once for the process; this repeats that filter.
+# pytest turns warnings into errors before each test. This repeats the filter that
+# face2vec.photos.decode sets once for the process.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning:PIL.TiffImagePlugin", "ignore::UserWarning:PIL.PngImagePlugin"
 )
@@ -40,7 +42,7 @@ def corners(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """A picture with slow waves, which survives JPEG and resizing almost unchanged."""
+    """An image of slow waves, which JPEG and resizing change little."""
     y, x = np.mgrid[0 : 1 : complex(height), 0 : 1 : complex(width)]
     waves = [np.sin(7 * x + 3 * y), np.cos(5 * y - 2 * x), np.sin(9 * x * y + 1)]
     return np.rint(127.5 + 110 * np.stack(waves, axis=-1)).astype(np.uint8)
@@ -80,8 +82,8 @@ def exif(orientation: int) -> bytes:
     return block.tobytes()
 
 
-# The EXIF standard says for each value where row 0 and column 0 of the stored picture belong:
-# 6, for example, stores the right-hand side as its first row and the top as its first column.
+# The EXIF standard defines for each value which sides row 0 and column 0 of the stored image are:
+# value 6, for example, stores the right side as its first row and the top as its first column.
 STORED = {
     1: lambda upright: upright,
     2: lambda upright: upright[:, ::-1],
@@ -107,10 +109,10 @@ def stored_with(orientation: int, kind: str, image: np.ndarray, **options: objec
     ("kind", "tolerance"),
     [("JPEG", 12), ("PNG", 0), ("WEBP", 12), ("TIFF", 0), ("HEIC", 12), ("AVIF", 12)],
 )
-def test_open_photo_turns_every_orientation_upright(kind, tolerance, orientation):
+def test_open_photo_applies_every_orientation(kind, tolerance, orientation):
     data = stored_with(orientation, kind, corners())
     if kind == "HEIC" and orientation >= 5:
-        # The encoder turns by a property of the file, so the pixels inside are still lying.
+        # The encoder stores the rotation as a property, so the stored pixels are not upright.
         assert b"irot" in data
     photo = open_photo(data)
     assert photo.image.shape == (HEIGHT, WIDTH, 3)
@@ -120,7 +122,7 @@ def test_open_photo_turns_every_orientation_upright(kind, tolerance, orientation
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "HEIC"])
-def test_open_photo_reduced_is_upright_too(kind, orientation):
+def test_open_photo_applies_orientation_at_reduced_scale(kind, orientation):
     photo = open_photo(stored_with(orientation, kind, corners(400, 600)), max_side=90)
     assert photo.image.shape == (60, 90, 3)
     assert (photo.width, photo.height) == (600, 400)
@@ -128,13 +130,13 @@ def test_open_photo_reduced_is_upright_too(kind, orientation):
     assert_corners(photo.image, 12)
 
 
-def test_open_photo_turns_by_compressed_tiff_tag():
+def test_open_photo_applies_the_orientation_of_a_compressed_tiff():
     data = stored_with(6, "TIFF", corners(), compression="tiff_lzw")
     assert_corners(open_photo(data).image)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_open_photo_turns_a_pil_image_once(orientation):
+def test_open_photo_applies_the_orientation_of_a_pil_image_once(orientation):
     jpeg = stored_with(orientation, "JPEG", corners())
     with Image.open(io.BytesIO(jpeg)) as image:
         assert_corners(open_photo(image).image, 12)
@@ -145,7 +147,7 @@ def test_open_photo_turns_a_pil_image_once(orientation):
     assert_corners(photo.image)
 
 
-def test_open_photo_leaves_the_callers_pil_image_as_it_was():
+def test_open_photo_does_not_change_the_callers_pil_image():
     with Image.open(io.BytesIO(stored_with(6, "JPEG", corners(400, 600)))) as image:
         photo = open_photo(image, max_side=90)
         assert image.size == (400, 600)
@@ -209,7 +211,7 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def test_open_photo_passes_over_broken_png_metadata():
+def test_open_photo_ignores_broken_png_metadata():
     data = stored_with(6, "PNG", corners())
     at = data.index(b"IDAT") - 4
     too_long = png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(3_000_000)))
@@ -220,7 +222,7 @@ def test_open_photo_passes_over_broken_png_metadata():
     assert_corners(open_photo(broken).image)
 
 
-def test_open_photo_passes_over_broken_jpeg_metadata():
+def test_open_photo_ignores_broken_jpeg_metadata():
     data = stored_with(6, "JPEG", corners())
     segment = b"Photoshop 3.0\0" + b"8BIM" + b"\x04\x04"  # ends where a length is expected
     broken = data[:2] + b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
@@ -272,7 +274,7 @@ def test_open_photo_decodes_every_format_to_its_colours(kind):
     assert_corners(photo.image, 12)
 
 
-def test_open_photo_decodes_a_file_by_its_bytes_and_not_its_name(tmp_path):
+def test_open_photo_detects_the_format_from_bytes_not_name(tmp_path):
     path = tmp_path / "really-a.jpg"
     path.write_bytes(encoded(corners(), "PNG"))
     assert_corners(open_photo(path).image)
@@ -281,17 +283,17 @@ def test_open_photo_decodes_a_file_by_its_bytes_and_not_its_name(tmp_path):
     assert_corners(open_photo(path).image)
 
 
-def test_open_photo_cmyk_jpeg_has_the_colours_of_adobe():
+def test_open_photo_decodes_inverted_adobe_cmyk_jpeg():
     data = encoded(Image.fromarray(corners()).convert("CMYK"), "JPEG", quality=95)
     assert b"Adobe" in data  # the inks are stored inverted
     assert_corners(open_photo(data).image, 12)
 
 
-def test_open_photo_cmyk_tiff():
+def test_open_photo_decodes_cmyk_tiff():
     assert_corners(open_photo(encoded(Image.fromarray(corners()).convert("CMYK"), "TIFF")).image, 1)
 
 
-def test_open_photo_lab_tiff():
+def test_open_photo_decodes_lab_tiff():
     lab = Image.new("LAB", (8, 8), (136, 209, 195))  # L 53.3, a 81, b 67 is sRGB red
     found = open_photo(encoded(lab, "TIFF")).image[4, 4].astype(int)
     assert np.abs(found - (255, 0, 0)).max() <= 12
@@ -311,7 +313,7 @@ def test_open_photo_scales_big_endian_16_bit_grey():
     assert open_photo(image).image[0, :, 1].tolist() == [0, 128, 255]
 
 
-def test_open_photo_takes_the_high_byte_of_16_bit_colour():
+def test_open_photo_keeps_the_high_byte_of_16_bit_colour():
     header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
     pixels = b"\0" + struct.pack(">6H", 0xFFFF, 0x8000, 0x0000, 0x1200, 0x3400, 0x5600)
     data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
@@ -351,14 +353,14 @@ def test_open_photo_scales_32_bit_grey(values, expected):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "HEIC"])
-def test_open_photo_makes_three_equal_channels_of_grey(kind):
+def test_open_photo_converts_grey_to_three_equal_channels(kind):
     grey = np.full((32, 48), 90, np.uint8)
     image = open_photo(encoded(Image.fromarray(grey), kind)).image
     assert image.shape == (32, 48, 3)
     assert np.abs(image.astype(int) - 90).max() <= 3
 
 
-def test_open_photo_of_black_and_white():
+def test_open_photo_decodes_black_and_white():
     bits = Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8)).convert("1")
     for data in (encoded(bits, "PNG"), encoded(bits, "TIFF", compression="group4")):
         assert open_photo(data).image[..., 0].tolist() == [[0, 255], [255, 0]]
@@ -370,13 +372,13 @@ def with_alpha() -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
-def test_open_photo_lays_transparency_on_white(kind):
+def test_open_photo_composites_transparency_on_white(kind):
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     image = open_photo(encoded(Image.fromarray(with_alpha()), kind, **options)).image
     assert image[0].tolist() == [list(RED), [127, 127, 127], [255, 255, 255]]
 
 
-def test_open_photo_lays_every_kind_of_transparency_on_white():
+def test_open_photo_composites_every_kind_of_transparency_on_white():
     grey_alpha = Image.fromarray(np.array([[(10, 255), (0, 128), (7, 0)]], np.uint8))
     assert grey_alpha.mode == "LA"
     for image in (open_photo(encoded(grey_alpha, "PNG")).image, open_photo(grey_alpha).image):
@@ -402,13 +404,13 @@ def test_open_photo_lays_every_kind_of_transparency_on_white():
 
 
 @pytest.mark.parametrize("mode", ["YCbCr", "HSV", "RGBX", "PA", "CMYK"])
-def test_open_photo_takes_a_pil_image_of_any_mode(mode):
+def test_open_photo_accepts_a_pil_image_of_any_mode(mode):
     image = Image.fromarray(corners())
     image = image.convert("RGBA").convert(mode) if mode == "PA" else image.convert(mode)
     assert_corners(open_photo(image).image, 6)
 
 
-def test_open_photo_of_one_pixel():
+def test_open_photo_decodes_one_pixel():
     photo = open_photo(encoded(np.array([[RED]], np.uint8), "PNG"), max_side=1)
     assert photo.image.tolist() == [[list(RED)]]
     assert photo.scale == 1.0
@@ -429,7 +431,7 @@ def test_open_photo_of_one_pixel():
         ((100, 120), 500, (100, 120)),
     ],
 )
-def test_open_photo_shrinks_the_longer_side_to_max_side(kind, size, max_side, expected):
+def test_open_photo_reduces_the_longer_side_to_max_side(kind, size, max_side, expected):
     original = smooth(*size)
     photo = open_photo(encoded(original, kind), max_side=max_side)
     assert photo.image.shape == (*expected, 3)
@@ -441,23 +443,23 @@ def test_open_photo_shrinks_the_longer_side_to_max_side(kind, size, max_side, ex
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_open_photo_shrinks_a_narrow_strip_to_one_pixel_at_least(kind):
+def test_open_photo_reduces_a_narrow_strip_to_at_least_one_pixel(kind):
     photo = open_photo(encoded(smooth(900, 4), kind), max_side=50)
     assert photo.image.shape == (50, 1, 3)
     assert (photo.width, photo.height, photo.scale) == (4, 900, 50 / 900)
 
 
 @pytest.mark.parametrize("max_side", [1000, 999, 700, 500, 499, 250, 249, 125, 124, 60])
-def test_open_photo_decodes_a_jpeg_at_the_smallest_scale_that_holds_max_side(max_side, monkeypatch):
+def test_open_photo_decodes_a_jpeg_at_the_smallest_sufficient_scale(max_side, monkeypatch):
     loaded = []
-    load = photos._JpegFile.load
+    load = decode._JpegFile.load
 
     def recording(self):
         pixels = load(self)
         loaded.append(self.size)
         return pixels
 
-    monkeypatch.setattr(photos._JpegFile, "load", recording)
+    monkeypatch.setattr(decode._JpegFile, "load", recording)
     data = encoded(smooth(667, 1000), "JPEG", quality=95)
     reduced = open_photo(data, max_side=max_side)
     scales = [size for size in (1000, 500, 250, 125) if size >= max_side]
@@ -472,8 +474,8 @@ def test_open_photo_decodes_a_jpeg_at_the_smallest_scale_that_holds_max_side(max
     assert difference.max() <= 12
 
 
-def test_open_photo_reduced_keeps_positions():
-    # The decoded scale's last column is partial: 1001 pixels at 1/8 are 126 columns, not 125.1.
+def test_open_photo_keeps_positions_at_reduced_scale():
+    # The last column is partial: 1001 pixels at scale 1/8 are 126 columns, not 125.1.
     image = np.full((64, 1001, 3), 40, np.uint8)
     image[:, 880:] = 220
     row = open_photo(encoded(image, "JPEG"), max_side=100).image[2, :, 0].astype(float)
@@ -494,12 +496,12 @@ def test_full_resolution_decodes_the_whole_photo_again(tmp_path):
         assert np.array_equal(full.image, whole.image)
 
 
-def test_full_resolution_of_a_whole_photo_is_the_photo():
+def test_full_resolution_returns_a_full_photo_unchanged():
     photo = open_photo(corners())
     assert full_resolution(photo) is photo
 
 
-def test_full_resolution_tells_when_the_file_is_another_photo_now(tmp_path):
+def test_full_resolution_refuses_a_file_that_has_changed(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(encoded(corners(), "PNG"))
     reduced = open_photo(path, max_side=50)
@@ -530,7 +532,7 @@ def test_open_photo_names_its_source(tmp_path):
         open_photo(b"nothing", name="me")
 
 
-def test_open_photo_passes_an_array_through_without_a_copy():
+def test_open_photo_does_not_copy_a_contiguous_array():
     image = corners()
     assert open_photo(image).image is image
     assert open_photo(image, max_side=WIDTH).image is image
@@ -555,15 +557,15 @@ def test_open_photo_passes_an_array_through_without_a_copy():
     ],
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
-def test_open_photo_refuses_an_array_that_is_no_image(array):
+def test_open_photo_refuses_an_array_that_is_not_an_image(array):
     with pytest.raises(SettingsError) as caught:
         open_photo(array)
     assert str(array.dtype) in str(caught.value)
     assert str(array.shape) in str(caught.value)
-    assert "Grey (height, width)" in str(caught.value)
+    assert "grey (height, width)" in str(caught.value)
 
 
-def test_open_photo_refuses_settings_and_sources_that_mean_nothing():
+def test_open_photo_refuses_invalid_settings_and_sources():
     with pytest.raises(SettingsError, match="max_side is 0"):
         open_photo(corners(), max_side=0)
     with pytest.raises(SettingsError, match="max_pixels is -1"):
@@ -572,11 +574,11 @@ def test_open_photo_refuses_settings_and_sources_that_mean_nothing():
         open_photo(7)
 
 
-def test_open_photo_of_an_image_without_pixels():
+def test_open_photo_refuses_an_image_without_pixels():
     assert reason_of(Image.new("RGB", (0, 5))) == "damaged"
 
 
-def test_open_photo_from_several_threads_gives_the_same_images():
+def test_open_photo_is_thread_safe():
     data = [FILES[kind]() for kind in ("jpeg", "png-palette", "webp", "avif", "heic", "tiff-lzw")]
     expected = [open_photo(one, max_side=60).image for one in data]
     start = threading.Barrier(4)
@@ -594,7 +596,7 @@ def test_open_photo_from_several_threads_gives_the_same_images():
 # --- Photos that cannot be used --------------------------------------------------------------
 
 
-def test_open_photo_of_what_is_no_photo(tmp_path):
+def test_open_photo_refuses_files_that_are_not_photos(tmp_path):
     assert reason_of(b"") == "empty file"
     assert (
         reason_of(b"BMW and other cars, a text that begins with two unlucky letters")
@@ -613,45 +615,45 @@ def test_open_photo_refuses_too_many_pixels_before_decoding(kind, monkeypatch):
     def load(*_):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(photos, "_finish", load)
+    monkeypatch.setattr(decode, "_finish", load)
     with pytest.raises(PhotoError, match=r"96×64 is more than 6,143; raise max_pixels") as caught:
         open_photo(data, max_pixels=HEIGHT * WIDTH - 1)
     assert caught.value.reason == "too many pixels"
 
 
-def test_open_photo_limits_arrays_and_images_too():
+def test_open_photo_limits_the_pixels_of_arrays_and_images():
     assert reason_of(corners(), max_pixels=100) == "too many pixels"
     assert reason_of(Image.fromarray(corners()), max_pixels=100) == "too many pixels"
     assert open_photo(corners(), max_pixels=HEIGHT * WIDTH).width == WIDTH
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_open_photo_has_its_own_limit_and_not_pillows(kind, monkeypatch):
+def test_open_photo_uses_its_own_limit_instead_of_pillows(kind, monkeypatch):
     data = FILES[kind]()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)  # a warning, which here is an error
     assert_corners(open_photo(data).image, 12)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    if kind.startswith("webp"):  # Pillow's decoder itself refuses
+    if kind.startswith("webp"):  # Pillow's own decoder refuses it
         assert reason_of(data) == "too many pixels"
     else:
         assert_corners(open_photo(data).image, 12)
 
 
-def test_open_photo_of_a_large_turned_tiff_has_its_own_limit(monkeypatch):
+def test_open_photo_uses_its_own_limit_for_a_large_rotated_tiff(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for options in ({}, {"compression": "tiff_lzw"}):
         assert_corners(open_photo(stored_with(6, "TIFF", corners(), **options)).image)
 
 
-def test_open_photo_refuses_a_header_that_promises_a_bomb():
+def test_open_photo_refuses_a_decompression_bomb():
     header = struct.pack(">IIBBBBB", 1_000_000, 1_000_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"")
     assert reason_of(bomb) == "too many pixels"
 
 
 @pytest.mark.parametrize("kind", [*FILES, "heic-tiles"])
-def test_open_photo_never_decodes_a_part(kind):
-    if kind == "heic-tiles":  # what phones write, and what libheif would decode in part
+def test_open_photo_never_decodes_a_file_in_part(kind):
+    if kind == "heic-tiles":  # phones write these, and libheif would decode them in part
         data = encoded(smooth(200, 300), "HEIC", tile_size=128)
         assert b"grid" in data
     else:
@@ -662,24 +664,24 @@ def test_open_photo_never_decodes_a_part(kind):
         outcome = photo_or_error(data[:length])
         if isinstance(outcome, PhotoError):
             reasons.append(outcome.reason)
-        else:  # an end mark or a second frame is missing, and no pixel
+        else:  # only an end marker or a second frame is missing
             assert np.array_equal(outcome.image, whole)
             assert kind in ("apng", "gif-animated", "tiff-pages") or length > len(data) - 40
     assert len(reasons) >= 10
     assert set(reasons) == {"truncated"}
 
 
-def test_open_photo_with_the_last_byte_missing_is_truncated():
+def test_open_photo_reports_a_missing_last_byte_as_truncated():
     for kind in ("jpeg", "jpeg-progressive", "webp", "bmp", "tiff", "heic", "avif"):
         assert reason_of(FILES[kind]()[:-1]) == "truncated"
 
 
-def test_open_photo_of_a_truncated_pil_image():
+def test_open_photo_reports_a_truncated_pil_image():
     data = encoded(smooth(200, 200), "JPEG")
     assert reason_of(Image.open(io.BytesIO(data[: len(data) // 2]))) == "truncated"
 
 
-def test_open_photo_with_pixels_overwritten_is_damaged():
+def test_open_photo_reports_overwritten_pixels_as_damaged():
     png = bytearray(encoded(smooth(60, 60), "PNG"))
     at = png.index(b"IDAT") + 20
     png[at : at + 40] = b"\xff" * 40
@@ -714,7 +716,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_open_photo_of_mutated_files_gives_an_image_or_a_reason(kind):
+def test_open_photo_returns_an_image_or_a_reason_for_mutated_files(kind):
     rng = random.Random(f"photos {kind}")
     whole = FILES[kind]()
     outcomes = set()
@@ -734,11 +736,11 @@ def test_open_photo_of_mutated_files_gives_an_image_or_a_reason(kind):
     assert outcomes  # the mutations do harm
 
 
-def test_open_photo_lets_a_lack_of_memory_through(monkeypatch):
+def test_open_photo_does_not_catch_memory_errors(monkeypatch):
     def load(self):
         raise MemoryError
 
-    monkeypatch.setattr(photos._JpegFile, "load", load)
+    monkeypatch.setattr(decode._JpegFile, "load", load)
     with pytest.raises(MemoryError):
         open_photo(FILES["jpeg"]())
 

@@ -1,4 +1,4 @@
-"""Which files are found, in which order, each once."""
+"""`find_photos`: which files are found, in which order, each once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers import names_of_any_bytes, posix_only
 from PIL import Image
 
 from face2vec.errors import PhotoError, SettingsError
-from face2vec.photos import discover as photo_finding
+from face2vec.photos import discover
 from face2vec.photos.decode import open_photo
 from face2vec.photos.discover import FoundPhoto, find_photos
 
@@ -38,7 +38,7 @@ def found(*sources: object) -> list[str]:
     return [photo.path.as_posix() for photo in find_photos(sources)]
 
 
-def test_find_photos_searches_a_folder_in_the_order_of_names(tmp_path):
+def test_find_photos_searches_a_folder_in_order_of_names(tmp_path):
     tree(tmp_path, "b.jpg", "a/2.png", "a/1.HEIC", "a/deep/x.webp", "c/3.tif", "a.gif", "Z.bmp")
     result = list(find_photos([tmp_path]))
     paths = ["Z.bmp", "a/1.HEIC", "a/2.png", "a/deep/x.webp", "a.gif", "b.jpg", "c/3.tif"]
@@ -56,25 +56,23 @@ def test_find_photos_gives_an_absolute_root(tmp_path, monkeypatch):
     assert list(find_photos("in")) == list(find_photos(["in"]))
 
 
-def test_find_photos_chooses_by_suffix_and_else_by_bytes(tmp_path, monkeypatch):
+def test_find_photos_accepts_by_suffix_or_first_bytes(tmp_path, monkeypatch):
     tree(tmp_path, "a.jpg", "b.txt", "c.mp4", "d.cr2", "e.dat", "f", "g.2019", "Thumbs.db")
     tree(tmp_path, "h.jpeg", "i.dat", "j", content=b"this is no photo")
     opened = []
-    real = photo_finding.photo_format
-    monkeypatch.setattr(
-        photo_finding, "photo_format", lambda head: opened.append(head) or real(head)
-    )
+    real = discover.photo_format
+    monkeypatch.setattr(discover, "photo_format", lambda head: opened.append(head) or real(head))
     assert found(tmp_path) == ["a.jpg", "e.dat", "f", "g.2019", "h.jpeg"]
     assert len(opened) == 5  # e, f, g, i, j
 
 
-def test_find_photos_passes_over_hidden_names(tmp_path):
+def test_find_photos_skips_hidden_names(tmp_path):
     tree(tmp_path, ".a.jpg", ".git/b.jpg", "c/.d/e.jpg", "c/._f.jpg", "c/g.jpg")
     assert found(tmp_path) == ["c/g.jpg"]
     assert found(tmp_path / ".git") == ["b.jpg"]
 
 
-def test_find_photos_takes_a_file_that_is_named_whatever_it_is(tmp_path):
+def test_find_photos_accepts_any_file_given_by_path(tmp_path):
     tree(tmp_path, "a.txt", ".b.jpg", content=b"text")
     (tmp_path / "empty").touch()
     assert found(tmp_path / "a.txt", tmp_path / ".b.jpg", tmp_path / "empty") == [
@@ -90,14 +88,14 @@ def test_find_photos_checks_all_sources_before_the_first_photo(tmp_path):
         with pytest.raises(SettingsError) as caught:
             find_photos([tmp_path, f"{tmp_path}/{wrong}"])
         assert f"{tmp_path}/{wrong}" in str(caught.value)
-    with pytest.raises(SettingsError, match=r"the list '@none\.txt' cannot be read: No such file"):
+    with pytest.raises(SettingsError, match=r"cannot read the list '@none\.txt': No such file"):
         find_photos([tmp_path, "@none.txt"])
     (tmp_path / "gone.jpg").symlink_to("nowhere")
     with pytest.raises(SettingsError, match=r"gone\.jpg"):
         find_photos([tmp_path / "gone.jpg"])
 
 
-def test_find_photos_takes_paths_one_by_one_and_in_lists(tmp_path):
+def test_find_photos_accepts_paths_and_nested_lists(tmp_path):
     tree(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
     a, b, c, d = (tmp_path / f"{name}.jpg" for name in "abcd")
     assert found(d, [a, (b,)], {str(c): 1}, iter([a])) == ["d.jpg", "a.jpg", "b.jpg", "c.jpg"]
@@ -109,8 +107,8 @@ def test_find_photos_takes_paths_one_by_one_and_in_lists(tmp_path):
     ("source", "kind"),
     [(3, "int"), (PIXELS[0, 0], "uint8"), (Image.new("L", (1, 1)), "Image"), (b"GIF89a", "bytes")],
 )
-def test_find_photos_refuses_what_is_no_path(source, kind):
-    with pytest.raises(SettingsError, match=f"found by their paths .*; a {kind} is none"):
+def test_find_photos_refuses_non_paths(source, kind):
+    with pytest.raises(SettingsError, match=f"found by path .*, not by {kind}"):
         find_photos([source])
 
 
@@ -119,7 +117,7 @@ def test_find_photos_yields_each_real_file_once(tmp_path):
     sources = [tmp_path / "all" / "2019", tmp_path / "all", tmp_path / "all" / "b.jpg"]
     assert found(*sources) == ["a.jpg", "b.jpg"]
     assert found(*reversed(sources)) == ["b.jpg", "2019/a.jpg"]
-    os.link(tmp_path / "all" / "b.jpg", tmp_path / "all" / "c.jpg")  # another name, another photo
+    os.link(tmp_path / "all" / "b.jpg", tmp_path / "all" / "c.jpg")  # a hard link counts as a file
     assert found(tmp_path / "all") == ["2019/a.jpg", "b.jpg", "c.jpg"]
 
 
@@ -135,12 +133,12 @@ def test_find_photos_follows_links_without_loops(tmp_path):
     assert found(tmp_path / "in") == ["4.jpg", "a/1.jpg", "z/b/2.jpg"]
 
 
-def test_find_photos_keeps_names_when_links_are_added(tmp_path):
+def test_find_photos_keeps_names_after_links_are_added(tmp_path):
     tree(tmp_path, "m/1.jpg", "n.jpg", ".store/abc", "blob.txt")
     (tmp_path / "a").symlink_to("m")
     (tmp_path / "a.jpg").symlink_to("n.jpg")
     assert found(tmp_path) == ["m/1.jpg", "n.jpg"]
-    # What is not reached under its own name is reached through the link.
+    # Files that are not found under their own name are found through the link.
     (tmp_path / "o.jpg").symlink_to(".store/abc")
     (tmp_path / "p.jpg").symlink_to("blob.txt")
     (tmp_path / "q").symlink_to(".store")
@@ -156,7 +154,7 @@ def test_find_photos_through_a_link_to_the_folder(tmp_path):
 
 
 @posix_only
-def test_find_photos_records_what_it_cannot_enter(tmp_path, monkeypatch):
+def test_find_photos_yields_unreadable_folders_and_broken_links(tmp_path, monkeypatch):
     tree(tmp_path, "a.jpg", "closed/b.jpg", "d.jpg")
     (tmp_path / "broken.jpg").symlink_to("nowhere")
     (tmp_path / "broken").symlink_to("nowhere")
@@ -175,13 +173,15 @@ def test_find_photos_records_what_it_cannot_enter(tmp_path, monkeypatch):
     (tmp_path / "list.txt").write_text("closed\na.jpg\n")
     listed = [photo.full for photo in find_photos([f"@{tmp_path}/list.txt"])]
     assert listed == [tmp_path.resolve() / "closed", tmp_path.resolve() / "a.jpg"]
-    with pytest.raises(SettingsError, match=r"closed.*cannot be listed: Permission denied"):
+    with pytest.raises(
+        SettingsError, match=r"cannot list the folder '.*closed': Permission denied"
+    ):
         find_photos([tmp_path / "closed"])
     with pytest.raises(PhotoError, match="missing"):
         open_photo(tmp_path / "broken.jpg")
 
 
-def test_find_photos_goes_deeper_than_recursion(tmp_path):
+def test_find_photos_searches_trees_deeper_than_the_recursion_limit(tmp_path):
     depth = 120
     tree(tmp_path, "d/" * depth + "x.jpg")
     limit = sys.getrecursionlimit()
@@ -193,7 +193,7 @@ def test_find_photos_goes_deeper_than_recursion(tmp_path):
     assert result == ["d/" * depth + "x.jpg"]
 
 
-def test_find_photos_takes_glob_patterns(tmp_path, monkeypatch):
+def test_find_photos_matches_glob_patterns(tmp_path, monkeypatch):
     tree(tmp_path, "a1.jpg", "a2.jpg", "b1.jpg", "a3.txt", "s/a4.jpg", "s/t/a5.jpg", ".h/a6.jpg")
     (tmp_path / "s" / "loop").symlink_to(tmp_path)
     assert found(f"{tmp_path}/a*.jpg") == ["a1.jpg", "a2.jpg"]
@@ -215,14 +215,14 @@ def test_find_photos_takes_glob_patterns(tmp_path, monkeypatch):
     assert found("s/*") == ["a4.jpg", "t/a5.jpg"]
 
 
-def test_find_photos_takes_a_name_with_wildcards_literally_where_it_exists(tmp_path):
+def test_find_photos_prefers_an_existing_name_to_a_pattern(tmp_path):
     tree(tmp_path, "trip [2019]/a.jpg", "trip 2/b.jpg", "what?.jpg", "whats.jpg")
     assert found(tmp_path / "trip [2019]") == ["a.jpg"]
     assert found(f"{tmp_path}/trip [2019]/*.jpg") == ["a.jpg"]
     assert found(tmp_path / "what?.jpg") == ["what?.jpg"]
 
 
-def test_find_photos_takes_a_list_of_paths(tmp_path):
+def test_find_photos_reads_a_list_of_paths(tmp_path):
     tree(
         tmp_path, "l/in/a.jpg", "l/in/#b.jpg", "l/c.txt", "else/d.jpg", "l/e f /g.jpg", "l/w/h.jpg"
     )
@@ -254,7 +254,7 @@ def test_find_photos_takes_a_list_of_paths(tmp_path):
 
 
 @pytest.mark.parametrize("binary", [True, False], ids=["a pipe", "a text stream"])
-def test_find_photos_takes_a_list_on_standard_input(tmp_path, monkeypatch, binary):
+def test_find_photos_reads_a_list_on_standard_input(tmp_path, monkeypatch, binary):
     tree(tmp_path, "a.jpg", "été/b.jpg")
     monkeypatch.chdir(tmp_path)
     text = "été/b.jpg\na.jpg\n"
@@ -293,9 +293,11 @@ def test_find_and_open_photos_with_names_in_any_script(tmp_path):
         assert open_photo(photo.full).name == str(photo.full)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux has file names that are not valid text"
+)
 @names_of_any_bytes
-def test_find_and_open_photos_with_a_name_that_is_no_text(tmp_path):
+def test_find_and_open_photos_with_a_name_that_is_not_valid_text(tmp_path):
     path = os.fsencode(tmp_path) + b"/caf\xe9.png"
     with open(path, "wb") as file:  # noqa: PTH123 - a path of bytes
         file.write(png())

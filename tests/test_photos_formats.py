@@ -1,4 +1,4 @@
-"""What a file is, and why it cannot be read."""
+"""Detection of formats, and the reasons why a file cannot be read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import pytest
 from helpers import posix_only
 
 from face2vec.errors import PhotoError
-from face2vec.photos import formats as photo_bytes
-from face2vec.photos.formats import photo_format, read_photo_bytes
+from face2vec.photos.formats import REASONS, photo_format, read_photo_bytes
 
 
-def test_read_photo_bytes_gives_the_bytes(tmp_path):
+def test_read_photo_bytes_returns_the_content(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"some bytes")
     assert read_photo_bytes(path) == b"some bytes"
@@ -21,7 +20,7 @@ def test_read_photo_bytes_gives_the_bytes(tmp_path):
 
 
 @posix_only
-def test_read_photo_bytes_tells_why_a_file_cannot_be_read(tmp_path, monkeypatch):
+def test_read_photo_bytes_reports_why_a_file_cannot_be_read(tmp_path, monkeypatch):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "large.jpg").write_bytes(bytes(11))
     (tmp_path / "gone.jpg").symlink_to("nowhere")
@@ -60,8 +59,8 @@ def test_read_photo_bytes_tells_why_a_file_cannot_be_read(tmp_path, monkeypatch)
 
 
 def test_every_reason_is_one_short_lower_case_phrase():
-    assert len(set(photo_bytes.REASONS)) == len(photo_bytes.REASONS) == 11
-    assert all(reason == reason.lower() and len(reason) <= 24 for reason in photo_bytes.REASONS)
+    assert len(set(REASONS)) == len(REASONS) == 11
+    assert all(reason == reason.lower() and len(reason) <= 24 for reason in REASONS)
 
 
 def ftyp(major: bytes, *compatible: bytes) -> bytes:
@@ -96,5 +95,5 @@ def ftyp(major: bytes, *compatible: bytes) -> bytes:
         (ftyp(b"isom") + b"avifheic", None),
     ],
 )
-def test_photo_format_tells_from_the_first_bytes(head, expected):
+def test_photo_format_detects_the_format_from_the_first_bytes(head, expected):
     assert photo_format(head) == expected

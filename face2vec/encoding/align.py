@@ -1,10 +1,10 @@
-"""From a face in a photo to the square crop that its network was trained on.
+"""Aligns faces: cuts each face of a photo to the square crop that a network expects.
 
-Two ways, named in each model's description. ``"landmarks"``: the similarity
-transform that brings the five landmarks closest to the model's template
-(Umeyama, Least-squares estimation of transformation parameters between two
-point patterns, 1991). ``"margin"``: the box with a margin, stretched, as
-FaceNet's published weights were trained.
+A model's description names one of two alignments. ``"landmarks"`` applies the similarity
+transform that maps the five landmarks to the model's template with least squared error
+(Umeyama, Least-squares estimation of transformation parameters between two point patterns,
+1991). ``"margin"`` enlarges the box by a margin and stretches it, as in the training of
+FaceNet's published weights.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ ImageArray = NDArray[np.uint8]
 def cut_faces(
     photo: Photo, found: Sequence[Face], model: ModelDescription
 ) -> tuple[list[Face], ImageArray]:
-    """Faces as they are in the full photo, each with its quality, and their crops.
+    """Scale detected faces to the full photo, add their quality, and cut their crops.
 
     Args:
-        photo: the photo that the faces are in.
-        found: boxes and landmarks in pixels of ``photo.image``.
-        model: which alignment, and the side of the crop.
+        photo: the photo with the faces.
+        found: faces with boxes and landmarks in pixels of ``photo.image``.
+        model: description of the model, which defines the alignment and the side of the crop.
 
     Returns:
-        The faces in pixels of the full photo; RGB uint8 (n, side, side, 3).
+        The faces in pixels of the full photo, and their crops, RGB uint8 (n, side, side, 3).
 
     Raises:
-        PhotoError: it has to be read again in full for a small face, and cannot be.
+        PhotoError: a small face requires the photo at full resolution, and it cannot be read
+            again.
     """
     return cut_known(photo, [_full_size(face, photo) for face in found], model)
 
@@ -46,33 +47,34 @@ def cut_faces(
 def cut_known(
     photo: Photo, faces: Sequence[Face], model: ModelDescription
 ) -> tuple[list[Face], ImageArray]:
-    """Faces each with its quality for a model, and their crops.
+    """Add to faces their quality for a model, and cut their crops.
 
     Args:
-        photo: the photo that the faces are in.
-        faces: boxes and landmarks in pixels of the full photo.
-        model: which alignment, and the side of the crop.
+        photo: the photo with the faces.
+        faces: faces with boxes and landmarks in pixels of the full photo.
+        model: description of the model, which defines the alignment and the side of the crop.
 
     Returns:
-        The faces; RGB uint8 (n, side, side, 3).
+        The faces, and their crops, RGB uint8 (n, side, side, 3).
 
     Raises:
-        PhotoError: it has to be read again in full for a small face, and cannot be.
+        PhotoError: a small face requires the photo at full resolution, and it cannot be read
+            again.
     """
     faces = [replace(face, quality=min(1.0, crop_detail(face, model))) for face in faces]
     return faces, cut_crops(photo, faces, model)
 
 
 def cut_crops(photo: Photo, faces: Sequence[Face], model: ModelDescription) -> ImageArray:
-    """Crops of the faces of one photo.
+    """Cut the crops of the faces of one photo.
 
-    A photo that was read at reduced size is read again in full where a face
-    would otherwise be enlarged.
+    A photo that was read at reduced scale is read again at full resolution if a crop would
+    otherwise be an enlargement.
 
     Args:
-        photo: the photo that the faces are in.
-        faces: boxes and landmarks in pixels of the full photo.
-        model: which alignment, and the side of the crop.
+        photo: the photo with the faces.
+        faces: faces with boxes and landmarks in pixels of the full photo.
+        model: description of the model, which defines the alignment and the side of the crop.
 
     Returns:
         RGB uint8 (n, side, side, 3).
@@ -89,7 +91,7 @@ def cut_crops(photo: Photo, faces: Sequence[Face], model: ModelDescription) -> I
 
 
 def crop_detail(face: Face, model: ModelDescription) -> float:
-    """Pixels of the full photo for one pixel of the crop; below 1 the crop is an enlargement."""
+    """Pixels of the full photo per pixel of the crop; below 1 the crop is an enlargement."""
     if model.alignment == "margin":
         shown = model.input_size * (model.margin_size - model.margin) / model.margin_size
         return min(face.width, face.height) / shown
@@ -97,7 +99,7 @@ def crop_detail(face: Face, model: ModelDescription) -> float:
 
 
 def _full_size(face: Face, photo: Photo) -> Face:
-    """A face found in the photo's image, in pixels of the full photo."""
+    """Scale a face from pixels of the photo's image to pixels of the full photo."""
     if photo.scale == 1:
         return face
     across = photo.width / photo.image.shape[1]
@@ -114,12 +116,12 @@ def _full_size(face: Face, photo: Photo) -> Face:
 def similarity_transform(
     source: NDArray[np.floating], target: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """The rotation, uniform scale and shift from source closest to target in least squares.
+    """Least-squares rotation, uniform scale and translation from source points to target points.
 
-    Umeyama 1991, equations 34 to 43, for points in the plane, never a reflection.
+    Umeyama 1991, equations 34 to 43, for two dimensions; never a reflection.
 
     Args:
-        source: float32 or float64 (n, 2) points, not all the same.
+        source: float32 or float64 (n, 2) points, not all equal.
         target: float32 or float64 (n, 2) points.
 
     Returns:
@@ -135,7 +137,7 @@ def similarity_transform(
 
 
 def _to_photo(face: Face, model: ModelDescription) -> NDArray[np.float64]:
-    """(2, 3) matrix from pixels of the crop to pixels of the full photo."""
+    """Matrix (2, 3) from pixels of the crop to pixels of the full photo."""
     assert model.template is not None
     template = np.asarray(model.template, np.float64) * model.input_size
     landmarks = np.asarray(face.landmarks, np.float64)
@@ -147,7 +149,7 @@ def _to_photo(face: Face, model: ModelDescription) -> NDArray[np.float64]:
 def _landmark_crop(photo: Photo, face: Face, model: ModelDescription) -> ImageArray:
     side = model.input_size
     matrix = _to_photo(face, model)
-    # To pixels of the image at hand; landmarks count from the centre of the first pixel.
+    # Scale to pixels of the decoded image. The origin of landmarks is the centre of a pixel.
     matrix = photo.scale * matrix
     matrix[:, 2] += (photo.scale - 1) / 2
     corners = np.array([[-1, -1], [side, -1], [-1, side], [side, side]], np.float64)
@@ -156,13 +158,13 @@ def _landmark_crop(photo: Photo, face: Face, model: ModelDescription) -> ImageAr
     last = np.ceil(reach.max(axis=0)).astype(int) + 2
     region = Image.fromarray(_reflected(photo.image, first, last))
     matrix[:, 2] -= first
-    # Average whole blocks first, so that sampling never skips a pixel.
+    # Average blocks first, because bilinear sampling would skip pixels.
     factor = int(np.linalg.norm(matrix[:, 0]))
     if factor >= 2:
         region = region.reduce(factor)
         matrix /= factor
         matrix[:, 2] += 0.5 / factor - 0.5
-    # Pillow's coordinates count from the corner of the first pixel, on both sides.
+    # The origin of Pillow's coordinates is the corner of a pixel, in the input and the output.
     shift = matrix[:, 2] + 0.5 - 0.5 * matrix[:, :2].sum(axis=1)
     data = (*matrix[0, :2], shift[0], *matrix[1, :2], shift[1])
     crop = region.transform((side, side), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
@@ -170,7 +172,7 @@ def _landmark_crop(photo: Photo, face: Face, model: ModelDescription) -> ImageAr
 
 
 def _reflected(image: ImageArray, first: NDArray[np.int_], last: NDArray[np.int_]) -> ImageArray:
-    """Pixels first ≤ (x, y) < last of an image that goes on mirrored beyond its borders."""
+    """Pixels first ≤ (x, y) < last of an image, mirrored at its borders."""
     height, width = image.shape[:2]
     if (first >= 0).all() and last[0] <= width and last[1] <= height:
         return np.ascontiguousarray(image[first[1] : last[1], first[0] : last[0]])
@@ -187,7 +189,7 @@ def _mirror(index: NDArray[np.int_], size: int) -> NDArray[np.int_]:
 
 
 def _margin_crop(photo: Photo, box: Box, model: ModelDescription) -> ImageArray:
-    """The box with its margin, cut at the photo's edges, stretched, and its centre taken."""
+    """Enlarge the box by the margin, clip it to the photo, stretch it and cut out the centre."""
     height, width = photo.image.shape[:2]
     left, top, right, bottom = (value * photo.scale for value in box)
     grow = model.margin_size / (model.margin_size - model.margin)
@@ -198,7 +200,7 @@ def _margin_crop(photo: Photo, box: Box, model: ModelDescription) -> ImageArray:
     trim = (1 - model.input_size / model.margin_size) / 2
     across, down = (right - left) * trim, (bottom - top) * trim
     inner = (left + across, top + down, right - across, bottom - down)
-    # Pillow copies no view; resizing only what is shown keeps a large photo out of memory twice.
+    # Only the visible region is copied for Pillow, so a large photo is not in memory twice.
     first_x, first_y = math.floor(inner[0]), math.floor(inner[1])
     last_x, last_y = math.ceil(inner[2]), math.ceil(inner[3])
     region = Image.fromarray(np.ascontiguousarray(photo.image[first_y:last_y, first_x:last_x]))

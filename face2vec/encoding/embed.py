@@ -1,4 +1,4 @@
-"""Crops to embeddings: standardise, run the network in batches, make the length one."""
+"""Computes embeddings of crops: standardises, runs the network in batches, normalises."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ BATCH = 32  # crops in one run of the network
 
 
 class Embedder:
-    """An embedding network. Many threads may ask it at once; each computes for itself.
+    """An embedding network. Safe to use from several threads; each runs the network itself.
 
     Args:
-        model: the network and how it wants its crops.
-        runtime: where it runs.
+        model: the network with its description.
+        runtime: the runtime of the network.
 
     Attributes:
-        description: how it wants its crops and what it gives.
-        whole_batches: whether each run is of `BATCH` crops, the last one padded. cuDNN
-            prepares for another size for up to a second, each time the size changes.
+        description: description of the network's input and output.
+        whole_batches: whether each run has `BATCH` crops, with the last batch padded. cuDNN
+            needs up to a second for preparations whenever the batch size changes.
     """
 
     def __init__(self, model: LoadedModel, runtime: Runtime) -> None:
@@ -33,16 +33,16 @@ class Embedder:
         self.whole_batches = runtime.name == "cuda"
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embeddings of crops.
+        """Compute the embeddings of crops.
 
         Args:
-            crops: RGB uint8 (n, side, side, 3), cut as the model wants them.
+            crops: RGB uint8 (n, side, side, 3), aligned for the model.
 
         Returns:
             float32 (n, d), each of unit length.
 
         Raises:
-            ModelError: the network does not give what its description says.
+            ModelError: the output of the network does not match its description.
         """
         model = self.description
         embeddings = np.empty((len(crops), model.dimension), np.float32)
@@ -55,8 +55,8 @@ class Embedder:
         lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
         if not np.isfinite(lengths).all() or (lengths == 0).any():
             raise ModelError(
-                f"model {model.key!r} gave an embedding of no or infinite length; its weights "
-                "or its description (mean, std) are wrong"
+                f"model {model.key!r} gave an embedding of zero or infinite length; check its "
+                "weights and its description (mean, std)"
             )
         embeddings /= lengths
         return embeddings
@@ -72,7 +72,7 @@ class Embedder:
         if shape[:1] != (len(pixels),) or outputs[0].size != len(pixels) * model.dimension:
             raise ModelError(
                 f"model {model.key!r} gave embeddings of shape {shape} for input of shape "
-                f"{pixels.shape}, its description says ({len(pixels)}, {model.dimension})"
+                f"{pixels.shape}; its description requires ({len(pixels)}, {model.dimension})"
             )
         return outputs[0].reshape(len(pixels), model.dimension)[: len(crops)]
 
@@ -83,7 +83,7 @@ def _whole_batches(count: int) -> Iterator[slice]:
 
 
 def _powers_of_two(count: int) -> Iterator[slice]:
-    """Parts of 32, 16, 8, 4, 2 and 1: OpenVINO compiles, and keeps, a network for each size."""
+    """Batches of 32, 16, 8, 4, 2 and 1, because OpenVINO compiles a network for each size."""
     start = 0
     while start < count:
         step = min(BATCH, 1 << ((count - start).bit_length() - 1))

@@ -1,8 +1,7 @@
-"""Photos to faces with embeddings: decode, detect, align and embed, overlapped, in order.
+"""Encodes photos to faces with embeddings: decodes, detects, aligns and embeds in parallel.
 
-Worker threads each take a few photos the whole way; inside a worker every
-network runs on that one thread. Photos come out in the order in which they
-went in, and no more of them are in memory than the workers have in hand.
+Each worker thread takes a few photos through all steps, and runs every network on that thread.
+Results have the order of the input. Only the photos that workers currently process are in memory.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ log = logging.getLogger("face2vec")
 
 Item = TypeVar("Item")
 
-CHUNK = 8  # photos that one worker takes at a time
+CHUNK = 8  # photos per task of a worker thread
 
 
 @dataclass(frozen=True)
 class Encoded(Generic[Item]):
-    """What became of one photo.
+    """The result of encoding one photo.
 
     Attributes:
-        item: what was given.
+        item: the item of the input.
         faces: the faces with their embeddings, most confident first.
         width: width in pixels of the upright photo, 0 if it could not be read.
         height: height in pixels of the upright photo, 0 if it could not be read.
-        error: why it could not be read, or None.
+        error: why the photo could not be read, or None.
     """
 
     item: Item
@@ -60,10 +59,10 @@ class Encoder:
     """Finds and embeds faces. Safe to use from several threads at once.
 
     Args:
-        model: the embedding network and how it wants its crops.
-        detector: finds the faces; settings stand for MTCNN with these settings.
-        runtime: where the embedding network runs.
-        max_pixels: photos with more pixels are not decoded.
+        model: the embedding network with its description.
+        detector: a detector, or settings of MTCNN.
+        runtime: the runtime of the embedding network.
+        max_pixels: photos with more pixels are refused.
     """
 
     def __init__(
@@ -83,22 +82,22 @@ class Encoder:
         self._pool = ThreadPoolExecutor(runtime.threads, thread_name_prefix="face2vec")
 
     def close(self) -> None:
-        """Let the worker threads end."""
+        """Stop the worker threads."""
         self._pool.shutdown(cancel_futures=True)
 
     def read(self, photo: PhotoLike, name: str | None = None) -> Photo:
-        """Decode a photo at the size at which its faces are searched.
+        """Decode a photo at the scale that the detector needs.
 
         Raises:
-            PhotoError: it cannot be read.
+            PhotoError: the photo cannot be read.
         """
         return self._extractor.open(photo, name)
 
     def unopened(self, photo: PhotoLike | Photo) -> Photo | Unopened:
-        """A photo as `stream` takes it best: opened only if it is no file and not bytes.
+        """A photo in the form that `stream` processes fastest: files and bytes stay unopened.
 
         Raises:
-            PhotoError: it had to be opened, and cannot be.
+            PhotoError: the photo is neither a file nor bytes, and cannot be read.
         """
         if isinstance(photo, str | bytes):
             return Unopened(photo)
@@ -110,7 +109,8 @@ class Encoder:
         """Faces of one photo with their embeddings, most confident first.
 
         Raises:
-            PhotoError: it has to be read again in full for a small face, and cannot be.
+            PhotoError: a small face requires the photo at full resolution, and it cannot be
+                read again.
         """
         (done,) = self._extractor.extract([Wanted(photo)])
         if done.error is not None:
@@ -124,16 +124,16 @@ class Encoder:
         read: Callable[[Item], Photo | Unopened | None],
         known: Callable[[Item], Sequence[Face]] | None = None,
     ) -> Iterator[Encoded[Item]]:
-        """Encode many photos, one `Encoded` an item, in order.
+        """Encode many photos, with one `Encoded` per item, in order.
 
         Args:
-            items: anything; taken as workers become free.
-            read: gives an item's photo; called in a worker thread. One that it does not open
-                is opened where its faces are extracted, which is quicker. None stands for one
-                that is not to be encoded and comes out without faces. A `PhotoError` becomes
-                that item's error, any other exception is raised here.
-            known: gives the faces of an item, in pixels of the full photo, where they are
-                not to be searched for; they come out in that order.
+            items: any objects; consumed as workers become free.
+            read: returns the photo of an item; called in a worker thread. An unopened photo is
+                opened by the process that extracts its faces, which is faster. None skips the
+                item, whose result then has no faces. A `PhotoError` becomes the error of the
+                item; any other exception is raised here.
+            known: returns the known faces of an item, in pixels of the full photo, instead of
+                detecting them; the result keeps their order.
         """
         items = iter(items)
         waiting: deque[Future[list[Encoded[Item]]]] = deque()
@@ -142,27 +142,27 @@ class Encoder:
             encode = partial(self._encode_chunk, read=read, known=known, extract=extractor.extract)
             try:
                 while True:
-                    # One chunk a worker in hand, and one each behind it.
+                    # Each worker has one chunk in progress and one waiting.
                     while len(waiting) < 2 * threads and (chunk := list(islice(items, CHUNK))):
                         waiting.append(self._pool.submit(encode, chunk))
                     if not waiting:
                         return
                     yield from waiting.popleft().result()
             finally:
-                # Whoever stops early may close next what `read` and `known` look into.
+                # After an early stop the caller may close what `read` and `known` use.
                 wait([future for future in waiting if not future.cancel()])
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embeddings of crops, spread over the worker threads.
+        """Compute the embeddings of crops with all worker threads.
 
         Args:
-            crops: RGB uint8 (n, side, side, 3), cut as the model wants them.
+            crops: RGB uint8 (n, side, side, 3), aligned for the model.
 
         Returns:
             float32 (n, d), each of unit length.
 
         Raises:
-            ModelError: the network does not give what its description says.
+            ModelError: the output of the network does not match its description.
         """
         step = BATCH
         if not self._embedder.whole_batches:
@@ -206,7 +206,7 @@ class Encoder:
         ]
 
     def _embedded(self, faces: list[Face], embeddings: Iterable[NDArray[np.float32]]) -> list[Face]:
-        """Faces with the next embeddings; takes as many as there are faces."""
+        """Add to each face the next of the embeddings."""
         return [
             face.with_embedding(embedding, self._digest)
             for face, embedding in zip(faces, islice(embeddings, len(faces)), strict=True)

@@ -1,4 +1,4 @@
-"""Photos to the crops of their faces: open, detect, align."""
+"""Extracts the crops of the faces in photos: opens, detects, aligns."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from face2vec.photos.decode import MAX_PIXELS, PhotoLike, open_photo
 from face2vec.runtime.select import Runtime
 from face2vec.types import Face, Photo, Unopened
 
-CHUNK_PIXELS = 4_000_000  # decoded pixels whose faces are searched together
+CHUNK_PIXELS = 4_000_000  # decoded pixels per call of the detector
 
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """A photo whose faces are wanted.
+    """A photo whose faces are to be extracted.
 
     Attributes:
-        photo: opened or not.
-        faces: its faces in pixels of the full photo, where they are known; else it is searched.
+        photo: the photo, opened or not.
+        faces: known faces in pixels of the full photo; None to detect them.
     """
 
     photo: Photo | Unopened
@@ -34,15 +34,15 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """What became of a photo.
+    """The result of extracting the faces of one photo.
 
     Attributes:
         width: width in pixels of the upright photo, 0 if it could not be read.
         height: height in pixels of the upright photo, 0 if it could not be read.
-        faces: in pixels of the full photo, with their quality for the model, the most confident
-            first, or those that were known in their order.
-        crops: RGB uint8 (n, side, side, 3), as the model wants them; None if there is an error.
-        error: why it could not be read, or None.
+        faces: the faces in pixels of the full photo, with their quality for the model; most
+            confident first, or in the order of the known faces.
+        crops: RGB uint8 (n, side, side, 3), aligned for the model; None if there is an error.
+        error: why the photo could not be read, or None.
     """
 
     width: int = 0
@@ -56,12 +56,12 @@ Extract = Callable[[Sequence[Wanted]], list[Extracted]]
 
 
 class Extractor:
-    """Opens photos, finds their faces and cuts them out. Safe to use from several threads at once.
+    """Opens photos, detects their faces and cuts the crops. Safe to use from several threads.
 
     Args:
-        detector: finds the faces; settings stand for MTCNN with these settings.
-        model: which crops the embedding network takes.
-        runtime: where MTCNN runs, see `detector_runtime`.
+        detector: a detector, or settings of MTCNN.
+        model: description of the embedding network, which defines the crops.
+        runtime: the runtime of MTCNN, see `detector_runtime`.
         max_pixels: photos with more pixels are refused.
     """
 
@@ -79,20 +79,20 @@ class Extractor:
         self._detector = open_detector(detector, runtime)
 
     def open(self, photo: PhotoLike, name: str | None = None) -> Photo:
-        """Decode a photo at the size at which its faces are searched.
+        """Decode a photo at the scale that the detector needs.
 
         Raises:
-            PhotoError: it cannot be read.
+            PhotoError: the photo cannot be read.
         """
         return open_photo(
             photo, name=name, max_side=self._detector.max_side, max_pixels=self.max_pixels
         )
 
     def extract(self, wanted: Sequence[Wanted]) -> list[Extracted]:
-        """Faces and crops of each photo; what cannot be read says so and costs the others nothing.
+        """Extract the faces and crops of each photo; an unreadable photo gives a result with error.
 
         Raises:
-            SettingsError: a source is no kind of photo.
+            SettingsError: a source has an unsupported type.
         """
         done = [Extracted()] * len(wanted)
         together: list[tuple[int, Photo]] = []
@@ -116,11 +116,11 @@ class Extractor:
         return done
 
     def _search(self, together: list[tuple[int, Photo]], done: list[Extracted]) -> None:
-        """Put the faces of some photos, which are searched together, in their places."""
+        """Detect the faces of several photos in one call and store the results in ``done``."""
         found = self._detector.detect([photo.image for _, photo in together])
         for (place, photo), faces in zip(together, found, strict=True):
             size = photo.width, photo.height
             try:
                 done[place] = Extracted(*size, *cut_faces(photo, faces, self.model))
-            except PhotoError as error:  # it was read once, but not a second time at full size
+            except PhotoError as error:  # the second read, at full resolution, failed
                 done[place] = Extracted(*size, error=error)

@@ -1,7 +1,7 @@
-"""The extraction of faces in processes of its own, for streams of many photos.
+"""Extraction of faces in separate processes, for streams of many photos.
 
-Between its networks the cascade is many short steps of Python, and of those a process does one
-at a time: threads that detect mostly wait for each other.
+The detector's cascade has many short steps of Python between its networks. Only one thread of a
+process can run Python at a time, so threads that detect mostly wait for each other.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from face2vec.types import Unopened
 
 log = logging.getLogger("face2vec")
 
-# A stream that has gone on so long will mostly go on long enough to make up for the second or
-# less and the 90 MiB that a process costs. The more threads there are, the more of their time
-# they wait for each other.
+# A process costs up to a second and 90 MiB. A stream that has lasted this long will usually last
+# long enough to make up for it. With more threads, the time that they wait for each other grows.
 START_AFTER = 8.0  # seconds, divided by the number of threads
 
 _LENGTH = struct.Struct("<Q")
@@ -40,14 +39,14 @@ _SERVE = (
 
 
 class ExtractorProcesses:
-    """Extracts for the threads of one stream: at first in them, then in a process for each.
+    """Extracts for the threads of one stream: first in the threads, then in one process per thread.
 
-    The faces are the same, bit for bit. The processes end with the ``with`` block, and with the
-    process that started them, however that ends. Photos go to them through pipes and nowhere else.
+    The results are bit-identical. The processes end with the ``with`` block, and with their parent
+    process however it ends. Photos are passed to them through pipes only.
 
     Args:
-        here: what extracts in this process: at first, and instead of a process that has died.
-        threads: how many threads will extract at once; one stays without a process.
+        here: extractor of this process; used at first, and in place of a process that has died.
+        threads: number of threads that extract; a single thread gets no process.
     """
 
     def __init__(self, here: Extractor, threads: int) -> None:
@@ -74,10 +73,10 @@ class ExtractorProcesses:
             return self._here.extract(wanted)
         try:
             message = pickle.dumps([_light(one) for one in wanted])
-        except Exception:  # the photos' sources may be of any class of the caller's
+        except Exception:  # a photo's source may be any object of the caller
             return self._here.extract(wanted)
         process = self._idle.get()
-        if process is None:  # in the place of one that has died
+        if process is None:  # stands for a process that has died
             self._idle.put(None)
             return self._here.extract(wanted)
         answer: list[Extracted] | Exception | None = None
@@ -85,7 +84,9 @@ class ExtractorProcesses:
             answer = _ask(process, message)
         except (EOFError, OSError):
             status = _ended(process)
-            log.warning("an extraction process has died (exit status %s); going on without", status)
+            log.warning(
+                "an extraction process has died (exit status %s); continuing without it", status
+            )
         finally:
             self._idle.put(process if answer is not None else None)
         if answer is None:
@@ -105,31 +106,35 @@ class ExtractorProcesses:
                     self._processes.append(_start(self._here))
                     self._idle.put(self._processes[-1])
             except OSError as error:
-                log.warning("no more extraction processes than %d: %s", len(self._processes), error)
+                log.warning(
+                    "cannot start more than %d extraction processes: %s",
+                    len(self._processes),
+                    error,
+                )
             self._wanted = 0
 
 
 def serve() -> None:
-    """Answer what comes on stdin until it ends: what an extraction process does."""
-    asked, answers = sys.stdin.buffer, sys.stdout.buffer
+    """Main loop of an extraction process: answer requests on standard input until it closes."""
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
     try:
-        extractor = Extractor(*_receive(asked))
+        extractor = Extractor(*_receive(requests))
         while True:
-            wanted = _receive(asked)
+            wanted = _receive(requests)
             try:
                 _send(answers, pickle.dumps(extractor.extract(wanted)))
-            except Exception as error:  # whatever it is, who asked has to raise it
+            except Exception as error:  # the parent process raises it
                 _send(answers, pickle.dumps(error))
     except (EOFError, OSError):
-        os._exit(0)  # who asked has ended; nobody would read what Python says of the pipe
+        os._exit(0)  # the parent has ended; skip Python's message about the closed pipe
 
 
 def _can_start(extractor: Extractor) -> bool:
-    """Whether processes can do the work of this extractor.
+    """Whether separate processes can run this extractor.
 
-    A frozen program would start itself instead of Python. A detector that the user brings along
-    may not exist in another process.
+    A frozen program would start itself instead of Python. A user's own detector may not exist in
+    another process.
     """
     is_python = bool(sys.executable) and not getattr(sys, "frozen", False)
     return is_python and isinstance(extractor.wanted, DetectorSettings)
@@ -141,22 +146,22 @@ def _start(extractor: Extractor) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-        # Ctrl-C is for the process that started them, which ends them.
+        # Ctrl-C must reach only the parent process, which ends the others.
         start_new_session=True,
         creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )
     assert process.stdin is not None
-    with suppress(OSError):  # it has died already, as the first who asks will find
-        _send(process.stdin, pickle.dumps(_made_of(extractor)))
+    with suppress(OSError):  # the process has died; the first request will detect it
+        _send(process.stdin, pickle.dumps(_arguments(extractor)))
     return process
 
 
-def _made_of(of: Extractor) -> tuple[Any, ...]:
-    return of.wanted, of.model, of.runtime, of.max_pixels
+def _arguments(extractor: Extractor) -> tuple[Any, ...]:
+    return extractor.wanted, extractor.model, extractor.runtime, extractor.max_pixels
 
 
 def _light(wanted: Wanted) -> Wanted:
-    """Without the source of a photo that will not be read again."""
+    """Drop the source of a photo that will not be read again."""
     photo = wanted.photo
     if isinstance(photo, Unopened) or photo.scale < 1:
         return wanted
@@ -188,7 +193,7 @@ def _send(stream: IO[bytes], message: bytes) -> None:
 
 def _receive(stream: IO[bytes]) -> Any:
     (length,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
-    return pickle.loads(_exactly(stream, length))  # from a process of our own
+    return pickle.loads(_exactly(stream, length))  # safe: written by our own process
 
 
 def _exactly(stream: IO[bytes], length: int) -> bytes:

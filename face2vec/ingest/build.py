@@ -1,7 +1,7 @@
-"""Adding photos to a gallery: find the new ones, encode them, store them in batches.
+"""Adds photos to a gallery: finds the new ones, encodes them, and stores them in batches.
 
-Rows are stored in the order in which the photos are found, not in the order in which workers
-finish. So a build that was killed and run again ends like one that was not.
+Rows are stored in the order in which photos are found, not in which workers finish. Therefore a
+build that was killed and run again gives the same gallery as an uninterrupted build.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from face2vec.types import Unopened
 
 log = logging.getLogger("face2vec")
 
-BATCH_PHOTOS = 64  # photos in one transaction
-BATCH_SECONDS = 5.0  # or as many as are ready after this time
+BATCH_PHOTOS = 64  # photos per transaction
+BATCH_SECONDS = 5.0  # after this time, a smaller batch is stored
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class BuildSummary:
     """What `Face2Vec.add` did.
 
     Attributes:
-        photos: all photos.
+        photos: number of all photos.
         added: photos that were read and added.
-        unchanged: photos that the gallery has with the same path, size and time of change.
-        copies: photos whose bytes the gallery has under another path.
-        faces: faces added.
+        unchanged: photos that the gallery has with the same path, size and modification time.
+        copies: photos whose content the gallery has under another path.
+        faces: faces that were added.
         no_face: added photos without a face.
         forgotten: skipped photos that show only forgotten people.
         unreadable: (path, reason) of photos that could not be read. ``photos`` is the sum of
-            added, unchanged, copies, forgotten and these.
-        seconds: how long it took.
-        interrupted: whether Ctrl-C ended it early; what is counted here is kept.
+            added, unchanged, copies, forgotten and unreadable photos.
+        seconds: duration.
+        interrupted: whether Ctrl-C ended the build early; counted photos are stored.
     """
 
     photos: int = 0
@@ -77,7 +77,7 @@ class BuildSummary:
 class _Task:
     """A file that is being added.
 
-    The worker that reads it sets ``sha256``, ``known`` (the gallery has these bytes) and
+    The worker that reads it sets ``sha256``, ``known`` (the gallery has this content) and
     ``forgotten``.
     """
 
@@ -95,11 +95,11 @@ class Build:
 
     Attributes:
         writer: writes to the gallery.
-        encoder: returns the encoder; called only if a photo has to be encoded.
-        report: called with each photo that cannot be read.
-        bar: advanced by each photo.
-        counts: the numbers of a `BuildSummary` so far, by name.
-        unreadable: (path, reason) so far.
+        encoder: returns the encoder; called only if a photo must be encoded.
+        report: called with the error of each unreadable photo.
+        bar: progress bar, advanced by each photo.
+        counts: counts of a `BuildSummary` so far, by name.
+        unreadable: (path, reason) of unreadable photos so far.
     """
 
     writer: Writer
@@ -111,7 +111,7 @@ class Build:
     _batch: list[Entry] = field(default_factory=list)
 
     def run(self, found: Iterable[FoundPhoto]) -> None:
-        """Add the new and changed photos; what is done is stored even if this raises."""
+        """Add the new and changed photos; finished photos are stored even if this raises."""
         last = time.monotonic()
         try:
             for encoded in self._encoded(found):
@@ -146,20 +146,20 @@ class Build:
             yield from self.encoder().stream(chain([first], changed), self._read)
 
     def _changed(self, found: Iterable[FoundPhoto]) -> Iterator[_Task]:
-        """The photos whose size or time differs from what the gallery has."""
+        """The photos whose size or modification time differs from the gallery's."""
         for photo in found:
             try:
-                # Not a Path, whose construction would dominate the cost of an unchanged photo.
+                # Creating a Path would dominate the cost of an unchanged photo.
                 stat = os.stat(os.path.join(photo.folder, photo.name))  # noqa: PTH116, PTH118
             except OSError:
                 yield _Task(photo, -1, -1)  # reading it reports the error
                 continue
-            here = (stat.st_size, stat.st_mtime_ns)
-            if self.writer.stat_of(photo.folder, photo.name) == here:
+            size_and_time = (stat.st_size, stat.st_mtime_ns)
+            if self.writer.stat_of(photo.folder, photo.name) == size_and_time:
                 self.counts["unchanged"] += 1
                 self.bar.update()
             else:
-                yield _Task(photo, *here)
+                yield _Task(photo, *size_and_time)
 
     def _read(self, task: _Task) -> Unopened | None:
         data = read_photo_bytes(task.found.full)
@@ -173,7 +173,7 @@ class Build:
         task, error = encoded.item, encoded.error
         if task.forgotten:
             self.counts["forgotten"] += 1
-            self._leave_out(task)
+            self._remove_stale(task)
             return
         if error is not None:
             log.info("%s", error)
@@ -181,12 +181,12 @@ class Build:
             if self.report is not None:
                 self.report(error)
             if not task.sha256 or error.reason == TOO_MANY_PIXELS:
-                # Not recorded, so it is tried again next time.
+                # Not recorded, so that the next build tries it again.
                 if task.sha256:
-                    self._leave_out(task)
+                    self._remove_stale(task)
                 return
         place = (task.found.folder, task.found.name, task.size, task.mtime_ns, task.sha256)
-        if task.known or self._came_meanwhile(task.sha256):
+        if task.known or self._added_meanwhile(task.sha256):
             self.counts["copies"] += error is None
             self._batch.append(Entry.link(*place))
             return
@@ -200,12 +200,12 @@ class Build:
             Entry(*place, encoded.width, encoded.height, status, faces=encoded.faces)
         )
 
-    def _leave_out(self, task: _Task) -> None:
-        """Remove a photo from the gallery whose file now holds something else."""
+    def _remove_stale(self, task: _Task) -> None:
+        """Remove a photo from the gallery if its file has been replaced."""
         if self.writer.stat_of(task.found.folder, task.found.name) is not None:
             self.writer.remove(task.found.full)
 
-    def _came_meanwhile(self, sha256: bytes) -> bool:
+    def _added_meanwhile(self, sha256: bytes) -> bool:
         """Whether a copy was recorded while this photo was being encoded."""
         return (
             any(entry.sha256 == sha256 for entry in self._batch)
@@ -216,7 +216,7 @@ class Build:
         lost = self.writer.record(self._batch) if self._batch else []
         self._batch = []
         if lost:
-            # The bytes that these links refer to have left the gallery in the meantime.
+            # The content that these links refer to was removed from the gallery meanwhile.
             self.counts["copies"] -= len(lost)
             again = (FoundPhoto(entry.root, entry.path) for entry in lost)
             for encoded in self._encoded(again):
@@ -227,16 +227,16 @@ class Build:
 
 @contextmanager
 def _interrupt_delayed() -> Iterator[None]:
-    """Delay Ctrl-C until the block is done, so that the counts match what is stored."""
+    """Delay Ctrl-C until the block ends, so that the counts match the stored photos."""
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(usual):
-        yield  # it cannot be interrupted
+        yield  # Ctrl-C cannot interrupt the block
         return
-    came: list[tuple[Any, ...]] = []
-    signal.signal(signal.SIGINT, lambda *what: came.append(what))
+    delayed: list[tuple[Any, ...]] = []
+    signal.signal(signal.SIGINT, lambda *args: delayed.append(args))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, usual)
-        if came:
-            usual(*came[0])
+        if delayed:
+            usual(*delayed[0])

@@ -1,8 +1,8 @@
-"""From one model's embeddings to another's: a linear map that is learned from faces with both.
+"""Learns a linear map from one model's embeddings to another's, from faces that have both.
 
-With it, faces that only the old model has seen can be compared with those of the new one, as
-with the harmonic embedding of the FaceNet paper (Schroff et al. 2015, section 6), which a network
-learns with the model; here it is learned afterwards.
+With the map, faces that only the old model has encoded can be compared with faces of the new
+model. It resembles the harmonic embedding of the FaceNet paper (Schroff et al. 2015, section 6),
+but is learned after the models instead of with them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingMap:
-    """Old embeddings to new ones: x ↦ (x − ``centre``) ``matrix`` + ``shift``, made unit length.
+    """Maps old embeddings to new ones: (x − ``centre``) ``matrix`` + ``shift``, normalised.
 
     Attributes:
         centre: float64 (old,), mean of the old embeddings that it was learned from.
         matrix: float64 (old, new).
-        shift: float64 (new,), mean of the new ones.
+        shift: float64 (new,), mean of the new embeddings that it was learned from.
     """
 
     centre: NDArray[np.float64]
@@ -36,7 +36,14 @@ class EmbeddingMap:
     shift: NDArray[np.float64]
 
     def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embeddings float32 (n, new) of unit length, of old ones float32 (n, old)."""
+        """Map embeddings.
+
+        Args:
+            embeddings: float32 (n, old), embeddings of the old model.
+
+        Returns:
+            float32 (n, new), each of unit length.
+        """
         mapped = (embeddings - self.centre) @ self.matrix + self.shift
         lengths = np.linalg.norm(mapped, axis=1, keepdims=True)
         unit: NDArray[np.float32] = (mapped / np.maximum(lengths, 1e-12)).astype(np.float32)
@@ -44,17 +51,17 @@ class EmbeddingMap:
 
 
 class MapFigures(NamedTuple):
-    """How well a map does, on faces that it was not learned from.
+    """Quality of a map, measured on faces that it was not learned from.
 
     Attributes:
-        faces: how many it was learned from.
-        held_out: how many it was measured on.
-        cosine: median cosine of a mapped embedding with the true new one, −1…1.
-        found: share of them whose true new embedding is the most similar to the mapped one,
-            0…1, among all held out.
-        accuracies: share of pairs of people with names that are judged rightly at the best
-            threshold, genuine and impostor pairs weighed alike: both by the old model, one
-            mapped and one by the new, both by the new. None where there are too few pairs.
+        faces: number of faces that it was learned from.
+        held_out: number of faces that it was measured on.
+        cosine: median cosine of mapped and true new embeddings, −1…1.
+        found: share of held-out faces whose true new embedding is the most similar to the
+            mapped one among all held-out faces, 0…1.
+        accuracies: balanced accuracies of verification at the best threshold, on pairs of
+            faces of named people: both embeddings of the old model, one mapped and one of the
+            new model, both of the new model. None if there are too few pairs.
     """
 
     faces: int
@@ -72,22 +79,22 @@ def learn_map(
 ) -> tuple[EmbeddingMap, MapFigures]:
     """Learn a map by ridge regression (Hoerl and Kennard 1970), and measure it.
 
-    How strong the ridge is, is chosen by the cosine on one fifth of the faces. The figures are
-    of that fifth; the map that is returned is learned from all.
+    One fifth of the faces is held out. It is used to choose the ridge with the highest cosine, and
+    for the figures. The returned map is then learned from all faces.
 
     Args:
-        old: float32 (n, old) of unit length.
-        new: float32 (n, new) of unit length, of the same faces.
-        people: int64 (n,), who they are, −1 for nobody known; None where that is not known.
-        seed: decides which faces are held out.
+        old: float32 (n, old), each of unit length.
+        new: float32 (n, new), each of unit length, of the same faces.
+        people: int64 (n,), the person of each face, −1 if unknown; None if none is known.
+        seed: seed of the random choice of the held-out faces.
 
     Raises:
         SettingsError: there are fewer than 20 faces.
     """
     if len(old) < LEAST_FACES:
         raise SettingsError(
-            f"{len(old)} faces with embeddings of both models are too few to learn a map from; "
-            f"it takes {LEAST_FACES}, and a few thousand are better"
+            f"{len(old)} faces with embeddings of both models are too few to learn a map; "
+            f"at least {LEAST_FACES} are needed, and a few thousand are better"
         )
     order = np.random.default_rng(seed).permutation(len(old))
     held, rest = np.split(order, [max(2, round(HELD_OUT * len(old)))])
@@ -113,11 +120,11 @@ def learn_map(
 
 
 def best_accuracy(genuine: NDArray[np.floating], impostor: NDArray[np.floating]) -> float:
-    """Share of pairs judged rightly at the best threshold, 0…1, both kinds weighed alike.
+    """Balanced accuracy of verification at the best threshold, 0…1.
 
     Args:
-        genuine: float32 or float64 (n,) similarities of pairs of one person.
-        impostor: float32 or float64 (m,) similarities of pairs of two people.
+        genuine: float32 or float64 (n,), similarities of genuine pairs.
+        impostor: float32 or float64 (m,), similarities of impostor pairs.
     """
     thresholds = np.sort(genuine)
     accepted = 1 - np.arange(len(thresholds)) / len(thresholds)
@@ -147,7 +154,7 @@ def _accuracies(
 
 
 class _System:
-    """The normal equations of a regression, solved for one ridge after the other."""
+    """The normal equations of a regression, to be solved for several ridge strengths."""
 
     def __init__(self, old: NDArray[np.float32], new: NDArray[np.float32]) -> None:
         self._centre, self._shift = old.mean(axis=0, dtype=float), new.mean(axis=0, dtype=float)
@@ -155,7 +162,7 @@ class _System:
         self._gram, self._onto = x.T @ x / len(x), x.T @ y / len(x)
 
     def solved(self, ridge: float) -> EmbeddingMap:
-        """The map; the ridge is a share of the mean variance of the old embeddings."""
+        """Solve for a map; ``ridge`` is a fraction of the mean variance of the old embeddings."""
         size = len(self._gram)
         strength = ridge * np.trace(self._gram) / size
         matrix = np.linalg.solve(self._gram + strength * np.eye(size), self._onto)

@@ -1,7 +1,7 @@
-"""Another model for a gallery: its faces are embedded again while it goes on answering.
+"""Upgrades a gallery to another model: embeds its faces again while it still answers searches.
 
-Where the faces are is known, so nothing is detected again. A photo is read from the first of
-its files that still holds the very bytes.
+The stored boxes and landmarks are used, so no face is detected again. A photo is read from the
+first of its files whose content is unchanged.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from face2vec.types import Unopened
 
 log = logging.getLogger("face2vec")
 
-PAGE = 512  # photos looked up at a time
-SAMPLE = 2000  # faces that a map is learned from
+PAGE = 512  # photos per query of the gallery
+SAMPLE = 2000  # faces from which a map is learned
 CHANGED = "changed since it was indexed"
 
 
@@ -41,15 +41,15 @@ class UpgradeSummary:
     """What `Face2Vec.upgrade` did.
 
     Attributes:
-        switched: whether the gallery is now of the new model; what is made is kept either way.
-        faces: faces that were embedded again.
-        mapped: faces whose embeddings are mapped from the old model's, for now or because
-            their photos are gone.
-        dropped: faces that left the gallery with their photos, which are gone.
-        missing: (photo, reason) of photos that cannot be read as they were.
-        learned: how well the map does, where one was learned.
-        seconds: how long it took.
-        interrupted: whether Ctrl-C ended it early.
+        switched: whether the gallery now has the new model; new embeddings are kept either way.
+        faces: number of faces that were embedded again.
+        mapped: number of faces with mapped embeddings, temporarily or because their photos are
+            missing.
+        dropped: number of faces that were removed because their photos are missing.
+        missing: (photo, reason) of photos that are missing or changed.
+        learned: quality of the map, if one was learned.
+        seconds: duration.
+        interrupted: whether Ctrl-C ended the upgrade early.
     """
 
     switched: bool
@@ -62,7 +62,11 @@ class UpgradeSummary:
     interrupted: bool = False
 
     def then(self, finished: UpgradeSummary) -> UpgradeSummary:
-        """The sum of what was done here and after it."""
+        """Combine with the summary of a following step.
+
+        Args:
+            finished: the summary of the step that ended the upgrade.
+        """
         return replace(
             finished,
             faces=self.faces + finished.faces,
@@ -85,15 +89,15 @@ class UpgradeSummary:
 
 @dataclass
 class Remaking:
-    """Embeds faces of a gallery again, a batch at a time.
+    """Embeds faces of a gallery again, in batches.
 
     Attributes:
-        gallery: whose faces they are.
-        encoder: of the new model.
-        keep: called with each batch.
-        bar: moved on by each face.
-        faces: how many are done.
-        missing: (photo, reason) by the number of a photo's bytes.
+        gallery: the gallery.
+        encoder: encoder of the new model.
+        keep: stores a batch; called with each.
+        bar: progress bar, advanced by each face.
+        faces: number of faces embedded so far.
+        missing: (photo, reason) of missing or changed photos, by id of the photo's content.
     """
 
     gallery: Gallery
@@ -107,10 +111,10 @@ class Remaking:
         """Embed the faces of photos; photos whose files are missing are skipped.
 
         Args:
-            contents: int64 (n,) ids of the photos' contents.
+            contents: int64 (n,), ids of the photos' contents.
 
         Returns:
-            Whether there were any.
+            Whether there were any photos to process.
         """
         waiting = [i for i in contents.tolist() if i not in self.missing]
         batch: list[Remade] = []
@@ -134,7 +138,13 @@ class Remaking:
     def summary(
         self, switched: bool, started: float, *, interrupted: bool = False
     ) -> UpgradeSummary:
-        """What was done since a time."""
+        """Summarise the work so far.
+
+        Args:
+            switched: whether the gallery now has the new model.
+            started: start of the work in seconds of the monotonic clock.
+            interrupted: whether Ctrl-C ended the work early.
+        """
         return UpgradeSummary(
             switched,
             self.faces,
@@ -177,60 +187,68 @@ class Remaking:
 def waiting(gallery: Gallery, new: NewEmbeddings) -> NDArray[np.int64]:
     """Photos with a face that has no new embedding yet.
 
+    Args:
+        gallery: the gallery.
+        new: the new embeddings so far.
+
     Returns:
-        int64 (n,) ids of the photos' contents, rising.
+        int64 (n,), ids of the photos' contents, increasing.
     """
-    made, was = new.known()
+    embedded, old_checks = new.known()
     with gallery.read() as now:
         faces, contents = now.contents()
         _, checks = now.all_crc32s()
-    place = np.searchsorted(made, faces)
-    there = np.zeros(len(faces), bool)
-    inside = place < len(made)
-    there[inside] = (made[place[inside]] == faces[inside]) & (was[place[inside]] == checks[inside])
-    return np.unique(contents[~there])
+    place = np.searchsorted(embedded, faces)
+    done = np.zeros(len(faces), bool)
+    inside = place < len(embedded)
+    at = place[inside]
+    done[inside] = (embedded[at] == faces[inside]) & (old_checks[at] == checks[inside])
+    return np.unique(contents[~done])
 
 
 def sample_of(contents: NDArray[np.int64], gallery: Gallery, faces: int) -> NDArray[np.int64]:
-    """Some of the photos, drawn at random with a fixed seed.
+    """Draw a random sample of photos, with a fixed seed.
 
     Args:
-        contents: int64 (n,) ids of the photos' contents.
-        gallery: that has them.
-        faces: how many faces the sample has, if there are so many.
+        contents: int64 (n,), ids of the photos' contents.
+        gallery: the gallery.
+        faces: least number of faces in the sample, if the photos have as many.
 
     Returns:
         int64 (m,), some of ``contents``.
     """
     drawn = np.random.default_rng(0).permutation(contents)
     with gallery.read() as now:
-        _, of = now.contents()
-    many = np.bincount(
-        np.searchsorted(contents, of[np.isin(of, contents)]), minlength=len(contents)
-    )
-    sizes = many[np.searchsorted(contents, drawn)]
+        _, content_of_face = now.contents()
+    ours = content_of_face[np.isin(content_of_face, contents)]
+    counts = np.bincount(np.searchsorted(contents, ours), minlength=len(contents))
+    sizes = counts[np.searchsorted(contents, drawn)]
     enough = int(np.searchsorted(np.cumsum(sizes), faces)) + 1
     return drawn[:enough]
 
 
 def learned_from(gallery: Gallery, new: NewEmbeddings) -> tuple[EmbeddingMap, MapFigures]:
-    """The map from a gallery's embeddings to the new ones that are made so far.
+    """Learn a map from a gallery's embeddings to the new embeddings so far.
+
+    Args:
+        gallery: the gallery with the old embeddings.
+        new: the new embeddings so far.
 
     Raises:
-        SettingsError: there are too few.
+        SettingsError: there are too few new embeddings.
     """
-    made, was = new.known()
+    embedded, old_checks = new.known()
     with gallery.read() as now:
-        checks = now.crc32s(made.tolist())
+        checks = now.crc32s(embedded.tolist())
         mapped = set(now.mapped().tolist())
         both = [
             int(i)
-            for i, check in zip(made.tolist(), was.tolist(), strict=True)
+            for i, check in zip(embedded.tolist(), old_checks.tolist(), strict=True)
             if checks.get(i) == check and i not in mapped
         ]
         old = now.embeddings(both)
-        whose = {face: person.id for person in now.people() if person.name for face in person.faces}
-    people = np.array([whose.get(i, -1) for i in both], np.int64)
+        owner = {face: person.id for person in now.people() if person.name for face in person.faces}
+    people = np.array([owner.get(i, -1) for i in both], np.int64)
     return learn_map(old, new.embeddings(both), people)
 
 
@@ -245,20 +263,20 @@ def upgrade(
     sample: int,
     drop_missing: bool,
 ) -> UpgradeSummary:
-    """Make new embeddings beside a gallery, and put them into it when it is time.
+    """Compute new embeddings beside a gallery, and then switch the gallery to them.
 
-    That is when all are made; with a map, when a sample is. The gallery object is of no use
-    after the switch: open it again.
+    The switch happens after all faces have been embedded or, with a map, after a sample of them.
+    After the switch the gallery must be opened again.
 
     Args:
-        gallery: whose faces are embedded again.
-        index: the gallery's.
-        encoder: of the new model.
-        fingerprint: what makes the new embeddings.
-        bar: moved on by each face.
-        with_map: map the old embeddings of faces that have no new one.
-        sample: faces that are embedded before the map is learned.
-        drop_missing: drop photos that cannot be read as they were.
+        gallery: the gallery to upgrade.
+        index: index of the gallery.
+        encoder: encoder of the new model.
+        fingerprint: fingerprint of the new embeddings.
+        bar: progress bar, advanced by each face.
+        with_map: whether to map the old embeddings of faces without a new one.
+        sample: number of faces to embed before the map is learned.
+        drop_missing: whether to remove photos that are missing or changed.
     """
     started = time.monotonic()
     with NewEmbeddings(gallery.folder, gallery.uuid, fingerprint) as new:
@@ -269,12 +287,12 @@ def upgrade(
                 work.run(sample_of(waiting(gallery, new), gallery, wanted))
             else:
                 while work.run(waiting(gallery, new)):
-                    pass  # photos may have come meanwhile
+                    pass  # other processes may have added photos meanwhile
         except KeyboardInterrupt:
             return work.summary(False, started, interrupted=True)
         with gallery.write() as writer:
             if not with_map:
-                work.run(waiting(gallery, new))  # what came since
+                work.run(waiting(gallery, new))  # photos added before the lock was held
                 if work.missing and not drop_missing:
                     return work.summary(False, started)
             mapped_by = figures = None
@@ -291,9 +309,14 @@ def upgrade(
 def finish(
     gallery: Gallery, index: GalleryIndex, encoder: Encoder, bar: Any, drop_missing: bool
 ) -> UpgradeSummary:
-    """Put true embeddings in the place of those that are mapped, where the photos are there.
+    """Replace mapped embeddings by computed ones for all photos that can be read.
 
-    See `upgrade` for the arguments.
+    Args:
+        gallery: the gallery to finish.
+        index: index of the gallery.
+        encoder: encoder of the gallery's model.
+        bar: progress bar, advanced by each face.
+        drop_missing: whether to remove photos that are missing or changed.
     """
     started = time.monotonic()
     interrupted, dropped = False, 0
@@ -301,9 +324,9 @@ def finish(
         work = Remaking(gallery, encoder, writer.replace_mapped, bar)
         with gallery.read() as now:
             faces, contents = now.contents()
-            still = np.isin(faces, now.mapped())
+            unfinished = np.isin(faces, now.mapped())
         try:
-            work.run(np.unique(contents[still]))
+            work.run(np.unique(contents[unfinished]))
         except KeyboardInterrupt:
             interrupted = True
         if drop_missing and work.missing:

@@ -1,4 +1,4 @@
-"""Models: what is known of them, where they come from, and the file to run."""
+"""Models: catalogue, descriptions, downloads, and files ready to run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has to be known of a model to feed it: size, alignment, pixels, origin."""
+"""Descriptions of models: crop size, alignment, standardisation, and origin."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ FIVE_POINTS: Template = (
     (0.34947187, 0.82469192),
     (0.65343645, 0.82469192),
 )
-"""Default template: left eye, right eye, nose, left and right mouth corner as
+"""Default template: left eye, right eye, nose, left and right mouth corner, as
 (x, y) fractions of the crop's side."""
 
 TEMPLATE_NAMES: Mapping[str, Template] = {"face2vec": FIVE_POINTS}
-"""Templates that a JSON description may give by name."""
+"""Templates that a JSON description may refer to by name."""
 
 _CHOICES = {
     "alignment": get_args(Alignment),
@@ -47,41 +47,42 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """One frozen model: how crops are cut for it, how pixels go in, where it is from.
+    """Description of a model: alignment of crops, standardisation of pixels, and origin.
 
     Attributes:
-        key: the model's name.
-        dimension: numbers in an embedding.
+        key: name of the model.
+        dimension: dimension of an embedding.
         input_size: side in pixels of the square crop.
-        alignment: ``"landmarks"`` turns and scales the five points onto
-            ``template``; ``"margin"`` cuts the enlarged box.
+        alignment: ``"landmarks"`` maps the five landmarks to ``template``;
+            ``"margin"`` cuts the enlarged box.
         template: for ``"landmarks"``, five (x, y) fractions of the crop's side
             in the order of a face's landmarks; otherwise None.
-        margin: for ``"margin"``, the pixels of ``margin_size`` that are not the
-            box: the box is enlarged until it takes
+        margin: for ``"margin"``, the pixels of ``margin_size`` outside the box:
+            the box is enlarged until it covers
             (margin_size − margin) / margin_size of each side, clipped to the
             photo, stretched to margin_size and centre-cropped to input_size.
-        margin_size: for ``"margin"``, the side in pixels that the enlarged box
-            is stretched to, at least ``input_size``; otherwise 0.
+        margin_size: for ``"margin"``, the side in pixels to which the enlarged
+            box is stretched, at least ``input_size``; otherwise 0.
         standardization: ``"fixed"`` is (x − mean) / std;
             ``"per-image"`` is (x − m) / max(s, 1/√n) with the mean m and the
             standard deviation s of all n values of a crop.
-        mean: for ``"fixed"``; pixels are 0…255.
-        std: for ``"fixed"``; mean 0 and std 1 hand pixels over as they are.
-        channels: order of the colours that the network takes.
-        layout: order of the axes that the network takes.
-        mirror: whether the embedding of the mirrored crop is averaged in.
-        format: format of the model file that ``url`` names.
-        url: where the weights are fetched from.
-        sha256: of the weights file, in lower-case hexadecimal.
-        size_bytes: of the weights file.
-        licence: of the weights file.
+        mean: mean for ``"fixed"``; pixels are 0…255.
+        std: standard deviation for ``"fixed"``; mean 0 and std 1 leave pixels
+            unchanged.
+        channels: order of the colour channels of the input.
+        layout: order of the axes of the input.
+        mirror: whether embeddings of a crop and its mirror image are averaged.
+        format: format of the file at ``url``.
+        url: address of the weights file.
+        sha256: SHA-256 of the weights file, in lower-case hexadecimal.
+        size_bytes: size of the weights file.
+        licence: licence of the weights file.
         trained_on: the training set.
-        commercial_use: what a commercial user has to know.
+        commercial_use: conditions of commercial use.
         lfw: a published accuracy on Labeled Faces in the Wild, with its source.
 
     Raises:
-        ModelError: a value that cannot be; says which and what is allowed.
+        ModelError: a value is invalid; the message says which and what is allowed.
     """
 
     key: str
@@ -108,7 +109,7 @@ class ModelDescription:
 
     def __post_init__(self) -> None:
         for name in ("key", "licence", "trained_on", "commercial_use"):
-            self._check(name, _is_text, "a text that is not empty")
+            self._check(name, _is_text, "a non-empty text")
         self._check("dimension", _is_count, "a whole number above 0")
         self._check("input_size", _is_count, "a whole number of pixels above 0")
         for name, allowed in _CHOICES.items():
@@ -119,7 +120,7 @@ class ModelDescription:
         self._check("url", _optional(_is_web_address), "an http or https address")
         self._check("sha256", _optional(_is_sha256), "64 lower-case hexadecimal digits")
         self._check("size_bytes", _optional(_is_count), "a whole number above 0")
-        self._check("lfw", _optional(_is_text), "a text that is not empty")
+        self._check("lfw", _optional(_is_text), "a non-empty text")
         if self.alignment == "landmarks":
             self._check_template()
         else:
@@ -129,16 +130,16 @@ class ModelDescription:
     def from_json(cls, text: str, *, key: str = "custom") -> ModelDescription:
         """Read a description from JSON.
 
-        ``dimension``, ``input_size``, ``alignment`` and what the alignment
-        needs are required. ``template`` may be ``"face2vec"``, the default
-        five points. The entry ``file`` is left to whoever opens the graph.
+        ``dimension``, ``input_size``, ``alignment`` and the entries of that alignment
+        are required. ``template`` may be ``"face2vec"``, the default five points.
+        The entry ``file`` is ignored here; the function that opens the graph uses it.
 
         Args:
             text: a JSON object with the attributes of this class.
-            key: the model's name where the JSON does not give one.
+            key: name of the model if the JSON has none.
 
         Raises:
-            ModelError: not JSON, an unknown or missing entry, or a value that cannot be.
+            ModelError: the text is not JSON, or an entry is unknown, missing or invalid.
         """
         try:
             values = json.loads(text)
@@ -152,13 +153,13 @@ class ModelDescription:
         required = [field.name for field in fields(cls) if field.default is MISSING]
         if unknown := sorted(set(values) - set(allowed)):
             raise ModelError(
-                f"the description of model {key!r} has unknown entries: {', '.join(unknown)}. "
-                f"Allowed are: file, {', '.join(allowed)}"
+                f"the description of model {key!r} has unknown entries: {', '.join(unknown)}; "
+                f"allowed are: file, {', '.join(allowed)}"
             )
         if missing := [name for name in required if name not in values]:
             raise ModelError(
-                f"the description of model {key!r} lacks: {', '.join(missing)}. "
-                f"Required are: {', '.join(name for name in required if name != 'key')}"
+                f"the description of model {key!r} lacks: {', '.join(missing)}; "
+                f"required are: {', '.join(name for name in required if name != 'key')}"
             )
         template = values.get("template")
         if isinstance(template, str):
@@ -171,7 +172,7 @@ class ModelDescription:
         return cls(**values)
 
     def to_json(self) -> str:
-        """The description as JSON that ``from_json`` reads back as it was."""
+        """Encode as JSON that ``from_json`` decodes to an equal description."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
 
     def _check_template(self) -> None:
@@ -186,11 +187,11 @@ class ModelDescription:
             template = ()
         if len(template) != 5 or not all(0 <= v <= 1 for point in template for v in point):
             raise ModelError(
-                f"template of model {self.key!r} is {self.template!r}, must be five (x, y) "
+                f"template of model {self.key!r} is {self.template!r}; it must be five (x, y) "
                 "fractions of the crop's side, 0 to 1 (pixels divided by input_size)"
             )
         if len(set(template)) < 5:
-            raise ModelError(f"template of model {self.key!r} has a point twice: {template!r}")
+            raise ModelError(f"template of model {self.key!r} has equal points: {template!r}")
         object.__setattr__(self, "template", template)
         if self.margin or self.margin_size:
             raise ModelError(
@@ -220,27 +221,27 @@ class ModelDescription:
     def _check(self, name: str, holds: _Test, must_be: str) -> None:
         value = getattr(self, name)
         if not holds(value):
-            raise ModelError(f"{name} of model {self.key!r} is {value!r}, must be {must_be}")
+            raise ModelError(f"{name} of model {self.key!r} is {value!r}; it must be {must_be}")
 
 
 def standardize(crops: NDArray[np.uint8], description: ModelDescription) -> NDArray[np.float32]:
-    """Turn crops into the numbers that a network takes.
+    """Convert crops to the input of a network.
 
     Args:
         crops: RGB uint8 (n, input_size, input_size, 3).
-        description: says the standardisation, the order of channels and the layout.
+        description: defines the standardisation, the order of channels and the layout.
 
     Returns:
-        float32 (n, s, s, 3) for the layout NHWC, (n, 3, s, s) for NCHW; a new array.
+        A new array, float32 (n, s, s, 3) for the layout NHWC, (n, 3, s, s) for NCHW.
 
     Raises:
-        ModelError: ``crops`` has another shape or type.
+        ModelError: ``crops`` has another shape or dtype.
     """
     size = description.input_size
     if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (size, size, 3):
         raise ModelError(
-            f"model {description.key!r} takes crops of shape (n, {size}, {size}, 3) and type "
-            f"uint8, got {crops.shape} of {crops.dtype}"
+            f"model {description.key!r} takes crops of shape (n, {size}, {size}, 3) and dtype "
+            f"uint8, not {crops.shape} and {crops.dtype}"
         )
     ordered = crops if description.channels == "RGB" else crops[..., ::-1]
     if description.layout == "NCHW":
@@ -255,24 +256,24 @@ def standardize(crops: NDArray[np.uint8], description: ModelDescription) -> NDAr
 
 
 def _standardize_each(rows: NDArray[np.float32]) -> None:
-    """Give each row mean 0 and standard deviation 1, in place.
+    """Standardise each row to mean 0 and standard deviation 1, in place.
 
-    A crop of one colour is left with its mean taken off: its standard
-    deviation counts as 1/√n, as in TensorFlow's per_image_standardization.
+    The standard deviation of a row is at least 1/√n, as in TensorFlow's
+    per_image_standardization, so that a crop of one colour becomes zero.
     """
     n = rows.shape[1]
     rows -= rows.mean(axis=1, dtype=np.float64, keepdims=True).astype(np.float32)
-    # Not einsum: it adds up one row in another order than several, and a crop has to give the
-    # same bits whatever stands beside it.
+    # Not einsum: its order of summation depends on the number of rows, but the result of a crop
+    # must not depend on the other crops of the batch.
     std = np.linalg.norm(rows, axis=1, keepdims=True) / math.sqrt(n)
     rows /= np.maximum(std, 1 / math.sqrt(n))
 
 
 def check_precision(precision: str) -> None:
-    """Check that graphs can be stored in a precision.
+    """Check that a precision is supported for stored graphs.
 
     Raises:
-        SettingsError: they cannot.
+        SettingsError: the precision is not supported.
     """
     if precision not in get_args(Precision):
         raise SettingsError(

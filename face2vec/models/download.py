@@ -1,4 +1,4 @@
-"""Fetch one file from the web: resumed, verified, and by one process at a time."""
+"""Downloads a file from the web: resumable, verified, and by one process at a time."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ from face2vec.files import put_in_place
 
 ATTEMPTS = 5
 FIRST_PAUSE = 0.2
-"""Seconds before the second attempt; doubled before every further one."""
+"""Seconds before the second attempt; doubled before each further attempt."""
 
 _CHUNK = 1 << 16
 _DROPS = (HTTPException, ConnectionResetError, ConnectionAbortedError, ssl.SSLEOFError)
 
 
 class _DroppedError(Exception):
-    """Another attempt may bring the rest; ``start_again`` if what is there is of no use."""
+    """The connection failed and another attempt may succeed.
+
+    Args:
+        reason: what failed.
+        start_again: whether the partial file is useless and must be deleted.
+    """
 
     def __init__(self, reason: str, *, start_again: bool = False) -> None:
         super().__init__(reason)
@@ -37,7 +42,7 @@ class _DroppedError(Exception):
 
 
 class _FailedError(Exception):
-    """The download cannot be done; the text says why."""
+    """The download failed for good; the text says why."""
 
 
 def download(
@@ -49,26 +54,26 @@ def download(
     timeout: float = 30.0,
     progress: bool = True,
 ) -> Path:
-    """Fetch ``url`` to ``destination`` unless the right file is there already.
+    """Download a file unless it already exists with the expected hash.
 
-    The bytes go to ``<destination>.part`` first. What an interrupted download
-    left there is kept, and the next one goes on behind it. A second process
-    that asks for the same file waits for the first.
+    The content is first written to ``<destination>.part``. An interrupted download
+    leaves this file, and the next download resumes it. A second process that
+    downloads the same file waits for the first.
 
     Args:
         url: http or https address.
-        destination: where the file goes; missing folders are made.
-        sha256: what the file must hash to, in lower-case hexadecimal.
-        size: bytes of the file, where known.
-        timeout: seconds to wait for the server, for each answer and not in all.
-        progress: whether to show a bar on the standard error stream.
+        destination: path of the file; missing folders are created.
+        sha256: expected SHA-256, in lower-case hexadecimal.
+        size: size of the file in bytes, if known.
+        timeout: seconds to wait for each answer of the server.
+        progress: whether to show a progress bar on standard error.
 
     Returns:
         ``destination``.
 
     Raises:
-        DownloadError: the file could not be fetched, written or verified; the
-            message says what to fetch by hand and where to put it.
+        DownloadError: the file could not be downloaded, written or verified; the
+            message says how to place it by hand.
     """
     if _is_right(destination, sha256):
         return destination
@@ -80,11 +85,11 @@ def download(
                 _fetch(url, part, sha256, size, timeout, progress)
                 put_in_place(part, destination)
     except (_FailedError, OSError) as error:
-        there = ", where now is a file with another hash" if destination.is_file() else ""
+        existing = ", replacing a file with another hash" if destination.is_file() else ""
         raise DownloadError(
-            f"{destination.name} could not be downloaded from {url}: {error}. To place it by hand, "
-            f"fetch {url.rsplit('/', 1)[-1]} from that address with any machine and put it at "
-            f"{destination.absolute()}{there} (SHA-256 {sha256})"
+            f"cannot download {destination.name} from {url}: {error}; to place it by hand, "
+            f"download {url.rsplit('/', 1)[-1]} from that address on any machine and save it as "
+            f"{destination.absolute()}{existing} (SHA-256 {sha256})"
         ) from error
     return destination
 
@@ -100,7 +105,7 @@ def _is_right(path: Path, sha256: str) -> bool:
 
 @contextmanager
 def _only_process(destination: Path, progress: bool) -> Iterator[None]:
-    """Hold the lock of ``destination``; says so when it has to wait for it."""
+    """Hold the lock of ``destination``; report if it must be waited for."""
     from tqdm import tqdm
 
     lock = FileLock(f"{destination}.lock")
@@ -108,7 +113,7 @@ def _only_process(destination: Path, progress: bool) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         if progress:
-            tqdm.write(f"waiting for another process that fetches {destination}", sys.stderr)
+            tqdm.write(f"waiting for another process that downloads {destination}", sys.stderr)
         lock.acquire()
     try:
         yield
@@ -119,7 +124,7 @@ def _only_process(destination: Path, progress: bool) -> Iterator[None]:
 def _fetch(
     url: str, part: Path, sha256: str, size: int | None, timeout: float, progress: bool
 ) -> None:
-    """Bring ``part`` to the whole, verified file."""
+    """Download ``part`` until it is complete, and verify it."""
     if _is_right(part, sha256):
         return
     for attempt in range(1, ATTEMPTS + 1):
@@ -135,11 +140,11 @@ def _fetch(
     got = _sha256_of(part)
     if got != sha256:
         part.unlink()
-        raise _FailedError(f"expected SHA-256 {sha256}, got {got}; what arrived was deleted")
+        raise _FailedError(f"expected SHA-256 {sha256}, got {got}; the wrong file was deleted")
 
 
 def _receive(url: str, part: Path, size: int | None, timeout: float, progress: bool) -> None:
-    """Add to ``part`` what the server gives in one connection."""
+    """Append to ``part`` what the server sends in one connection."""
     from tqdm import tqdm
 
     have = part.stat().st_size if part.is_file() else 0
@@ -147,7 +152,8 @@ def _receive(url: str, part: Path, size: int | None, timeout: float, progress: b
         start, total = _span(response)
         if start not in (0, have):
             raise _DroppedError(
-                f"the server answered from byte {start} when asked from {have}", start_again=True
+                f"the server answered from byte {start} to a request from byte {have}",
+                start_again=True,
             )
         total = total or size
         with (
@@ -171,7 +177,7 @@ def _receive(url: str, part: Path, size: int | None, timeout: float, progress: b
 
 
 def _open(url: str, have: int, timeout: float) -> HTTPResponse:
-    """Ask for the file from byte ``have`` on."""
+    """Request the file from byte ``have`` on."""
     headers = {"User-Agent": "face2vec"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -191,7 +197,7 @@ def _open(url: str, have: int, timeout: float) -> HTTPResponse:
 
 
 def _read(response: HTTPResponse, timeout: float) -> bytes:
-    """What has arrived, up to a chunk; empty at the end."""
+    """Read up to a chunk of the response; empty at the end."""
     try:
         return response.read1(_CHUNK)
     except (OSError, HTTPException) as error:
@@ -199,7 +205,7 @@ def _read(response: HTTPResponse, timeout: float) -> bytes:
 
 
 def _explained(error: Exception, timeout: float) -> _DroppedError | _FailedError:
-    """What a network error means: worth another attempt, or not."""
+    """Classify a network error by whether another attempt may succeed."""
     cause = error.reason if isinstance(error, URLError) else error
     if isinstance(cause, TimeoutError):
         return _FailedError(f"the server was silent for {timeout:g} s")
@@ -209,21 +215,24 @@ def _explained(error: Exception, timeout: float) -> _DroppedError | _FailedError
 
 
 def _span(response: HTTPResponse) -> tuple[int, int | None]:
-    """First byte of an answer, and the length of the whole file where it is told."""
+    """First byte of a response, and the length of the whole file if the server gives it."""
     if response.status != 206:
         return 0, response.length
-    told = response.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", told)
+    span = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", span)
     if match is None:
-        raise _DroppedError(f"the server answered with Content-Range {told!r}", start_again=True)
+        raise _DroppedError(f"the server answered with Content-Range {span!r}", start_again=True)
     return int(match[1]), None if match[2] == "*" else int(match[2])
 
 
 @contextmanager
 def _writing(part: Path, *, append: bool) -> Iterator[BinaryIO]:
-    """The open file; the network's errors are no OSErrors in here, so any is the disk's."""
+    """Open the file for writing. An OSError in the block is one of the disk.
+
+    Network errors are converted to other exceptions before they reach this block.
+    """
     try:
         with part.open("ab" if append else "wb") as file:
             yield file
     except OSError as error:
-        raise _FailedError(f"{part} could not be written ({error.strerror})") from error
+        raise _FailedError(f"cannot write {part} ({error.strerror})") from error

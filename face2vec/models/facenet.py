@@ -1,12 +1,12 @@
 """FaceNet's Inception-ResNet-v1 as an ONNX graph, built from a Keras weights file.
 
-The network is the one of Szegedy et al., "Inception-v4, Inception-ResNet and
-the Impact of Residual Connections on Learning" (2016), in the shape that
-keras-facenet publishes weights for. Batch normalisation is folded into the
-convolutions, and the residual scales into the 1×1 convolutions before them,
-so that nothing but convolutions, sums, ReLUs and pooling is left to run.
+The network is that of Szegedy et al., "Inception-v4, Inception-ResNet and
+the Impact of Residual Connections on Learning" (2016), in the variant for which
+keras-facenet publishes weights. Batch normalisation is folded into the
+convolutions, and residual scales into the 1×1 convolutions before them.
+Only convolutions, sums, ReLUs and pooling remain.
 
-Whoever changes the graph that comes out raises BUILDER_VERSION in store.py.
+A change of the resulting graph requires a higher BUILDER_VERSION in store.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def facenet_graph(weights: Path, dimension: int, precision: Precision = "fp32") 
     Args:
         weights: HDF5 file of keras-facenet's network: the Keras 2 layout (as
             published), a whole model saved as HDF5, or Keras 3's ``.weights.h5``.
-        dimension: numbers in an embedding.
+        dimension: dimension of an embedding.
         precision: ``"fp16"`` stores the kernels as float16, which halves the
             file; the computation is float32 either way.
 
@@ -56,8 +56,8 @@ def facenet_graph(weights: Path, dimension: int, precision: Precision = "fp32") 
         RGB, and the output ``embeddings``, float32 (n, dimension), unit vectors.
 
     Raises:
-        ModelError: the file cannot be read, or a layer is missing or has another shape.
-        SettingsError: there is no such precision.
+        ModelError: the file cannot be read, or a layer is missing or has an unexpected shape.
+        SettingsError: the precision is not supported.
     """
     check_precision(precision)
     graph = _Graph(_Weights(weights), precision)
@@ -66,7 +66,7 @@ def facenet_graph(weights: Path, dimension: int, precision: Precision = "fp32") 
 
 
 def _network(graph: _Graph, dimension: int) -> _Tensor:
-    """Inception-ResNet-v1, from the standardised crops to the unit vectors."""
+    """Add Inception-ResNet-v1, from standardised crops to unit vectors."""
     x = graph.node("Transpose", [_Tensor("crops", 3)], 3, perm=[0, 3, 1, 2])
 
     x = graph.conv(x, "Conv2d_1a_3x3", 32, (3, 3), stride=2)
@@ -139,7 +139,7 @@ def _mixed_7a(graph: _Graph, x: _Tensor) -> _Tensor:
 
 
 class _Graph:
-    """An ONNX graph under construction, with the layers that the network is made of."""
+    """An ONNX graph under construction, with methods for the layers of the network."""
 
     def __init__(self, weights: _Weights, precision: Precision) -> None:
         self._weights = weights
@@ -156,7 +156,7 @@ class _Graph:
         stride: int = 1,
         same: bool = True,
     ) -> _Tensor:
-        """Convolution, batch normalisation and ReLU; a stride of 2 has no padding."""
+        """Add a convolution, batch normalisation and ReLU; a stride of 2 has no padding."""
         kernel = self._weights.kernel(layer, (*size, x.channels, filters))
         scale, shift = self._weights.batch_norm(f"{layer}_BatchNorm", filters)
         pad = [(n - 1) // 2 for n in size] if same and stride == 1 else [0, 0]
@@ -165,7 +165,7 @@ class _Graph:
     def residual(
         self, x: _Tensor, branches: list[_Tensor], layer: str, *, scale: float, relu: bool = True
     ) -> _Tensor:
-        """``x`` plus ``scale`` times a 1×1 convolution of the joined branches."""
+        """Add ``x`` plus ``scale`` times a 1×1 convolution of the concatenated branches."""
         mixed = self.concat(branches)
         kernel = self._weights.kernel(layer, (1, 1, mixed.channels, x.channels), bias=True)
         bias = self._weights.bias(layer, x.channels)
@@ -174,22 +174,22 @@ class _Graph:
         return self._relu(total) if relu else total
 
     def dense(self, x: _Tensor, layer: str, dimension: int) -> _Tensor:
-        """Matrix product without a bias, then batch normalisation."""
+        """Add a matrix product without bias, then batch normalisation."""
         kernel = self._weights.kernel(layer, (x.channels, dimension))
         scale, shift = self._weights.batch_norm(f"{layer}_BatchNorm", dimension)
         inputs = [x, *self._parameters(layer, kernel * scale, shift)]
         return self.node("Gemm", inputs, dimension)
 
     def max_pool(self, x: _Tensor) -> _Tensor:
-        """Largest of 3×3 with a stride of 2 and no padding."""
+        """Add max pooling of 3×3 with a stride of 2 and no padding."""
         return self.node("MaxPool", [x], x.channels, kernel_shape=[3, 3], strides=[2, 2])
 
     def concat(self, parts: list[_Tensor]) -> _Tensor:
-        """Join along the channels."""
+        """Concatenate along the channels."""
         return self.node("Concat", parts, sum(p.channels for p in parts), axis=1)
 
     def unit_length(self, x: _Tensor) -> _Tensor:
-        """``x / √max(Σx², ε)``, row by row."""
+        """Normalise each row: ``x / √max(Σx², ε)``."""
         epsilon = self._constant("epsilon", np.array(NORMALIZE_EPSILON, np.float32))
         square = self.node("ReduceSumSquare", [x], 1, axes=[1], keepdims=1)
         length = self.node("Sqrt", [self.node("Max", [square, epsilon], 1)], 1)
@@ -211,7 +211,7 @@ class _Graph:
         return _Tensor(output, channels)
 
     def to_model(self, embeddings: _Tensor) -> onnx.ModelProto:
-        """The finished model."""
+        """Build the model from the nodes added so far."""
         return self._builder.model(
             "inception_resnet_v1",
             {"crops": ["faces", INPUT_SIZE, INPUT_SIZE, 3]},
@@ -222,7 +222,7 @@ class _Graph:
     def _conv(
         self, x: _Tensor, layer: str, kernel: Array, bias: Array, stride: int, pad: list[int]
     ) -> _Tensor:
-        """Plain convolution; ``kernel`` is in Keras' order (height, width, in, out)."""
+        """Add a convolution; ``kernel`` has Keras' order (height, width, in, out)."""
         inputs = [x, *self._parameters(layer, kernel.transpose(3, 2, 0, 1), bias)]
         return self.node(
             "Conv",
@@ -237,11 +237,11 @@ class _Graph:
         return self.node("Relu", [x], x.channels)
 
     def _parameters(self, layer: str, kernel: Array, bias: Array) -> list[_Tensor]:
-        """Add a layer's kernel, in the precision asked for, and its bias."""
+        """Add the kernel of a layer, in the requested precision, and its bias."""
         kernel = np.ascontiguousarray(kernel, np.float32)
         if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
             raise ModelError(
-                f"{self._weights.path}: layer {layer!r} holds values that are not finite numbers; "
+                f"{self._weights.path}: layer {layer!r} has values that are not finite numbers; "
                 "the file is damaged or its training diverged"
             )
         if self._precision == "fp32":
@@ -261,7 +261,7 @@ class _Graph:
 
 
 class _Weights:
-    """The weights of a Keras file by layer, checked as they are taken."""
+    """The weights of a Keras file by layer, checked on access."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -269,25 +269,25 @@ class _Weights:
             with h5py.File(path, "r") as file:
                 self._layers = {name: dict(arrays) for name, arrays in weights_by_layer(file)}
         except (OSError, KeyError, RuntimeError) as error:
-            raise ModelError(f"{path} cannot be read as a Keras weights file: {error}") from error
+            raise ModelError(f"cannot read {path} as a Keras weights file: {error}") from error
         if not self._layers:
             raise ModelError(
-                f"{path} is not a Keras weights file that face2vec knows. It must be HDF5 with a "
+                f"{path} is not a supported Keras weights file; it must be HDF5 with a "
                 "'layer_names' attribute (Keras 2's save_weights('x.h5'), or a model saved as "
-                "'x.h5') or come from save_weights('x.weights.h5') of a recent Keras 3"
+                "'x.h5'), or written by save_weights('x.weights.h5') of a recent Keras 3"
             )
 
     def kernel(self, layer: str, shape: tuple[int, ...], *, bias: bool = False) -> Array:
-        """The kernel of a layer, in Keras' order of axes."""
+        """Kernel of a layer, in Keras' order of axes."""
         self._expect(layer, {"kernel", "bias"} if bias else {"kernel"})
         return self._array(layer, "kernel", shape)
 
     def bias(self, layer: str, filters: int) -> Array:
-        """The bias of a layer."""
+        """Bias of a layer."""
         return self._array(layer, "bias", (filters,))
 
     def batch_norm(self, layer: str, filters: int) -> tuple[Array, Array]:
-        """Factor and summand that a trained batch normalisation comes down to."""
+        """Scale and shift that are equivalent to a trained batch normalisation."""
         self._expect(layer, {"beta", "moving_mean", "moving_variance"})
         beta, mean, variance = (
             self._array(layer, name, (filters,)).astype(np.float64)
@@ -296,7 +296,7 @@ class _Weights:
         if not (variance >= 0).all():
             raise ModelError(
                 f"{self.path}: layer {layer!r} has a moving_variance of {variance.min():g}; "
-                "variances are never below 0, the file is damaged"
+                "variances are never below 0, so the file is damaged"
             )
         scale = 1 / np.sqrt(variance + BATCH_NORM_EPSILON)
         return scale.astype(np.float32), (beta - mean * scale).astype(np.float32)
@@ -310,7 +310,7 @@ class _Weights:
         found = set(self._layers[layer])
         if found != names:
             raise ModelError(
-                f"{self.path}: layer {layer!r} holds {', '.join(sorted(found)) or 'nothing'}, "
+                f"{self.path}: layer {layer!r} has {', '.join(sorted(found)) or 'no arrays'}, "
                 f"expected {', '.join(sorted(names))}"
             )
 
@@ -324,11 +324,11 @@ class _Weights:
 
 
 def weights_by_layer(file: Any) -> Iterator[tuple[str, Mapping[str, Array]]]:
-    """The weights in a file of Keras, in its old or its new layout.
+    """Read the weights of a Keras file in the Keras 2 or Keras 3 layout.
 
     Yields:
-        The name of a layer, and its arrays float32 by their names; a kernel is (height, width,
-        inputs, outputs) or (inputs, outputs), a bias (outputs,).
+        Name of a layer, and its float32 arrays by name; a kernel is (height, width, inputs,
+        outputs) or (inputs, outputs), a bias (outputs,).
     """
     root = file.get("model_weights", file)
     if "layer_names" in root.attrs:
@@ -338,7 +338,7 @@ def weights_by_layer(file: Any) -> Iterator[tuple[str, Mapping[str, Array]]]:
 
 
 def _keras_2_layers(root: Any) -> Iterator[tuple[str, Mapping[str, Array]]]:
-    """A group a layer; its attribute lists datasets such as ``Bottleneck/kernel:0``."""
+    """One group per layer, with an attribute that lists datasets: ``Bottleneck/kernel:0``."""
     for layer in map(_text, root.attrs["layer_names"]):
         group = root[layer]
         names = map(_text, group.attrs["weight_names"])
@@ -346,7 +346,7 @@ def _keras_2_layers(root: Any) -> Iterator[tuple[str, Mapping[str, Array]]]:
 
 
 def _keras_3_layers(layers: Any) -> Iterator[tuple[str, Mapping[str, Array]]]:
-    """A group a layer, whose ``vars`` are numbered in the order of creation."""
+    """One group per layer, whose ``vars`` are numbered in order of creation."""
     for group in layers.values():
         variables = group.get("vars", {})
         if len(variables) == 0 or "name" not in variables.attrs:

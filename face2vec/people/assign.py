@@ -19,7 +19,7 @@ from face2vec.index.face_index import FaceIndex
 from face2vec.index.sync import GalleryIndex, nearest_faces
 from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, Ids, average, joined
 
-QUERIES = 1024  # in one search of the index
+QUERIES = 1024  # queries per search of the index
 LEAST_CONFIDENCE = 0.9
 """Detections below this confidence are left out: many are false positives, such as ears and blur,
 which are similar enough to form a person."""
@@ -69,44 +69,50 @@ def find_people(
         faces, near, people, doubtful = _material(now, index, again)
         evidence = Evidence(calibration, now.count)
         refused = now.refusals()
-    who = {face: person for person, some in people.items() for face in some.ids.tolist()}
+    person_of = {face: person for person, some in people.items() for face in some.ids.tolist()}
 
     def candidates(group: Faces) -> list[int]:
         rows = np.searchsorted(faces.ids, group.ids)
-        met = Counter(who[i] for row in rows for i in near[row].tolist() if i in who)
-        return sorted(met)
+        return sorted({person_of[i] for row in rows for i in near[row].tolist() if i in person_of})
 
-    groups = [faces.of(np.searchsorted(faces.ids, ids)) for ids in average(faces, evidence, near)]
-    grouped = {i for group in groups for i in group.ids.tolist()}
-    alone = [faces.of(np.array([row])) for row, i in enumerate(faces.ids) if int(i) not in grouped]
+    groups = [
+        faces.select(np.searchsorted(faces.ids, ids)) for ids in average(faces, evidence, near)
+    ]
+    in_groups = {i for group in groups for i in group.ids.tolist()}
+    alone = [
+        faces.select(np.array([row])) for row, i in enumerate(faces.ids) if int(i) not in in_groups
+    ]
     joining, new = joined(groups, people, candidates, evidence, refused)
-    late, still = joined(alone, people, candidates, evidence, refused)
-    for person, ids in late.items():
+    singles, still_alone = joined(alone, people, candidates, evidence, refused)
+    for person, ids in singles.items():
         joining.setdefault(person, []).extend(ids)
     known = sum(map(len, joining.values()))
     renamed, new = _same_again(new, before, people, refused)
     writer.people.assign(joining | renamed, new, again=again)
     with read() as now:
         people_now = len(now.people())
-    return PeopleSummary(people_now, len(new), known, len(still), doubtful)
+    return PeopleSummary(people_now, len(new), known, len(still_alone), doubtful)
 
 
 def _material(
     now: Snapshot, index: GalleryIndex, again: bool
 ) -> tuple[Faces, list[Ids], dict[int, Faces], int]:
-    """Unassigned faces, the nearest faces of each, the faces of people, number of doubtful ones."""
+    """Read what grouping needs: unassigned faces, their nearest faces, and the faces of people.
+
+    The fourth value is the number of unassigned faces that are left out for low confidence.
+    """
     ids, photos = now.contents()
     members = now.memberships()
     kept = members.confirmed.astype(bool) | (not again)
-    taken, whose = members.faces[kept], members.people[kept]
-    unassigned = ~np.isin(ids, taken)
+    assigned, owners = members.faces[kept], members.people[kept]
+    unassigned = ~np.isin(ids, assigned)
     free = unassigned & (now.confidences() >= LEAST_CONFIDENCE)
     with index.at(now) as current:
         near = list(_nearest(now, current, ids[free]))
     faces = Faces(ids[free], now.embeddings(ids[free]), photos[free])
     people = {}
-    for person in np.unique(whose).tolist():
-        own = taken[whose == person]
+    for person in np.unique(owners).tolist():
+        own = assigned[owners == person]
         own_photos = photos[np.searchsorted(ids, own)]
         people[person] = Faces(own, now.embeddings(own), own_photos)
     return faces, near, people, int((unassigned & ~free).sum())
@@ -124,7 +130,11 @@ def _same_again(
     people: dict[int, Faces],
     refused: set[tuple[int, int]],
 ) -> tuple[dict[int, list[int]], list[list[int]]]:
-    """New people by the number of the person that had most of their faces, and the rest."""
+    """Give groups the numbers of the earlier people that had most of their faces.
+
+    Returns:
+        Faces by number of an earlier person, and the remaining groups.
+    """
     was = {face: person for person, ids in before.items() for face in ids}
     renamed: dict[int, list[int]] = {}
     rest = []

@@ -1,10 +1,9 @@
-"""Which faces are of one person, by what their similarities say of each pair.
+"""Clusters faces into people by the log odds of pairs.
 
-Every pair has log odds: how much likelier it is that the two are one person than that they are
-two, given their similarity and how many faces there are (see `calibration`). Groups are merged
-as long as the mean of the log odds between them, over all pairs, is above 0 (agglomerative
-clustering with average linkage: Sokal and Michener, 1958). There is no threshold to choose, and
-evidence of any other kind adds to the log odds.
+The log odds of a pair say how probable it is that both faces show one person, given their
+similarity and the number of faces (see `calibration`). Groups merge while the mean pairwise log
+odds between them are positive: agglomerative clustering with average linkage (Sokal and Michener,
+1958). No threshold has to be chosen, and other evidence can be added to the log odds.
 """
 
 from __future__ import annotations
@@ -18,31 +17,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.calibration import Calibration
-from face2vec.errors import MissingExtraError, SettingsError
+from face2vec.errors import MissingExtraError
 
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
-METHODS = ("average", "k-means", "dbscan", "hdbscan", "chinese-whispers")
 NEIGHBOURS = 32
-"""Of each face; in a group that holds together some pair of them is among these."""
+"""Number of nearest faces of each face that are considered as links."""
 LARGEST = 4096
-"""Faces whose pairs are all looked at; of more that hang together, so many come first."""
+"""Largest connected component whose pairs are all compared; of a larger one, a sample is."""
 SAMPLE = 64
-"""Faces of a person that a newcomer is compared with."""
+"""Largest number of faces of a group that are compared with another group."""
 SAME_PHOTO = 4.6
-"""Taken from the log odds of two faces in one photo: a mirror or a collage once in a hundred."""
-PAIRS = 65536  # whose similarities are computed at a time
+"""Subtracted from the log odds of two faces in one photo, which rarely show one person.
+
+It is ln 100: mirrors and collages are assumed to be one in a hundred."""
+PAIRS = 65536  # pairs whose similarities are computed together
 
 
 @dataclass(frozen=True, eq=False)
 class Faces:
-    """Faces to be grouped.
+    """Faces to group.
 
     Attributes:
-        ids: int64 (n,), rising.
-        embeddings: float32 (n, d) of unit length.
-        photos: int64 (n,), the same for faces in one photo.
+        ids: int64 (n,), increasing.
+        embeddings: float32 (n, d), each of unit length.
+        photos: int64 (n,), the id of each face's photo.
     """
 
     ids: Ids
@@ -52,55 +52,79 @@ class Faces:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def of(self, rows: NDArray[Any]) -> Faces:
-        """Some of them."""
+    def select(self, rows: NDArray[Any]) -> Faces:
+        """Select some of the faces.
+
+        Args:
+            rows: int64 (m,) or bool (n,), an index of the rows.
+        """
         return Faces(self.ids[rows], self.embeddings[rows], self.photos[rows])
 
 
 class Evidence:
-    """How likely two faces are one person.
+    """Computes the log odds that pairs of faces show one person.
 
     Args:
-        calibration: what a similarity says.
-        among: how many faces there are; one in so many pairs is expected to be of one person.
+        calibration: converts similarities to log odds.
+        among: number of faces N; the prior probability of a pair is 1 / N.
     """
 
     def __init__(self, calibration: Calibration, among: int) -> None:
         self._calibration, self._prior = calibration, 1 / max(among, 2)
 
-    def of(self, some: Faces, others: Faces) -> NDArray[np.float32]:
-        """Log odds float32 (n, m) that they are one person, of all pairs of some and others."""
-        cosines = some.embeddings @ others.embeddings.T
-        return self.of_pairs(cosines, some.photos[:, None] == others.photos[None])
+    def between(self, some: Faces, others: Faces) -> NDArray[np.float32]:
+        """Log odds of all pairs of two sets of faces.
+
+        Args:
+            some: n faces.
+            others: m faces.
+
+        Returns:
+            float32 (n, m).
+        """
+        similarities = some.embeddings @ others.embeddings.T
+        return self.of_pairs(similarities, some.photos[:, None] == others.photos[None])
 
     def of_pairs(
-        self, cosines: NDArray[np.float32], in_one_photo: NDArray[np.bool_]
+        self, similarities: NDArray[np.float32], in_one_photo: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
-        """Log odds float32 of pairs, by their similarity and whether they are in one photo."""
-        odds: Any = self._calibration.log_odds(cosines.astype(np.float64), self._prior)
+        """Log odds of pairs.
+
+        Args:
+            similarities: float32 of any shape, the similarity of each pair.
+            in_one_photo: bool of the same shape, whether both faces are in one photo.
+
+        Returns:
+            float32 of the same shape.
+        """
+        odds: Any = self._calibration.log_odds(similarities.astype(np.float64), self._prior)
         return np.asarray(odds - SAME_PHOTO * in_one_photo, np.float32)
 
 
 def average(faces: Faces, evidence: Evidence, near: Sequence[Ids]) -> list[Ids]:
-    """Groups of two faces or more, each the ids of one person; who is left over is alone.
+    """Group faces with average linkage.
 
-    Faces that are linked by no chain of likelier pairs cannot come into one group, so each
-    such chain is looked at by itself. Of one with more than 4,096 faces so many are grouped,
-    drawn at random; the others join these groups, and who joins none is grouped after them.
+    Faces without a path of links with positive log odds cannot be in one group, so each connected
+    component is clustered separately. Of a component with more than 4,096 faces, a random sample
+    of that size is clustered first; the other faces join its groups, and those that join none are
+    clustered next.
 
     Args:
-        faces: to be grouped.
-        evidence: how likely two are one person.
-        near: of each face the ids of those most similar to it, about ``NEIGHBOURS``; ids that
-            are not to be grouped are passed over.
+        faces: the faces to group.
+        evidence: computes the log odds of pairs.
+        near: int64 (m,) ids of the faces nearest to each face, about ``NEIGHBOURS``; ids that
+            are not in ``faces`` are ignored.
+
+    Returns:
+        int64 (k,) ids of each group of two or more faces; all other faces are alone.
 
     Raises:
         MissingExtraError: SciPy is not installed.
     """
     links = _links(faces, evidence, near)
     groups: list[Ids] = []
-    for rows in _chains(len(faces), links):
-        groups += _within(faces.of(rows), evidence)
+    for rows in _components(len(faces), links):
+        groups += _within(faces.select(rows), evidence)
     return groups
 
 
@@ -111,17 +135,17 @@ def joined(
     evidence: Evidence,
     refused: set[tuple[int, int]],
 ) -> tuple[dict[int, list[int]], list[list[int]]]:
-    """Who of the groups is somebody known, and who is new.
+    """Match groups of faces to existing people.
 
     Args:
-        groups: each of one person.
-        people: faces of those who are known, by number.
-        candidates: numbers of those whom a group might be.
-        evidence: how likely two faces are one person.
-        refused: (face, person) of which somebody said that it is not so.
+        groups: groups of faces, each of one person.
+        people: faces of each existing person, by number.
+        candidates: returns the numbers of the people that a group may belong to.
+        evidence: computes the log odds of pairs.
+        refused: pairs of face and person that a user has excluded.
 
     Returns:
-        Ids that join each person, and ids of each new one.
+        Ids of the faces that join each person, and ids of the faces of each new person.
     """
     joining: dict[int, list[int]] = {}
     new: list[list[int]] = []
@@ -131,7 +155,7 @@ def joined(
         for person in candidates(group):
             if any((face, person) in refused for face in ids):
                 continue
-            mean = float(evidence.of(_some(group), _some(people[person])).mean())
+            mean = float(evidence.between(_sample(group), _sample(people[person])).mean())
             if mean > best:
                 best, likeliest = mean, person
         if likeliest is not None:
@@ -141,71 +165,24 @@ def joined(
     return joining, new
 
 
-def by_method(
-    method: str,
-    faces: Faces,
-    evidence: Evidence,
-    near: Sequence[Ids],
-    *,
-    similarity: float,
-    count: int | None = None,
-) -> list[Ids]:
-    """Groups of two faces or more, found in one of several ways; to compare with `average`.
-
-    For sets of some ten thousand faces: ``"hdbscan"`` keeps the distances of all pairs.
-
-    Args:
-        method: one of ``METHODS``.
-        faces: to be grouped.
-        evidence: how likely two are one person; of ``"average"``.
-        near: as `average` takes them.
-        similarity: from which on two faces are linked, for ``"dbscan"`` (whose points need one
-            neighbour; Ester et al., 1996) and ``"chinese-whispers"`` (Biemann, 2006).
-        count: how many people there are, for ``"k-means"``.
-
-    Raises:
-        SettingsError: no such method, or k-means without a count.
-        MissingExtraError: scikit-learn is not installed.
-    """
-    if method == "average":
-        return average(faces, evidence, near)
-    if method == "chinese-whispers":
-        labels = _whispered(len(faces), *_similar(faces, near, similarity))
-    elif method == "k-means":
-        if count is None or not 1 <= count <= len(faces):
-            raise SettingsError(
-                f"k-means has to be told how many people there are, 1 to {len(faces):,}"
-            )
-        cluster = _package("sklearn.cluster", "k-means")
-        labels = cluster.KMeans(count, n_init=4, random_state=0).fit_predict(faces.embeddings)
-    elif method == "dbscan":
-        cluster = _package("sklearn.cluster", "DBSCAN")
-        labels = cluster.DBSCAN(
-            eps=float(np.sqrt(max(2 - 2 * similarity, 1e-12))), min_samples=2
-        ).fit_predict(faces.embeddings)
-    elif method == "hdbscan":
-        cluster = _package("sklearn.cluster", "HDBSCAN")
-        # Of all pairs, for in so many dimensions its trees are slower than that by far.
-        cosines = faces.embeddings.astype(np.float64) @ faces.embeddings.T
-        distances = np.sqrt(np.maximum(2 - 2 * cosines, 0))
-        labels = cluster.HDBSCAN(min_cluster_size=2, metric="precomputed", copy=False).fit_predict(
-            distances
-        )
-    else:
-        raise SettingsError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    return _grouped(faces.ids, np.asarray(labels, np.int64))
-
-
 def _links(faces: Faces, evidence: Evidence, near: Sequence[Ids]) -> NDArray[np.int64]:
-    """Pairs (n, 2) of rows that are likelier one person than two."""
-    pairs = _neighbours(faces, near)
+    """Pairs (n, 2) of rows with positive log odds."""
+    pairs = neighbours(faces, near)
     one, other = pairs.T
-    odds = evidence.of_pairs(_cosines(faces, pairs), faces.photos[one] == faces.photos[other])
+    odds = evidence.of_pairs(cosines(faces, pairs), faces.photos[one] == faces.photos[other])
     return pairs[odds > 0]
 
 
-def _neighbours(faces: Faces, near: Sequence[Ids]) -> NDArray[np.int64]:
-    """Pairs (n, 2) of rows, each once, of which one is among the nearest of the other."""
+def neighbours(faces: Faces, near: Sequence[Ids]) -> NDArray[np.int64]:
+    """Distinct pairs of faces, one of which is among the nearest faces of the other.
+
+    Args:
+        faces: the faces.
+        near: int64 (m,) ids of the faces nearest to each face.
+
+    Returns:
+        int64 (n, 2) rows of the faces.
+    """
     ids = np.concatenate([*near, np.empty(0, np.int64)])
     rows = np.repeat(np.arange(len(near)), [len(one) for one in near])
     others = np.minimum(np.searchsorted(faces.ids, ids), len(faces) - 1)
@@ -214,8 +191,16 @@ def _neighbours(faces: Faces, near: Sequence[Ids]) -> NDArray[np.int64]:
     return np.unique(np.sort(pairs, axis=1), axis=0)
 
 
-def _cosines(faces: Faces, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Similarities of pairs of rows, a part at a time for the memory that it takes."""
+def cosines(faces: Faces, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Similarities of pairs, computed in parts to limit memory.
+
+    Args:
+        faces: the faces.
+        pairs: int64 (n, 2) rows of the faces.
+
+    Returns:
+        float32 (n,).
+    """
     parts = [
         np.einsum("ij,ij->i", *(faces.embeddings[rows] for rows in pairs[start : start + PAIRS].T))
         for start in range(0, len(pairs), PAIRS)
@@ -223,100 +208,73 @@ def _cosines(faces: Faces, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.concatenate([*parts, np.empty(0, np.float32)])
 
 
-def _similar(
-    faces: Faces, near: Sequence[Ids], similarity: float
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Pairs (n, 2) of rows at least so similar, and their similarities."""
-    pairs = _neighbours(faces, near)
-    cosines = _cosines(faces, pairs)
-    return pairs[cosines >= similarity], cosines[cosines >= similarity]
-
-
-def _chains(count: int, links: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Rows that hang together, two or more each."""
-    sparse = _package("scipy.sparse", "clustering")
+def _components(count: int, links: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Rows of each connected component of two or more faces."""
+    sparse = _scipy("scipy.sparse")
     graph = sparse.coo_matrix(
         (np.ones(len(links), np.int8), (links[:, 0], links[:, 1])), shape=(count, count)
     )
     _, labels = importlib.import_module("scipy.sparse.csgraph").connected_components(
         graph, directed=False
     )
-    return _grouped(np.arange(count), labels)
+    return grouped(np.arange(count), labels)
 
 
 def _within(faces: Faces, evidence: Evidence) -> list[Ids]:
     if len(faces) <= LARGEST:
         return _linked(faces, evidence)
     drawn = np.random.default_rng(0).permutation(len(faces))
-    first, rest = faces.of(np.sort(drawn[:LARGEST])), faces.of(np.sort(drawn[LARGEST:]))
+    first, rest = faces.select(np.sort(drawn[:LARGEST])), faces.select(np.sort(drawn[LARGEST:]))
     groups = _linked(first, evidence)
     if not groups:
         return _within(rest, evidence)
-    samples = [_some(first.of(np.searchsorted(first.ids, ids))) for ids in groups]
-    means = np.stack([evidence.of(rest, sample).mean(axis=1) for sample in samples], axis=1)
+    samples = [_sample(first.select(np.searchsorted(first.ids, ids))) for ids in groups]
+    means = np.stack([evidence.between(rest, sample).mean(axis=1) for sample in samples], axis=1)
     likeliest = np.where(means.max(axis=1) > 0, means.argmax(axis=1), -1)
     grown = [
         np.concatenate([ids, rest.ids[likeliest == number]]) for number, ids in enumerate(groups)
     ]
-    return [*grown, *_within(rest.of(np.flatnonzero(likeliest < 0)), evidence)]
+    return [*grown, *_within(rest.select(np.flatnonzero(likeliest < 0)), evidence)]
 
 
 def _linked(faces: Faces, evidence: Evidence) -> list[Ids]:
-    """Average linkage of all pairs, merged while the mean log odds are above 0."""
+    """Average linkage over all pairs, merging while the mean log odds are positive."""
     if len(faces) < 2:
         return []
-    hierarchy = _package("scipy.cluster.hierarchy", "clustering")
-    odds = evidence.of(faces, faces)
-    farthest = float(odds.max())  # linkage wants distances, and none below 0
+    hierarchy = _scipy("scipy.cluster.hierarchy")
+    odds = evidence.between(faces, faces)
+    farthest = float(odds.max())  # linkage needs non-negative distances
     distances = (farthest - odds)[np.triu_indices(len(faces), 1)].astype(np.float64)
     tree = hierarchy.linkage(distances, "average")
     labels = hierarchy.fcluster(tree, np.nextafter(farthest, -np.inf), "distance")
-    return _grouped(faces.ids, labels)
+    return grouped(faces.ids, labels)
 
 
-def _whispered(
-    count: int, pairs: NDArray[np.int64], weights: NDArray[np.float32]
-) -> NDArray[np.int64]:
-    """Each face takes the label that most of the weight around it has, until none changes."""
-    around: list[list[tuple[int, float]]] = [[] for _ in range(count)]
-    for (one, other), weight in zip(pairs.tolist(), weights.tolist(), strict=True):
-        around[one].append((other, weight))
-        around[other].append((one, weight))
-    labels = list(range(count))
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        changed = False
-        for row in rng.permutation(count).tolist():
-            heard: dict[int, float] = {}
-            for other, weight in around[row]:
-                heard[labels[other]] = heard.get(labels[other], 0.0) + weight
-            if heard:
-                loudest = max(heard, key=lambda label: heard[label])
-                changed |= loudest != labels[row]
-                labels[row] = loudest
-        if not changed:
-            break
-    return np.array(labels, np.int64)
+def grouped(ids: Ids, labels: NDArray[np.int64]) -> list[Ids]:
+    """Split ids by label.
 
+    Args:
+        ids: int64 (n,).
+        labels: int64 (n,), the label of each id; −1 for none.
 
-def _grouped(ids: Ids, labels: NDArray[np.int64]) -> list[Ids]:
-    """Ids by label, two or more each; label −1 is nobody's."""
+    Returns:
+        int64 (m,) ids of each label that has two or more.
+    """
     order = np.argsort(labels, kind="stable")
     ends = np.flatnonzero(np.diff(labels[order])) + 1
     parts = np.split(order, ends)
     return [ids[part] for part in parts if len(part) > 1 and labels[part[0]] >= 0]
 
 
-def _some(faces: Faces) -> Faces:
-    """At most 64 of them, spread evenly."""
+def _sample(faces: Faces) -> Faces:
+    """At most ``SAMPLE`` of the faces, evenly spaced."""
     if len(faces) <= SAMPLE:
         return faces
-    return faces.of(np.linspace(0, len(faces) - 1, SAMPLE).astype(np.int64))
+    return faces.select(np.linspace(0, len(faces) - 1, SAMPLE).astype(np.int64))
 
 
-def _package(package: str, what: str) -> Any:
+def _scipy(module: str) -> Any:
     try:
-        return importlib.import_module(package)
+        return importlib.import_module(module)
     except ImportError as error:
-        name = "scikit-learn" if package.startswith("sklearn") else "scipy"
-        raise MissingExtraError(what, name, "people") from error
+        raise MissingExtraError("clustering", "scipy", "people") from error

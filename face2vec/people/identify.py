@@ -1,4 +1,4 @@
-"""Who a face is: one of the people with names, or none of them."""
+"""Identifies a face as one of the named people, or as none of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from face2vec.gallery.reader import Snapshot
 from face2vec.types import Face, Identified, Person
 
 UNKNOWN = 0.5
-"""Prior probability that a face shows none of the people with names."""
+"""Prior probability that a face shows none of the named people."""
 
 
 def identified(
@@ -23,15 +23,15 @@ def identified(
     at_least: float,
     candidates: int,
 ) -> list[Identified]:
-    """Who each face is, see `Face2Vec.identify`.
+    """Identify each face; see `Face2Vec.identify`.
 
     Args:
         faces: the query faces.
         embeddings: float32 (n, d), one for each face.
         now: the gallery.
         calibration: converts similarities to log odds.
-        at_least: lowest probability to name somebody, 0…1.
-        candidates: how many people to list with each face.
+        at_least: lowest probability of an identification, 0…1.
+        candidates: number of most probable people to list for each face.
     """
     named = {p.id: p for p in now.people() if p.name is not None and p.faces}
     ids = np.array([i for p in named.values() for i in p.faces], np.int64)
@@ -58,24 +58,25 @@ def probabilities(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Probability that each query shows each of the people, by Bayes' rule.
 
-    A query shows nobody known, or the same person as one of the faces of one person; all faces of a
-    person and all people have the same prior. So the likelihood ratio of a person is the mean over
-    their faces: one good photo is enough, and many faces are no advantage by themselves.
+    A query shows no known person, or the same person as one face of one known person. All people,
+    and all faces of a person, have the same prior. Therefore the likelihood ratio of a person is
+    the mean over their faces: one good photo is enough, and more faces give no advantage.
 
     Args:
         queries: embeddings float32 (n, d).
-        known: embeddings float32 (m, d) of faces of people with names, m ≥ 1.
+        known: embeddings float32 (m, d) of the faces of named people, m ≥ 1.
         owners: int64 (m,), the person of each face.
         calibration: converts similarities to log odds.
 
     Returns:
-        People int64 (p,), and float64 (n, p); the rest to 1 is the probability of nobody known.
+        People int64 (p,), and probabilities float64 (n, p); the difference of a row's sum to 1 is
+        the probability that the query shows no known person.
     """
     people, place, counts = np.unique(owners, return_inverse=True, return_counts=True)
     order = np.argsort(place, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     cosines = (queries @ known[order].T).astype(np.float64)
-    logs = calibration.log_odds(cosines)  # with even odds, the log of the likelihood ratio
+    logs = calibration.log_odds(cosines)  # with a prior of one half, the log likelihood ratio
     highest = logs.max(axis=1, initial=0.0, keepdims=True)
     ratios = np.add.reduceat(np.exp(logs - highest), starts, axis=1) / counts
     weights = (1 - UNKNOWN) / len(people) * ratios
@@ -90,8 +91,8 @@ def ranked(
 
     Args:
         people: p people.
-        shares: float64 (p,), the probability of each.
-        most: how many to return at most.
+        shares: float64 (p,), the probability of each person.
+        most: largest number of people to return.
     """
     best = np.argsort(-shares, kind="stable")[:most]
     return [(people[i], float(shares[i])) for i in best.tolist()]

@@ -1,4 +1,4 @@
-"""A page with everybody in a gallery."""
+"""An HTML page with the people of a gallery."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from face2vec.report.thumbnails import thumbnail
 from face2vec.types import Person
 
 SHOWN = 12
-"""Faces of a person that are shown, spread evenly over those there are."""
+"""Largest number of faces shown per person, evenly spaced."""
 
 
 def save_people(
@@ -21,19 +21,19 @@ def save_people(
     faces_of: Callable[[Person], Sequence[StoredFace]],
     path: str | os.PathLike[str],
 ) -> None:
-    """Write one self-contained page: everybody's name, number, faces and photos.
+    """Write one self-contained page with the name, number, faces and photos of each person.
 
     Args:
-        people: who, in the order in which they are shown.
-        faces_of: somebody's faces and the photos that they are in.
-        path: of the page.
+        people: the people in order of display.
+        faces_of: returns the faces of a person, with their photos.
+        path: path of the page.
     """
     sections = "\n".join(_section(person, faces_of(person)) for person in people)
     count = "1 person" if len(people) == 1 else f"{len(people):,} people"
     write_page(
         path,
         "People",
-        f"<p>{count}. The number under a face is what split and not-this-person take.</p>\n"
+        f"<p>{count}. The number under a face is its id for split and not-this-person.</p>\n"
         + sections,
     )
 

@@ -13,19 +13,19 @@ from face2vec.gallery.rows import LANDMARKS, StoredFace
 from face2vec.types import Person
 
 PIECE = 32
-"""Bytes of an embedding that are searched for, at its start, middle and end."""
+"""Number of bytes that are searched for at the start, middle and end of an embedding."""
 
 
 def traces(folder: Path, person: Person, faces: Sequence[StoredFace]) -> Iterator[str]:
-    """What is left of a person in the files of a folder, one phrase each.
+    """Find what remains of a person in the files of a folder; yields one phrase per finding.
 
     Args:
         folder: folder of the gallery; every file in it is read.
         person: the forgotten person.
-        faces: their faces with embeddings, as they were.
+        faces: the person's faces with embeddings, as they were before.
     """
-    what = f"the name of person {person.id}"
-    secrets = [(what, secret) for secret in _stored_forms(person)]
+    name = f"the name of person {person.id}"
+    secrets = [(name, secret) for secret in _stored_forms(person)]
     for one in faces:
         face = one.face
         assert face.embedding is not None
@@ -46,16 +46,16 @@ def traces(folder: Path, person: Person, faces: Sequence[StoredFace]) -> Iterato
 
 
 def _stored_forms(person: Person) -> Iterator[bytes]:
-    """The bytes of a name as rows, an index and edits store it.
+    """The bytes with which rows, SQLite indexes and edits store a name.
 
-    The letters alone occur by chance in the bytes of embeddings.
+    The letters alone could also occur by chance in the bytes of embeddings.
     """
     if person.name is None:
         return
     text = person.name.encode()
     # A record of SQLite: length of the header, a type for each column (13 + 2 n for n bytes of
-    # text, at most two bytes here), then the columns. The id is NULL in a row, a number in the
-    # index.
+    # text, at most two bytes here), then the columns. The id is NULL in a row, and a number in
+    # an SQLite index.
     length = 13 + 2 * len(text)
     kind = bytes([length] if length < 128 else [128 | length >> 7, length & 127])
     header = bytes([2 + len(kind)])

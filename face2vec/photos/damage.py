@@ -1,4 +1,4 @@
-"""What is wrong with a file that fails to decode: it ends too early, or its metadata is broken."""
+"""Diagnosis of files that fail to decode: truncation and broken metadata."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from typing import Any
 
 
 def without_metadata(kind: str, data: bytes) -> bytes | None:
-    """Copy the file without the metadata on which its decoder may have failed.
+    """Copy a file without the metadata on which its decoder may have failed.
+
+    Args:
+        kind: the format, as `photo_format` returns it.
+        data: the content of the file.
 
     Returns:
-        The copy, or None where the format needs none or the file cannot be taken apart.
+        The copy, or None if the format needs none or the file cannot be parsed.
     """
     if kind == "JPEG":
         return _bare_jpeg(data)
     if kind == "PNG":
         return _bare_png(data)
-    if kind == "AVIF":  # call the EXIF item something else, and the decoder passes over it
+    if kind == "AVIF":  # the decoder skips an EXIF item of another type
         return re.sub(rb"(infe.{8})Exif", rb"\1free", data, flags=re.DOTALL)
     return None
 
 
 def _bare_jpeg(data: bytes) -> bytes | None:
-    """Copy a JPEG file with no application segments but JFIF, EXIF and Adobe."""
+    """Copy a JPEG file without application segments other than JFIF, EXIF and Adobe."""
     kept = [data[:2]]
     at = 2
     while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
@@ -44,7 +48,7 @@ def _bare_jpeg(data: bytes) -> bytes | None:
 
 
 def _bare_png(data: bytes) -> bytes:
-    """Copy a PNG file's chunks that hold pixels, and EXIF where its checksum is right."""
+    """Copy the chunks of a PNG file that hold pixels, and EXIF if its checksum is right."""
     kept = [data[:8]]
     at = 8
     while at + 12 <= len(data):
@@ -60,13 +64,13 @@ def _bare_png(data: bytes) -> bytes:
 
 
 def says_truncated(failure: Exception) -> bool:
-    """Whether a decoder's error speaks of a file that ends too early."""
-    words = str(failure).lower()
-    return "truncated" in words or "end of file" in words
+    """Whether a decoder's error message reports a truncated file."""
+    message = str(failure).lower()
+    return "truncated" in message or "end of file" in message
 
 
 def is_truncated(kind: str, data: bytes, failure: Exception) -> bool:
-    """Whether a file that failed to decode ends before its container says."""
+    """Whether a file that failed to decode is shorter than its container declares."""
     if says_truncated(failure):
         return True
     if kind == "JPEG":
@@ -81,20 +85,20 @@ def is_truncated(kind: str, data: bytes, failure: Exception) -> bool:
         return 8 + int.from_bytes(data[4:8], "little") > len(data)
     if kind == "TIFF":
         return _tiff_goes_on(data)
-    return b"meta" not in data or b"mdat" not in data  # and see boxes_go_on
+    return b"meta" not in data or b"mdat" not in data  # see also boxes_go_on
 
 
 def boxes_go_on(data: bytes) -> bool:
-    """Whether a box of a HEIC or AVIF file ends after the file (ISO 14496-12, 4.2).
+    """Whether a box of a HEIC or AVIF file extends past the end of the file (ISO 14496-12, 4.2).
 
-    Only the boxes that hold the photo count: what some phones append is no box at all.
+    Only the boxes that hold the photo count, because some phones append data that is not a box.
     """
     at = 0
     while at + 8 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")
         if size == 1:
             size = int.from_bytes(data[at + 8 : at + 16], "big")
-        if size < 8:  # 0 is a last box without a length, the others mean nothing
+        if size < 8:  # 0 is a last box without a length; other values are invalid
             return False
         if at + size > len(data):
             return data[at + 4 : at + 8] in (b"ftyp", b"meta", b"moov", b"mdat")
@@ -103,13 +107,13 @@ def boxes_go_on(data: bytes) -> bool:
 
 
 def _tiff_goes_on(data: bytes) -> bool:
-    """Whether the first directory of a TIFF file, or what it names, ends after the file."""
+    """Whether a TIFF file's first directory, or data that it refers to, extends past the end."""
     order: Any = "little" if data[:2] == b"II" else "big"
 
     def number(at: int, width: int) -> int:
         return int.from_bytes(data[at : at + width], order)
 
-    # A directory is a number of entries, then entries of tag, type, count, and value or offset.
+    # A directory is the number of entries, then entries of tag, type, count, and value or offset.
     big = number(2, 2) == 43
     pointer, entries = (8, 8) if big else (4, 2)
     start = number(pointer, pointer)
@@ -126,7 +130,7 @@ def _tiff_goes_on(data: bytes) -> bool:
             at = number(at, pointer)
         if at + width * count > len(data):
             return True
-        if tag in (273, 279, 324, 325):  # offsets and sizes of strips, of tiles
+        if tag in (273, 279, 324, 325):  # offsets and sizes of strips and of tiles
             values[tag] = [number(n, width) for n in range(at, at + width * count, width)]
     return any(
         offset + size > len(data)

@@ -1,11 +1,11 @@
-"""Decoding photos into upright RGB images.
+"""Decodes photos to upright RGB images.
 
-What a file is comes from its first bytes, never from its name. A photo that
+The format is detected from the first bytes of a file, never from its name. A photo that
 cannot be used raises :class:`~face2vec.errors.PhotoError` with one of
-:data:`~face2vec.photos.formats.REASONS`; no photo is ever decoded in part. ICC profiles are
-ignored: the networks were trained on pixels as they are stored.
+:data:`~face2vec.photos.formats.REASONS`. No photo is decoded in part. ICC profiles are
+ignored, because the networks were trained on stored pixel values.
 
-Everything here may be called from several threads at once.
+All functions are safe to use from several threads.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ PhotoLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 MAX_PIXELS = 200_000_000
 
-# A corrupt tag in a TIFF file or a broken animation in a PNG file is no news for the person who
-# indexes a folder, and `warnings.catch_warnings` is not safe with threads.
+# Warnings about corrupt TIFF tags or broken PNG animations do not help a user who indexes a
+# folder, and `warnings.catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.(Png|Tiff)ImagePlugin")
 
 
@@ -64,16 +64,15 @@ def open_photo(
 ) -> Photo:
     """Decode a photo and turn it upright.
 
-    EXIF orientation is applied; every mode becomes 8-bit RGB: 16-bit and float grey is scaled,
-    transparency is laid on white, and of several frames or pages the first is taken.
+    EXIF orientation is applied. Every mode is converted to 8-bit RGB: 16-bit and float grey is
+    scaled, and transparency is composited on white. Only the first frame or page is decoded.
 
     Args:
         source: a path, the bytes of a file, a PIL image, or an RGB uint8 array (height, width, 3).
-            An array is taken as it is, without a copy where none is needed.
-        name: what to call the photo; the path, ``"<bytes>"``, ``"<image>"`` or ``"<array>"``
-            when None.
-        max_side: where the longer side has more pixels than this, the image is made smaller so
-            that it has exactly as many. Large JPEGs are then decoded at a reduced scale.
+            A contiguous array is not copied.
+        name: name of the photo; if None, the path, ``"<bytes>"``, ``"<image>"`` or ``"<array>"``.
+        max_side: largest number of pixels of the longer side; a larger image is resized to
+            exactly this. Large JPEG files are then decoded at a reduced scale.
         max_pixels: photos with more pixels are refused before they are decoded.
 
     Returns:
@@ -82,8 +81,8 @@ def open_photo(
     Raises:
         PhotoError: the photo cannot be used; its ``reason`` is one of
             :data:`~face2vec.photos.formats.REASONS`.
-        SettingsError: the source is no kind of photo, an array has the wrong type or shape, or
-            a limit is less than one.
+        SettingsError: the source has an unsupported type, an array has the wrong dtype or shape,
+            or a limit is less than one.
     """
     for setting, value in (("max_side", max_side), ("max_pixels", max_pixels)):
         if value is not None and value < 1:
@@ -103,7 +102,8 @@ def open_photo(
         decoded = _from_bytes(name, data, max_side, max_pixels)
     else:
         raise SettingsError(
-            f"a photo is a path, bytes, a PIL image or an RGB array, not {type(source).__name__}"
+            f"a photo must be a path, bytes, a PIL image or an RGB array, "
+            f"not {type(source).__name__}"
         )
     return Photo(
         name, decoded.image, decoded.width, decoded.height, scale=decoded.scale, source=source
@@ -111,16 +111,16 @@ def open_photo(
 
 
 def full_resolution(photo: Photo) -> Photo:
-    """Decode a photo again from its source at scale 1; one that is at scale 1 is returned itself.
+    """Decode a photo again from its source at scale 1; a photo at scale 1 is returned unchanged.
 
     Raises:
-        PhotoError: the source cannot be read any more, or is another photo now.
-        SettingsError: the photo keeps no source.
+        PhotoError: the source can no longer be read, or now has another size.
+        SettingsError: the photo has no source.
     """
     if photo.scale == 1:
         return photo
     if photo.source is None:
-        raise SettingsError(f"{photo.name} keeps no source to decode at full resolution")
+        raise SettingsError(f"{photo.name} has no source to decode again at full resolution")
     limit = max(MAX_PIXELS, photo.width * photo.height)
     full = open_photo(photo.source, name=photo.name, max_pixels=limit)
     if (full.width, full.height) != (photo.width, photo.height):
@@ -134,7 +134,7 @@ def full_resolution(photo: Photo) -> Photo:
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    """An upright image, and the size of the whole upright photo."""
+    """An upright image, with the size of the upright photo at full resolution."""
 
     image: NDArray[np.uint8]
     width: int
@@ -145,9 +145,9 @@ class _Decoded:
 def _from_array(name: str, array: NDArray[Any], max_side: int | None, max_pixels: int) -> _Decoded:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise SettingsError(
-            f"{name} has dtype {array.dtype} and shape {array.shape}; an image is uint8 of shape "
-            "(height, width, 3), RGB. Grey (height, width) and RGBA arrays are not taken: "
-            "convert them first, grey with np.stack([grey] * 3, axis=-1)"
+            f"{name} has dtype {array.dtype} and shape {array.shape}; an image must be RGB uint8 "
+            "(height, width, 3). Convert grey (height, width) and RGBA arrays first, for example "
+            "grey with np.stack([grey] * 3, axis=-1)"
         )
     height, width = array.shape[:2]
     _check_pixels(name, (width, height), max_pixels)
@@ -166,7 +166,7 @@ def _from_image(name: str, image: Image.Image, max_side: int | None, max_pixels:
         raise
     except Exception as error:  # see _from_bytes
         reason = TRUNCATED if says_truncated(error) else DAMAGED
-        raise PhotoError(name, reason, _words(error)) from error
+        raise PhotoError(name, reason, _one_line(error)) from error
 
 
 def _from_bytes(name: str, data: bytes, max_side: int | None, max_pixels: int) -> _Decoded:
@@ -176,14 +176,14 @@ def _from_bytes(name: str, data: bytes, max_side: int | None, max_pixels: int) -
     if kind is None:
         raise PhotoError(name, NOT_A_PHOTO)
     if kind in ("HEIC", "AVIF") and boxes_go_on(data):
-        raise PhotoError(name, TRUNCATED)  # libheif would leave out the tiles that it cannot read
+        raise PhotoError(name, TRUNCATED)  # libheif would omit the tiles that it cannot read
     try:
         return _decode(name, kind, data, max_side, max_pixels)
     except (MemoryError, PhotoError):
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, inside some decoders
-        raise PhotoError(name, TOO_MANY_PIXELS, _words(error)) from error
-    # On a damaged file the decoders raise nearly anything: OSError, SyntaxError, ValueError,
+        raise PhotoError(name, TOO_MANY_PIXELS, _one_line(error)) from error
+    # Damaged files make decoders raise almost any exception: OSError, SyntaxError, ValueError,
     # TypeError, KeyError, OverflowError, RuntimeError, struct.error, zlib.error, …
     except Exception as error:
         failure = error
@@ -194,14 +194,14 @@ def _from_bytes(name: str, data: bytes, max_side: int | None, max_pixels: int) -
         except MemoryError:
             raise
         except Exception as error:
-            # What is told is the first failure: that is the file as the user has it.
-            failure.add_note(f"and without its metadata: {_words(error)}")
+            # The first failure is reported, because it concerns the unmodified file.
+            failure.add_note(f"and without its metadata: {_one_line(error)}")
     reason = TRUNCATED if is_truncated(kind, data, failure) else DAMAGED
-    raise PhotoError(name, reason, _words(failure)) from failure
+    raise PhotoError(name, reason, _one_line(failure)) from failure
 
 
-def _words(error: Exception) -> str:
-    """Tell an error in one short line, without the address of the buffer it was read from."""
+def _one_line(error: Exception) -> str:
+    """The message of an error as one short line, without the address of a buffer."""
     text = re.sub(r"\s*<_io\.\w+ object at 0x\w+>", "", " ".join(str(error).split()))
     return text[:200] or type(error).__name__
 
@@ -212,23 +212,23 @@ def _check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
         raise PhotoError(
             name,
             TOO_MANY_PIXELS,
-            f"{width}×{height} is more than {max_pixels:,}; raise max_pixels to take it",
+            f"{width}×{height} is more than {max_pixels:,}; raise max_pixels to accept it",
         )
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
-    """A JPEG file whose EXIF block is not parsed while it is opened.
+    """A JPEG file whose EXIF block is not parsed on opening.
 
-    Pillow looks there for a resolution in dots an inch, which takes time, warns about
-    damage, and on some damage fails.
+    Pillow parses it only to find a resolution in dots per inch. That takes time, warns about
+    damaged blocks, and fails on some of them.
     """
 
     def _read_dpi_from_exif(self) -> None:
         return
 
 
-# The decoders are called by name: Image.open tries one after the other, and compares sizes with
-# a limit that belongs to the whole process.
+# Decoders are called directly, because Image.open tries them in turn and checks the size against
+# a process-wide limit.
 _DECODERS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": _JpegFile,
     "PNG": PngImagePlugin.PngImageFile,
@@ -258,9 +258,9 @@ def _decode(name: str, kind: str, data: bytes, max_side: int | None, max_pixels:
 
 
 def _make_room(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Give a large TIFF file its memory here, where the caller's limit has been checked.
+    """Allocate the memory of a large TIFF image, after the caller's limit has been checked.
 
-    Pillow's decoder would compare it with the limit of the whole process and warn.
+    Otherwise Pillow's decoder compares the size with its process-wide limit and warns.
     """
     width, height = image.size
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
@@ -271,10 +271,10 @@ def _make_room(image: TiffImagePlugin.TiffImageFile) -> None:
 def _draft(
     image: JpegImagePlugin.JpegImageFile, max_side: int
 ) -> tuple[float, float, float, float] | None:
-    """Let the decoder skip detail: the smallest scale whose longer side is ≥ ``max_side``.
+    """Decode at the smallest supported scale whose longer side is at least ``max_side``.
 
     Returns:
-        Where the photo lies in the decoded image, whose last row and column may be partial.
+        Box of the photo in the decoded image, whose last row and column may be partial.
     """
     width, height = image.size
     for divisor in (8, 4, 2):
@@ -290,13 +290,13 @@ def _finish(
     full_size: tuple[int, int] | None = None,
     box: tuple[float, float, float, float] | None = None,
 ) -> _Decoded:
-    """Load, flatten, shrink and turn an image.
+    """Load, flatten, resize and rotate an image.
 
     Args:
         image: any PIL image, loaded or not.
-        max_side: most pixels that the longer side may have.
-        full_size: width and height of the whole photo as it is stored; the image's when None.
-        box: where the photo lies in the image; all of it when None.
+        max_side: largest number of pixels of the longer side.
+        full_size: width and height of the stored photo; if None, those of the image.
+        box: box of the photo in the image; if None, the whole image.
     """
     image.load()
     full_width, full_height = full_size or image.size
@@ -306,7 +306,7 @@ def _finish(
         scale = max_side / max(full_width, full_height)
         size = max(1, round(full_width * scale)), max(1, round(full_height * scale))
         flat = flat.resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=3.0)
-    # TIFF and HEIC have been turned by their decoders, which also took the tag away.
+    # The decoders of TIFF and HEIC apply the orientation and remove its tag.
     orientation = _orientation(image.info.get("exif"))
     if orientation != 1:
         flat = flat.transpose(_TURNS[orientation])
@@ -330,9 +330,9 @@ _TURNS = {
 
 
 def _orientation(exif: object) -> int:
-    """Orientation 1…8 from an EXIF block (EXIF 2.32, 4.6.4); 1 where it cannot be told.
+    """Orientation 1…8 from an EXIF block (EXIF 2.32, 4.6.4); 1 if it is missing or invalid.
 
-    Read here and not with Pillow's ``getexif``, which warns about damage anywhere in the block.
+    Pillow's ``getexif`` is not used, because it warns about damage anywhere in the block.
     """
     if not isinstance(exif, bytes):
         return 1
@@ -352,14 +352,14 @@ def _orientation(exif: object) -> int:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Convert to mode "L" or "RGB", transparency laid on white."""
+    """Convert to mode "L" or "RGB", with transparency composited on white."""
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_eight_bits(np.asarray(image)))
     if not image.has_transparency_data:
         return image.convert("RGB")
-    if image.mode == "La":  # has no direct way to RGBA
+    if image.mode == "La":  # Pillow cannot convert it to RGBA directly
         image = image.convert("LA")
     rgba = image.convert("RGBA")
     white = Image.new("RGB", rgba.size, "white")
@@ -370,9 +370,9 @@ def _flatten(image: Image.Image) -> Image.Image:
 def _eight_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
     """Scale grey of more than eight bits to 0…255.
 
-    16-bit grey runs from 0 to 65535. Floats and 32-bit integers do not say what white is: the
-    smallest of 1 (floats only), 255 and 65535 that holds all values; where none does, or values
-    are negative, the lowest becomes black and the highest white. NaN becomes black.
+    The range of 16-bit grey is 0 to 65535. Floats and 32-bit integers do not define white. It is
+    the smallest of 1 (floats only), 255 and 65535 that no value exceeds. If there is none, or if
+    values are negative, the lowest value becomes black and the highest white. NaN becomes black.
     """
     if grey.dtype.kind == "u":
         return np.rint(grey / 257).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Finding photos on disk: folders, files, patterns and lists, in a fixed order, each file once."""
+"""Finds photos on disk in folders, files, patterns and lists, in a fixed order, each file once."""
 
-# A folder may hold a million files, and paths as strings are several times as fast as Path
-# objects, which is why this module uses os.path; a block of words is how a list of suffixes reads.
+# This module uses os.path, because strings are several times as fast as Path objects and a folder
+# may hold a million files. Lists of suffixes are split from one string to keep them readable.
 # ruff: noqa: PTH110, PTH112, PTH113, PTH114, PTH116, PTH118, PTH122, PTH123, SIM905
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PHOTO_SUFFIXES = frozenset(
     "jpg jpeg jpe jfif pjpeg mpo png apng webp avif avifs heic heics heif heifs hif "
     "tif tiff gif bmp dib".split()
 )
-"""Suffixes taken without opening the file when a folder is searched."""
+"""Suffixes accepted without opening the file when a folder is searched."""
 
 OTHER_SUFFIXES = frozenset(
     # documents, data and programs
@@ -33,30 +33,30 @@ OTHER_SUFFIXES = frozenset(
     "ppt pptx odt ods odp rtf py pyc ipynb js css sh bat exe dll so dylib ini cfg conf db lock "
     "sqlite sqlite3 sqlite-wal sqlite-shm sqlite-journal faiss npy npz h5 onnx pt pkl url lnk "
     "torrent part crdownload tmp bak "
-    # what cameras, phones and photo programs put beside photos
+    # side files of cameras, phones and photo programs
     "xmp aae thm pp3 dop cos lrcat lrdata photoslibrary ithmb "
-    # films and sound
+    # video and audio
     "mp4 m4v mov avi mkv webm mpg mpeg wmv flv 3gp mts m2ts vob mp3 m4a wav flac aac ogg opus "
     # archives
     "zip rar 7z tar gz tgz bz2 xz zst iso dmg "
-    # pictures that are not read: raw camera data (much of it begins like a TIFF file), drawings
+    # unsupported image formats: raw camera data (often with a TIFF signature) and drawings
     "cr2 cr3 crw nef nrw arw srf sr2 dng orf rw2 raf pef srw raw x3f 3fr iiq erf mrw "
     "psd psb xcf ai eps ps svg svgz ico icns cur jp2 j2k jpx jxl exr hdr tga pcx ppm pgm "
     "pbm".split()
 )
-"""Suffixes passed over without opening the file when a folder is searched."""
+"""Suffixes skipped without opening the file when a folder is searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundPhoto:
-    """A file that is taken for a photo.
+    """A file that is considered a photo.
 
     Attributes:
-        folder: absolute path, links resolved, of the folder it was found from.
-        name: its path relative to ``folder``.
+        folder: absolute path, links resolved, of the folder in which the search started.
+        name: path of the file relative to ``folder``.
     """
 
-    # Text, for to make the Path objects of a million photos takes longer than to find them.
+    # Strings, because creating Path objects for a million photos takes longer than the search.
     folder: str
     name: str
 
@@ -77,51 +77,51 @@ class FoundPhoto:
 
 
 def paths_of(sources: Source | Iterable[Source | Iterable[Source]]) -> list[str]:
-    """Paths as text, in order, of one or of many that are given one by one or in lists.
+    """Flatten a path, paths, or lists of paths to a list of strings, in order.
 
     Raises:
-        SettingsError: something else than a path is among them.
+        SettingsError: an element is not a path.
     """
     if isinstance(sources, str | os.PathLike):
         return [os.fspath(sources)]
     if isinstance(sources, bytes) or not isinstance(sources, Iterable):
         kind = type(sources).__name__
         raise SettingsError(
-            f"photos are found by their paths (folders, files, patterns); a {kind} is none. "
-            "What is in memory can be encoded and searched for; to add it, save it"
+            f"photos are found by path (folder, file or pattern), not by {kind}. An image in "
+            "memory can be encoded and searched for; save it to a file to add it"
         )
     return [path for source in sources for path in paths_of(source)]
 
 
 def find_photos(sources: Source | Iterable[Source | Iterable[Source]]) -> Iterator[FoundPhoto]:
-    """Find the photos that the sources name, in a fixed order, each real file once.
+    """Find the photos in the sources, in a fixed order, each real file once.
 
     A source is one of
 
-    - a folder, searched with all its subfolders in the order of the names. Names that begin with
-      a dot are passed over. A file is taken when its suffix is one of :data:`PHOTO_SUFFIXES`,
-      passed over when it is one of :data:`OTHER_SUFFIXES`, and otherwise taken when its first
-      bytes are a photo's. Links are followed; a link to something inside the same folder is left
-      to the thing's own name, so that adding a link renames nothing. A subfolder that may not be
-      read is yielded itself, so that reading it records the reason.
-    - a file, taken whatever it is; its root is its folder.
-    - a glob pattern (``*``, ``?``, ``[…]``, ``**`` for any depth), where no path has that very
-      name; what it matches is treated like the contents of a folder, and its root is the last
-      folder before the first wildcard. ``**`` does not follow links to folders.
-    - ``@list.txt``: a UTF-8 text file with one file or folder a line, relative to the list's own
-      folder. Blank lines and lines that begin with ``#`` are passed over. A listed file is taken
-      whatever it is, even when it is missing; its root is the list's folder when it is inside it.
+    - a folder, searched with all its subfolders in order of names. Names that begin with a dot
+      are skipped. A file is accepted if its suffix is one of :data:`PHOTO_SUFFIXES`, skipped if
+      it is one of :data:`OTHER_SUFFIXES`, and otherwise accepted if its first bytes are those of
+      a photo. Links are followed. A link to a target inside the same folder is skipped, because
+      the target is found under its own name. An unreadable subfolder is yielded as a photo, so
+      that reading it reports the reason.
+    - a file, always accepted; its root is its folder.
+    - a glob pattern (``*``, ``?``, ``[…]``, ``**`` for any depth), if no path has exactly that
+      name. Matches are treated like the contents of a folder. Their root is the last folder
+      before the first wildcard. ``**`` does not follow links to folders.
+    - ``@list.txt``: a UTF-8 text file with one file or folder per line, relative to the folder of
+      the list. Blank lines and lines that begin with ``#`` are skipped. A listed file is always
+      accepted, even if it is missing. Its root is the folder of the list if that contains it.
     - ``-``: such a list on standard input, relative to the working directory.
 
     Args:
-        sources: the sources, in the order in which to search them, one by one or in lists.
+        sources: the sources in the order of the search; one, several, or lists of them.
 
     Returns:
         An iterator over the photos.
 
     Raises:
-        SettingsError: a source is no path, does not exist, cannot be listed, or is a pattern that
-            matches nothing. All sources are checked before this function returns.
+        SettingsError: a source is not a path, does not exist, cannot be listed, or is a pattern
+            without matches. All sources are checked before this function returns.
     """
     return _distinct([_search(path) for path in paths_of(sources)])
 
@@ -139,7 +139,7 @@ def _distinct(searches: Sequence[Iterator[_Found]]) -> Iterator[FoundPhoto]:
 
 
 def _search(source: str) -> Iterator[_Found]:
-    """Check one source and return the search that it asks for."""
+    """Check one source and return an iterator over its photos."""
     if source == "-":
         return _listed(_standard_input(), Path.cwd())
     if source.startswith("@"):
@@ -164,7 +164,7 @@ def _check_listable(folder: str) -> None:
     try:
         os.scandir(folder).close()
     except OSError as error:
-        raise SettingsError(f"the folder {folder!r} cannot be listed: {error.strerror}") from error
+        raise SettingsError(f"cannot list the folder {folder!r}: {error.strerror}") from error
 
 
 def _single(path: str) -> _Found:
@@ -174,7 +174,7 @@ def _single(path: str) -> _Found:
 
 
 def _walk(root: str, start: str = "") -> Iterator[_Found]:
-    """Search a folder and its subfolders, names in sorted order.
+    """Search a folder and its subfolders in sorted order.
 
     Args:
         root: absolute real path of the root.
@@ -186,7 +186,7 @@ def _walk(root: str, start: str = "") -> Iterator[_Found]:
         yield root, start, top
         return
     visited = {_identity(top)}
-    # An own stack: a tree may be deeper than Python's recursion limit.
+    # An explicit stack, because a tree may be deeper than Python's recursion limit.
     stack = [(first, start, top)]
     while stack:
         entries, folder, real_folder = stack[-1]
@@ -203,7 +203,7 @@ def _walk(root: str, start: str = "") -> Iterator[_Found]:
             is_folder, is_file = os.path.isdir(real), os.path.isfile(real)
             if (is_folder or is_file) and _has_own_name(real, top, is_folder):
                 continue
-            if not os.path.exists(real):  # a broken link that claims to be a photo is recorded
+            if not os.path.exists(real):  # a broken link with a photo's suffix is reported
                 is_file = _suffix(name) in PHOTO_SUFFIXES
         else:
             real = os.path.join(real_folder, name)
@@ -222,13 +222,13 @@ def _walk(root: str, start: str = "") -> Iterator[_Found]:
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    """Tell a folder from every other, also where a mount shows it under a second name."""
+    """Identify a folder, even if a mount shows it under a second name."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
 
 def _sorted_entries(folder: str) -> Iterator[os.DirEntry[str]] | None:
-    """Entries of a folder by name, or None where it cannot be listed."""
+    """Entries of a folder sorted by name, or None if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return iter(sorted(entries, key=lambda entry: entry.name))
@@ -237,7 +237,7 @@ def _sorted_entries(folder: str) -> Iterator[os.DirEntry[str]] | None:
 
 
 def _has_own_name(real: str, top: str, is_folder: bool) -> bool:
-    """Whether the walk of ``top`` comes to a link's target under the target's own name."""
+    """Whether the walk of ``top`` finds a link's target under the target's own name."""
     if real != top and not real.startswith(os.path.join(top, "")):
         return False
     parts = Path(real[len(top) :]).parts
@@ -254,7 +254,7 @@ def _may_be_photo(name: str, path: str) -> bool:
     suffix = _suffix(name)
     if suffix in PHOTO_SUFFIXES:
         return True
-    if suffix in OTHER_SUFFIXES or not os.path.isfile(path):  # to open a pipe would wait for ever
+    if suffix in OTHER_SUFFIXES or not os.path.isfile(path):  # opening a pipe would block
         return False
     try:
         with open(path, "rb", buffering=0) as file:
@@ -271,7 +271,7 @@ def _is_pattern(source: str) -> bool:
 
 
 def _split_pattern(pattern: str) -> tuple[str, tuple[str, ...]]:
-    """Split a pattern into the real folder before its first wildcard and the parts after it."""
+    """Split a pattern into the real folder before its first wildcard, and the remaining parts."""
     parts = Path(pattern).parts
     folder = ""
     for n, part in enumerate(parts):
@@ -283,7 +283,7 @@ def _split_pattern(pattern: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _matching(root: str, parts: tuple[str, ...], folder: str = "") -> Iterator[str]:
-    """Paths relative to ``root`` that match the parts of a pattern, names in sorted order."""
+    """Paths relative to ``root`` that match the parts of a pattern, in sorted order."""
     if not parts:
         yield folder
         return
@@ -294,7 +294,7 @@ def _matching(root: str, parts: tuple[str, ...], folder: str = "") -> Iterator[s
         for entry in _sorted_entries(path) or ():
             if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
                 yield from _matching(root, parts, os.path.join(folder, entry.name))
-    elif os.path.lexists(os.path.join(path, part)):  # also a name that merely holds a wildcard
+    elif os.path.lexists(os.path.join(path, part)):  # may be a literal name with a wildcard
         yield from _matching(root, rest, os.path.join(folder, part))
     elif _is_pattern(part):
         names = [entry.name for entry in _sorted_entries(path) or ()]
@@ -315,7 +315,7 @@ def _globbed(root: str, parts: tuple[str, ...]) -> Iterator[_Found]:
 
 
 def _real_path(real_folder: str, name: str) -> str:
-    """Resolve one name in a folder that is resolved already."""
+    """Resolve one name in a folder whose path is already resolved."""
     path = os.path.join(real_folder, name)
     return os.path.realpath(path) if os.path.islink(path) else path
 
@@ -325,7 +325,7 @@ def _list_file(source: str) -> tuple[list[str], Path]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"the list {source!r} cannot be read: {error.strerror}") from error
+        raise SettingsError(f"cannot read the list {source!r}: {error.strerror}") from error
     return _lines(content), path.parent
 
 
@@ -336,7 +336,8 @@ def _standard_input() -> list[str]:
 
 
 def _lines(content: bytes) -> list[str]:
-    # Not str.splitlines: a name may hold U+2028. Not strict: a name may be no UTF-8 at all.
+    # Not str.splitlines, because a name may contain U+2028. Not strict, because a name may not be
+    # valid UTF-8.
     text = content.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
     lines = (line.removesuffix("\r") for line in text.split("\n"))
     return [line for line in lines if line.strip() and not line.startswith("#")]
@@ -356,9 +357,9 @@ def _listed(lines: list[str], base: Path) -> Iterator[_Found]:
     for line in lines:
         path = os.path.join(top, line)
         try:
-            mode = os.lstat(path).st_mode  # once, for it is most of what a listed photo costs
+            mode = os.lstat(path).st_mode  # called once: it is most of the cost of a listed photo
         except (OSError, ValueError):
-            mode = 0  # reading it says what is wrong
+            mode = 0  # reading the file reports the error
         link = stat.S_ISLNK(mode)
         if stat.S_ISDIR(mode) or (link and os.path.isdir(path)):
             yield from _walk(os.path.realpath(path))

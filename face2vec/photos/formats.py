@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, and why a photo cannot be used."""
+"""Detection of photo formats from first bytes, and the reasons why a photo cannot be used."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 from face2vec.errors import PhotoError
 
-MISSING = "missing"  # no file of that name, or a link that leads nowhere
+MISSING = "missing"  # no file of that name, or a broken link
 NO_PERMISSION = "no permission"
 NOT_A_FILE = "not a regular file"  # a folder, a pipe, a device
-CANNOT_BE_READ = "cannot be read"  # the system gave another error, told in the detail
+CANNOT_BE_READ = "cannot be read"  # another system error, given in the detail
 EMPTY_FILE = "empty file"
 TOO_MANY_BYTES = "too many bytes"
-NOT_A_PHOTO = "not a photo"  # the first bytes are of none of the formats
+NOT_A_PHOTO = "not a photo"  # the first bytes match no supported format
 TRUNCATED = "truncated"
 DAMAGED = "damaged"  # the decoder failed in another way
 TOO_MANY_PIXELS = "too many pixels"
-CHANGED = "changed while in use"  # the second decode has another size than the first
+CHANGED = "changed while in use"  # the second decode gave another size than the first
 
 REASONS = (
     MISSING,
@@ -34,18 +34,18 @@ REASONS = (
     TOO_MANY_PIXELS,
     CHANGED,
 )
-"""Every ``reason`` that a :class:`~face2vec.errors.PhotoError` about a photo can have."""
+"""All values of ``reason`` of a :class:`~face2vec.errors.PhotoError`."""
 
 MAX_BYTES = 1 << 30
-HEAD_BYTES = 256  # enough for every signature and the brands of a HEIC or AVIF file
+HEAD_BYTES = 256  # enough for all signatures and the brands of a HEIC or AVIF file
 
 
 def photo_format(head: bytes) -> str | None:
-    """Tell a photo's format from its first bytes (:data:`HEAD_BYTES` are enough).
+    """Detect a photo's format from its first bytes; :data:`HEAD_BYTES` are enough.
 
     Returns:
         ``"JPEG"``, ``"PNG"``, ``"WEBP"``, ``"AVIF"``, ``"HEIC"``, ``"TIFF"``, ``"GIF"``,
-        ``"BMP"``, or None for anything else.
+        ``"BMP"``, or None for any other content.
     """
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
@@ -56,9 +56,9 @@ def photo_format(head: bytes) -> str | None:
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "GIF"
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return None if head[8:10] == b"CR" else "TIFF"  # Canon's raw files say CR
+        return None if head[8:10] == b"CR" else "TIFF"  # CR marks Canon's raw files
     if head.startswith(b"BM") and head[15:18] == b"\0\0\0" and head[14] in _BMP_HEADER_SIZES:
-        return "BMP"  # two letters alone would take any text that begins with BM
+        return "BMP"  # the two letters alone would match any text that begins with BM
     if head[4:8] == b"ftyp":
         end = min(int.from_bytes(head[:4], "big"), len(head))
         brands = {head[8:12], *(head[n : n + 4] for n in range(16, end, 4))}
@@ -81,14 +81,14 @@ def read_photo_bytes(
 
     Args:
         path: the file.
-        name: what to call it in an error; the path when None.
-        max_bytes: the largest size to read.
+        name: name of the photo in errors; the path if None.
+        max_bytes: size limit.
 
     Returns:
-        Its bytes, at least one.
+        The content, at least one byte.
 
     Raises:
-        PhotoError: it is missing, not a regular file, empty, too large, or cannot be read.
+        PhotoError: the file is missing, not a regular file, empty, too large, or unreadable.
     """
     name = os.fspath(path) if name is None else name
     try:
@@ -106,7 +106,7 @@ def read_photo_bytes(
     except IsADirectoryError as error:
         raise PhotoError(name, NOT_A_FILE, "a folder") from error
     except PermissionError as error:
-        if Path(path).is_dir() and os.access(path, os.R_OK):  # Windows says so of every folder
+        if Path(path).is_dir() and os.access(path, os.R_OK):  # Windows: raised for any folder
             raise PhotoError(name, NOT_A_FILE, "a folder") from error
         raise PhotoError(name, NO_PERMISSION) from error
     except ValueError as error:  # a null character in the path
@@ -128,5 +128,5 @@ _REASON_OF_ERRNO = {
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; a named pipe that nobody writes to must not stop a build."""
+    """Open a file without blocking on a named pipe that has no writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
