@@ -87,7 +87,7 @@ __all__ = [
     "save_html",
 ]
 
-# Importing face2vec loads none of the packages that it stands on; the first use of a name does.
+# Importing face2vec loads none of the packages that it depends on; the first use of a name does.
 _HOME = {
     "BuildSummary": "ingest.build",
     "Calibration": "calibration",

@@ -274,8 +274,8 @@ class Session:
         if made.digest != mine.digest:
             raise GalleryMismatchError(
                 f"the gallery {gallery.folder} was made with model "
-                f"{made.described_against(mine)}; this is model {mine.described_against(made)}. "
-                "Embeddings of different models cannot be compared. Use the gallery's model, make "
+                f"{made.described_against(mine)}; this is model {mine.described_against(made)}; "
+                "embeddings of different models cannot be compared; use the gallery's model, make "
                 "another gallery, or upgrade this one: "
                 f"face2vec upgrade {gallery.folder} --model {mine.origin}"
             )
@@ -292,7 +292,7 @@ class Session:
             raise GalleryMismatchError(
                 f"the gallery {gallery.folder} was made with version {made.version} of the "
                 f"detector {made.name!r}; this is version {here.version}, which finds other "
-                "faces. Use the face2vec that made it, or make another gallery"
+                "faces; use the face2vec that made it, or make another gallery"
             )
 
     def _check_detector(self, gallery: Gallery) -> None:
@@ -302,15 +302,15 @@ class Session:
         if made.name != wanted.name:
             raise GalleryMismatchError(
                 f"the gallery {gallery.folder} was made with the detector {made.name!r}, not "
-                f"with {wanted.name!r}. Use the gallery's detector, or make another gallery"
+                f"with {wanted.name!r}; use the gallery's detector, or make another gallery"
             )
         if made.settings != wanted.settings:
             names = sorted({*made.settings, *wanted.settings})
             was, now = made.settings.get, wanted.settings.get
             differ = ", ".join(f"{n} {was(n)}, not {now(n)}" for n in names if was(n) != now(n))
             raise GalleryMismatchError(
-                f"the gallery {gallery.folder} was made with other detector settings: {differ}. "
-                "Leave them out to use those of the gallery, or make another gallery"
+                f"the gallery {gallery.folder} was made with other detector settings: {differ}; "
+                "leave them out to use those of the gallery, or make another gallery"
             )
 
 

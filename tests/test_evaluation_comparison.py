@@ -161,7 +161,7 @@ def test_compare_refuses_names_before_anything_is_measured(
     monkeypatch.setattr(comparison, "measured", lambda *_, **__: pytest.fail("measured"))
     done = run("mini", "minni", "--lfw", lfw)
     assert done.exit_code == 3
-    assert "Did you mean 'mini'" in done.stderr
+    assert "did you mean 'mini'" in done.stderr
 
 
 def found(embeddings: dict[Path, EncodedFace], failures: int = 0) -> Measured:

@@ -124,7 +124,7 @@ def test_names_of_other_packages_are_known_by_their_beginning() -> None:
 @pytest.mark.parametrize(
     ("name", "error", "said"),
     [
-        ("minni", UnknownModelError, "Did you mean 'mini'"),
+        ("minni", UnknownModelError, "did you mean 'mini'"),
         ("gone.onnx", ModelError, "there is no model file .*gone.onnx"),
         ("keras-facenet:2018", UnknownModelError, f"keras-facenet has no model '2018'.*{KEY}"),
         ("keras-facenet", SettingsError, "the forms are keras-facenet:KEY"),

@@ -283,12 +283,12 @@ def test_default_model_needs_no_download() -> None:
 
 
 def test_find_model_lists_the_keys_and_suggests_one() -> None:
-    with pytest.raises(UnknownModelError, match="Did you mean '20180402-114759'") as error:
+    with pytest.raises(UnknownModelError, match="did you mean '20180402-114759'") as error:
         find_model("20180402-114795")
     assert all(key in str(error.value) for key in CATALOGUE)
     with pytest.raises(UnknownModelError) as error:
         find_model("resnet")
-    assert "Did you mean" not in str(error.value)
+    assert "did you mean" not in str(error.value)
     assert isinstance(error.value, Face2VecError)
 
 

@@ -356,7 +356,7 @@ def test_load_model_names_the_setting_when_the_cache_cannot_be_written(
 
 
 def test_load_model_lists_the_catalogue_for_an_unknown_name() -> None:
-    with pytest.raises(UnknownModelError, match="Did you mean '20180402-114759'"):
+    with pytest.raises(UnknownModelError, match="did you mean '20180402-114759'"):
         load("20180402-114758")
 
 

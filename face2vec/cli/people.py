@@ -182,7 +182,7 @@ def identify_command(
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_context
 def forget_command(ctx: click.Context, gallery: Path, person: str, yes: bool) -> None:
-    """Delete PERSON from a gallery for ever: faces, embeddings and name.
+    """Delete PERSON from a gallery permanently: faces, embeddings and name.
 
     Photos that show nobody else are removed from the gallery. Only their SHA-256 is kept, so that
     they are not indexed again. The photo files are not touched. The exit code is 1 if traces are

@@ -180,7 +180,7 @@ class GalleryFile:
             if size_of(_beside(self.path, "-wal")):
                 raise GalleryError(
                     f"the gallery {self.folder} has unfinished changes, and its folder is "
-                    "read-only. Open it once with write permission, or copy the folder and open "
+                    "read-only; open it once with write permission, or copy the folder and open "
                     "the copy"
                 ) from error
         connection = self._connect("mode=ro&immutable=1")
@@ -260,7 +260,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise GalleryError(
-            f"the gallery {folder} cannot be written: {error}. It can still be read; to change it, "
+            f"the gallery {folder} cannot be written: {error}; it can still be read; to change it, "
             "get write permission or copy the folder"
         ) from error
     try:
@@ -296,8 +296,8 @@ def _refuse_other_files(file: Path) -> None:
     except (FileNotFoundError, NotADirectoryError) as error:
         refuse_orphaned_wal(file)
         raise GalleryNotFoundError(
-            f"there is no gallery in {file.parent}: it has no {FILE}. "
-            f"Make one: face2vec index PHOTOS --gallery {file.parent}"
+            f"there is no gallery in {file.parent}: it has no {FILE}; "
+            f"make one: face2vec index PHOTOS --gallery {file.parent}"
         ) from error
     except OSError as error:
         raise GalleryError(f"the gallery {file.parent} cannot be read: {error}") from error
@@ -315,13 +315,13 @@ def refuse_orphaned_wal(file: Path) -> None:
     if size_of(wal):
         raise GalleryDamagedError(
             f"{file} is missing, but {wal.name} exists and may hold a part of it; nothing was "
-            "changed. Restore the file, or delete the folder and index the photos again"
+            "changed; restore the file, or delete the folder and index the photos again"
         )
 
 
 def _damaged(file: Path, what: str) -> GalleryDamagedError:
     return GalleryDamagedError(
-        f"the gallery file {file} is damaged: {what}; nothing was overwritten. Restore a copy of "
+        f"the gallery file {file} is damaged: {what}; nothing was overwritten; restore a copy of "
         "the folder, or move it away and index the photos again"
     )
 
@@ -338,13 +338,13 @@ def gallery_error(error: sqlite3.Error, file: Path) -> GalleryError:
     match code & 0xFF:
         case sqlite3.SQLITE_FULL:
             return GalleryError(
-                f"the disk of the gallery {folder} is full; {kept}. "
-                "Free some space and run the same command again"
+                f"the disk of the gallery {folder} is full; {kept}; "
+                "free some space and run the same command again"
             )
         case sqlite3.SQLITE_IOERR:
             return GalleryError(
                 f"the disk of the gallery {folder} cannot be read or written ({error}); it may be "
-                f"full or failing; {kept}. Check the disk and run the same command again"
+                f"full or failing; {kept}; check the disk and run the same command again"
             )
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return GalleryError(

@@ -192,13 +192,13 @@ class Gallery:
             if int(meta["format"]) < OLDEST_FORMAT:
                 raise GalleryVersionError(
                     f"the gallery {self.folder} has format {meta['format']}, which is older than "
-                    f"the first release; this face2vec reads formats {OLDEST_FORMAT} to {FORMAT}. "
-                    "It was not changed; index the photos again into another folder"
+                    f"the first release; this face2vec reads formats {OLDEST_FORMAT} to {FORMAT}; "
+                    "it was not changed; index the photos again into another folder"
                 )
             if int(meta["format"]) > FORMAT:
                 raise GalleryVersionError(
                     f"the gallery {self.folder} has format {meta['format']}; this face2vec reads "
-                    f"formats up to {FORMAT}. Install a newer face2vec"
+                    f"formats up to {FORMAT}; install a newer face2vec"
                 )
             self._file.refuse_truncated(connection)
         return meta

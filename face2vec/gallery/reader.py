@@ -442,7 +442,7 @@ class Snapshot:
             raise GalleryError(
                 f"the gallery {self._file.folder} has never been in the state at position "
                 f"{state.position} of its journal, which ends at {self.state.position}; the index "
-                "was made from another gallery, or before a backup was restored. Rebuild it"
+                "was made from another gallery, or before a backup was restored; rebuild it"
             )
         rows = self.connection.execute(
             "SELECT face_id, sum(CASE change WHEN '+' THEN 1 ELSE -1 END) AS net,"

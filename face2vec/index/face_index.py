@@ -67,7 +67,7 @@ class FaceIndex:
             if count < IVF_FACES_LEAST:
                 raise SettingsError(
                     f"cannot build an index of kind {kind!r} from {count} faces: it needs at least "
-                    f"{IVF_FACES_LEAST}. Choose 'flat' or 'hnsw'"
+                    f"{IVF_FACES_LEAST}; choose 'flat' or 'hnsw'"
                 )
             if iter(batches) is batches:
                 batches = list(batches)

@@ -98,7 +98,7 @@ def write(path: Path, parts: Iterable[Put], header: Header) -> None:
             stream.write(words + _FOOTER.pack(len(words), zlib.crc32(words), _MAGIC))
     except (OSError, RuntimeError) as error:  # RuntimeError: FAISS could not write
         raise GalleryError(
-            f"cannot write the index {path}: {error}; the gallery itself is safe. Free some space "
+            f"cannot write the index {path}: {error}; the gallery itself is safe; free some space "
             "or get write permission, and rebuild the index"
         ) from error
 

@@ -122,8 +122,8 @@ def find_model(key: str) -> ModelDescription:
     if key in CATALOGUE:
         return CATALOGUE[key]
     close = difflib.get_close_matches(key, CATALOGUE, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise UnknownModelError(
-        f"unknown model {key!r}.{hint} The catalogue has: {', '.join(CATALOGUE)}. You can also "
+        f"unknown model {key!r}{hint}; the catalogue has: {', '.join(CATALOGUE)}; you can also "
         "give the path of an .onnx, .xml, .h5 or .json file"
     )

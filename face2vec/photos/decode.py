@@ -146,7 +146,7 @@ def _from_array(name: str, array: NDArray[Any], max_side: int | None, max_pixels
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise SettingsError(
             f"{name} has dtype {array.dtype} and shape {array.shape}; an image must be RGB uint8 "
-            "(height, width, 3). Convert grey (height, width) and RGBA arrays first, for example "
+            "(height, width, 3); convert grey (height, width) and RGBA arrays first, for example "
             "grey with np.stack([grey] * 3, axis=-1)"
         )
     height, width = array.shape[:2]

@@ -87,7 +87,7 @@ def paths_of(sources: Source | Iterable[Source | Iterable[Source]]) -> list[str]
     if isinstance(sources, bytes) or not isinstance(sources, Iterable):
         kind = type(sources).__name__
         raise SettingsError(
-            f"photos are found by path (folder, file or pattern), not by {kind}. An image in "
+            f"photos are found by path (folder, file or pattern), not by {kind}; an image in "
             "memory can be encoded and searched for; save it to a file to add it"
         )
     return [path for source in sources for path in paths_of(source)]

@@ -47,7 +47,7 @@ class OnnxNetwork:
         # Parallelism comes from running many batches at once, one thread each.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        # Photos differ in size. The arena would keep the memory of the largest one for ever, and
+        # Photos differ in size. The arena would keep the memory of the largest one, and
         # detection is no slower without it.
         options.enable_mem_pattern = keep_memory
         options.enable_cpu_mem_arena = keep_memory
@@ -65,7 +65,7 @@ class OnnxNetwork:
         if cuda and "CUDAExecutionProvider" not in self._session.get_providers():
             raise RuntimeUnavailableError(
                 "ONNX Runtime offers CUDA but could not start it (are its CUDA libraries "
-                "installed? see docs/gpu.md). Choose runtime='onnxruntime' to use the processor."
+                "installed? see docs/gpu.md); choose runtime='onnxruntime' to use the processor"
             )
 
         self.input_name = str(self._session.get_inputs()[0].name)

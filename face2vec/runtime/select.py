@@ -59,8 +59,8 @@ class Runtime:
             return OpenVinoNetwork(graph, self.threads, self.precision, outputs)
         if isinstance(graph, Path) and graph.suffix == ".xml":
             raise RuntimeUnavailableError(
-                f"{graph} is an OpenVINO file and the runtime is {self.name}. "
-                "Choose runtime='openvino' (pip install 'face2vec[openvino]')."
+                f"{graph} is an OpenVINO file and the runtime is {self.name}; "
+                "choose runtime='openvino' (pip install 'face2vec[openvino]')"
             )
         return OnnxNetwork(graph, outputs, cuda=self.name == "cuda", keep_memory=few_sizes)
 
@@ -97,9 +97,9 @@ def choose_runtime(wish: str = "auto", threads: int | None = None) -> Runtime:
             name = "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
     elif wish == "cuda" and not has_cuda():
         raise RuntimeUnavailableError(
-            "runtime 'cuda' was asked for, but this ONNX Runtime offers no CUDA device. "
-            "Install onnxruntime-gpu instead of onnxruntime (see docs/gpu.md), "
-            "or choose runtime='auto'."
+            "runtime 'cuda' was asked for, but this ONNX Runtime offers no CUDA device; "
+            "install onnxruntime-gpu instead of onnxruntime (see docs/gpu.md), "
+            "or choose runtime='auto'"
         )
     elif wish == "openvino" and not importlib.util.find_spec("openvino"):
         raise MissingExtraError("runtime 'openvino'", "openvino", "openvino")

@@ -163,7 +163,7 @@ def train(
             crops += len(batch.crops)
             if not np.isfinite(figures["loss"]):
                 raise TrainingError(
-                    f"the loss is {figures['loss']} at step {step}: the training diverged. Lower "
+                    f"the loss is {figures['loss']} at step {step}: the training diverged; lower "
                     f"the rate, which is {schedule.rate}; {checkpoint} is as it was before"
                 )
             watch(Progress(step, end, epoch + 1, figures, crops / (time.monotonic() - started)))

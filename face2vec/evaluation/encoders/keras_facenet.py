@@ -95,8 +95,8 @@ def check_key(key: str) -> None:
     """
     if key not in KEYS:
         raise UnknownModelError(
-            f"keras-facenet has no model {key!r}; it has: {', '.join(KEYS)}. "
-            f"Name one of them: {PREFIX}:{KEYS[0]}"
+            f"keras-facenet has no model {key!r}; it has: {', '.join(KEYS)}; "
+            f"name one of them: {PREFIX}:{KEYS[0]}"
         )
 
 
