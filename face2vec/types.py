@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -155,6 +156,14 @@ class Match:
     probability: float | None = None
     false_matches: float | None = None
     pose_distance: float | None = None
+
+    @property
+    def layout(self) -> float | None:
+        """Deprecated name of ``pose_distance``; it will be removed in the next version."""
+        warnings.warn(
+            "Match.layout is deprecated; use Match.pose_distance", DeprecationWarning, stacklevel=2
+        )
+        return self.pose_distance
 
     def __repr__(self) -> str:
         return f"Match(rank={self.rank}, similarity={self.similarity:.4f}, photo={self.photo!r})"

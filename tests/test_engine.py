@@ -350,7 +350,7 @@ def test_photos_are_added_and_removed_by_lists_of_paths(folder: Path, faces_fold
         with pytest.raises(GalleryError, match=r"none of these .*hopper\.jpg, .*astronaut\.jpg"):
             engine.remove(two)
         assert engine.add(iter(two)).photos == 2
-        with pytest.raises(SettingsError, match="a float64 is none"):
+        with pytest.raises(SettingsError, match="not by float64"):
             engine.add(np.zeros(3))
         with pytest.raises(SettingsError, match="a Image is none"):
             engine.remove(Image.new("L", (1, 1)))
@@ -1067,3 +1067,5 @@ def test_deprecated_names_work_with_a_warning(folder: Path, faces_folder: Path) 
             (old,) = engine.search_layout(faces_folder / "hopper.jpg", k=3, by="framing")
         (new,) = engine.search_pose(faces_folder / "hopper.jpg", k=3, by="framing")
     assert old.matches.to_json() == new.matches.to_json()
+    with pytest.warns(DeprecationWarning, match="use Match.pose_distance"):
+        assert old.matches[1].layout == new.matches[1].pose_distance

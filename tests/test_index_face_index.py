@@ -661,9 +661,9 @@ def test_an_index_is_not_mapped_on_windows_where_it_could_not_be_replaced(
     few: tuple[Ids, Vectors], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "index"
-    FaceIndex.build([few], 40, D, "exact").save(path)
+    FaceIndex.build([few], 40, D, "flat").save(path)
     monkeypatch.setattr(face_index, "ON_WINDOWS", True)
-    index = FaceIndex.load(path, mapped=True)
+    index = FaceIndex.load(path, mmap=True)
     with path.open("r+b") as stream:
         stream.write(bytes(path.stat().st_size))
     assert [list(row) for row in index.search(few[1][:1], 1)[1]] == [[100]]

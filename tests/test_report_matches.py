@@ -575,7 +575,7 @@ def test_plot_refuses_what_cannot_be_drawn(found: QueryResult, tmp_path: Path) -
         found.plot(columns=0)
     with pytest.raises(SettingsError, match=r"out\.txt.*suffix \.png"):
         found.plot(tmp_path / "out.txt")
-    with pytest.raises(SettingsError, match="no query face"):
+    with pytest.raises(SettingsError, match="no results to draw"):
         save_grid([], tmp_path / "out.png")
     with pytest.raises(SettingsError, match="301 rows"):
         save_grid([found] * 301, tmp_path / "out.png")

@@ -259,7 +259,7 @@ class _Bar:
 
     def show(self, progress: Progress) -> None:
         """Move the bar to the current step."""
-        if self._bar.total is None:
+        if self._bar.total != progress.steps or progress.step <= self._bar.n:  # another phase
             self._bar.total = progress.steps
             self._bar.initial = progress.step - 1
             self._bar.n = progress.step - 1
