@@ -94,7 +94,7 @@ def test_remembered_batches_put_each_crop_beside_its_own_target() -> None:
 
 
 def test_remembered_batches_refuse_to_mix() -> None:
-    with pytest.raises(SettingsError, match="teacher sees the mixture"):
+    with pytest.raises(SettingsError, match="teacher sees the mixed crops"):
         remembered(faces([-1] * 8), Augmentation(mix=0.5))
 
 

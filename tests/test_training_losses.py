@@ -314,5 +314,5 @@ def test_distillation_has_finite_gradients(losses: ModuleType) -> None:
 
 
 def test_distillation_refuses_another_dimension(losses: ModuleType) -> None:
-    with pytest.raises(SettingsError, match="embeddings have 4 numbers and their targets 5"):
+    with pytest.raises(SettingsError, match="embeddings have dimension 4 and their targets 5"):
         losses.distillation(np.ones((2, 4), np.float32), np.ones((2, 5), np.float32))

@@ -192,7 +192,9 @@ def test_mini_gives_embeddings_of_any_length(networks: ModuleType) -> None:
     assert np.isfinite(embeddings).all()
     side = network.input_shape[1]
     assert networks.build("mini", 64, side).output_shape == (None, 64)
-    with pytest.raises(SettingsError, match=rf"input_size is \(96, 97\); mini takes \({side}, "):
+    with pytest.raises(
+        SettingsError, match=rf"must be \({side}, {side}\) for mini, not \(96, 97\)"
+    ):
         networks.build("mini", 64, (96, 97))
 
 
@@ -473,7 +475,9 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(
 def test_weights_of_another_network_or_no_weights_are_refused(
     networks: ModuleType, weights: Path, place: Path
 ) -> None:
-    with pytest.raises(ModelError, match=r"not those of 'nns2'; only one of them has .* more$"):
+    with pytest.raises(
+        ModelError, match=r"differ from those of 'nns2'; only one of the two has .* more$"
+    ):
         networks.load_facenet_weights(built("nns2"), weights)
     place.write_text("not HDF5")
     with pytest.raises(ModelError, match=r"w\.weights\.h5 cannot be read as a Keras weights"):

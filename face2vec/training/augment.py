@@ -1,7 +1,7 @@
-"""Crops as worse photos would show them: moved, dim, small, noisy, hidden in part.
+"""Augmentation: crops as worse photos would show them (shifted, dark, small, noisy, occluded).
 
-Every crop is drawn from its own generator, so that what a crop looks like depends on the
-seed, the epoch and its number, and not on threads or on what was drawn before.
+Every crop has its own random generator, so it depends only on the seed, the epoch and its number,
+and not on threads or on earlier crops.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from PIL import Image, ImageFilter
 
 ImageArray = NDArray[np.uint8]
 
-SMALLEST = 24  # pixels of a side, below which nobody can be told from a crop
+SMALLEST = 24  # pixels per side; nobody is recognizable in a smaller crop
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far crops are changed; every size is a fraction, every chance 0…1.
+    """Strength of the augmentation; every size is a fraction, every chance is 0…1.
 
     Attributes:
         flip: chance to be mirrored.
-        shift: largest move along each axis, of the side.
-        scale: largest change of size.
-        turn: largest turn in degrees.
-        light: chance of another brightness, contrast, gamma and tint.
+        shift: largest shift along each axis, as a fraction of the side.
+        scale: largest change of size, as a fraction.
+        turn: largest rotation in degrees.
+        light: chance of changed brightness, contrast, gamma and tint.
         grey: chance to lose all colour.
         blur: chance to be blurred.
-        low_resolution: chance to be shrunk, to 24 pixels at least, and enlarged again.
+        low_resolution: chance to be scaled down, to no less than 24 pixels, and up again.
         jpeg: chance to be compressed, quality 15 to 85.
         noise: chance of sensor noise.
-        occlusion: chance that a rectangle is painted over.
-        mix: chance to be blended with another crop of the batch; only for distillation,
-            where the teacher says what the blend is.
+        occlusion: chance that a rectangle is covered.
+        mix: chance to be blended with another crop of the batch; only for distillation, where the
+            teacher gives the target of the blend.
     """
 
     flip: float = 0.5
@@ -54,22 +54,22 @@ class Augmentation:
 
     @classmethod
     def light_one(cls, mix: float = 0.0) -> Augmentation:
-        """Less of everything, for short trainings, which learn faster from clearer crops."""
+        """Weaker augmentation, for short trainings, which learn faster from clearer crops."""
         return cls(light=0.5, grey=0.04, blur=0.05, low_resolution=0.1, jpeg=0.1, noise=0.05,
                    occlusion=0.08, mix=mix)  # fmt: skip
 
     @classmethod
     def none(cls, mix: float = 0.0) -> Augmentation:
-        """Crops as they are."""
+        """No augmentation."""
         return cls(**dict.fromkeys((f.name for f in fields(cls)), 0.0) | {"mix": mix})
 
     def apply(self, crop: ImageArray, side: int, rng: np.random.Generator) -> ImageArray:
-        """One crop, changed.
+        """One augmented crop.
 
         Args:
             crop: RGB uint8 (h, h, 3).
-            side: of the crop that comes out.
-            rng: decides everything.
+            side: side of the result in pixels.
+            rng: source of all random choices.
 
         Returns:
             RGB uint8 (side, side, 3).
@@ -104,7 +104,7 @@ class Augmentation:
         angle = math.radians(rng.uniform(-self.turn, self.turn))
         across, down = rng.uniform(-self.shift, self.shift, 2) * from_side
         mirrored = -1 if rng.random() < self.flip else 1
-        # Reflected borders as wide as the farthest corner can reach.
+        # Reflected borders as wide as the farthest corner can move.
         reach = math.cos(math.radians(self.turn)) + math.sin(math.radians(self.turn))
         border = 1 + math.ceil(from_side * ((1 + self.scale) * reach / 2 - 0.5 + self.shift))
         padded = np.pad(crop, ((border, border), (border, border), (0, 0)), "reflect")
@@ -121,7 +121,7 @@ class Augmentation:
 
 
 def _in_other_light(pixels: ImageArray, rng: np.random.Generator) -> ImageArray:
-    """Brightness, contrast, gamma and a tint, as one table a channel."""
+    """Brightness, contrast, gamma and a tint, as one lookup table per channel."""
     values = np.arange(256) / 255
     gamma, contrast = math.exp(rng.uniform(-0.4, 0.4)), math.exp(rng.uniform(-0.4, 0.3))
     brightness, tint = rng.uniform(-0.12, 0.12), rng.uniform(-0.08, 0.08, 3)

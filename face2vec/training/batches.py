@@ -1,4 +1,4 @@
-"""What a network is shown, batch by batch: made ahead in threads, the same for the same seed."""
+"""Batches of training crops, prepared in threads; the same seed gives the same batches."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ AHEAD = 2
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a network is shown in one step.
+    """The input and the targets of one step.
 
     Attributes:
         crops: RGB uint8 (n, side, side, 3), augmented.
-        targets: what the objective compares with, by name: embeddings float32 (n, d), people
-            int64 (n,), or maps float32 (n, height, width, channels).
-        maps: what else goes into the network, by name, float32 (n, height, width, channels);
-            see `stages`.
+        targets: the targets of the objective, by name: embeddings float32 (n, d), people int64
+            (n,), or maps float32 (n, height, width, channels).
+        maps: other inputs of the network, by name, float32 (n, height, width, channels); see
+            `stages`.
     """
 
     crops: NDArray[np.uint8]
@@ -44,7 +44,7 @@ class Batch:
 
 
 class Batches(Protocol):
-    """Says what the batches of an epoch are made of, and makes them."""
+    """Plans the batches of an epoch, and makes them."""
 
     def plan(self, epoch: int) -> list[Rows]:
         """The rows of the faces in each batch of an epoch, int64 (n,); epochs count from 0."""
@@ -54,14 +54,14 @@ class Batches(Protocol):
 
 
 class ShuffledBatches:
-    """All faces once an epoch, in random order, in batches of one size.
+    """All faces once per epoch, in random order, in batches of one size.
 
     Args:
-        faces: which.
+        faces: the faces to train on.
         how: the augmentation.
-        side: of the student's crops.
-        size: crops a batch; what is left over at the end of an epoch is left out.
-        seed: decides order and augmentation.
+        side: side of the student's crops in pixels.
+        size: crops per batch; an incomplete batch at the end of an epoch is dropped.
+        seed: seed of order and augmentation.
     """
 
     def __init__(self, faces: Faces, how: Augmentation, *, side: int, size: int, seed: int) -> None:
@@ -76,18 +76,18 @@ class ShuffledBatches:
 
 
 class TaughtBatches(ShuffledBatches):
-    """For distillation: crops, and what the teacher says of the very same ones.
+    """For distillation: crops, and the teacher's embeddings of the same crops.
 
-    Changed in the same way for both (Beyer et al., Knowledge distillation: a good teacher is
+    Both networks get the same augmentation (Beyer et al., Knowledge distillation: a good teacher is
     patient and consistent, 2022).
 
     Args:
-        teacher: the network that is followed.
-        faces: what it is asked about.
-        how: the augmentation; the teacher sees the same crops.
-        side: of the student's crops.
-        size: crops a batch.
-        seed: decides order and augmentation.
+        teacher: the network whose embeddings are the targets.
+        faces: the faces to train on.
+        how: the augmentation; the teacher gets the same crops.
+        side: side of the student's crops in pixels.
+        size: crops per batch.
+        seed: seed of order and augmentation.
     """
 
     def __init__(
@@ -112,19 +112,19 @@ class TaughtBatches(ShuffledBatches):
 
 
 class RememberedBatches(ShuffledBatches):
-    """For distillation with a teacher that is asked once: what it says of the clean crops.
+    """For distillation with a teacher that runs once, on the clean crops.
 
-    Its targets do not follow what augmentation does to a crop, which asks the student to see
-    through it; the teacher costs nothing after the first minutes.
+    The targets do not depend on the augmentation, so the student learns to ignore it. The teacher
+    costs nothing after the first minutes.
 
     Args:
         targets: the teacher's embeddings of the clean crops, float32 (n, d), see
             `clean_targets`.
-        faces: what they are of.
+        faces: the faces of ``targets``.
         how: the augmentation; it cannot mix crops.
-        side: of the student's crops.
-        size: crops a batch.
-        seed: decides order and augmentation.
+        side: side of the student's crops in pixels.
+        size: crops per batch.
+        seed: seed of order and augmentation.
 
     Raises:
         SettingsError: the augmentation mixes crops.
@@ -141,7 +141,10 @@ class RememberedBatches(ShuffledBatches):
         seed: int,
     ) -> None:
         if how.mix:
-            raise SettingsError("crops can only be mixed where the teacher sees the mixture")
+            raise SettingsError(
+                "crops can only be mixed if the teacher sees the mixed crops "
+                "(teacher_sees 'augmented')"
+            )
         super().__init__(faces, how, side=side, size=size, seed=seed)
         self._targets = targets
 
@@ -152,22 +155,22 @@ class RememberedBatches(ShuffledBatches):
 
 
 class PeopleBatches:
-    """For triplets: so many people with so many photos each.
+    """For triplets: a fixed number of people with a fixed number of photos each.
 
-    Every person with two photos or more comes once an epoch, one with more photos than
-    wanted several times with others of them. Who has fewer brings some of them twice, changed
-    in two ways: batches of one size are what a compiled network wants.
+    Every person with at least two photos appears once per epoch; a person with many photos appears
+    several times, each time with other photos. If a person has too few photos, some appear twice
+    with different augmentation, because a compiled network needs batches of one size.
 
     Args:
-        faces: with people's names.
+        faces: faces with names of people.
         how: the augmentation.
-        side: of the crops.
-        people: in a batch.
-        photos: of each.
-        seed: decides order and augmentation.
+        side: side of the crops in pixels.
+        people: people per batch.
+        photos: photos per person in a batch.
+        seed: seed of order and augmentation.
 
     Raises:
-        SettingsError: fewer people with two photos or more than a batch takes.
+        SettingsError: there are fewer people with at least two photos than a batch needs.
     """
 
     def __init__(
@@ -186,13 +189,14 @@ class PeopleBatches:
     def plan(self, epoch: int) -> list[Rows]:
         """The rows of the faces in each batch of an epoch, int64 (n,).
 
-        Every epoch has as many batches; people who are left over come in another epoch.
+        Every epoch has the same number of batches; people who are left over appear in another
+        epoch.
         """
         rng = np.random.default_rng((self._seed, epoch))
         groups: list[Rows] = []
         for person in self._named:
             rows = rng.permutation(np.flatnonzero(self._faces.people == person))
-            starts = range(0, len(rows) - 1, self._photos)  # never a last one alone
+            starts = range(0, len(rows) - 1, self._photos)  # never one photo alone at the end
             groups += [np.resize(rows[start : start + self._photos], self._photos)
                        for start in starts]  # fmt: skip
         order = rng.permutation(len(groups))
@@ -213,7 +217,7 @@ def clean_targets(teacher: Embedder, crops: NDArray[np.uint8]) -> NDArray[np.flo
     """The teacher's embeddings of crops.
 
     Args:
-        teacher: the network that is followed.
+        teacher: the network whose embeddings are the targets.
         crops: RGB uint8 (n, side, side, 3) of any side.
 
     Returns:
@@ -228,14 +232,14 @@ def clean_targets(teacher: Embedder, crops: NDArray[np.uint8]) -> NDArray[np.flo
 def remembered_targets(
     path: Path, teacher: Embedder, crops: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
-    """`clean_targets`, kept in a file so that a training that goes on does not ask again.
+    """`clean_targets`, stored in a file so that a resumed training does not compute them again.
 
-    The first crops are asked about each time, to see that the file is of this teacher and of
-    these crops.
+    The targets of the first crops are computed each time, to verify that the file belongs to this
+    teacher and these crops.
 
     Args:
-        path: of the file; written where it is not there or does not fit.
-        teacher: the network that is followed.
+        path: the file; written if it does not exist or does not match.
+        teacher: the network whose embeddings are the targets.
         crops: RGB uint8 (n, side, side, 3) of any side.
 
     Returns:
@@ -255,14 +259,14 @@ def remembered_targets(
 def augmented(
     faces: Faces, rows: Rows, side: int, how: Augmentation, key: tuple[int, ...]
 ) -> NDArray[np.uint8]:
-    """Crops, each changed in its own way.
+    """Crops, each with its own augmentation.
 
     Args:
-        faces: where they are from.
-        rows: int64 (n,), which.
-        side: of the crops that come out.
-        how: how far they are changed.
-        key: with a crop's row and place it decides what is drawn.
+        faces: the source of the crops.
+        rows: int64 (n,), rows of the faces.
+        side: side of the results in pixels.
+        how: the augmentation.
+        key: seed, together with the row and the position of a crop.
 
     Returns:
         RGB uint8 (n, side, side, 3).
@@ -286,7 +290,7 @@ def resized(crops: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
     Args:
         crops: RGB uint8 (n, height, width, 3).
-        side: of the crops that come out.
+        side: side of the results in pixels.
 
     Returns:
         RGB uint8 (n, side, side, 3).
@@ -298,10 +302,10 @@ def resized(crops: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def made_in_turn(plan: Sequence[Rows], make: Callable[[Rows], Batch]) -> Iterator[Batch]:
-    """The batches of a plan, in order, as many at a time as there are cores.
+    """The batches of a plan, in order, each made on all cores.
 
-    None is made while another is used. It is for batches that a teacher's runtime takes part in:
-    teacher and student beside each other wait for each other's threads and take twice as long.
+    No batch is made while another is used. This is for batches that need a teacher's runtime:
+    teacher and student at the same time wait for each other's threads and take twice as long.
 
     Args:
         plan: the rows of the faces in each batch, int64 (n,).
@@ -316,7 +320,7 @@ def made_in_turn(plan: Sequence[Rows], make: Callable[[Rows], Batch]) -> Iterato
 def made_ahead(
     plan: Iterable[Rows], make: Callable[[Rows], Batch], workers: int = 2
 ) -> Iterator[Batch]:
-    """The batches of a plan, in order, some of them made ahead of use.
+    """The batches of a plan, in order, prepared ahead of use.
 
     Args:
         plan: the rows of the faces in each batch, int64 (n,).

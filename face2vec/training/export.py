@@ -1,4 +1,4 @@
-"""From a trained network to the ONNX file that face2vec runs, and back for fine-tuning."""
+"""Exports a trained network as an ONNX file, and loads one for fine-tuning."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def export(
     """Write a network as ONNX, with its description beside it.
 
     Args:
-        network: from standardised crops, NHWC, to embeddings.
-        path: of the .onnx file; the description goes to the same name with .json.
+        network: maps standardised crops, NHWC, to embeddings.
+        path: the .onnx file; the description is written beside it with the suffix .json.
         description: how crops are cut and standardised for it.
         precision: ``"fp16"`` stores the weights as float16, which halves the file; the
             network computes in float32 either way.
 
     Raises:
-        ModelError: weights that are not finite or beyond float16's range, or a layer that is
-            not known to `onnx_graph`.
+        ModelError: weights are not finite or beyond float16's range, or `onnx_graph` does not
+            support a layer.
     """
     graph = onnx_graph(network)
     if precision == "fp16":
@@ -52,14 +52,14 @@ def export(
 
 
 def load_exported(network: keras.Model, path: Path) -> None:
-    """Give a network the weights of its own exported graph, to go on training from there.
+    """Load the weights of an exported graph into its network, to continue training.
 
-    Batch normalisation was folded into the convolutions: each comes back as its identity
-    with the folded shift, so outputs are the same, and it learns on from there.
+    Batch normalisation was folded into the convolutions: each becomes an identity with the folded
+    shift, so the outputs are the same.
 
     Args:
-        network: built as the exported one was.
-        path: of the .onnx file.
+        network: built like the exported one.
+        path: the .onnx file.
 
     Raises:
         ModelError: the graph is of another network.
@@ -93,14 +93,14 @@ def load_exported(network: keras.Model, path: Path) -> None:
 
 
 def settle(network: keras.Model, pixels: NDArray[np.float32]) -> None:
-    """Give normalisations that are identities the means and variances of what they get.
+    """Set the means and variances of identity normalisations from their inputs.
 
-    The embeddings stay as they are. But while a network learns, each batch is normalised by
-    itself, and one that is an identity otherwise would make another network of it.
+    The embeddings do not change. In training, however, each batch is normalised by its own
+    statistics, which would turn an identity into a different function.
 
     Args:
-        network: as `load_exported` leaves it; normalisations without a factor are left alone.
-        pixels: standardised crops like those it will learn from, float32 (n, side, side, 3).
+        network: a network after `load_exported`; normalisations without a scale are unchanged.
+        pixels: standardised crops like the training crops, float32 (n, side, side, 3).
     """
     norms = [
         layer
@@ -126,7 +126,7 @@ def _halve(model: onnx.ModelProto) -> None:
         values = numpy_helper.to_array(tensor)
         if values.dtype != np.float32 or values.size < SMALLEST_HALVED:
             continue
-        if not np.abs(values).max() <= np.finfo(np.float16).max:  # NaN is not, either
+        if not np.abs(values).max() <= np.finfo(np.float16).max:  # also finds NaN
             raise ModelError(
                 f"{tensor.name} has values that are not finite or beyond float16's range; the "
                 "training diverged, or use precision 'fp32'"

@@ -1,8 +1,8 @@
-"""Faces to train on: aligned crops in memory, and whose they are where that is known.
+"""Faces to train on: aligned crops in memory, and their people if known.
 
-Photos come from a folder a person, a CSV, a tar archive or a TensorFlow dataset. Photos
-that are not aligned yet go through the engine's own detection and alignment, so that a
-network learns from the very crops that it will be given later.
+Photos come from one folder per person, a CSV, a tar archive or a TensorFlow dataset. Photos that
+are not aligned go through the engine's own detection and alignment, so a network is trained on the
+same kind of crops that it gets in use.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Faces:
 
     Attributes:
         crops: RGB uint8 (n, h, h, 3).
-        people: int64 (n,), the same number for photos of one person, −1 for no name.
-        names: of the people, by their number.
+        people: int64 (n,), number of the person, −1 if unknown.
+        names: names of the people by number.
     """
 
     crops: NDArray[np.uint8]
@@ -58,13 +58,13 @@ class Faces:
         return len(self.crops)
 
     def split(self, share: float, seed: int, by_person: bool = False) -> tuple[Faces, Faces]:
-        """Most of them to learn from, and a random share to measure with.
+        """Split into a training set and a random held-out set.
 
         Args:
-            share: of the faces, or of the people, that is held out; one at least.
-            seed: decides which.
-            by_person: a person is on one side with all photos; faces without a name are
-                then all learnt from.
+            share: share of the faces, or of the people, that is held out; at least one.
+            seed: seed of the choice.
+            by_person: put all photos of a person into the same set; faces without a name all go
+                into the training set.
         """
         rng = np.random.default_rng((seed, 7))
         if by_person:
@@ -90,20 +90,20 @@ def load_faces(
     """Faces of a folder, a CSV, a tar archive or a TensorFlow dataset.
 
     Args:
-        source: a folder with a folder a person; a CSV with the columns ``file`` (relative
-            to the CSV) and ``person``; a tar archive of such folders, or of any files with
-            ``table``; or ``tfds:celeb_a`` and ``tfds:celeb_a:DATA_DIR``.
+        source: a folder with one folder per person; a CSV with the columns ``file`` (relative to
+            the CSV) and ``person``; a tar archive of such folders, or of any files with ``table``;
+            or ``tfds:celeb_a`` and ``tfds:celeb_a:DATA_DIR``.
         model: how crops are cut: alignment, template, size.
-        table: for a tar archive, a CSV with the columns ``file`` and ``person``; an empty
-            person is no name.
-        aligned: whether the photos are crops already, square and of one size.
+        table: for a tar archive, a CSV with the columns ``file`` and ``person``; an empty person is
+            unknown.
+        aligned: whether the photos are already aligned crops, square and of one size.
 
     Returns:
-        One face a photo: the largest. Photos without a face, or that cannot be read, are
-        left out and said in the log.
+        The largest face of each photo. Photos without a face and unreadable photos are skipped and
+        logged.
 
     Raises:
-        SettingsError: nothing to train on, or crops of different sizes.
+        SettingsError: there is nothing to train on, or crops have different sizes.
         MissingExtraError: tensorflow_datasets is not installed.
     """
     photos = _photos(str(source), None if table is None else Path(table))
@@ -119,7 +119,7 @@ def load_faces(
         crops.append(crop)
         people.append(person)
     if not crops:
-        raise SettingsError(f"{source} has no photo with a face in it; there is nothing to learn")
+        raise SettingsError(f"{source} has no photo with a face; there is nothing to train on")
     names = sorted(set(people) - {""})
     number = {name: i for i, name in enumerate(names)} | {"": UNNAMED}
     return Faces(np.stack(crops), np.array([number[name] for name in people]), tuple(names))
@@ -136,7 +136,7 @@ def _photos(source: str, table: Path | None) -> Iterator[Named]:
     if path.is_file():
         return _of_tar(path, None if table is None else _people_of(table))
     raise SettingsError(
-        f"{source} is no folder, no CSV, no tar archive and does not begin with {TFDS!r}"
+        f"{source} is not a folder, CSV or tar archive and does not begin with {TFDS!r}"
     )
 
 
@@ -162,7 +162,7 @@ def _of_tar(path: Path, people: dict[str, str] | None) -> Iterator[Named]:
 
 
 def _of_tfds(name: str) -> Iterator[Named]:
-    """All splits of a dataset with ``image``, and celeb_a's ``identity`` where it is known."""
+    """All splits of a dataset that has ``image``, with celeb_a's ``identity`` if it is known."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:

@@ -2,12 +2,11 @@
 
 Schroff, Kalenichenko, Philbin, "FaceNet: A Unified Embedding for Face
 Recognition and Clustering" (CVPR 2015, arXiv 1503.03832), table 2 and section
-3.3. What they have in common here and there: Inception modules (Szegedy et al.,
-"Going Deeper with Convolutions"), L2 pooling in place of max pooling where
-table 2 says so, an average over the last maps, a fully connected layer and
-vectors of length 1.
+3.3. They have in common: Inception modules (Szegedy et al., "Going Deeper with Convolutions"), L2
+pooling in place of max pooling where table 2 says so, an average over the last maps, a fully
+connected layer and vectors of length 1.
 
-What is ours:
+Differences and interpretations:
 
 - Batch normalisation after every convolution. The paper has none, and
   normalises local responses after the first and before the second pooling;
@@ -17,11 +16,10 @@ What is ours:
   those of 4e, 5a and 5b there are 6.6 million parameters and 285 million
   multiply-adds, both as published.
 - NNS1 and NNS2: the paper gives their input sizes, parameters and
-  multiply-adds, and nothing of their layers. So many parameters for so few
-  multiply-adds (one for 8 and one for 5; NN2 has one for 210) must lie in fully
-  connected layers, as in the paper's NN1. Our reading is NN2's plan with fewer
-  filters and modules, whose last maps go through a hidden layer instead of an
-  average; the widths are chosen to meet the published figures.
+  multiply-adds, but not their layers. So many parameters for so few multiply-adds (one for 8 and
+  one for 5; NN2 has one for 210) must lie in fully connected layers, as in the paper's NN1. This
+  implementation is NN2's plan with fewer filters and modules, with a hidden layer instead of an
+  average after the last maps; the widths are chosen to meet the published figures.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ class Module(NamedTuple):
     three: tuple[int, int]  # 3×3: filters of the 1×1 before it, filters
     five: tuple[int, int] | None  # 5×5 likewise; None: no such branch
     pool: Literal["max", "l2"]
-    project: int  # 1×1 filters after the pooling; 0: its maps go on as they are
+    project: int  # 1×1 filters after the pooling; 0: none
     stride: int = 1
 
 
@@ -114,7 +112,7 @@ def network(plan: Plan, name: str, input_size: tuple[int, int], dimension: int) 
         plan: its layers.
         name: the model's name.
         input_size: height and width of a crop in pixels.
-        dimension: numbers in an embedding.
+        dimension: length of an embedding.
 
     Returns:
         A model from standardised RGB crops, float32 (n, height, width, 3), to
@@ -136,7 +134,7 @@ def network(plan: Plan, name: str, input_size: tuple[int, int], dimension: int) 
 
 
 def _stem(x: Tensor, filters: tuple[int, int, int]) -> Tensor:
-    """The three convolutions before the modules; leaves an eighth of each side."""
+    """The three convolutions before the modules; they divide each side by 8."""
     x = convolution(x, "1_7x7", filters[0], 7, stride=2)
     x = layers.MaxPooling2D(3, 2, padding="same", name="1_pool")(x)
     x = convolution(x, "2_3x3_reduce", filters[1], 1)

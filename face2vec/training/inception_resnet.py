@@ -1,4 +1,4 @@
-"""Inception-ResNet-v1 as keras-facenet has it, to go on training from the published weights.
+"""Inception-ResNet-v1 as in keras-facenet, for fine-tuning the published weights.
 
 Layer names, shapes and arithmetic are those of keras-facenet's network, which
 ``face2vec.models.facenet`` turns into ONNX without Keras.
@@ -26,7 +26,7 @@ def network(input_size: tuple[int, int], dimension: int) -> keras.Model:
     Args:
         input_size: height and width of a crop in pixels, each 80 or more; the
             published weights were trained on (160, 160).
-        dimension: numbers in an embedding; the published weights have 512 or 128.
+        dimension: length of an embedding; the published weights have 512 or 128.
 
     Returns:
         A model from standardised RGB crops, float32 (n, height, width, 3), to
@@ -59,16 +59,16 @@ def network(input_size: tuple[int, int], dimension: int) -> keras.Model:
 
 
 def load_facenet_weights(network: keras.Model, path: Path) -> None:
-    """Put FaceNet's published weights into the network, to train it further.
+    """Load FaceNet's published weights into the network for fine-tuning.
 
     Args:
-        network: ``build("inception_resnet_v1", dimension)`` with the dimension
-            of the weights. It stays as it was where the file does not fit.
+        network: ``build("inception_resnet_v1", dimension)`` with the dimension of the weights. It
+            is unchanged if the file does not match.
         path: HDF5 file of keras-facenet's network: the Keras 2 layout (as
             published), a whole model saved as HDF5, or Keras 3's ``.weights.h5``.
 
     Raises:
-        ModelError: the file cannot be read, or its layers are not the network's.
+        ModelError: the file cannot be read, or its layers differ from the network's.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -81,7 +81,7 @@ def load_facenet_weights(network: keras.Model, path: Path) -> None:
     if stored.keys() != own.keys():
         odd = sorted(stored.keys() ^ own.keys())
         raise ModelError(
-            f"{path}: its layers are not those of {network.name!r}; only one of them has "
+            f"{path}: its layers differ from those of {network.name!r}; only one of the two has "
             f"{', '.join(map(repr, odd[:3]))}" + (f" and {len(odd) - 3} more" if odd[3:] else "")
         )
     values = []
@@ -109,7 +109,7 @@ def load_facenet_weights(network: keras.Model, path: Path) -> None:
 
 
 def _halving(x: Tensor, name: str, filters: int) -> Tensor:
-    """A 3×3 convolution that leaves half of each side."""
+    """A 3×3 convolution with stride 2."""
     return convolution(x, name, filters, 3, stride=2, padding="valid")
 
 

@@ -1,4 +1,4 @@
-"""What the networks and the losses are made of beyond Keras' own layers.
+"""Building blocks of the networks and losses beyond Keras' own layers.
 
 Everything here is composed of Keras' own operations, so that a saved network
 loads without this package.
@@ -18,7 +18,7 @@ SMALLEST_SQUARED_SUM = 1e-6  # not 0 in float16 either
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """``x / √max(Σx², 1e-12)`` along the last axis, in float32 whatever ``x`` is.
+    """``x / √max(Σx², 1e-12)`` along the last axis, in float32 for any dtype of ``x``.
 
     Unlike ``keras.ops.normalize`` it has a finite gradient at ``x = 0``.
     """
@@ -28,7 +28,7 @@ def unit_length(x: Tensor) -> Tensor:
 
 
 def l2_pool(x: Tensor) -> Tensor:
-    """Length of the 3×3 values around each place, channel by channel: ``√(Σx² + 1e-6)``.
+    """L2 norm of the 3×3 values around each position, per channel: ``√(Σx² + 1e-6)``.
 
     Args:
         x: maps, (n, height, width, channels); beyond their edges they are 0.
@@ -52,8 +52,8 @@ def convolution(
 ) -> Tensor:
     """Convolution, batch normalisation and ReLU.
 
-    The normalisation has no factor of its own: a ReLU lets a positive factor
-    through, and the next convolution can take it over.
+    The normalisation has no scale: a positive scale passes through the ReLU, and the next
+    convolution can absorb it.
     """
     x = layers.Conv2D(filters, size, strides=stride, padding=padding, use_bias=False, name=name)(x)
     x = layers.BatchNormalization(scale=False, name=f"{name}_BatchNorm")(x)

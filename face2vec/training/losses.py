@@ -1,14 +1,14 @@
-"""Triplet losses over a batch, and a loss that follows another network.
+"""Triplet losses over a batch, and a distillation loss.
 
 All of them take embeddings of any length and normalise them, in float32. The
 distance between two unit vectors is squared L2, computed as ``2 − 2·cos``,
-which has a finite gradient for equal vectors too. Memory grows with batch²: the
-semi-hard loss with its gradient takes about thirty (batch, batch) arrays of
-float32, 0.4 GB for a batch of 1,800, and its time with batch² · log(batch).
+which has a finite gradient for equal vectors. Memory grows with batch²: the semi-hard loss with its
+gradient takes about thirty (batch, batch) arrays of float32, 0.4 GB for a batch of 1,800, and time
+with batch² · log(batch).
 
 A batch for the triplet losses has several photos each of several people.
-Embeddings without another photo of the same person in the batch are never an
-anchor and still serve as negatives.
+Embeddings without another photo of the same person in the batch are never anchors but still serve
+as negatives.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from keras import ops
 from face2vec.errors import SettingsError
 from face2vec.training.layers import Tensor, unit_length
 
-FARTHER_THAN_ANY = 5.0  # squared distances of unit vectors end at 4
+FARTHER_THAN_ANY = 5.0  # squared distances of unit vectors are at most 4
 NEARER_THAN_ANY = -1.0
 
 
 class TripletLoss(NamedTuple):
-    """A triplet loss and how much of the batch it comes from; both are scalar tensors."""
+    """A triplet loss and the share of active triplets; both are scalar tensors."""
 
     loss: Tensor
     """Mean over all triplets, those that cost nothing included; 0 where there are none."""
@@ -36,16 +36,14 @@ class TripletLoss(NamedTuple):
 def triplet_semi_hard(embeddings: Tensor, labels: Tensor, margin: float = 0.2) -> TripletLoss:
     """FaceNet's loss: ``[d(a, p) − d(a, n) + margin]₊`` over all anchor-positive pairs.
 
-    Every ordered pair of two photos of one person is an anchor and a positive.
-    Its negative is the nearest photo of anyone else that is farther from the
-    anchor than the positive is: the hardest of the semi-hard ones (Schroff et
-    al., section 3.2), or one beyond the margin, which costs nothing. Where every
-    negative is as near as the positive or nearer, it is the farthest of them:
-    the paper does not say what to do then, and this is what
-    TensorFlow Addons' ``TripletSemiHardLoss`` made common.
+    Every ordered pair of two photos of one person is an anchor and a positive. Its negative is the
+    nearest photo of another person that is farther from the anchor than the positive: the hardest
+    of the semi-hard negatives (Schroff et al., section 3.2), or one beyond the margin, which costs
+    nothing. If no negative is farther than the positive, it is the farthest negative: the paper
+    leaves this case open, and TensorFlow Addons' ``TripletSemiHardLoss`` made this choice common.
 
     Args:
-        embeddings: (batch, dimension), of any length.
+        embeddings: (batch, dimension), not normalised.
         labels: integers (batch,), equal for photos of the same person.
         margin: in squared distance.
     """
@@ -57,15 +55,14 @@ def triplet_semi_hard(embeddings: Tensor, labels: Tensor, margin: float = 0.2) -
 
 
 def triplet_batch_hard(embeddings: Tensor, labels: Tensor, margin: float = 0.2) -> TripletLoss:
-    """One triplet an anchor: its farthest positive and its nearest negative.
+    """One triplet per anchor: its farthest positive and its nearest negative.
 
-    Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person
-    Re-Identification" (2017), equation 5, with squared distances of unit vectors
-    as everywhere here; theirs are not squared. Photos without a positive or
-    without a negative in the batch are left out as anchors.
+    Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person Re-Identification" (2017),
+    equation 5, with squared distances of unit vectors; theirs are not squared. Photos without a
+    positive or without a negative in the batch are left out as anchors.
 
     Args:
-        embeddings: (batch, dimension), of any length.
+        embeddings: (batch, dimension), not normalised.
         labels: integers (batch,), equal for photos of the same person.
         margin: in squared distance.
     """
@@ -81,15 +78,15 @@ def triplet_batch_hard(embeddings: Tensor, labels: Tensor, margin: float = 0.2) 
 
 
 def distillation(embeddings: Tensor, targets: Tensor, similarity_weight: float = 8.0) -> Tensor:
-    """Follow another network's embeddings of the same crops.
+    """Distillation: follow another network's embeddings of the same crops.
 
     The mean of ``1 − cos`` between each embedding and its target, plus
     ``similarity_weight`` times the mean squared difference between the two
     (batch, batch) matrices of cosine similarities within the batch.
 
     Args:
-        embeddings: (batch, dimension), of any length.
-        targets: the other network's, of the same shape.
+        embeddings: (batch, dimension), not normalised.
+        targets: the other network's embeddings, of the same shape.
         similarity_weight: 0 or more.
 
     Returns:
@@ -100,7 +97,7 @@ def distillation(embeddings: Tensor, targets: Tensor, similarity_weight: float =
     """
     if embeddings.shape[-1] != targets.shape[-1]:
         raise SettingsError(
-            f"embeddings have {embeddings.shape[-1]} numbers and their targets "
+            f"embeddings have dimension {embeddings.shape[-1]} and their targets "
             f"{targets.shape[-1]}; build the network with the targets' dimension"
         )
     embeddings, targets = unit_length(embeddings), unit_length(targets)
@@ -115,7 +112,7 @@ def squared_distances(embeddings: Tensor) -> Tensor:
 
 
 def relations(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Which pairs are of the same person (and not one photo twice), and which are not.
+    """Which pairs show the same person in two photos, and which show two people.
 
     Returns:
         Two bool arrays (batch, batch): positives and negatives of each anchor.
@@ -134,10 +131,9 @@ def semi_hard_negatives(distances: Tensor, negative: Tensor) -> Tensor:
         negative: bool (batch, batch); see :func:`relations`.
 
     Returns:
-        Integers (batch, batch): in row a and column p the number of the
-        negative. Of several at the same distance it is the first, or the last
-        where no negative is farther than p. It means nothing where p is no
-        positive of a, or a has no negatives.
+        Integers (batch, batch): in row a and column p the number of the negative. Of several at the
+        same distance it is the first, or the last where no negative is farther than p. It is
+        meaningless if p is not a positive of a, or a has no negatives.
     """
     distances = ops.stop_gradient(distances)
     candidates = ops.where(negative, distances, FARTHER_THAN_ANY)
@@ -154,7 +150,7 @@ def batch_hard_pairs(
 ) -> tuple[Tensor, Tensor]:
     """Numbers of each anchor's farthest positive and nearest negative, two (batch, 1) arrays.
 
-    They mean nothing for anchors that have none.
+    They are meaningless for anchors without any.
     """
     distances = ops.stop_gradient(distances)
     farthest = ops.argmax(ops.where(positive, distances, NEARER_THAN_ANY), axis=1, keepdims=True)
@@ -163,13 +159,13 @@ def batch_hard_pairs(
 
 
 def _count_up_to(ascending: Tensor, limits: Tensor) -> Tensor:
-    """How many numbers of each ascending row are no larger than each limit of that row.
+    """How many values of each ascending row are at most each limit of that row.
 
-    A binary search for all limits at once, which builds the counts up bit by
-    bit; comparing everything with everything would take (batch, batch, batch).
+    A binary search for all limits at once, which builds the counts up bit by bit; comparing all
+    values with all limits would take (batch, batch, batch).
     """
     size = ops.shape(ascending)[1]
-    bits = size.bit_length() if isinstance(size, int) else 20  # a batch of 2²⁰ fits nowhere
+    bits = size.bit_length() if isinstance(size, int) else 20  # no batch of 2²⁰ fits into memory
     count = ops.zeros_like(limits, dtype="int32")
     for bit in reversed(range(bits)):
         more = count + (1 << bit)
@@ -183,7 +179,7 @@ def _similarities(unit_vectors: Tensor) -> Tensor:
 
 
 def _mean_over(cost: Tensor, triplets: Tensor) -> TripletLoss:
-    """Mean of the costs where there is a triplet, and the share of those that are above 0."""
+    """Mean cost of the existing triplets, and the share of them with a cost above 0."""
     weight = ops.cast(triplets, "float32")
     count = ops.maximum(ops.sum(weight), 1.0)
     active = ops.cast(cost > 0, "float32")

@@ -1,16 +1,15 @@
-"""The small FaceNet that ships inside the package.
+"""``mini``, the small network that is included in the package.
 
-Bottlenecks the other way round, wide between two narrow ends, with a convolution of each
-channel by itself in the middle (Sandler et al., MobileNetV2, 2018, section 3.3), which weigh
-their channels by what the whole map shows where maps are small enough for that to cost little
-(Hu et al., Squeeze-and-excitation networks, 2018). The end is MobileFaceNet's: a weight for each
-place of the last maps instead of their mean, for a mouth is not worth as much as a corner (Chen
-et al., MobileFaceNets, 2018, section 3.2).
+Inverted residual blocks with a depthwise convolution (Sandler et al., MobileNetV2, 2018, section
+3.3), with squeeze-and-excitation where the maps are small enough for it to cost little (Hu et al.,
+Squeeze-and-excitation networks, 2018). It ends with MobileFaceNet's global depthwise convolution:
+one weight for each position of the last maps instead of their mean (Chen et al., MobileFaceNets,
+2018, section 3.2).
 
-It has the number of blocks of the network that taught it and their widths at both ends, so that
-each block can learn from its counterpart; it is wider between, where maps are small, sees three
-quarters of the pixels along a side, and has units that a runtime computes together with the
-convolution before them.
+It has as many blocks as its teacher, with the same widths at both ends, so that each block can
+learn from its counterpart. It is wider in the middle of blocks where maps are small, takes three
+quarters of the pixels per side, and has activations that a runtime fuses with the convolution
+before them.
 """
 
 from __future__ import annotations
@@ -41,15 +40,15 @@ STAGES = (
 
 
 def mini(dimension: int = 256, between: Widths = BETWEEN) -> keras.Model:
-    """The network, with random weights.
+    """Build the network with random weights.
 
     Args:
-        dimension: of the embedding.
-        between: channels in the middle of blocks, as `BETWEEN` has them.
+        dimension: length of an embedding.
+        between: channels in the middle of blocks, in the form of `BETWEEN`.
 
     Returns:
-        A model from (n, 96, 96, 3), RGB standardised as (x − 127.5) / 127.5, to
-        (n, dimension) of any length.
+        A model from (n, 96, 96, 3), RGB standardised as (x − 127.5) / 127.5, to (n, dimension), not
+        normalised.
     """
     crops = keras.Input((SIDE, SIDE, 3), name="crops")
     x = _convolution(crops, "stem", 32, 3, stride=2)
@@ -68,12 +67,11 @@ def mini(dimension: int = 256, between: Widths = BETWEEN) -> keras.Model:
 def wider(network: keras.Model, between: Widths) -> keras.Model:
     """The same network with more channels in the middle of its blocks.
 
-    It gives the same embeddings at first: what comes after the new channels has no weights for
-    them yet.
+    It gives the same embeddings at first, because the weights after the new channels are 0.
 
     Args:
-        network: one of `mini`.
-        between: its new widths; none below what it has.
+        network: a `mini`.
+        between: the new widths; none below the present one.
     """
     if between == widths(network):
         return network
@@ -89,7 +87,7 @@ def wider(network: keras.Model, between: Widths) -> keras.Model:
 
 
 def widths(network: keras.Model) -> Widths:
-    """Channels in the middle of the blocks of a `mini`, as `BETWEEN` has them."""
+    """Channels in the middle of the blocks of a `mini`, in the form of `BETWEEN`."""
     return tuple(
         tuple(network.get_layer(f"stage_{stage}_{place}_wide_conv").filters for place in (1, 2))
         for stage in (1, 2, 3)
@@ -99,7 +97,7 @@ def widths(network: keras.Model) -> Widths:
 def _stage(
     x: Tensor, number: int, filters: int, between: tuple[int, int], *, weighed: bool = True
 ) -> Tensor:
-    """Maps of half the side."""
+    """Halve the side of the maps."""
     for place in range(1, BLOCKS[number - 1] + 1):
         first, name = place == 1, f"stage_{number}_{place}"
         y = _convolution(x, f"{name}_wide", between[not first], 1)
@@ -139,7 +137,10 @@ def _each_channel(x: Tensor, name: str, size: int, *, stride: int = 1) -> Tensor
 
 
 def _bordered(x: Tensor, name: str, stride: int) -> tuple[Tensor, str]:
-    """Ready for a 3×3 step of two, each on a place of the larger map; ``"same"`` is between."""
+    """Padding that centres a 3×3 convolution with stride 2 on positions of the larger map.
+
+    With ``"same"`` it is centred between two positions.
+    """
     if stride == 1:
         return x, "same"
     return layers.ZeroPadding2D(1, name=f"{name}_border")(x), "valid"

@@ -1,9 +1,8 @@
-"""Muon: steps of the same size in every direction of a kernel.
+"""The Muon optimizer: updates of the same size in every direction of a kernel.
 
-Of the running mean of a kernel's gradients, seen as a matrix from inputs to outputs, only the
-directions are kept, not how far it reaches in each (Jordan et al., Muon: an optimizer for hidden
-layers in neural networks, 2024). What is no such matrix, shifts and scales and depthwise
-kernels, is left to AdamW.
+The momentum of a kernel, as a matrix from inputs to outputs, is orthogonalised: its singular values
+are set to about 1 (Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024).
+Biases, scales and depthwise kernels, which are not such matrices, use AdamW.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no ty
     """Muon for kernels of convolutions and dense layers, AdamW for all others.
 
     Args:
-        learning_rate: AdamW's; that of kernels is five times as high.
-        weight_decay: of kernels, share of them for a rate of 1; what is no kernel has none.
-        half: find directions in bfloat16, which is as good and quicker where processors
-            multiply such matrices.
+        learning_rate: the rate of AdamW; that of kernels is five times as high.
+        weight_decay: decay of kernels at a rate of 1; other variables have none.
+        half: orthogonalise in bfloat16, which is as good, and faster on processors with bfloat16
+            matrix products.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no ty
         self._half = half
 
     def build(self, variables: list[Any]) -> None:
-        """Make room for the running means."""
+        """Create the momentum variables."""
         if self.built:
             return
         self.exclude_from_weight_decay(var_list=[v for v in variables if not _is_matrix(v)])
@@ -55,7 +54,7 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no ty
     def _backend_update_step(
         self, grads: list[Tensor], trainable_variables: list[Any], learning_rate: Tensor
     ) -> None:
-        """One step of all variables; kernels of one shape at a time."""
+        """One update of all variables; kernels of one shape at a time."""
         if keras.backend.backend() == "torch":
             self._step_on_torch(grads, trainable_variables, learning_rate)
             return
@@ -80,7 +79,7 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no ty
     def _step_on_torch(
         self, grads: list[Tensor], trainable_variables: list[Any], learning_rate: Tensor
     ) -> None:
-        """The same step, with one call of PyTorch for all variables instead of some for each."""
+        """The same update with one PyTorch call for all variables."""
         import torch
 
         with torch.no_grad():
@@ -122,7 +121,7 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no ty
             )
 
     def _other(self, place: int, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
-        """One step of a variable that is no kernel, AdamW's."""
+        """One AdamW update of a variable that is not a kernel."""
         mean, square = self._means[place], self._squares[place]
         rate = ops.cast(learning_rate, variable.dtype)
         steps = ops.cast(self.iterations + 1, variable.dtype)
@@ -133,14 +132,14 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no ty
 
 
 def directions(kernel: Tensor, half: bool = False) -> Tensor:
-    """A kernel of about the same directions with all singular values near 1.
+    """The kernel with its singular values set to about 1.
 
-    Seen as a matrix of one row an input and one column an output; wide ones are larger by
-    the root of outputs over inputs, so that what comes out is as large as what goes in.
+    The matrix has one row per input and one column per output. Matrices with more outputs than
+    inputs are scaled by √(outputs / inputs), so that outputs are as large as inputs.
 
     Args:
         kernel: (…, outputs).
-        half: find them in bfloat16.
+        half: compute in bfloat16.
     """
     turned = _directions(ops.expand_dims(_matrix(kernel), 0), half)
     return ops.reshape(turned, kernel.shape)
@@ -163,10 +162,10 @@ def _directions(kernels: Tensor, half: bool) -> Tensor:
 
 
 def _matrix(kernel: Tensor) -> Tensor:
-    """One row an input, one column an output."""
+    """One row per input, one column per output."""
     return ops.reshape(kernel, (-1, kernel.shape[-1]))
 
 
 def _is_matrix(variable: Any) -> bool:
-    """Whether each output is made of all inputs; not so in depthwise kernels (h, w, c, 1)."""
+    """Whether each output depends on all inputs, unlike in depthwise kernels (h, w, c, 1)."""
     return len(variable.shape) > 1 and variable.shape[-1] > 1

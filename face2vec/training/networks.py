@@ -1,21 +1,21 @@
-"""Networks by name, and what they cost.
+"""Networks by name, and their cost.
 
-Each takes standardised RGB crops, float32 (n, height, width, 3), and gives one
-embedding a crop. Those of the FaceNet paper and Inception-ResNet-v1 give unit
-vectors; the losses normalise what they get, so it makes no difference to them.
+Each maps standardised RGB crops, float32 (n, height, width, 3), to one embedding per crop. Those of
+the FaceNet paper and Inception-ResNet-v1 return unit vectors. The losses normalise embeddings, so
+the length makes no difference.
 
-| name | crop | as published: parameters, multiply-adds | where it is from |
+| name | crop | as published: parameters, multiply-adds | source |
 |---|---|---|---|
 | ``nn2`` | 224×224 | 7.5 M, 1.6 G | FaceNet paper, table 2 |
 | ``nn3`` | 160×160 | 7.5 M | the same at 160 pixels |
 | ``nn4`` | 96×96 | 285 M multiply-adds | the same at 96 pixels with fewer 5×5 convolutions |
-| ``nns1`` | 165×165 | 26 M, 220 M | our reading of the paper's "mini Inception" |
-| ``nns2`` | 140×116 | 4.3 M, 20 M | our reading of the paper's "tiny Inception" |
-| ``inception_resnet_v1`` | 160×160 | 23.5 M | keras-facenet; can start from FaceNet's weights |
-| ``mini`` | | | the network that ships inside face2vec |
+| ``nns1`` | 165×165 | 26 M, 220 M | our interpretation of the paper's "mini Inception" |
+| ``nns2`` | 140×116 | 4.3 M, 20 M | our interpretation of the paper's "tiny Inception" |
+| ``inception_resnet_v1`` | 160×160 | 23.5 M | keras-facenet's; can load FaceNet's weights |
+| ``mini`` | | | the network of the included model |
 
 The paper counts a multiplication and an addition as one operation, and so does
-:func:`cost`. Why the readings are as they are is in ``inception.py``.
+:func:`cost`. ``inception.py`` explains the interpretations.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SMALLEST_SIDE_OF_OTHERS = 32
 
 
 class Cost(NamedTuple):
-    """What a network costs."""
+    """The cost of a network."""
 
     parameters: int
     """Numbers that are trained; not the running averages of batch normalisation."""
@@ -70,22 +70,22 @@ def build(
 
     Args:
         name: one of :data:`face2vec.training.NETWORKS`.
-        dimension: numbers in an embedding; 128 if not given, 256 for ``mini``.
-        input_size: side of a crop in pixels, or its (height, width); what the
-            table above says if not given. ``mini`` has a fixed one.
-        widths: channels in the middle of blocks, of ``mini`` only; its own if empty.
+        dimension: length of an embedding; 128 by default, 256 for ``mini``.
+        input_size: side of a crop in pixels, or its (height, width); the default is in the table
+            above. That of ``mini`` is fixed.
+        widths: channels in the middle of blocks, for ``mini`` only; empty for the default.
 
     Returns:
         A model with random weights, from (n, height, width, 3) to (n, dimension).
 
     Raises:
-        SettingsError: there is no such network, or it cannot have this size or
-            dimension; or Keras is set to channels_first.
+        SettingsError: there is no such network, it does not support this size or dimension, or
+            Keras is set to channels_first.
     """
     if name not in NETWORKS:
-        raise SettingsError(f"there is no network {name!r}; there are {', '.join(NETWORKS)}")
+        raise SettingsError(f"unknown network {name!r}; choose one of {', '.join(NETWORKS)}")
     if dimension is not None and dimension < 1:
-        raise SettingsError(f"dimension is {dimension}; an embedding has at least one number")
+        raise SettingsError(f"dimension must be at least 1, not {dimension}")
     if keras.config.image_data_format() != "channels_last":
         raise SettingsError(
             "Keras is set to channels_first; face2vec's networks need "
@@ -95,10 +95,10 @@ def build(
     if name == "mini":
         return _mini(dimension, size, widths)
     if widths:
-        raise SettingsError(f"{name} has fixed widths; only mini can have others")
+        raise SettingsError(f"{name} has fixed widths; only mini has variable ones")
     smallest = SMALLEST_SIDE.get(name, SMALLEST_SIDE_OF_OTHERS)
     if size is not None and min(size) < smallest:
-        raise SettingsError(f"input_size is {input_size}; {name} needs {smallest} pixels or more")
+        raise SettingsError(f"input_size must be at least {smallest} for {name}, not {input_size}")
     if name == "inception_resnet_v1":
         return inception_resnet.network(size or (160, 160), dimension or 128)
     plan, usual = _PLANS[name]
@@ -106,9 +106,9 @@ def build(
 
 
 def side(name: str) -> int:
-    """Pixels of a side of the square crops that a network is trained on here.
+    """Side in pixels of the square crops that a network is trained on.
 
-    The published side; for ``nns2``, which takes 140×116, the square of the same area.
+    The published side; for ``nns2``, which takes 140×116, that of a square of the same area.
     """
     if name == "nns2":
         return 128
@@ -120,7 +120,7 @@ def side(name: str) -> int:
 
 
 def stages(name: str) -> tuple[str, ...]:
-    """Names of a network's layers that can learn what another network's do; often none."""
+    """Names of a network's layers that can learn from a teacher's stages; often none."""
     if name == "mini":
         from face2vec.training.mini import STAGES
 
@@ -132,13 +132,13 @@ def cost(network: keras.Model) -> Cost:
     """Count a network's parameters and multiply-adds, layer by layer.
 
     Raises:
-        SettingsError: the network takes crops of any size, or has a layer with
-            weights that is neither a convolution nor dense nor a normalisation.
+        SettingsError: the network has no fixed input size, or has a layer with weights that is not
+            a convolution, dense or normalisation layer.
     """
     if None in network.input_shape[1:]:
         raise SettingsError(
-            f"{network.name} takes crops of any size, {network.input_shape[1:]}; "
-            "what it costs depends on the size, so build it with one"
+            f"{network.name} has no fixed input size, {network.input_shape[1:]}; its cost "
+            "depends on the size, so build it with one"
         )
     parameters = multiply_adds = 0
     for layer in _leaves(network):
@@ -149,7 +149,7 @@ def cost(network: keras.Model) -> Cost:
 
 
 def wider(network: keras.Model, widths: Widths) -> keras.Model:
-    """A ``mini`` with more channels in its blocks, and for now the same embeddings."""
+    """A ``mini`` with more channels in its blocks that gives the same embeddings."""
     from face2vec.training import mini
 
     return mini.wider(network, widths)
@@ -161,7 +161,7 @@ def _mini(dimension: int | None, size: tuple[int, int] | None, widths: Widths) -
     network = mini(dimension or USUAL_DIMENSION["mini"], widths or BETWEEN)
     fixed = tuple(network.input_shape[1:3])
     if size is not None and size != fixed:
-        raise SettingsError(f"input_size is {size}; mini takes {fixed} only")
+        raise SettingsError(f"input_size must be {fixed} for mini, not {size}")
     return network
 
 
@@ -174,14 +174,14 @@ def _leaves(network: keras.Model) -> Iterator[keras.Layer]:
 
 
 def _multiply_adds(layer: keras.Layer) -> int:
-    """Places in the layer's output times the weights of all its kernels."""
+    """Positions of the layer's output times the weights of all its kernels."""
     kernels = [w for w in layer.weights if len(w.shape) > 1]
     if not kernels or isinstance(layer, layers.PReLU):
         return 0
     counted = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
     if not isinstance(layer, counted):
         raise SettingsError(
-            f"the multiply-adds of layer {layer.name!r}, a {type(layer).__name__}, are not known"
+            f"the multiply-adds of layer {layer.name!r}, a {type(layer).__name__}, are unknown"
         )
     places: int = math.prod(layer.output.shape[1:-1])
     weights: int = sum(math.prod(kernel.shape) for kernel in kernels)

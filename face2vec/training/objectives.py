@@ -1,4 +1,4 @@
-"""What is asked of a network: to follow a teacher, or to tell people apart."""
+"""Training objectives: follow a teacher, or separate people."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ TRIPLETS: dict[str, Callable[[Tensor, Tensor, float], TripletLoss]] = {
 
 
 class Objective(Protocol):
-    """A loss and what it is made of.
+    """A loss and its parts.
 
     Attributes:
-        parts: names of the figures that it gives beside the loss.
+        parts: names of the values that it returns besides the loss.
     """
 
     parts: tuple[str, ...]
 
     def __call__(self, given: Any, wanted: Tensors, /) -> tuple[Tensor, Tensors]:
-        """Loss, and the parts by name, of what the network gives for a batch and its targets."""
+        """The loss and its parts by name, for a network's outputs and the targets of a batch."""
 
 
 class FollowTeacher:
-    """Embeddings like a teacher's; see `losses.distillation`."""
+    """Follow a teacher's embeddings; see `losses.distillation`."""
 
     parts: tuple[str, ...] = ()
 
     def __call__(self, embeddings: Tensor, wanted: Tensors) -> tuple[Tensor, Tensors]:
-        """Loss, and nothing beside it."""
+        """The loss, without parts."""
         return distillation(embeddings, wanted["embedding"]), {}
 
 
 class TellApart:
-    """Triplets of a batch of people; see `losses`.
+    """A triplet loss over a batch of people; see `losses`.
 
     Args:
         mining: ``"semi-hard"`` or ``"batch-hard"``.
@@ -59,18 +59,18 @@ class TellApart:
         self._loss, self._margin = TRIPLETS[mining], margin
 
     def __call__(self, embeddings: Tensor, wanted: Tensors) -> tuple[Tensor, Tensors]:
-        """Loss, and the share of triplets that cost something."""
+        """The loss, and the share of active triplets."""
         loss, active = self._loss(embeddings, wanted["people"], self._margin)
         return loss, {"active": active}
 
 
 class Learner(keras.Model):  # type: ignore[misc]  # Keras has no types
-    """A network with the loss and the figures of its objective.
+    """A network with the loss and the metrics of its objective.
 
     Args:
-        network: from crops to embeddings, or its stages `stages.apart`.
-        objective: what is asked of it.
-        half: compute in bfloat16 while it learns, where Keras runs on PyTorch.
+        network: maps crops to embeddings, or its stages side by side, see `stages.apart`.
+        objective: the objective.
+        half: train in bfloat16; needs Keras on PyTorch.
     """
 
     def __init__(self, network: keras.Model, objective: Objective, half: bool = False) -> None:
@@ -79,7 +79,7 @@ class Learner(keras.Model):  # type: ignore[misc]  # Keras has no types
         self._figures = {part: keras.metrics.Mean(part) for part in objective.parts}
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """What the network gives."""
+        """The outputs of the network."""
         if training and keras.backend.backend() == "torch":
             from face2vec.training.on_torch import run
 
@@ -87,14 +87,14 @@ class Learner(keras.Model):  # type: ignore[misc]  # Keras has no types
         return super().call(inputs, training=training, mask=mask)
 
     def reached(self, share: float) -> None:
-        """Tell the objective which share of the steps is done, 0…1."""
+        """Set the share of the steps that are done, 0…1."""
         reached = getattr(self._objective, "reached", None)
         if reached is not None:
             reached(share)
 
     @property
     def half(self) -> bool:
-        """Whether it computes in bfloat16."""
+        """Whether it trains in bfloat16."""
         return self._half
 
     def compute_loss(
@@ -105,7 +105,7 @@ class Learner(keras.Model):  # type: ignore[misc]  # Keras has no types
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """The objective's loss; its parts go into the figures of the same names."""
+        """The objective's loss; its parts update the metrics of the same names."""
         wanted = keras.tree.map_structure(keras.ops.convert_to_tensor, y)
         loss, parts = self._objective(y_pred, wanted)
         for name, value in parts.items():

@@ -1,9 +1,8 @@
-"""Keras networks run by PyTorch's own functions while they learn, where Keras runs on PyTorch.
+"""Runs Keras networks in training with PyTorch's own functions, if Keras runs on PyTorch.
 
-Keras composes a batch normalisation of many passes over its maps, which on a processor takes
-longer than the convolutions. Here each layer becomes one call of PyTorch, in bfloat16 where that
-is asked for. The weights are Keras' own, so all else stays as it is. A layer that is not known
-here runs as Keras has it.
+Keras computes a batch normalisation in many passes over its maps, which on a processor takes longer
+than the convolutions. Here each layer becomes one PyTorch call, in bfloat16 on request. The weights
+are those of the Keras layers. Unknown layers run in Keras.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ Tensor = Any
 
 @dataclass(frozen=True, eq=False)
 class Bordered:
-    """Maps that are still to get a border of zeros, which a convolution can add itself."""
+    """Maps with a pending border of zeros, which a convolution can add itself."""
 
     maps: Tensor
     borders: Sequence[tuple[int, int]]
 
     def whole(self) -> Tensor:
-        """The maps with their border."""
+        """The maps with the border."""
         (top, bottom), (left, right) = self.borders
         return F.pad(self.maps, (0, 0, left, right, top, bottom))
 
 
 def run(network: keras.Model, inputs: Any, half: bool) -> Any:
-    """What a functional network gives in training.
+    """The outputs of a functional network in training mode.
 
     Args:
         network: the network.
@@ -46,7 +45,7 @@ def run(network: keras.Model, inputs: Any, half: bool) -> Any:
         half: compute in bfloat16; normalisations keep their sums in float32.
 
     Returns:
-        Tensors in the structure of the network's output, bfloat16 where they were computed so.
+        Tensors in the structure of the network's output, bfloat16 if they were computed in it.
     """
     given = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -54,7 +53,7 @@ def run(network: keras.Model, inputs: Any, half: bool) -> Any:
 
 
 def _through(network: keras.Model, inputs: Any) -> Any:
-    # The one place where a functional network can be told what to do instead of its layers.
+    # The only hook of a functional network to replace what its layers compute.
     return network._run_through_graph(inputs, operation_fn=_quick)
 
 
@@ -93,7 +92,7 @@ def _convolution(layer: Layer, given: Tensor) -> Tensor:
     x = maps.permute(0, 3, 1, 2)
     down, across = layer.strides
     if depthwise and (down, across) != (1, 1):
-        # oneDNN has no quick gradient of a strided one in bfloat16.
+        # oneDNN has no fast gradient for strided ones in bfloat16.
         x = F.conv2d(x, kernel, bias, 1, padding, groups=groups)
         x = x[:, :, ::down, ::across].contiguous(memory_format=torch.channels_last)
     else:
@@ -102,7 +101,7 @@ def _convolution(layer: Layer, given: Tensor) -> Tensor:
 
 
 def _same(length: int, step: int, reach: int) -> tuple[int, int]:
-    """What Keras adds before and after an axis for the padding "same"."""
+    """Values that Keras pads before and after an axis with "same"."""
     added = max((-(-length // step) - 1) * step + reach - length, 0)
     return added // 2, added - added // 2
 
@@ -132,7 +131,7 @@ def _normalized(layer: Layer, given: Tensor) -> Tensor:
 
 
 def _several(given: tuple[Any, ...]) -> Sequence[Any]:
-    """What a layer or an operation takes, in a list or one by one."""
+    """The inputs of a layer or an operation."""
     several: Sequence[Any] = given[0] if len(given) == 1 else given
     return several
 

@@ -1,9 +1,8 @@
-"""A trained Keras network as an ONNX graph, whatever Keras runs on.
+"""Converts a trained Keras network to an ONNX graph, on any backend of Keras.
 
-Maps are channels first in the graph, as runtimes compute them, with one transposition at the
-beginning. Batch normalisation is folded into the convolution or dense layer before it, borders
-into the convolution after them, so that a runtime finds nothing between a convolution and its
-activation and computes the two together.
+Maps are channels first in the graph, as in runtimes, with one transposition at the beginning. Batch
+normalisation is folded into the convolution or dense layer before it, and padding into the
+convolution after it, so that a runtime can fuse each convolution with its activation.
 """
 
 from __future__ import annotations
@@ -32,20 +31,20 @@ def onnx_graph(network: keras.Model) -> onnx.ModelProto:
     """The network with its weights, float32.
 
     Args:
-        network: functional, from maps (n, height, width, channels) to embeddings (n, d), made of
-            the layers and operations that this project's networks are made of.
+        network: functional, from maps (n, height, width, channels) to embeddings (n, d), with the
+            layers and operations of this project's networks.
 
     Returns:
         A model from ``crops`` to ``embeddings``, of the same shapes.
 
     Raises:
-        ModelError: the network has a layer that is not known here.
+        ModelError: the network has an unsupported layer.
     """
     return _Writer(network).written()
 
 
 class _Writer:
-    """Goes through a network's operations, each after those whose results it takes."""
+    """Converts a network's operations in topological order."""
 
     def __init__(self, network: keras.Model) -> None:
         self._network = network
@@ -76,16 +75,16 @@ class _Writer:
         else:
             raise ModelError(
                 f"{operation.name!r}, a {kind}, of the network {self._network.name!r} cannot be "
-                f"written as ONNX; what can is {', '.join(sorted(WRITERS))}"
+                f"exported to ONNX; supported are {', '.join(sorted(WRITERS))}"
             )
         self._names[id(operation.output)] = name
 
-    # What the operations become; each returns the name of what it gives
+    # The writers; each returns the name of its output
 
     def _convolution(self, layer: Operation, given: Sequence[Any]) -> str:
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
         kernel, shift = self._folded(layer)
-        # Keras has (height, width, in, out), and (height, width, channel, 1) for one each.
+        # Keras stores (height, width, in, out), and (height, width, channel, 1) for depthwise.
         kernel = kernel.transpose((2, 3, 0, 1) if depthwise else (3, 2, 0, 1))
         source, borders = self._padded(layer, given[0])
         output = self._node(
@@ -110,17 +109,17 @@ class _Writer:
         activation = ACTIVATIONS.get(layer.activation.__name__)
         if activation is None:
             raise ModelError(
-                f"layer {layer.name!r} has the activation {layer.activation.__name__!r}; what can "
-                f"be written as ONNX is {', '.join(ACTIVATIONS)}"
+                f"layer {layer.name!r} has the activation {layer.activation.__name__!r}, which "
+                f"cannot be exported to ONNX; supported are {', '.join(ACTIVATIONS)}"
             )
         return self._node(activation, [name], f"{layer.name}_active") if activation else name
 
     def _normalized(self, layer: Operation, given: Sequence[Any]) -> str:
-        """Nothing is left of it."""
+        """Folded into the layer before it, so its input is returned."""
         if layer.name not in self._norms.values():
             raise ModelError(
                 f"the batch normalisation {layer.name!r} does not follow a convolution or a dense "
-                "layer, alone; it cannot be written as ONNX"
+                "layer, alone; it cannot be exported to ONNX"
             )
         return self._name(given[0])
 
@@ -138,8 +137,8 @@ class _Writer:
         source, borders = self._padded(layer, given[0])
         largest = isinstance(layer, keras.layers.MaxPooling2D)
         if largest:
-            self._name(given[0])  # refuses a border of zeros, which are no candidates in ONNX
-        # Keras counts no border in a mean that it adds itself, and what a layer before it added.
+            self._name(given[0])  # refuses zero padding, which ONNX does not take as a maximum
+        # A mean in Keras leaves out padding of its own, and includes that of a layer before it.
         counted = {} if largest else {"count_include_pad": int(layer.padding == "valid")}
         return self._node(
             "MaxPool" if largest else "AveragePool",
@@ -164,8 +163,8 @@ class _Writer:
     def _shaped(self, layer: Operation, given: Sequence[Any]) -> str:
         if len(given[0].shape) != 2 or tuple(layer.target_shape[:2]) != (1, 1):
             raise ModelError(
-                f"layer {layer.name!r} gives shape {layer.target_shape}; what can be written as "
-                "ONNX is from (channels,) to (1, 1, channels)"
+                f"layer {layer.name!r} has the output shape {layer.target_shape}, which "
+                "cannot be exported to ONNX; supported is (channels,) to (1, 1, channels)"
             )
         shape = self._array(f"{layer.name}_shape", np.array([0, -1, 1, 1], np.int64))
         return self._node("Reshape", [self._name(given[0]), shape], layer.name)
@@ -179,7 +178,7 @@ class _Writer:
     def _sum(self, operation: Operation, given: Sequence[Any]) -> str:
         if operation.axis not in (-1, [-1], (-1,)) or not operation.keepdims:
             raise ModelError(f"{operation.name!r} is not a sum over embeddings; it cannot be "
-                             "written as ONNX")  # fmt: skip
+                             "exported to ONNX")  # fmt: skip
         axes = self._array(f"{operation.name}_axes", np.array([1], np.int64))
         return self._node("ReduceSum", [self._name(given[0]), axes], operation.name)
 
@@ -196,7 +195,7 @@ class _Writer:
         return self._builder.constant(np.atleast_1d(values), name)
 
     def _name(self, value: Any) -> str:
-        """What a value is called in the graph; a number becomes a constant."""
+        """The name of a value in the graph; a number becomes a constant."""
         if isinstance(value, int | float):
             name = f"number_{value!r}"
             if name not in {one.name for one in self._builder.constants}:
@@ -206,13 +205,13 @@ class _Writer:
         if name in self._borders:
             source, borders = self._borders[name]
             raise ModelError(
-                f"borders of {borders} around {source!r} do not go into a convolution or a mean "
-                "of places; they cannot be written as ONNX"
+                f"padding of {borders} around {source!r} is not followed by a convolution or a "
+                "mean of positions; it cannot be exported to ONNX"
             )
         return name
 
     def _padded(self, layer: Operation, value: Any) -> tuple[str, list[int]]:
-        """What a convolution or pooling takes, and the borders that it adds itself."""
+        """The input of a convolution or pooling, and its own padding."""
         name = self._names[id(value)]
         source, borders = self._borders.get(name, (name, [0, 0, 0, 0]))
         if layer.padding == "valid":
@@ -226,12 +225,15 @@ class _Writer:
         return self._name(value), [*before, *after]
 
     def _folded(self, layer: Operation) -> tuple[Array, Array]:
-        """A layer's kernel as Keras has it and its shift, with the normalisation after it."""
+        """A layer's kernel in Keras' layout and its bias, including the normalisation after it."""
         kernel = _numbers(layer.kernel)
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
         channels = kernel.shape[2] if depthwise else kernel.shape[-1]
         if depthwise and kernel.shape[3] != 1:
-            raise ModelError(f"layer {layer.name!r} has several filters a channel")
+            raise ModelError(
+                f"layer {layer.name!r} has several filters per channel, which cannot be exported "
+                "to ONNX"
+            )
         shift = np.zeros(channels) if layer.bias is None else _numbers(layer.bias)
         if layer.name in self._norms:
             norm = self._network.get_layer(self._norms[layer.name])
@@ -246,7 +248,7 @@ class _Writer:
 
 
 def _two(kind: str) -> Callable[[_Writer, Operation, Sequence[Any]], str]:
-    """A writer of an operation that takes two arrays or numbers, or an array and a number."""
+    """A writer of an operation with two inputs, arrays or numbers."""
 
     def write(writer: _Writer, operation: Operation, given: Sequence[Any]) -> str:
         return writer._node(kind, [writer._name(one) for one in given], operation.name)
@@ -291,7 +293,7 @@ WRITERS: Mapping[str, Callable[[_Writer, Operation, Sequence[Any]], str]] = {
 
 
 def _norms_to_fold(network: keras.Model) -> dict[str, str]:
-    """Names of batch normalisations by those of the layers that nothing else follows."""
+    """Names of batch normalisations by the name of the layer whose only consumer they are."""
     taken = Counter(
         id(value) for operation in network.operations for value in _arguments(operation)
     )
@@ -309,7 +311,7 @@ def _norms_to_fold(network: keras.Model) -> dict[str, str]:
 
 
 def _arguments(operation: Operation) -> list[Any]:
-    """What an operation takes: tensors and numbers, those in a list one by one."""
+    """The inputs of an operation: tensors and numbers, lists flattened."""
     if isinstance(operation, keras.layers.InputLayer):
         return []
     arguments = operation._inbound_nodes[0].arguments.args

@@ -1,4 +1,4 @@
-"""A training as one record, from faces to a model that `Face2Vec` takes."""
+"""A training as one record, from faces to a model for `Face2Vec`."""
 
 from __future__ import annotations
 
@@ -66,20 +66,21 @@ SETTLED_ON = 128  # crops
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training, with an aim, a length and a rate of its own.
+    """One phase of a training, with its own task, length and learning rate.
 
     Attributes:
-        name: of the folder below the training's own that gets its checkpoint and curves.
-        schedule: how long and how fast.
-        asks: ``"embedding"``: what the recipe's loss says. ``"stages"``: each stage of the network
-            is given the maps of a teacher's and asked for its next ones, all at the same time.
-            ``"hints"``: the teacher's embedding of the clean crop and, less and less, the maps of
-            its stages.
-        hints: how much the maps weigh at first, beside the embedding.
-        widths: channels in the middle of blocks, see `networks.wider`; as before if empty.
-        after: phases from the mean of whose ends it starts; from the end of the last one if empty.
-        shuffled: decides order and augmentation, with the seed.
-        augmentation: how far crops are changed.
+        name: name of the phase, and of the subfolder for its checkpoint and curves.
+        schedule: length and learning rate.
+        asks: ``"embedding"``: the recipe's loss. ``"stages"``: each stage of the network gets the
+            teacher's maps and learns its next maps, all stages at the same time. ``"hints"``: the
+            teacher's embedding of the clean crop, and with a weight that falls to 0 the maps of its
+            stages.
+        hints: weight of the maps at the first step, relative to the embedding.
+        widths: channels in the middle of blocks, see `networks.wider`; empty to keep them.
+        after: phases whose final weights are averaged to start from; empty for those of the
+            previous phase.
+        shuffled: seed of order and augmentation, together with the recipe's.
+        augmentation: strength of the augmentation.
     """
 
     name: str
@@ -94,30 +95,31 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a training depends on, beside the faces.
+    """All settings of a training.
 
     Attributes:
         network: one of `face2vec.training.NETWORKS`.
-        dimension: of an embedding; None for the network's usual one, or the teacher's.
-        loss: ``"semi-hard"`` and ``"batch-hard"`` triplets need names of people,
-            ``"distillation"`` a teacher.
+        dimension: length of an embedding; None for the teacher's, or the network's default.
+        loss: ``"semi-hard"`` and ``"batch-hard"`` triplets need names of people, ``"distillation"``
+            needs a teacher.
         start_from: a catalogue key, or an exported .onnx or a .weights.h5 of the same network.
-        teacher: key or file of a model, as `Face2Vec` takes it.
-        teacher_stages: names of tensors in the teacher's graph. Where they are given, the stages
-            of the network learn them, one each, before the whole follows the embeddings.
-        stages: how long and how fast that is.
-        teacher_sees: the ``"augmented"`` crops that the student sees, or, once, ``"clean"`` ones.
-        margin: of the triplets, in squared distance.
-        batch: crops a step, for distillation.
-        people: in a batch, for triplets.
+        teacher: key or file of a model, as for `Face2Vec`.
+        teacher_stages: names of tensors in the teacher's graph. If given, each stage of the network
+            first learns one of them, before the whole network follows the embeddings.
+        stages: length and learning rate of that.
+        teacher_sees: ``"augmented"`` for the same crops as the student, or ``"clean"``, for which
+            it runs only once.
+        margin: margin of the triplet loss, in squared distance.
+        batch: crops per step, for distillation.
+        people: people per batch, for triplets.
         photos: of each person in a batch.
-        held_out: share of the faces (for triplets: of the people) that is measured with.
-        seed: decides weights, order and augmentation.
-        schedule: how long and how fast.
-        augmentation: how far crops are changed.
-        phases: in the place of ``stages``, ``schedule`` and ``augmentation``, for a training of
-            more than these two parts.
-        compute: ``"float32"``, or ``"bfloat16"`` where Keras runs on PyTorch.
+        held_out: share of the faces (for triplets: of the people) that is held out to measure.
+        seed: seed of weights, order and augmentation.
+        schedule: length and learning rate.
+        augmentation: strength of the augmentation.
+        phases: replace ``stages``, ``schedule`` and ``augmentation`` in a training with more than
+            these two phases.
+        compute: ``"float32"``, or ``"bfloat16"`` with Keras on PyTorch.
     """
 
     network: str = "mini"
@@ -141,13 +143,15 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
-            raise SettingsError(f"no loss {self.loss!r}; there are {', '.join(LOSSES)}")
+            raise SettingsError(f"unknown loss {self.loss!r}; choose one of {', '.join(LOSSES)}")
         if (self.loss == "distillation") != (self.teacher is not None):
-            raise SettingsError("a teacher belongs to the loss distillation, and it needs one")
+            raise SettingsError(
+                "the loss 'distillation' needs a teacher, and other losses take none"
+            )
         if self.teacher_stages and self.teacher is None:
             raise SettingsError("stages of a teacher need a teacher")
         if not 0 < self.held_out < 1:
-            raise SettingsError(f"held_out is {self.held_out}; it must be above 0 and below 1")
+            raise SettingsError(f"held_out must be above 0 and below 1, not {self.held_out}")
         if self.compute == "bfloat16" and keras.backend.backend() != "torch":
             raise SettingsError(
                 "compute 'bfloat16' needs Keras on PyTorch; set KERAS_BACKEND=torch"
@@ -167,15 +171,15 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """A recipe from what a JSON file of one holds; what is not there is as usual.
+        """A recipe from the values of its JSON file; missing values are the defaults.
 
         Raises:
-            SettingsError: a name is not known, or the recipe cannot be.
+            SettingsError: a name is unknown, or the recipe is inconsistent.
         """
         return cast("Recipe", _made(cls, values))
 
     def in_phases(self) -> tuple[Phase, ...]:
-        """The phases, also of a recipe that names none."""
+        """The phases; a recipe without any has one or two."""
         if self.phases:
             return self.phases
         stages = Phase(STAGES, self.stages, "stages", augmentation=Augmentation.none())
@@ -205,11 +209,13 @@ NESTED = {"stages": Schedule, "schedule": Schedule, "augmentation": Augmentation
 
 
 def _made(kind: Any, values: Mapping[str, Any]) -> Any:
-    """A recipe, or a part of one, of the values of a JSON file."""
+    """A recipe, or a part of one, from the values of a JSON file."""
     names = {one.name for one in fields(kind)}
     if not isinstance(values, Mapping) or set(values) - names:
         wrong = ", ".join(sorted(set(values) - names)) if isinstance(values, Mapping) else values
-        raise SettingsError(f"{kind.__name__} has no {wrong}; it has {', '.join(sorted(names))}")
+        raise SettingsError(
+            f"{kind.__name__} has no setting {wrong}; it has {', '.join(sorted(names))}"
+        )
     given: dict[str, Any] = {}
     for name, value in values.items():
         if name in NESTED:
@@ -232,29 +238,29 @@ def run(
     watch: Callable[[Progress], None] = lambda _: None,
     description: ModelDescription | None = None,
 ) -> Path:
-    """Train, or go on with what was interrupted, and export.
+    """Train, or resume an interrupted training, and export the model.
 
     Args:
-        recipe: what to do.
-        faces: crops cut by ``recipe.description()``, or larger or smaller square ones.
-        folder: gets checkpoint, curves, recipe, a teacher's targets, the Keras weights and the
-            exported model; of a recipe with phases, a folder a phase.
-        watch: is told of the progress after each step.
-        description: of the exported model; that of the recipe if None.
+        recipe: the settings.
+        faces: crops aligned as ``recipe.description()`` says, of any size.
+        folder: folder for checkpoint, curves, recipe, the teacher's targets, the Keras weights and
+            the exported model, with a subfolder per phase of a recipe with phases.
+        watch: called with the progress after each step.
+        description: description of the exported model; None for that of the recipe.
 
     Returns:
-        Path of the .onnx file, which ``Face2Vec(model=…)`` takes.
+        Path of the .onnx file, for ``Face2Vec(model=…)``.
 
     Raises:
-        SettingsError: faces, network and loss do not fit.
-        TrainingError: the folder holds another recipe's training, or this one diverged.
+        SettingsError: faces, network and loss do not match.
+        TrainingError: the folder contains a training of another recipe, or this one diverged.
     """
     folder = Path(folder)
     _claim(folder, recipe)
     keras.utils.set_random_seed(recipe.seed)
     description = description or recipe.description()
     network = build(recipe, description)
-    # Whatever the seed: a training that starts from another is measured with the same faces.
+    # For any seed, so that trainings that build on each other are measured on the same faces.
     learn, held = faces.split(recipe.held_out, HELD_OUT_SEED, recipe.loss != "distillation")
     if recipe.start_from is not None:
         some = learn.crops[:: max(1, len(learn) // SETTLED_ON)][:SETTLED_ON]
@@ -291,7 +297,7 @@ def _train(
 
 
 class _Lessons:
-    """What the phases of a recipe ask, with which batches, and how a network is measured."""
+    """The objectives and batches of a recipe's phases, and the measurement of its network."""
 
     def __init__(self, recipe: Recipe, learn: Faces, held: Faces, folder: Path) -> None:
         self._recipe, self._learn, self._held = recipe, learn, held
@@ -329,7 +335,7 @@ class _Lessons:
         return self._learner(network, FollowTeacher()), batches
 
     def measured(self, network: keras.Model) -> dict[str, float]:
-        """Figures of the faces that are held out."""
+        """Metrics on the held-out faces."""
         embeddings = embed(network, resized(self._held.crops, network.input_shape[1]))
         tar = {"tar": true_accept_rate(embeddings, self._held.people)}
         if self._wanted is None:
@@ -340,14 +346,14 @@ class _Lessons:
         return Learner(network, objective, self._half)
 
     def _stages(self, network: keras.Model) -> tuple[tuple[str, ...], StageTeacher]:
-        """The stages of the network that learn from a teacher's, and the teacher."""
+        """The teacher, and the network's stages that learn from its stages."""
         recipe = self._recipe
         assert recipe.teacher is not None
         names = networks.stages(recipe.network)
         if len(names) != len(recipe.teacher_stages):
             raise SettingsError(
                 f"{recipe.network} has {len(names)} stages that can learn from a teacher's, and "
-                f"{len(recipe.teacher_stages)} tensors are named"
+                f"{len(recipe.teacher_stages)} tensors are given"
             )
         shapes = [network.get_layer(name).output.shape[1:] for name in names]
         tensors, model = recipe.teacher_stages, load_model(recipe.teacher)
@@ -355,7 +361,7 @@ class _Lessons:
 
 
 def build(recipe: Recipe, description: ModelDescription) -> keras.Model:
-    """The recipe's network with the weights that it starts from."""
+    """The recipe's network with its initial weights."""
     first = next((phase.widths for phase in recipe.phases[:1]), ())
     more = {"widths": first} if first else {}
     network = networks.build(recipe.network, description.dimension, description.input_size, **more)
@@ -377,7 +383,7 @@ def build(recipe: Recipe, description: ModelDescription) -> keras.Model:
 
 
 def _claim(folder: Path, recipe: Recipe) -> None:
-    """Write the recipe down, or see that the folder holds a training of the same one."""
+    """Store the recipe, or verify that the folder contains a training of the same one."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RECIPE
     words = json.dumps(asdict(recipe), indent=2)
@@ -388,6 +394,6 @@ def _claim(folder: Path, recipe: Recipe) -> None:
     if other != mine:
         apart = [name for name in mine if mine[name] != other.get(name)]
         raise TrainingError(
-            f"{folder} holds a training with another {', '.join(apart)}; give the same settings "
-            "to go on with it, or another folder"
+            f"{folder} contains a training with another {', '.join(apart)}; give the same settings "
+            "to resume it, or another folder"
         )

@@ -1,10 +1,9 @@
-"""Each stage of a network learns what the same stage of a teacher does, all at the same time.
+"""Blockwise distillation: each stage of a network learns the same stage of a teacher, all at once.
 
-A stage is given the teacher's maps and asked for its next ones (Li et al., Blockwisely
-supervised neural architecture search with knowledge distillation, 2020, section 3.1). Every
-place of a map is an example, where an embedding is one for the whole crop, and no stage waits
-for those before it: some thousand faces bring a network to where following embeddings alone
-takes hundreds of thousands.
+A stage gets the teacher's maps and learns its next maps (Li et al., Blockwisely supervised neural
+architecture search with knowledge distillation, 2020, section 3.1). Every position of a map is an
+example, whereas an embedding is one example per crop, and no stage waits for those before it. A few
+thousand faces train a network as far as hundreds of thousands do with embeddings alone.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ def apart(network: keras.Model, stages: Sequence[str]) -> keras.Model:
     """The stages of a network side by side, sharing its weights.
 
     Args:
-        network: from crops to embeddings.
-        stages: names of the layers at which it is cut.
+        network: maps crops to embeddings.
+        stages: names of the layers that end a stage.
 
     Returns:
-        A model from a dictionary of crops and, by the layers' names, the maps that go into
-        each stage, to a dictionary of what each gives, the last under ``"embedding"``.
+        A model from a dictionary of the crops and each stage's input maps, by layer name, to a
+        dictionary of each stage's output, the last one under ``"embedding"``.
     """
     cuts = [network.input, *(network.get_layer(name).output for name in stages), network.output]
     names = [CROPS, *stages, EMBEDDING]
@@ -56,14 +55,14 @@ def apart(network: keras.Model, stages: Sequence[str]) -> keras.Model:
 
 
 class FollowStages:
-    """Of what the teacher's stages give, the share that the network's do not explain.
+    """The share of the variance of the teacher's maps that the network's stages do not explain.
 
-    The loss is the sum over stages of the mean square error of a channel over its variance in
-    the batch, averaged over channels: 1 for a stage that gives the means, 0 for one that gives
-    what the teacher does.
+    The loss is the sum over stages of the mean square error of a channel over its variance in the
+    batch, averaged over channels: 1 for a stage that returns the means, 0 for one that equals the
+    teacher's.
 
     Args:
-        stages: names of the layers at which the network is cut.
+        stages: names of the layers that end a stage.
     """
 
     def __init__(self, stages: Sequence[str]) -> None:
@@ -72,16 +71,16 @@ class FollowStages:
     def __call__(
         self, given: dict[str, Tensor], wanted: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss, and the share that each stage does not explain."""
+        """The loss, and the unexplained share of each stage."""
         shares = {name: _unexplained(given[name], wanted[name]) for name in self.parts}
         return sum(shares.values()), shares
 
 
 def on_the_way(network: keras.Model, stages: Sequence[str]) -> keras.Model:
-    """A network that gives, beside its embedding, its maps at some layers.
+    """A network that returns the maps of some layers besides its embedding.
 
     Args:
-        network: from crops to embeddings.
+        network: maps crops to embeddings.
         stages: names of the layers.
 
     Returns:
@@ -95,14 +94,14 @@ def on_the_way(network: keras.Model, stages: Sequence[str]) -> keras.Model:
 
 
 class FollowHints:
-    """Embeddings like a teacher's and, less and less, maps like its stages'.
+    """Follow a teacher's embeddings and, with falling weight, the maps of its stages.
 
-    The loss is `losses.distillation` plus ``weight`` times the mean share of the maps that is not
-    explained, as `FollowStages` has it; the weight falls to 0 along the steps.
+    The loss is `losses.distillation` plus ``weight`` times the mean unexplained share of the maps,
+    see `FollowStages`; the weight falls to 0 during the training.
 
     Args:
-        stages: names of the layers that give the maps.
-        weight: at the first step.
+        stages: names of the layers whose maps are compared.
+        weight: weight at the first step.
     """
 
     def __init__(self, stages: Sequence[str], weight: float) -> None:
@@ -111,13 +110,13 @@ class FollowHints:
         self.parts: tuple[str, ...] = ("follow", "hints")
 
     def reached(self, share: float) -> None:
-        """Say which share of the steps is done, 0…1."""
+        """Set the share of the steps that are done, 0…1."""
         self._left.assign(max(0.0, 1.0 - share))
 
     def __call__(
         self, given: dict[str, Tensor], wanted: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss, and its two parts: following the embedding, and the mean share not explained."""
+        """The loss, and its two parts: that of the embedding, and the mean unexplained share."""
         follow = distillation(given[EMBEDDING], wanted[EMBEDDING])
         shares = [_unexplained(given[name], wanted[name]) for name in self._stages]
         hints = sum(shares) / len(shares)
@@ -126,14 +125,14 @@ class FollowHints:
 
 
 class StageTeacher:
-    """A network that says what it computes on the way to its embedding.
+    """A teacher network that returns inner maps and its embedding.
 
     Args:
         model: the network.
-        runtime: where it runs.
+        runtime: the runtime to run it with.
         tensors: names of the maps in its graph, in order.
-        shapes: (height, width, channels) of the maps that the student gives. The teacher's are
-            brought to that size where they have another.
+        shapes: (height, width, channels) of the student's maps. The teacher's maps are resized to
+            them.
 
     Raises:
         ModelError: the graph has no such tensor.
@@ -151,13 +150,13 @@ class StageTeacher:
         self._network = runtime.load(model.path, tensors)
 
     def __call__(self, crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Maps float32 (n, height, width, channels) and embeddings (n, d) of any length.
+        """Maps float32 (n, height, width, channels) and embeddings (n, d), not normalised.
 
         Args:
-            crops: RGB uint8 (n, side, side, 3), cut as the model wants them.
+            crops: RGB uint8 (n, side, side, 3), aligned as the model requires.
 
         Raises:
-            SettingsError: a map does not have the channels of the student's.
+            SettingsError: a map has another number of channels than the student's.
         """
         pixels = standardize(crops, self.description)
         embeddings, *maps = self._network.run({self._network.input_name: pixels})
@@ -170,19 +169,19 @@ class StageTeacher:
 
 
 class StageBatches(ShuffledBatches):
-    """Crops, and what each stage of the teacher gives for the very same ones.
+    """Crops, and the output of each stage of the teacher for the same crops.
 
     Attributes:
-        in_turn: that none should be made while the network learns.
+        in_turn: True, because no batch should be made while the network trains.
 
     Args:
-        teacher: says it.
-        stages: names of the layers of the student that learn it.
-        faces: what it is asked about.
+        teacher: gives the maps.
+        stages: names of the student's layers that learn them.
+        faces: the faces to train on.
         how: the augmentation.
-        side: of the student's crops.
-        size: crops a batch.
-        seed: decides order and augmentation.
+        side: side of the student's crops in pixels.
+        size: crops per batch.
+        seed: seed of order and augmentation.
     """
 
     in_turn = True
@@ -210,7 +209,7 @@ class StageBatches(ShuffledBatches):
     def _told(
         self, epoch: int, rows: Rows
     ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
-        """The student's crops, and what the teacher gives for them by the stages' names."""
+        """The student's crops, and the teacher's outputs for them by name of the stage."""
         key = (self._seed, epoch)
         crops = augmented(self._faces, rows, self._teacher.description.input_size, self._how, key)
         told = dict(zip((*self._stages, EMBEDDING), self._teacher(crops), strict=True))
@@ -223,12 +222,12 @@ class HintBatches(StageBatches):
     Args:
         targets: the teacher's embeddings of the clean crops, float32 (n, d).
         teacher: gives the maps.
-        stages: names of the layers of the student that learn it.
-        faces: what it is asked about.
+        stages: names of the student's layers that learn them.
+        faces: the faces to train on.
         how: the augmentation.
-        side: of the student's crops.
-        size: crops a batch.
-        seed: decides order and augmentation.
+        side: side of the student's crops in pixels.
+        size: crops per batch.
+        seed: seed of order and augmentation.
     """
 
     def __init__(
@@ -276,14 +275,14 @@ def _channels_last(
 def _at_places(
     maps: NDArray[np.float32], shape: tuple[int, int, int], side: int
 ) -> NDArray[np.float32]:
-    """Maps at the places of the crop that those of another shape stand for."""
+    """Maps resampled to the positions of maps of another shape."""
     if maps.shape[1:3] == shape[:2]:
         return maps
     down, across = (
         _places(there, here, side / there)
         for there, here in zip(maps.shape[1:3], shape[:2], strict=True)
     )
-    # One axis at a time: the matrices are small and the maps are not.
+    # One axis at a time, because the matrices are small and the maps are large.
     narrower = np.matmul(across, maps)
     rows = narrower.reshape(*narrower.shape[:2], -1)
     fitting: NDArray[np.float32] = np.matmul(down, rows).reshape(len(maps), *shape)
@@ -291,16 +290,16 @@ def _at_places(
 
 
 def _places(there: int, here: int, step: float) -> NDArray[np.float32]:
-    """Weights of values at ``there`` places for each of ``here``, float32 (here, there).
+    """Resampling weights from ``there`` positions to ``here`` positions, float32 (here, there).
 
-    A value stands for the middle of the first pixel of its step, as a convolution with borders
-    of half its size leaves it; each of the new ones is the triangle of the old ones around it,
+    A value represents the centre of the first pixel of its step, as after a convolution with
+    padding of half its size. Each new value is a triangle-filtered mean of the old ones around it,
     as wide as its own step.
 
     Args:
-        there: places along a side of the teacher's map.
-        here: places along the same side of the student's.
-        step: pixels of the teacher's crop from one of its places to the next.
+        there: positions along a side of the teacher's map.
+        here: positions along the same side of the student's map.
+        step: pixels of the teacher's crop between two of its positions.
     """
     ratio = there / here
     middles = ((step * np.arange(here) + 0.5) * ratio - 0.5) / step

@@ -1,4 +1,4 @@
-"""Training: steps, checkpoints that lose nothing, and what is written down of each epoch."""
+"""The training loop: steps, checkpoints, and the curves of each epoch."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ OPTIMIZERS = dict(zip(OPTIMIZER_NAMES, (keras.optimizers.AdamW, Muon), strict=Tr
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast.
+    """Length and learning rate of a training.
 
     Attributes:
-        epochs: how many, where ``steps`` is not given.
-        rate: the highest learning rate, reached after ``warm_up`` and then lowered to 0
-            along half a cosine.
+        epochs: number of epochs, if ``steps`` is not given.
+        rate: the highest learning rate, reached after ``warm_up`` and then lowered to 0 along half
+            a cosine.
         warm_up: share of the steps, 0…1.
-        optimizer: ``"adamw"``, or ``"muon"``, which learns more from each batch.
-        weight_decay: of kernels only.
+        optimizer: ``"adamw"``, or ``"muon"``, which makes more progress per batch.
+        weight_decay: weight decay, for kernels only.
         checkpoint_seconds: time between checkpoints inside an epoch.
-        steps: over which the rate falls, whatever the number of faces; None for the epochs'.
-        stop: the step at which it ends, before the rate is 0; None for all steps.
+        steps: number of steps over which the rate falls; None for those of ``epochs``.
+        stop: the step at which the training ends early; None for all steps.
     """
 
     epochs: int = 20
@@ -69,14 +69,14 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is.
+    """The progress of a training.
 
     Attributes:
-        step: steps done.
-        steps: of the whole training.
+        step: number of finished steps.
+        steps: number of steps of the whole training.
         epoch: number of the epoch, from 1.
-        figures: loss and its parts, means of this epoch until now.
-        crops_a_second: of this epoch until now.
+        figures: loss and its parts, means of this epoch so far.
+        crops_a_second: crops per second in this epoch so far.
     """
 
     step: int
@@ -87,7 +87,7 @@ class Progress:
 
 
 def standardized(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Crops as networks are trained on them here: (x − 127.5) / 127.5.
+    """Standardise crops for training: (x − 127.5) / 127.5.
 
     Args:
         crops: RGB uint8 (n, side, side, 3).
@@ -110,27 +110,26 @@ def train(
     measure: Callable[[], dict[str, float]],
     watch: Callable[[Progress], None] = lambda _: None,
 ) -> None:
-    """Train to the end of the schedule, going on from a checkpoint where there is one.
+    """Train to the end of the schedule, from a checkpoint if there is one.
 
-    A training that is killed and started again goes on from its last checkpoint with the
-    very batches that were to come.
+    A training that is killed and started again resumes from its last checkpoint with the same
+    batches.
 
     Args:
-        learner: the network and what is asked of it; compiled here.
-        batches: what the network is shown; every epoch has as many batches.
-        schedule: how long and how fast.
-        folder: gets the checkpoint and the curves.
-        measure: figures on faces that are not trained on, after each epoch.
-        watch: is told of the progress after each step.
+        learner: the network and its objective; it is compiled here.
+        batches: the batches; every epoch has the same number of them.
+        schedule: length and learning rate.
+        folder: folder for the checkpoint and the curves.
+        measure: computes metrics on held-out faces, after each epoch.
+        watch: called with the progress after each step.
 
     Raises:
-        TrainingError: the loss is no finite number any more, or the checkpoint is of
-            another network.
-        SettingsError: there are fewer faces than one batch takes.
+        TrainingError: the loss is no longer finite, or the checkpoint belongs to another network.
+        SettingsError: there are fewer faces than a batch needs.
     """
     an_epoch = len(batches.plan(0))
     if not an_epoch:
-        raise SettingsError("there are fewer faces than one batch takes; make the batch smaller")
+        raise SettingsError("there are fewer faces than a batch needs; make the batch smaller")
     steps = schedule.steps or schedule.epochs * an_epoch
     end = min(steps, schedule.stop or steps)
     rate = _rate(schedule, steps)
@@ -189,7 +188,7 @@ def embed(network: keras.Model, crops: NDArray[np.uint8]) -> NDArray[np.float32]
     """Embeddings of crops.
 
     Args:
-        network: gives embeddings of any length.
+        network: returns embeddings, not normalised.
         crops: RGB uint8 (n, side, side, 3) of the network's size.
 
     Returns:
@@ -207,29 +206,29 @@ def embed(network: keras.Model, crops: NDArray[np.uint8]) -> NDArray[np.float32]
 def true_accept_rate(
     embeddings: NDArray[np.float32], people: NDArray[np.int64], far: float = FALSE_ACCEPT_RATE
 ) -> float:
-    """Share of pairs of one person above the similarity that ``far`` of the other pairs reach.
+    """True accept rate at a false accept rate.
 
     Args:
         embeddings: float32 (n, d) of unit length.
         people: int64 (n,); faces with −1 are left out.
-        far: share of pairs of two people that are accepted.
+        far: the false accept rate.
 
     Returns:
-        0…1; NaN where there are no pairs of one kind.
+        0…1; NaN if there are no genuine or no impostor pairs.
     """
     named = people >= 0
     return true_accepts(all_pairs(embeddings[named], people[named], highest_far=0), far).tar
 
 
 def mean_of(checkpoints: Sequence[Path], network: keras.Model) -> None:
-    """Give a network the mean of the weights that trainings of it ended with.
+    """Set a network's weights to the mean of the final weights of several trainings.
 
     Args:
-        checkpoints: files of trainings of a network of this shape.
-        network: gets the weights.
+        checkpoints: checkpoint files of trainings of this network.
+        network: the network whose weights are set.
 
     Raises:
-        TrainingError: a checkpoint is of another network.
+        TrainingError: a checkpoint belongs to another network.
     """
     total: dict[str, NDArray[np.float64]] = {}
     for path in checkpoints:
@@ -262,13 +261,13 @@ def _restore(learner: keras.Model, path: Path) -> int:
 
 
 def _variables(learner: keras.Model) -> dict[str, Any]:
-    """Everything that a step changes, by a name that is the same in every run."""
+    """All variables that a step changes, by a name that is the same in every run."""
     named = {f"network/{i}": v for i, v in enumerate(learner.weights)}
     return named | {f"optimizer/{i}": v for i, v in enumerate(learner.optimizer.variables)}
 
 
 def _note(path: Path, figures: dict[str, float]) -> None:
-    """Add a line to the curves; those of epochs that are done again are dropped."""
+    """Add a line to the curves; lines of repeated epochs are dropped."""
     rows: list[dict[str, Any]] = []
     if path.exists():
         with path.open(newline="", encoding="utf-8") as stream:
