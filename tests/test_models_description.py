@@ -134,7 +134,7 @@ def test_description_refuses_invalid_json(text: str, message: str) -> None:
         ("template", tuple((x * 160, y * 160) for x, y in FIVE_POINTS), "fractions"),
         ("template", ((0.5, 0.5, 0.5),) * 5, "five"),
         ("template", 5, "five"),
-        ("template", (*FIVE_POINTS[:4], FIVE_POINTS[0]), "twice"),
+        ("template", (*FIVE_POINTS[:4], FIVE_POINTS[0]), "equal points"),
         ("template", None, "has no template"),
         ("margin", 3, "belong to alignment 'margin'"),
     ],

@@ -255,8 +255,8 @@ def test_download_without_a_network_explains_manual_download(
         fetch(url, place, sha256=SHA256, progress=False)
     message = str(error.value)
     assert url in message
-    assert "fetch net-weights.h5" in message
-    assert f"put it at {place} (SHA-256 {SHA256})" in message
+    assert "download net-weights.h5" in message
+    assert f"save it as {place} (SHA-256 {SHA256})" in message
     assert "\n" not in message
 
 

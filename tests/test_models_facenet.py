@@ -159,8 +159,8 @@ def test_graph_refuses_an_unknown_precision(weights: Path) -> None:
     ("layer", "arrays", "message"),
     [
         ("Conv2d_4a_3x3", None, "'Conv2d_4a_3x3' is missing"),
-        ("Block35_2_Conv2d_1x1", ["kernel"], "'Block35_2_Conv2d_1x1' holds kernel, expected bias"),
-        ("Bottleneck_BatchNorm", ["beta", "moving_mean"], "'Bottleneck_BatchNorm' holds beta, mov"),
+        ("Block35_2_Conv2d_1x1", ["kernel"], "'Block35_2_Conv2d_1x1' has kernel, expected bias"),
+        ("Bottleneck_BatchNorm", ["beta", "moving_mean"], "'Bottleneck_BatchNorm' has beta, mov"),
     ],
 )
 def test_graph_names_a_missing_layer_or_array(

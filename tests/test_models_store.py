@@ -174,7 +174,7 @@ def test_load_model_offline_says_where_to_put_the_weights(
 ) -> None:
     with pytest.raises(DownloadError) as error:
         load(KEY)
-    assert f"put it at {cache / 'weights' / NAME} (SHA-256 {offline.sha256})" in str(error.value)
+    assert f"save it as {cache / 'weights' / NAME} (SHA-256 {offline.sha256})" in str(error.value)
     assert not list(cache.glob("onnx/*.onnx"))
 
 
