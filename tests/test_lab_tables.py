@@ -97,4 +97,4 @@ def test_slices_are_measured_at_the_threshold_of_all_photos(drawn: Path, tiny_mo
         counts = counted(rows, rows, people, measured.threshold, some)
         assert one.tar.value == pytest.approx(Draws(PEOPLE).tar(counts).value)
         assert one.remark == "too small"
-    assert f"FAR 0.1 on {measured.impostor_pairs} pairs" in measured.about
+    assert f"FAR 0.1 on {measured.impostor_pairs} impostor pairs" in measured.about

@@ -102,13 +102,13 @@ def all_pairs(
     """
     count = int(people.max(initial=-1)) + 1 if photos is None else len(photos)
     faces = np.bincount(people, minlength=count).astype(np.int64)
-    same, whose, other = [], [], []
+    same, owners, other = [], [], []
     for similar, first, second in _compared(embeddings):
         alike = people[first] == people[second]
         same.append(similar[alike])
-        whose.append(people[first[alike]])
+        owners.append(people[first[alike]])
         other.append(similar[~alike])
-    genuine, genuine_people = _joined(same, np.float32), _joined(whose, np.int64)
+    genuine, genuine_people = _joined(same, np.float32), _joined(owners, np.int64)
     impostor = _joined(other, np.float32)
     impostor.sort()
     impostor = impostor[::-1]

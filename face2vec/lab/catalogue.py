@@ -43,7 +43,7 @@ class Degradation:
         ordinary: the step that is common in photos, by which a model is judged.
         label: format of a step's label, with ``{}`` for the strength and ``{s}`` for a plural s.
         paper: VAL at FAR 1e-3 of the FaceNet paper's NN1 at some of the steps, 0…1.
-        says: description of the strength, one sentence.
+        description: description of the strength.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Degradation:
     steps: tuple[float, ...]
     ordinary: float
     label: str
-    says: str
+    description: str
     paper: tuple[tuple[float, float], ...] = ()
 
     def step_label(self, strength: float) -> str:

@@ -195,7 +195,7 @@ def _finding_cells(one: Finding) -> tuple[str, ...]:
 
 def _series_section(series: Series, measured: Robustness) -> Iterator[str]:
     kind = series.degradation
-    yield f"<h3>{html.escape(kind.title)}</h3>\n<p>{html.escape(kind.says)}</p>"
+    yield f"<h3>{html.escape(kind.title)}</h3>\n<p>{html.escape(kind.description)}</p>"
     steps = (measured.clean, *series.steps)
     examples = (measured.example, *series.examples)
     head = ("", *(step.label for step in steps))
