@@ -96,7 +96,7 @@ def check_key(key: str) -> None:
     if key not in KEYS:
         raise UnknownModelError(
             f"keras-facenet has no model {key!r}; it has: {', '.join(KEYS)}; "
-            f"use for example {PREFIX}:{KEYS[0]}"
+            f"name one of them: {PREFIX}:{KEYS[0]}"
         )
 
 
