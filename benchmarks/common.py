@@ -79,7 +79,7 @@ SUMMARY: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...], str], ...]], ..
         (
             (
                 "recognition-celeba-mini",
-                ("nearest other photo is of the same person (rank-1)",),
+                ("nearest other photo shows the same person (rank-1)",),
                 "",
             ),
         ),

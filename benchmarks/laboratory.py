@@ -23,28 +23,28 @@ from face2vec.lab.subjects import subjects_of
 
 PAGE = ROOT / "docs" / "results" / "laboratory.md"
 PACKAGES = ("face2vec", "onnxruntime", "openvino", "Pillow", "numpy")
-DENSITY = 110  # dots an inch
+DENSITY = 110  # dots per inch
 
 
 def verdicts(measured: Robustness) -> str:
-    """What is kept at the common steps, best first."""
+    """Table of the share kept at the common steps, best first."""
     rows = [
         (one.verdict, f"{one.title}, {one.step}", one.kept, one.holds, one.fails, one.alarm or "no")
         for verdict in VERDICTS
         for one in findings(measured)
         if one.verdict == verdict
     ]
-    head = ("", "", "TAR kept (95 %)", "keeps 90 % up to", "loses 50 % from", "strangers alike")
+    head = ("", "", "TAR kept (95 %)", "keeps 90 % up to", "loses 50 % from", "FAR too high")
     return table(head, rows)
 
 
 def beside_the_paper(series: Series) -> str:
-    """A table of the paper, and ours beside it."""
-    theirs = dict(series.degradation.paper)
+    """Table of the paper's figures and ours."""
+    paper = dict(series.degradation.paper)
     rows = [
         (
             step.label,
-            f"{theirs[step.strength]:.1%}" if step.strength in theirs else "",
+            f"{paper[step.strength]:.1%}" if step.strength in paper else "",
             f"{step.anew.tar:.1%} ({step.anew.low:.1%} to {step.anew.high:.1%})",
             step.tar.words(),
             step.recall.words(),
@@ -52,8 +52,8 @@ def beside_the_paper(series: Series) -> str:
         )
         for step in series.steps
     ]
-    head = (series.degradation.title, "the paper's NN1", "TAR, all changed, threshold anew",
-            "TAR, queries changed", "recall@1, queries changed", "left as they are")  # fmt: skip
+    head = (series.degradation.title, "the paper's NN1", "TAR, all degraded, new threshold",
+            "TAR, queries degraded", "recall@1, queries degraded", "unchanged")  # fmt: skip
     return table(head, rows)
 
 
@@ -72,7 +72,7 @@ def every_step(measured: Robustness) -> str:
         for one in measured.series
         for step in one.steps
     ]
-    head = ("", "", "TAR (95 %)", "recall@1 (95 %)", "no face found", "FAR", "FAR, both changed")
+    head = ("", "", "TAR (95 %)", "recall@1 (95 %)", "no face found", "FAR", "FAR, both degraded")
     return table(head, rows)
 
 
@@ -82,16 +82,17 @@ def page(measured: Robustness, command: str) -> str:
     paper = [beside_the_paper(one) for one in measured.series if one.degradation.paper]
     parts = [
         f"# What {measured.model} is good at and bad at",
-        f"{measured.photos:,} photos of {measured.people:,} people. Enrolled clean, asked about "
-        f"changed; one threshold, {measured.threshold:.3f}, that has FAR {measured.far:g} on "
-        f"{measured.impostor_pairs:,} pairs of clean photos. Clean: TAR {clean.tar.words()}, "
+        f"{measured.photos:,} photos of {measured.people:,} people. Clean photos are enrolled, "
+        f"degraded photos are queries; one threshold, {measured.threshold:.3f}, that has FAR "
+        f"{measured.far:g} on {measured.impostor_pairs:,} pairs of clean photos. Clean: TAR "
+        f"{clean.tar.words()}, "
         f"recall@1 {clean.recall.words()}. [Run the laboratory](../guides/laboratory.md) explains "
         "the columns.",
-        f"![part of the true accepts that is kept](laboratory-{measured.model}-overview.png)",
+        f"![share of the true accepts that is kept](laboratory-{measured.model}-overview.png)",
         verdicts(measured),
         "## Beside the paper\n\nThe paper's figures are VAL at FAR 1e-3 of its NN1 on its own "
-        "photos: compare how they fall, not how high they are. A face that has no more pixels "
-        "than a step is left as it is there.",
+        "photos: compare how they decrease, not their values. Faces that are already smaller "
+        "than a step are unchanged.",
         *paper,
         "## Every step",
         f"![TAR and recall@1 at each step](laboratory-{measured.model}-curves.png)",

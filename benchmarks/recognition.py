@@ -40,12 +40,12 @@ def main() -> None:
     found = identify(faces.embeddings, faces.people, faces.counts)
     right = int((found.ranks == 1).sum())
     rows = [
-        ["photos, of people", f"{faces.counts.sum():,}, {len(faces.names):,}"],
-        ["photos in which no face was found", f"{faces.without_face:,}"],
-        ["photos asked about (their person has another)", f"{found.asked:,}"],
-        ["nearest other photo is of the same person (rank-1)",
+        ["photos, people", f"{faces.counts.sum():,}, {len(faces.names):,}"],
+        ["photos without a detected face", f"{faces.without_face:,}"],
+        ["probes (photos whose person has another photo)", f"{found.asked:,}"],
+        ["nearest other photo shows the same person (rank-1)",
          f"**{found.within(1):.1%}** ({right:,})"],
-        ["… of those asked in which a face was found", f"{right / len(found.ranks):.1%}"],
+        ["… of probes with a detected face", f"{right / len(found.ranks):.1%}"],
     ]  # fmt: skip
     if lfw:
         about = pairs_report("", faces, lfw_pairs(given.folder)).figures
@@ -55,8 +55,8 @@ def main() -> None:
              f"**{about['view_2_accuracy']:.2%} ± {about['view_2_standard_error']:.2%}**"],
             ["… pairs with a photo without a face, counted as wrong",
              about["view_2_pairs_without_a_face"]],
-            [f"TAR at FAR 1e-3, all {about['genuine_pairs']:,} pairs of one person and "
-             f"{about['impostor_pairs']:,} of two (95 % over people)",
+            [f"TAR at FAR 1e-3, all {about['genuine_pairs']:,} genuine and "
+             f"{about['impostor_pairs']:,} impostor pairs (95 % over people)",
              f"**{at['tar']:.1%}** ({at['low']:.1%} to {at['high']:.1%})"],
         ]  # fmt: skip
     publish(

@@ -127,7 +127,7 @@ def main() -> None:
     order = [5, 50, 95]
     own, other = similar[same & off], similar[~same]
     told = [
-        ["nearest other photo is of the same person (rank-1)", f"**{right / len(single):.1%}**"],
+        ["nearest other photo shows the same person (rank-1)", f"**{right / len(single):.1%}**"],
         ["cosine of two photos of one person, 5 %, median, 95 %",
          ", ".join(f"{v:.2f}" for v in np.percentile(own, order))],
         ["cosine of photos of two people, 5 %, median, 95 %",

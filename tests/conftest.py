@@ -1,4 +1,4 @@
-"""What tests share: a model without a download, and a folder of photos with faces.
+"""Shared fixtures: a model that needs no download, and a folder of photos with faces.
 
 The faces are the public-domain photos that come inside scikit-image (Eileen
 Collins) and matplotlib (Grace Hopper).
@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and so would the
-# processes that tests interrupt.
+# A shell that starts the tests in the background makes them ignore Ctrl-C. The processes that
+# tests interrupt would inherit this.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -24,7 +24,7 @@ ASKED_FOR = ("network", "gpu", "deepface")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs the internet, a GPU or DeepFace, unless -m names it; and say so."""
+    """Deselect tests that need the internet, a GPU or DeepFace, unless -m names the marker."""
     chosen = config.getoption("-m")
     for name in ASKED_FOR:
         if name not in chosen:
@@ -35,13 +35,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's cache of models."""
+    """Keep tests away from the user's cache of models."""
     monkeypatch.setenv("FACE2VEC_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
-    """Where a test may write a weights file; pytest keeps folders, and those are large."""
+    """Path of a weights file that is deleted after the test, because it is large."""
     path = tmp_path / "w.weights.h5"
     yield path
     path.unlink(missing_ok=True)
@@ -49,7 +49,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ONNX file with its description: a fixed random projection of the small, grey-ish crop."""
+    """An ONNX file with its description: a fixed random projection of the reduced crop."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     side, dimension, cell = 112, 64, 7
@@ -107,7 +107,7 @@ def hopper() -> Image.Image:
 def faces_folder(
     tmp_path_factory: pytest.TempPathFactory, astronaut: Image.Image, hopper: Image.Image
 ) -> Path:
-    """Photos of two people, one of both, one of nobody, a copy, and two that cannot be read."""
+    """Photos of two people, one of both, one without a face, a copy, and two unreadable files."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "more").mkdir()
     astronaut.save(folder / "astronaut.jpg", quality=95)

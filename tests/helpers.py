@@ -1,4 +1,4 @@
-"""Small things that tests of several modules need."""
+"""Helpers for the tests of several modules."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ names_of_any_bytes = pytest.mark.skipif(
 
 
 def needs(extra: str, *packages: str) -> None:
-    """Skip what an extra's packages are not there for, and say so."""
+    """Skip a test if packages of an extra are not installed."""
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         pytest.skip(f"{', '.join(missing)} not installed; pip install 'face2vec[{extra}]'")
 
 
 def loaded_by(code: str) -> set[str]:
-    """Names of the packages that a process of its own has imported when it has run this."""
-    tell = "\nimport json, sys; print(json.dumps([n.partition('.')[0] for n in sys.modules]))"
-    command = [sys.executable, "-c", code + tell]
+    """Names of the packages that a new process has imported after it has run the code."""
+    report = "\nimport json, sys; print(json.dumps([n.partition('.')[0] for n in sys.modules]))"
+    command = [sys.executable, "-c", code + report]
     root = Path(__file__).parent.parent
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=root)
     return set(json.loads(done.stdout))
 
 
 def written(path: Path) -> tuple[int, int, int]:
-    """Another one once the file has been written or replaced; reading it changes nothing."""
+    """Identity of a file's content: it changes when the file is written, but not when it is read."""
     stat = path.stat()
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
@@ -59,7 +59,7 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def draw_lfw(folder: Path, people: int, photos: int, seed: int) -> None:
-    """Drawn people in LFW's form: a fold for each two; the first one's last photo has no face."""
+    """Write drawn people in LFW's form, two per fold; the last photo of the first has no face."""
     for number, person in enumerate(samples.people(people, seed=seed)):
         place = folder / f"P{number}"
         place.mkdir()
@@ -79,7 +79,7 @@ def draw_lfw(folder: Path, people: int, photos: int, seed: int) -> None:
 
 
 class _Reads:
-    """Each method is that of a snapshot of its own."""
+    """Calls each method on a new snapshot."""
 
     def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
@@ -101,7 +101,7 @@ class _Reads:
 
 
 def reads(gallery: Gallery) -> _Reads:
-    """``reads(gallery).counts()`` reads one thing from the gallery as it is now."""
+    """Read from the current state of a gallery, as in ``reads(gallery).counts()``."""
     return _Reads(gallery)
 
 

@@ -1,4 +1,4 @@
-"""A laboratory's result with figures that tests choose."""
+"""Results of the laboratory with given figures, for tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def step(strength: float, label: str, kept: float, far_alike: Rate) -> Step:
 def series(
     kind: Degradation, kept: Sequence[float], far_alike: Sequence[float] | None = None
 ) -> Series:
-    """Steps of a degradation that keep such parts of the clean TAR."""
+    """Steps of a degradation that keep given shares of the clean TAR."""
     alike = [Rate(0.001, 0.0, 0.002) for _ in kept] if far_alike is None else [
         Rate(value, 0.9 * value, 1.1 * value) for value in far_alike
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""``face2vec compare``: each encoder by itself, the table, and what is not measured here."""
+"""``face2vec compare``: figures of each encoder, the table, and encoders that are not available."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PEOPLE, PHOTOS = 4, 3
 
 @pytest.fixture(scope="module")
 def lfw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four people with three photos, pairs in two folds."""
+    """Four people with three photos each, and pairs in two folds."""
     folder = tmp_path_factory.mktemp("lfw")
     draw_lfw(folder, PEOPLE, PHOTOS, seed=11)
     return folder
@@ -39,7 +39,7 @@ def lfw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def broken_model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A description beside a file that is no graph."""
+    """A model description beside a file that is not a graph."""
     path = tmp_path_factory.mktemp("broken") / "broken.onnx"
     path.write_bytes(b"no graph")
     shutil.copy(tiny_model.with_suffix(".json"), path.with_suffix(".json"))
@@ -54,12 +54,12 @@ def run(*words: str | Path) -> Any:
 def compared(
     lfw: Path, tiny_model: Path, broken_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Any, Path]:
-    """The command over two models and one that cannot be loaded, and the folder it wrote to."""
+    """Result of the command for two models and one that cannot be loaded, and its folder."""
     out = tmp_path_factory.mktemp("out") / "compared"
     return run("mini", tiny_model, broken_model, "--lfw", lfw, "--people", lfw, "--out", out), out
 
 
-def test_compare_gives_the_figures_of_evaluate(
+def test_compare_equals_the_figures_of_evaluate(
     compared: tuple[Any, Path], lfw: Path, tiny_model: Path
 ) -> None:
     facts = json.loads((compared[1] / "figures.json").read_text(encoding="utf-8"))
@@ -83,7 +83,7 @@ def test_compare_gives_the_figures_of_evaluate(
 
 
 def assert_alike(found: Any, expected: Any) -> None:
-    """The same numbers; another process may round the last digit in another way."""
+    """Compare figures up to rounding, which may differ in another process."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()
         for name, value in expected.items():
@@ -96,7 +96,7 @@ def assert_alike(found: Any, expected: Any) -> None:
         assert found == pytest.approx(expected, abs=1e-5, nan_ok=True)
 
 
-def test_compare_prints_a_row_an_encoder(compared: tuple[Any, Path], tiny_model: Path) -> None:
+def test_compare_prints_one_row_per_encoder(compared: tuple[Any, Path], tiny_model: Path) -> None:
     facts = json.loads((compared[1] / "figures.json").read_text(encoding="utf-8"))
     lines = compared[0].stdout.splitlines()
     heads = re.split(r"  +", lines[0])
@@ -112,11 +112,11 @@ def test_compare_prints_a_row_an_encoder(compared: tuple[Any, Path], tiny_model:
         assert row["faces/s"] == f"{found['faces_per_second']:,.1f}"
         assert row["memory"] == f"{found['peak_bytes'] / 2**20:,.0f} MiB"
         assert row["weights"] == f"{found['weights_bytes'] / 1e6:,.1f} MB"
-        assert row["numbers"] == str(found["dimension"])
+        assert row["dimension"] == str(found["dimension"])
     assert lines[2].startswith(str(tiny_model))
 
 
-def test_compare_says_what_was_not_measured_and_why(
+def test_compare_reports_why_an_encoder_was_not_measured(
     compared: tuple[Any, Path], broken_model: Path
 ) -> None:
     done, out = compared
@@ -145,7 +145,7 @@ def test_compare_writes_a_page_with_the_table_and_the_curves(
         assert picture.width > 600
 
 
-def test_compare_without_people_has_no_rank_and_gives_json(lfw: Path, tiny_model: Path) -> None:
+def test_compare_without_people_omits_rank_1_and_prints_json(lfw: Path, tiny_model: Path) -> None:
     done = run(tiny_model, tiny_model, "--lfw", lfw, "--json", "-q")
     assert (done.exit_code, done.stderr) == (0, "")
     (row,) = json.loads(done.stdout)["encoders"]
@@ -155,7 +155,7 @@ def test_compare_without_people_has_no_rank_and_gives_json(lfw: Path, tiny_model
     assert "1 of 12" in shown
 
 
-def test_compare_refuses_names_before_anything_is_measured(
+def test_compare_refuses_invalid_names_before_measuring(
     lfw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparison, "measured", lambda *_, **__: pytest.fail("measured"))
@@ -177,8 +177,8 @@ def test_encoder_that_finds_too_few_faces_is_not_measured(
     monkeypatch.setattr(comparison, "measured", lambda *_, **__: found(first_fold))
     (row,) = compare(["x"], photos, lfw_pairs(lfw)).rows
     assert row.reason == (
-        "with faces in 6 of 12 photos there are no pairs of one person and of two in two folds or "
-        "more to compare"
+        "faces were found in 6 of 12 photos; genuine and impostor pairs in at least two folds are "
+        "needed"
     )
     everyone = dict.fromkeys(photos.people, face)
     monkeypatch.setattr(comparison, "measured", lambda *_, **__: found(everyone, 2))
@@ -188,7 +188,7 @@ def test_encoder_that_finds_too_few_faces_is_not_measured(
     assert whole.to_text().endswith("x: failed on 2 photos")
 
 
-def test_photos_without_any_face_are_not_measured(tiny_model: Path, tmp_path: Path) -> None:
+def test_encoder_that_finds_no_face_is_not_measured(tiny_model: Path, tmp_path: Path) -> None:
     Image.linear_gradient("L").save(tmp_path / "nobody.png")
     (tmp_path / "text.jpg").write_text("no photo")
     with pytest.raises(ModelError, match=r"no face in any of 2 photos; the first failure: .*text"):
@@ -196,7 +196,7 @@ def test_photos_without_any_face_are_not_measured(tiny_model: Path, tmp_path: Pa
 
 
 @posix_only
-def test_process_that_was_killed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_killed_process_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     real = subprocess.run
 
@@ -204,12 +204,12 @@ def test_process_that_was_killed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
         return real([sys.executable, "-c", kill], **settings)
 
     monkeypatch.setattr(measuring.subprocess, "run", killed)
-    with pytest.raises(ModelError, match="ended by signal 9; was there enough memory"):
+    with pytest.raises(ModelError, match="ended by signal 9; check that there is enough memory"):
         measured("mini", [tmp_path / "1.jpg"])
 
 
-def test_rate_is_the_median_of_blocks() -> None:
-    # 12 photos are six blocks of 2: the first takes 9 s, the others 0.5, 1, 2, 1 and 4 s.
+def test_median_rate_is_the_median_of_blocks() -> None:
+    # 12 photos are six blocks of 2: the first lasts 9 s, the others 0.5, 1, 2, 1 and 4 s.
     steps = np.repeat([9, 0.5, 1, 2, 1, 4], 2) / 2
     times = np.concatenate([[5], 5 + np.cumsum(steps)])
     assert median_rate(times) == pytest.approx(np.median([2 / 9, 4, 2, 1, 2, 0.5]))
@@ -219,7 +219,7 @@ def test_rate_is_the_median_of_blocks() -> None:
     assert median_rate(many) == pytest.approx(7)
 
 
-def test_peak_memory_is_the_process_s_own() -> None:
+def test_peak_memory_is_that_of_the_process() -> None:
     hold = bytearray(300_000_000)
     hold[::4096] = b"x" * len(hold[::4096])
     code = "from face2vec.evaluation.measuring import peak_memory; print(peak_memory())"
@@ -229,7 +229,7 @@ def test_peak_memory_is_the_process_s_own() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_children_memory_is_that_of_the_processes_that_were_started() -> None:
+def test_children_memory_is_that_of_child_processes() -> None:
     before = measuring.children_memory()
     code = "hold = bytes(range(256)) * 200_000; print(len(hold), flush=True); input()"
     with subprocess.Popen(

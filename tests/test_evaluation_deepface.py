@@ -39,7 +39,7 @@ def _nothing_built() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three drawn people side by side, without JPEG's losses."""
+    """Three drawn people side by side, saved without loss."""
     path = tmp_path_factory.mktemp("group") / "three.png"
     Image.fromarray(DRAWN.image).save(path)
     return path
@@ -49,7 +49,7 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class KnowingDetector:
-    """A detector of DeepFace's kind: boxes and eyes of `DRAWN` in it with its black border."""
+    """A detector with DeepFace's interface: boxes and eyes of `DRAWN`, with its black border."""
 
     def detect_faces(self, image: NDArray[np.uint8]) -> list[Any]:
         from deepface.models.Detector import FacialAreaRegion
@@ -61,7 +61,7 @@ class KnowingDetector:
         regions = []
         for face in DRAWN.faces:
             left, top, right, bottom = (int(value) for value in face.box)
-            # DeepFace names eyes as their owner does.
+            # DeepFace names eyes from the person's own view.
             (x, y), (other_x, other_y) = face.landmarks[:2].astype(int).tolist()
             regions.append(
                 FacialAreaRegion(
@@ -74,7 +74,7 @@ class KnowingDetector:
 
 
 def write_network(path: Path, side: int, dimension: int) -> Path:
-    """A random projection of the small crop, with the inputs and outputs of DeepFace's graphs."""
+    """A random projection of the reduced crop, with the inputs and outputs of DeepFace's graphs."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     cells = side // 8
@@ -108,7 +108,7 @@ NETWORKS = (
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the real DeepFace finds random weights, on ONNX Runtime, and the detector above."""
+    """A home folder with random weights for the real DeepFace, ONNX Runtime, and the detector."""
     needs("deepface", "deepface", "werkzeug")
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("deepface")
@@ -126,7 +126,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.deepface
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("model", "file", "side", "dimension"), NETWORKS)
-def test_deepface_gives_what_its_own_represent_gives(
+def test_deepface_encoder_equals_represent(
     model: str, file: str, side: int, dimension: int, home: Path, group: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -158,14 +158,14 @@ def test_deepface_gives_what_its_own_represent_gives(
     assert encoder.runs_on.endswith(", onnx")
     crops = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), dtype=np.uint8)
     together = encoder.embed(crops)
-    # The network takes blue first, and 0…1.
+    # The network expects BGR, 0…1.
     np.testing.assert_allclose(fed[2], crops[..., ::-1] / 255, atol=1e-6)
     np.testing.assert_allclose(encoder.embed(crops[:1]), together[:1], atol=1e-5)
 
 
 @pytest.mark.deepface
 @pytest.mark.filterwarnings("ignore")
-def test_deepface_photo_without_a_face_has_none(home: Path) -> None:
+def test_deepface_encoder_returns_no_faces_for_a_photo_without_a_face(home: Path) -> None:
     encoder = open_encoder("deepface:Facenet512")
     (photo,) = encoder.encode([np.zeros((80, 60, 3), np.uint8)])
     assert (photo.faces, photo.failure, photo.width, photo.height) == ((), "", 60, 80)
@@ -173,7 +173,9 @@ def test_deepface_photo_without_a_face_has_none(home: Path) -> None:
 
 @pytest.mark.deepface
 @pytest.mark.filterwarnings("ignore")
-def test_deepface_says_what_it_does_not_have(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deepface_encoder_lists_available_models_and_detectors(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UnknownModelError, match=r"no model 'Nope'; it has: .*Facenet512.*DeepFace"):
         open_encoder("deepface:Nope")
     with pytest.raises(UnknownModelError, match=r"no detector 'nope'; it has: .*opencv.*mtcnn"):
@@ -196,7 +198,7 @@ FaceNotDetected = type("FaceNotDetected", (Exception,), {})
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
-    """A package with DeepFace's names; what its ``represent`` was asked."""
+    """A stand-in package with DeepFace's names that records calls of ``represent``."""
     asked: list[dict[str, Any]] = []
     (tmp_path / "weights.h5").write_bytes(b"weights")
 
@@ -241,7 +243,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, 
     return asked
 
 
-def test_represent_is_asked_with_blue_first_and_its_own_defaults(
+def test_represent_is_called_with_bgr_and_its_defaults(
     stand_in: list[dict[str, Any]],
 ) -> None:
     image = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
@@ -260,7 +262,7 @@ def test_represent_is_asked_with_blue_first_and_its_own_defaults(
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_crops_are_embedded_in_one_call_without_a_detector(
+def test_embed_calls_represent_once_without_a_detector(
     count: int, stand_in: list[dict[str, Any]]
 ) -> None:
     encoder = open_encoder("deepface:DeepID")
@@ -271,7 +273,7 @@ def test_crops_are_embedded_in_one_call_without_a_detector(
     assert asked["image"][0][0, 0].tolist() == [2, 5, 9]
 
 
-def test_network_that_tensorflow_has_no_layers_for_is_said_with_the_way_out(
+def test_unsupported_tensorflow_layer_suggests_another_backend(
     stand_in: list[dict[str, Any]],
 ) -> None:
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Encoders behind one seam: face2vec's own, keras-facenet's with random weights, the names."""
+"""Encoders of evaluations: the interface, names, face2vec's own, and keras-facenet's."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ KEY, KEY_128 = "20180402-114759", "20170512-110547"
 
 @pytest.fixture(scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three drawn people side by side, without JPEG's losses."""
+    """Three drawn people side by side, saved without loss."""
     path = tmp_path_factory.mktemp("group") / "three.png"
     Image.fromarray(samples.group_photo(samples.people(3, seed=4), 1).image).save(path)
     return path
@@ -58,17 +58,17 @@ def face(left: float, *numbers: float) -> EncodedFace:
     return EncodedFace((left, 0, left + 10, 10), np.array(numbers, np.float32))
 
 
-# --- the seam -------------------------------------------------------------------------------
+# --- the interface --------------------------------------------------------------------------
 
 
-def test_centre_face_is_the_one_nearest_the_middle() -> None:
+def test_centre_face_is_the_nearest_to_the_centre() -> None:
     left, middle, right = face(0, 1), face(48, 2), face(90, 3)
     photo = EncodedPhoto((left, right, middle), 100, 10)
     assert photo.centre_face is middle
     assert EncodedPhoto((), 100, 10).centre_face is None
 
 
-def test_photos_go_one_by_one_and_a_failure_is_that_photo_s_alone(
+def test_one_by_one_records_failures_per_photo(
     group: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[NDArray[np.uint8]] = []
@@ -93,17 +93,17 @@ def test_photos_go_one_by_one_and_a_failure_is_that_photo_s_alone(
     assert capsys.readouterr().out == ""
 
 
-def test_unit_rows_have_length_one_and_refuse_what_has_none() -> None:
+def test_unit_rows_normalises_and_refuses_zero_and_infinite_length() -> None:
     rows = unit_rows("x", [[3.0, 4.0], [0.0, -2.0]])
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, [[0.6, 0.8], [0, -1]], atol=1e-7)
     assert unit_rows("x", np.array([5.0, 0.0])).shape == (1, 2)
     for bad in ([[0.0, 0.0]], [[np.nan, 1.0]]):
-        with pytest.raises(ModelError, match="x gave an embedding of no or infinite length"):
+        with pytest.raises(ModelError, match="x gave an embedding of zero or infinite length"):
             unit_rows("x", bad)
 
 
-def test_foreign_errors_are_told_in_one_line_with_their_cause() -> None:
+def test_described_gives_an_error_and_its_cause_on_one_line() -> None:
     error = ValueError("two\nlines")
     error.__cause__ = OSError()
     assert described(error) == "ValueError: two lines (OSError)"
@@ -116,7 +116,7 @@ def test_foreign_errors_are_told_in_one_line_with_their_cause() -> None:
 # --- names ----------------------------------------------------------------------------------
 
 
-def test_names_of_other_packages_are_known_by_their_beginning() -> None:
+def test_is_other_recognises_prefixes_of_other_packages() -> None:
     assert [is_other(n) for n in ("keras-facenet:x", "deepface:DeepFace")] == [True, True]
     assert [is_other(n) for n in (None, "mini", "deepface.onnx", Path("a/b.json"))] == [False] * 4
 
@@ -127,20 +127,18 @@ def test_names_of_other_packages_are_known_by_their_beginning() -> None:
         ("minni", UnknownModelError, "did you mean 'mini'"),
         ("gone.onnx", ModelError, "there is no model file .*gone.onnx"),
         ("keras-facenet:2018", UnknownModelError, f"keras-facenet has no model '2018'.*{KEY}"),
-        ("keras-facenet", SettingsError, "the forms are keras-facenet:KEY"),
+        ("keras-facenet", SettingsError, "use keras-facenet:KEY"),
         ("deepface:", SettingsError, "deepface:MODEL:DETECTOR"),
     ],
 )
-def test_names_of_no_encoder_are_refused_in_words(
-    name: str, error: type[Exception], said: str
-) -> None:
+def test_invalid_encoder_names_are_refused(name: str, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         check_encoder(name)
     with pytest.raises(error):
         open_encoder(name)
 
 
-def test_names_of_encoders_pass(tiny_model: Path) -> None:
+def test_valid_encoder_names_are_accepted(tiny_model: Path) -> None:
     for name in ("mini", KEY, str(tiny_model), f"keras-facenet:{KEY}", "deepface:DeepFace:mtcnn"):
         check_encoder(name)
 
@@ -153,7 +151,7 @@ def test_names_of_encoders_pass(tiny_model: Path) -> None:
         ("deepface:Facenet512", "werkzeug", "pip install 'face2vec[deepface]'"),
     ],
 )
-def test_missing_packages_are_said_with_the_line_that_installs_them(
+def test_missing_packages_name_the_extra(
     name: str, missing: str, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -168,7 +166,7 @@ def test_missing_packages_are_said_with_the_line_that_installs_them(
 # --- face2vec's own -------------------------------------------------------------------------
 
 
-def test_own_encoder_gives_the_faces_of_the_engine(tiny_model: Path, group: Path) -> None:
+def test_own_encoder_equals_the_engine(tiny_model: Path, group: Path) -> None:
     with closing(open_encoder(tiny_model)) as encoder, Face2Vec(model=tiny_model) as engine:
         (photo, broken) = encoder.encode([group, b"no photo"])
         expected = engine.encode(group)
@@ -181,7 +179,7 @@ def test_own_encoder_gives_the_faces_of_the_engine(tiny_model: Path, group: Path
     assert "<bytes>" in broken.failure
 
 
-def test_own_encoder_says_what_a_user_s_onnx_is(tiny_model: Path) -> None:
+def test_own_encoder_describes_a_users_onnx_model(tiny_model: Path) -> None:
     with closing(open_encoder(str(tiny_model), "onnxruntime")) as encoder:
         assert (encoder.name, encoder.dimension, encoder.crop_size) == ("tiny", 64, (112, 112))
         assert encoder.weights == hashlib.sha256(tiny_model.read_bytes()).hexdigest()
@@ -192,7 +190,7 @@ def test_own_encoder_says_what_a_user_s_onnx_is(tiny_model: Path) -> None:
         np.testing.assert_allclose(encoder.embed(crops), expected, atol=1e-6)
 
 
-def test_weights_beside_a_graph_count_as_its_size(tiny_model: Path, tmp_path: Path) -> None:
+def test_external_weights_count_towards_the_size(tiny_model: Path, tmp_path: Path) -> None:
     import onnx
 
     path = tmp_path / "apart.onnx"
@@ -204,7 +202,7 @@ def test_weights_beside_a_graph_count_as_its_size(tiny_model: Path, tmp_path: Pa
         assert encoder.weights_bytes == both > path.stat().st_size
 
 
-def test_encoded_faces_are_those_that_a_gallery_gives(tiny_model: Path, tmp_path: Path) -> None:
+def test_encoded_faces_equal_those_of_a_gallery(tiny_model: Path, tmp_path: Path) -> None:
     for person in samples.people(2, seed=8):
         (tmp_path / person.name).mkdir()
         for number in range(2):
@@ -238,7 +236,7 @@ def package() -> Any:
 def random_weights(
     package: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[int], Path]]:
-    """Weights files as keras-facenet's own network has them, with random values."""
+    """Weights files in the layout of keras-facenet's network, with random values."""
     from keras_facenet.inception_resnet_v1 import InceptionResNetV1
 
     folder = tmp_path_factory.mktemp("weights")
@@ -259,7 +257,7 @@ def random_weights(
         return path
 
     yield written
-    for path in folder.iterdir():  # pytest keeps folders, and those are large
+    for path in folder.iterdir():  # pytest keeps temporary folders, and these files are large
         path.unlink()
 
 
@@ -267,7 +265,7 @@ def random_weights(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("key", [KEY, KEY_128])
-def test_keras_facenet_gives_what_its_own_extract_gives(
+def test_keras_facenet_encoder_equals_extract(
     key: str,
     package: Any,
     random_weights: Callable[[int], Path],
@@ -278,7 +276,7 @@ def test_keras_facenet_gives_what_its_own_extract_gives(
     dimension = CATALOGUE[key].dimension
     weights = random_weights(dimension)
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    # Its own constructor, which takes what lies in its folder if the check sum is right.
+    # Its own constructor uses a file in its folder if the checksum is right.
     (tmp_path / key).mkdir()
     (tmp_path / key / f"{key}-weights.h5").symlink_to(weights)
     monkeypatch.setitem(package.metadata.MODEL_METADATA[key], "keras_weights_sha256", sha256)
@@ -291,7 +289,7 @@ def test_keras_facenet_gives_what_its_own_extract_gives(
 
     listen(theirs.model)
     expected = theirs.extract(str(group))
-    assert len(expected) > 1  # of the three those that it is sure of
+    assert len(expected) > 1  # the detections above its threshold
 
     encoder = open_encoder(f"keras-facenet:{key}:{weights}")
     assert (encoder.dimension, encoder.crop_size) == (dimension, (160, 160))
@@ -313,9 +311,7 @@ def test_keras_facenet_gives_what_its_own_extract_gives(
 
 @pytest.mark.keras
 @pytest.mark.filterwarnings("ignore")
-def test_keras_facenet_with_weights_that_are_none_is_refused_in_words(
-    package: Any, tmp_path: Path
-) -> None:
+def test_keras_facenet_encoder_refuses_invalid_weights(package: Any, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"there is no weights file .*gone\.h5"):
         open_encoder(f"keras-facenet:{KEY}:{tmp_path / 'gone.h5'}")
     (tmp_path / "text.h5").write_text("not HDF5")
@@ -326,7 +322,7 @@ def test_keras_facenet_with_weights_that_are_none_is_refused_in_words(
 @pytest.mark.keras
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_evaluate_takes_keras_facenet_and_keeps_its_bars_out_of_the_json(
+def test_evaluate_with_keras_facenet_prints_only_json(
     random_weights: Callable[[int], Path], tmp_path: Path
 ) -> None:
     for person in samples.people(2, seed=8):
@@ -346,7 +342,7 @@ def test_evaluate_takes_keras_facenet_and_keeps_its_bars_out_of_the_json(
     )
 
 
-def test_keras_facenet_s_own_download_is_taken_if_it_is_whole(
+def test_keras_facenet_cache_is_used_if_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "home", lambda: tmp_path)

@@ -1,4 +1,4 @@
-"""Identification against a slow count, and on people who are easy or impossible to tell."""
+"""Identification, compared with a simple implementation and on easy and impossible people."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def slow_ranks(embeddings: np.ndarray, people: np.ndarray) -> list[int]:
 
 
 @pytest.mark.parametrize("spread", [0.4, 1.2])
-def test_ranks_are_those_of_a_slow_count(spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_equal_a_simple_count(spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("face2vec.evaluation.identification.BLOCK", 7)
     embeddings = faces(spread)
     shuffled = np.random.default_rng(1).permutation(len(WHOSE))
@@ -44,7 +44,7 @@ def test_ranks_are_those_of_a_slow_count(spread: float, monkeypatch: pytest.Monk
     assert found.within(30) == 1
 
 
-def test_open_set_of_people_who_are_easy_to_tell_has_no_errors() -> None:
+def test_open_set_of_distinct_people_has_no_errors() -> None:
     found = identify(faces(0.05), WHOSE, ALL)
     assert len(found.known) == len(found.strangers) == 45
     assert (np.diff(found.strangers) <= 0).all()
@@ -53,7 +53,7 @@ def test_open_set_of_people_who_are_easy_to_tell_has_no_errors() -> None:
     assert fnir == 0
 
 
-def test_open_set_of_faces_that_say_nothing_is_nearly_always_wrong() -> None:
+def test_open_set_of_random_faces_is_nearly_always_wrong() -> None:
     found = identify(faces(1000.0), WHOSE, ALL)
     assert found.false_negatives(0.01)[1] > 0.9
     assert found.within(1) < 0.15
@@ -64,7 +64,7 @@ def test_open_set_never_compares_a_face_with_itself() -> None:
     assert found.known.max() < 0.9999
 
 
-def test_false_positive_rate_is_of_strangers() -> None:
+def test_false_positive_rate_is_the_share_of_strangers() -> None:
     found = identify(faces(0.8), WHOSE, ALL)
     for rate in (0.02, 0.1, 0.5):
         threshold, fnir = found.false_negatives(rate)
@@ -80,18 +80,20 @@ def test_photos_without_a_face_count_as_wrong() -> None:
     assert found.asked == 100
     assert found.within(1) == 0.9
     missed = found.known_missed
-    assert 0 < missed < 10  # about half of those people are unknown
+    assert 0 < missed < 10  # about half of these people are unknown
     assert found.false_negatives(0.0)[1] == pytest.approx(missed / (45 + missed))
 
 
-def test_a_person_whose_other_photo_has_no_face_is_found_at_no_rank() -> None:
+def test_person_whose_other_photo_has_no_face_has_no_rank() -> None:
     embeddings, people = faces(0.05)[:4], np.array([0, 0, 0, 1])
     found = identify(embeddings, people, np.array([3, 2]))
     assert sorted(found.ranks) == [1, 1, 1, 3]
-    assert found.within(2) == 0.6  # three of five: one is at no rank, one has no face
+    assert (
+        found.within(2) == 0.6
+    )  # three of five: one cannot be identified at any rank, one has no face
 
 
-def test_people_with_one_photo_are_not_asked_about() -> None:
+def test_people_with_one_photo_are_not_probes() -> None:
     embeddings = faces(0.05)[::3]
     found = identify(embeddings, np.arange(30), np.ones(30, np.int64))
     assert found.asked == 0

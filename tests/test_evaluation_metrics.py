@@ -1,4 +1,4 @@
-"""Figures of pairs against scikit-learn, against counting by hand, and against what is known."""
+"""Metrics of verification, compared with scikit-learn, simple counts, and known results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from face2vec.evaluation.metrics import (
 
 
 def faces(people: int = 60, most: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy embeddings of people with one to so many photos, in random order."""
+    """Noisy embeddings of people with one to several photos, in random order."""
     rng = np.random.default_rng(seed)
     whose = np.repeat(np.arange(people), rng.integers(1, most + 1, people))
     rng.shuffle(whose)
@@ -31,7 +31,7 @@ def faces(people: int = 60, most: int = 6, seed: int = 0) -> tuple[np.ndarray, n
 
 
 def slowly(embeddings: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(similarity, same person) of every pair, one by one."""
+    """(similarity, same person) of every pair, from a simple loop."""
     pairs = [
         (np.dot(embeddings[i], embeddings[j]), people[i] == people[j])
         for i in range(len(people))
@@ -41,7 +41,7 @@ def slowly(embeddings: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def made(genuine: list[float], impostor: list[float]) -> PairScores:
-    """Scores as given, of as many people as there are genuine pairs, with two photos each."""
+    """Given scores, of as many people with two photos as there are genuine pairs."""
     two = np.full(len(genuine), 2)
     return PairScores(
         np.array(genuine, np.float32),
@@ -53,8 +53,10 @@ def made(genuine: list[float], impostor: list[float]) -> PairScores:
     )
 
 
-def test_all_pairs_are_those_of_a_slow_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("face2vec.evaluation.metrics.BLOCK", 17)  # several blocks, the last short
+def test_all_pairs_equal_a_simple_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "face2vec.evaluation.metrics.BLOCK", 17
+    )  # several blocks, the last one smaller
     embeddings, people = faces()
     similarities, same = slowly(embeddings, people)
     pairs = all_pairs(embeddings, people)
@@ -63,7 +65,7 @@ def test_all_pairs_are_those_of_a_slow_count(monkeypatch: pytest.MonkeyPatch) ->
     assert pairs.missed == 0
 
 
-def test_all_pairs_know_whose_the_most_similar_impostors_are() -> None:
+def test_all_pairs_store_the_people_of_the_most_similar_impostors() -> None:
     embeddings, people = faces()
     pairs = all_pairs(embeddings, people, highest_far=0.01)
     assert len(pairs.impostor_people) == int(0.015 * len(pairs.impostor)) + 1
@@ -89,7 +91,7 @@ def test_photos_without_a_face_are_missed_genuine_pairs() -> None:
 
 
 @pytest.mark.parametrize("far", [0.1, 0.01, 1e-3, 1e-4, 0.0])
-def test_true_accepts_are_those_of_scikit_learn(far: float) -> None:
+def test_true_accepts_equal_scikit_learn(far: float) -> None:
     embeddings, people = faces()
     similarities, same = slowly(embeddings, people)
     fpr, tpr, _ = reference.roc_curve(same, similarities, drop_intermediate=False)
@@ -98,26 +100,26 @@ def test_true_accepts_are_those_of_scikit_learn(far: float) -> None:
     assert (similarities[~same] >= found.threshold).mean() <= far
 
 
-def test_true_accepts_of_ties_never_accept_more_than_allowed() -> None:
+def test_true_accepts_with_ties_stay_within_the_rate() -> None:
     pairs = made([0.5, 0.9], [0.5, 0.5, 0.5, 0.1])
-    assert true_accepts(pairs, 0.5).tar == 0.5  # all three at 0.5 are refused, and with them one
+    assert true_accepts(pairs, 0.5).tar == 0.5  # all three at 0.5 are refused, one of them genuine
     assert true_accepts(pairs, 0.75).tar == 1.0
     assert true_accepts(pairs, 1.0) == (1.0, -1.0, 1.0, pytest.approx(np.nan, nan_ok=True),
                                         pytest.approx(np.nan, nan_ok=True))  # fmt: skip
 
 
-def test_true_accepts_without_pairs_of_one_kind_are_not_a_number() -> None:
+def test_true_accepts_without_pairs_of_one_kind_are_nan() -> None:
     assert np.isnan(true_accepts(made([], [0.1]), 0.1).tar)
     assert np.isnan(true_accepts(made([0.1], []), 0.1).tar)
 
 
-def test_threshold_lets_through_exactly_the_share_that_is_allowed() -> None:
+def test_threshold_at_accepts_exactly_the_allowed_share() -> None:
     scores = np.linspace(0.9, -0.9, 1001, dtype=np.float32)
     for rate in (0.0, 0.001, 0.1, 0.5):
         assert (scores >= threshold_at(scores, rate)).sum() == int(rate * 1001)
 
 
-def test_area_under_curve_is_that_of_scikit_learn() -> None:
+def test_area_under_curve_equals_scikit_learn() -> None:
     embeddings, people = faces()
     similarities, same = slowly(embeddings, people)
     found = area_under_curve(all_pairs(embeddings, people))
@@ -125,7 +127,7 @@ def test_area_under_curve_is_that_of_scikit_learn() -> None:
     assert area_under_curve(made([0.5, 0.7], [0.5, 0.1])) == (0.5 + 1 + 1 + 1) / 4
 
 
-def test_equal_error_rate_is_where_both_errors_are_as_large() -> None:
+def test_equal_error_rate_is_where_both_errors_are_equal() -> None:
     embeddings, people = faces(people=200)
     similarities, same = slowly(embeddings, people)
     fpr, tpr, _ = reference.roc_curve(same, similarities)
@@ -135,7 +137,7 @@ def test_equal_error_rate_is_where_both_errors_are_as_large() -> None:
     assert equal_error_rate(made([0.1, 0.2], [0.8, 0.9])) == 1.0
 
 
-def test_curve_lies_on_that_of_scikit_learn() -> None:
+def test_curve_matches_scikit_learn() -> None:
     embeddings, people = faces()
     similarities, same = slowly(embeddings, people)
     fpr, tpr, _ = reference.roc_curve(same, similarities, drop_intermediate=False)
@@ -149,8 +151,8 @@ def test_curve_lies_on_that_of_scikit_learn() -> None:
     assert len(curve(all_pairs(embeddings, people), most=10)[0]) == 22
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """TAR of many people is the truth; intervals of few people hold it, as a rule."""
+def test_intervals_contain_the_true_rate_as_often_as_stated() -> None:
+    """The true TAR is that of many people; intervals of few people should contain it."""
     truth = true_accepts(all_pairs(*faces(people=1500, most=4, seed=99)), 0.01).tar
     held = 0
     for seed in range(20):
@@ -161,7 +163,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert held >= 15
 
 
-def test_intervals_are_the_same_for_the_same_seed() -> None:
+def test_intervals_depend_only_on_the_seed() -> None:
     pairs = all_pairs(*faces())
     assert with_intervals(pairs, [0.01], rounds=20) == with_intervals(pairs, [0.01], rounds=20)
     assert with_intervals(pairs, [0.01], rounds=20, seed=1) != with_intervals(
@@ -169,14 +171,14 @@ def test_intervals_are_the_same_for_the_same_seed() -> None:
     )
 
 
-def test_ten_folds_of_a_hand_made_example() -> None:
-    """Two folds: the threshold of each is the other's, and what they cannot compare is wrong."""
+def test_ten_folds_of_a_small_example() -> None:
+    """Two folds, each with the threshold of the other; pairs without a face count as wrong."""
     similarities = np.array([0.9, 0.8, 0.2, 0.1, 0.7, 0.5, 0.4, np.nan], np.float32)
     same = np.array([True, True, False, False, True, False, True, True])
     folds = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     found = ten_folds(similarities, same, folds)
-    # Fold 1 alone is best apart at 0.6 (0.7 | 0.5, 0.4) or at 0.3: two of three right each.
-    # Fold 0 alone at (0.8 + 0.2) / 2 = 0.5, which of fold 1 gets 0.7 right and 0.5 wrong.
+    # The best threshold of fold 1 is 0.6 (0.7 | 0.5, 0.4) or 0.3, each with two of three right.
+    # That of fold 0 is (0.8 + 0.2) / 2 = 0.5, which classifies 0.7 of fold 1 right and 0.5 wrong.
     assert found.thresholds[1] == pytest.approx(0.5)
     assert found.thresholds[0] in (pytest.approx(0.6), pytest.approx(0.35))
     assert found.accuracies[0] == 1.0
@@ -186,7 +188,7 @@ def test_ten_folds_of_a_hand_made_example() -> None:
     assert found.missing == 1
 
 
-def test_best_threshold_is_right_about_most_pairs() -> None:
+def test_best_threshold_has_the_highest_accuracy() -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):
         similarities = rng.normal(size=40).round(1).astype(np.float32)  # with ties

@@ -1,4 +1,4 @@
-"""Reports and ``face2vec evaluate``: the figures of the metrics, and a page that shows them."""
+"""Reports and ``face2vec evaluate``: figures and pages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PEOPLE, PHOTOS, FOLDS = 6, 4, 3
 
 @pytest.fixture(scope="module")
 def lfw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six people with four photos, pairs in three folds."""
+    """Six people with four photos each, and pairs in three folds."""
     folder = tmp_path_factory.mktemp("lfw")
     draw_lfw(folder, PEOPLE, PHOTOS, seed=5)
     return folder
@@ -41,7 +41,7 @@ def faces(lfw: Path, gallery: Path) -> NamedFaces:
     return named_faces(photos_in(lfw), gallery)
 
 
-def test_pairs_report_says_what_the_metrics_say(lfw: Path, faces: NamedFaces) -> None:
+def test_pairs_report_equals_the_metrics(lfw: Path, faces: NamedFaces) -> None:
     report = pairs_report("Drawn", faces, lfw_pairs(lfw))
     pairs = all_pairs(faces.embeddings, faces.people, faces.counts)
     assert report.figures["photos_without_a_face"] == faces.without_face == 1
@@ -63,7 +63,7 @@ def test_pairs_report_says_what_the_metrics_say(lfw: Path, faces: NamedFaces) ->
     assert ("View 2 accuracy, ten folds ± standard error", words) in report.rows
 
 
-def test_worst_pairs_are_the_least_similar_and_the_most(lfw: Path, faces: NamedFaces) -> None:
+def test_worst_pairs_are_the_largest_errors(lfw: Path, faces: NamedFaces) -> None:
     report = pairs_report("Drawn", faces, lfw_pairs(lfw))
     same = [pair.similarity for pair in report.worst if pair.same]
     other = [pair.similarity for pair in report.worst if not pair.same]
@@ -76,7 +76,7 @@ def test_worst_pairs_are_the_least_similar_and_the_most(lfw: Path, faces: NamedF
         assert pair.first_box == faces.boxes[rows[0]]
 
 
-def test_identification_report_says_what_identify_says(faces: NamedFaces) -> None:
+def test_identification_report_equals_identify(faces: NamedFaces) -> None:
     figures = identification_report("Drawn", faces).figures
     found = identify(faces.embeddings, faces.people, faces.counts)
     assert figures["asked"] == PEOPLE * PHOTOS
@@ -113,7 +113,7 @@ def test_evaluate_lfw_prints_figures_and_writes_a_page(
 
 
 @pytest.mark.parametrize("command", ["pairs", "identification"])
-def test_evaluate_gives_json_of_a_folder_and_of_a_list(
+def test_evaluate_prints_json_for_a_folder_and_a_list(
     command: str, lfw: Path, gallery: Path, tmp_path: Path
 ) -> None:
     of_folder, _ = evaluate(command, lfw, "--gallery", gallery, "--json")
@@ -126,7 +126,7 @@ def test_evaluate_gives_json_of_a_folder_and_of_a_list(
     assert json.loads(of_folder)["people"] == PEOPLE
 
 
-def test_evaluate_without_a_gallery_leaves_nothing_behind(
+def test_evaluate_without_a_gallery_leaves_no_files(
     lfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -137,13 +137,13 @@ def test_evaluate_without_a_gallery_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_evaluate_what_is_no_lfw_is_refused_in_words(tmp_path: Path) -> None:
+def test_evaluate_lfw_refuses_other_folders(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["evaluate", "lfw", str(tmp_path)])
     assert done.exit_code == 3
     assert "has no pairs.txt" in done.stderr
 
 
-def test_evaluate_lfw_of_one_fold_is_refused_in_words(lfw: Path, tmp_path: Path) -> None:
+def test_evaluate_lfw_refuses_a_single_fold(lfw: Path, tmp_path: Path) -> None:
     folder = tmp_path / "lfw"
     folder.mkdir()
     for person in lfw.iterdir():
@@ -154,11 +154,11 @@ def test_evaluate_lfw_of_one_fold_is_refused_in_words(lfw: Path, tmp_path: Path)
     (folder / "pairs.txt").write_text("\n".join([f"1 {half}", *lines[: 2 * half]]))
     done = CliRunner().invoke(main, ["evaluate", "lfw", str(folder), "-q"])
     assert done.exit_code == 3
-    assert "no pairs of one person and of two in two folds or more" in done.stderr
+    assert "genuine and impostor pairs in at least two folds are needed" in done.stderr
 
 
-def test_figures_that_are_not_known_are_null_in_json(lfw: Path, faces: NamedFaces) -> None:
-    alone = np.unique(faces.people, return_index=True)[1]  # one photo of each: no genuine pair
+def test_unknown_figures_are_null_in_json(lfw: Path, faces: NamedFaces) -> None:
+    alone = np.unique(faces.people, return_index=True)[1]  # one photo per person: no genuine pair
     one_each = replace(
         faces,
         photos=tuple(faces.photos[i] for i in alone),
@@ -174,7 +174,7 @@ def test_figures_that_are_not_known_are_null_in_json(lfw: Path, faces: NamedFace
     assert (told["auc"], told["genuine_pairs"]) == (None, 0)
 
 
-def test_evaluate_keeps_no_faces_of_other_encoders(lfw: Path, tmp_path: Path) -> None:
+def test_evaluate_stores_no_faces_of_other_encoders(lfw: Path, tmp_path: Path) -> None:
     words = ["lfw", str(lfw), "--model", "deepface:Facenet", "--gallery", str(tmp_path / "g")]
     done = CliRunner().invoke(main, ["evaluate", *words])
     assert done.exit_code == 2

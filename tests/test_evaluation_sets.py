@@ -1,4 +1,4 @@
-"""Photos with names: folders, lists, LFW's pairs, and the face that a photo's name is of."""
+"""Photos of known people: folders, lists, LFW's pairs, and the face of the named person."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_folder_of_people_names_each_photo_by_its_folder(tmp_path: Path) -> None
     assert found == NamedPhotos({one: "Ann", deep: "Ann", other: "Bo B"})
 
 
-def test_folder_of_people_may_lie_in_images(tmp_path: Path) -> None:
+def test_folder_of_people_may_be_in_images(tmp_path: Path) -> None:
     one, other = (photo(tmp_path / "images" / name / "1.jpg") for name in "AB")
     (tmp_path / "notes").mkdir()
     assert photos_in(tmp_path) == NamedPhotos({one: "A", other: "B"})
 
 
-def test_folder_of_one_person_is_refused_in_words(tmp_path: Path) -> None:
+def test_folder_of_one_person_is_refused(tmp_path: Path) -> None:
     photo(tmp_path / "Ann" / "1.jpg")
     with pytest.raises(SettingsError, match="photos of 1 people; it needs a folder"):
         photos_in(tmp_path)
@@ -54,10 +54,10 @@ def test_list_of_photos_names_each_by_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["gone.jpg 7", "1.jpg"])
-def test_list_with_a_line_that_cannot_be_says_which(line: str, tmp_path: Path) -> None:
+def test_list_with_an_invalid_line_names_the_line(line: str, tmp_path: Path) -> None:
     photo(tmp_path / "1.jpg")
     (tmp_path / "list.txt").write_text(f"1.jpg 2880\n{line}\n", encoding="utf-8")
-    with pytest.raises(SettingsError, match=r"list\.txt, line 2: no photo"):
+    with pytest.raises(SettingsError, match=r"list\.txt, line 2: there is no photo"):
         photos_listed(tmp_path / "list.txt")
 
 
@@ -66,18 +66,18 @@ def test_list_of_fewer_than_two_people_is_refused(lines: str, tmp_path: Path) ->
     photo(tmp_path / "1.jpg")
     photo(tmp_path / "2.jpg")
     (tmp_path / "list.txt").write_text(lines, encoding="utf-8")
-    with pytest.raises(SettingsError, match=r"list\.txt names photos of [01] people; it needs"):
+    with pytest.raises(SettingsError, match=r"list\.txt lists photos of [01] people; it needs"):
         photos_listed(tmp_path / "list.txt")
 
 
-def test_list_that_is_not_utf_8_is_refused_in_words(tmp_path: Path) -> None:
+def test_list_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     photo(tmp_path / "1.jpg")
     (tmp_path / "list.txt").write_bytes("1.jpg Jörg\n".encode("latin-1"))
     with pytest.raises(SettingsError, match=r"list\.txt is not UTF-8"):
         photos_listed(tmp_path / "list.txt")
 
 
-def test_listed_photos_may_lie_anywhere_and_nothing_else_is_read(
+def test_listed_photos_may_be_anywhere_and_only_they_are_read(
     tiny_model: Path, tmp_path: Path, astronaut: Image.Image, hopper: Image.Image
 ) -> None:
     photos = [photo(tmp_path / "elsewhere" / f"{n}.png", astronaut) for n in range(2)]
@@ -107,7 +107,7 @@ Bo_B\t2\tAnn\t4
 """
 
 
-def test_pairs_are_read_as_lfw_has_them(tmp_path: Path) -> None:
+def test_lfw_pairs_are_read(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text(PAIRS, encoding="utf-8")
     pairs = lfw_pairs(tmp_path)
     assert [pair.same for pair in pairs] == [True, True, False, False] * 2
@@ -119,20 +119,20 @@ def test_pairs_are_read_as_lfw_has_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "2\n", "2\t2\nAnn\t1\t2\n", PAIRS.replace("Ann\t1\t4", "Ann\t1"), "a b\n"]
 )
-def test_pairs_that_are_none_are_refused_in_words(text: str, tmp_path: Path) -> None:
+def test_invalid_pairs_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text(text, encoding="utf-8")
-    with pytest.raises(SettingsError, match="not a list of pairs as LFW has it"):
+    with pytest.raises(SettingsError, match="not a list of pairs in LFW's form"):
         lfw_pairs(tmp_path)
 
 
-def test_missing_pairs_are_said(tmp_path: Path) -> None:
+def test_missing_pairs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"has no pairs\.txt"):
         lfw_pairs(tmp_path)
 
 
 @pytest.fixture
 def named(tmp_path: Path, astronaut: Image.Image, hopper: Image.Image) -> NamedPhotos:
-    """Two of each, one of them with the other person at its edge, and one of nobody."""
+    """Two photos of each person, one with the other person at its edge, and one without a face."""
     wide = Image.new("RGB", (900, 512), "gray")
     wide.paste(astronaut, (194, 0))
     wide.paste(hopper.resize((150, 176)), (0, 336))
@@ -144,7 +144,7 @@ def named(tmp_path: Path, astronaut: Image.Image, hopper: Image.Image) -> NamedP
     return photos_in(tmp_path)
 
 
-def test_faces_are_those_nearest_the_centre(
+def test_named_faces_are_those_nearest_the_centre(
     named: NamedPhotos, tiny_model: Path, tmp_path: Path
 ) -> None:
     faces = named_faces(named, tmp_path / "gallery", model=tiny_model)

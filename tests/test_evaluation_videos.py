@@ -1,4 +1,4 @@
-"""Videos with names: frames and films, the mean of all pairs, and ``face2vec evaluate youtube``."""
+"""Videos of known people: frames, video files, mean similarities, and ``evaluate youtube``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPLITS = """split number, first name, second name, is same
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn people; the frames' numbers do not sort as words, and one frame has no face."""
+    """Drawn people; the frames' names do not sort by number, and one frame has no face."""
     folder = tmp_path_factory.mktemp("youtube")
     for number, person in enumerate(samples.people(PEOPLE, seed=13)):
         for video in range(VIDEOS):
@@ -58,31 +58,29 @@ def test_youtube_pairs_are_read_with_their_folds(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("1, P0/0, P9/0, 1\n2, P0/0, P1/0, 0", r"line 1: no video P9/0"),
-        ("1, P0/0, P0/1, yes", r"line 1: not a fold, two videos and 0 or 1"),
+        ("1, P0/0, P9/0, 1\n2, P0/0, P1/0, 0", r"line 1: there is no video P9/0"),
+        ("1, P0/0, P0/1, yes", r"line 1: must be a fold, two videos, and 0 or 1"),
         ("1, P0/0, P0/1, 1", "fewer than two folds"),
     ],
 )
-def test_splits_that_cannot_be_are_refused_in_words(
-    folder: Path, tmp_path: Path, lines: str, said: str
-) -> None:
+def test_invalid_splits_are_refused(folder: Path, tmp_path: Path, lines: str, said: str) -> None:
     (tmp_path / "frame_images_DB").symlink_to(folder / "frame_images_DB")
     (tmp_path / "splits.txt").write_text(lines, encoding="utf-8")
     with pytest.raises(SettingsError, match=said):
         youtube_pairs(tmp_path)
 
 
-def test_folder_without_splits_is_refused_in_words(tmp_path: Path) -> None:
+def test_folder_without_splits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"has no splits\.txt"):
         youtube_pairs(tmp_path)
 
 
-def test_frames_of_a_folder_come_by_their_numbers(folder: Path) -> None:
+def test_frames_of_a_folder_are_sorted_by_number(folder: Path) -> None:
     names = [name for name, _ in frames_of(folder / "frame_images_DB" / "P0" / "1")]
     assert names == ["1.8.jpg", "1.9.jpg", "1.10.jpg"]
 
 
-def test_similarity_of_two_videos_is_the_mean_over_all_pairs_of_faces(folder: Path) -> None:
+def test_similarity_of_videos_is_the_mean_over_pairs_of_faces(folder: Path) -> None:
     named = named_videos(youtube_pairs(folder), model="mini")
     assert named.names == ("P0", "P1", "P2", "P3")
     assert named.counts.tolist() == [VIDEOS] * PEOPLE
@@ -100,7 +98,7 @@ def test_similarity_of_two_videos_is_the_mean_over_all_pairs_of_faces(folder: Pa
     assert quick == pytest.approx(slow, abs=1e-5)
 
 
-def test_only_the_first_frames_with_a_face_count(
+def test_named_videos_use_only_the_first_frames_with_a_face(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(videos, "FRAMES", 1)
@@ -109,7 +107,7 @@ def test_only_the_first_frames_with_a_face_count(
     np.testing.assert_allclose(np.linalg.norm(named.embeddings, axis=1), 1, atol=1e-5)
 
 
-def test_face_of_a_frame_is_the_one_at_the_labelled_place(tmp_path: Path) -> None:
+def test_face_of_a_frame_is_at_the_labelled_position(tmp_path: Path) -> None:
     group = samples.group_photo(samples.people(3, seed=4), 1)
     boxes = sorted(face.box for face in group.faces)
     for name in ("0", "1"):
@@ -129,7 +127,7 @@ def test_face_of_a_frame_is_the_one_at_the_labelled_place(tmp_path: Path) -> Non
         assert box[1] < y < box[3]
 
 
-def test_film_is_read_as_its_frames_are(folder: Path, tmp_path: Path) -> None:
+def test_video_file_equals_its_frames(folder: Path, tmp_path: Path) -> None:
     needs("video", "av")
     import av
 
@@ -148,19 +146,17 @@ def test_film_is_read_as_its_frames_are(folder: Path, tmp_path: Path) -> None:
         assert np.abs(np.asarray(one, np.float64) - np.asarray(other)).mean() < 6
 
 
-def test_what_is_no_film_is_refused_in_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_video_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs("video", "av")
-    (tmp_path / "film.mp4").write_bytes(b"no film at all")
-    with pytest.raises(PhotoError, match="no film"):
+    (tmp_path / "film.mp4").write_bytes(b"not a video")
+    with pytest.raises(PhotoError, match="not a video"):
         list(frames_of(tmp_path / "film.mp4"))
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'face2vec\[video\]'"):
         list(frames_of(tmp_path / "film.mp4"))
 
 
-def test_evaluate_youtube_says_how_many_pairs_are_right(folder: Path) -> None:
+def test_evaluate_youtube_prints_accuracy(folder: Path) -> None:
     words = ["evaluate", "youtube", str(folder), "--model", "mini", "-q"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output

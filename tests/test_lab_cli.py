@@ -1,4 +1,4 @@
-"""``face2vec lab`` from the command line."""
+"""``face2vec lab`` on the command line."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ def test_slices_print_figures_and_warn(folder: Path, tiny_model: Path, tmp_path:
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith(expected.about)
     for one in expected.slices:
-        assert f"sex {one.value}: too small to say" in done.stderr
+        assert f"sex {one.value}: too small" in done.stderr
     assert (tmp_path / "r" / "report.html").is_file()
     assert json.loads(lab(*how, "--json", "-q").stdout) == expected.figures()
 
 
-def test_what_cannot_be_done_is_said_in_one_line(folder: Path, tiny_model: Path) -> None:
+def test_errors_are_printed_on_one_line(folder: Path, tiny_model: Path) -> None:
     done = lab("robustness", folder, "--only", "fog")
     assert done.exit_code == 3
-    assert done.stderr.startswith("face2vec: no degradation fog; there are rotation")
+    assert done.stderr.startswith("face2vec: there is no degradation fog; use any of rotation")
     done = lab("slices", folder / "table.csv", "--by", "hat")
     assert done.exit_code == 3
     assert "has no attribute hat; it has sex" in done.stderr

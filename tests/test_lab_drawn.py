@@ -1,4 +1,4 @@
-"""What is drawn on a face: where it is, and where it is not."""
+"""Degradations that are drawn on a face: which pixels they cover."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def at(image: np.ndarray, point: np.ndarray) -> list[int]:
     return image[y, x].tolist()
 
 
-def test_half_a_face_hides_one_eye_and_shows_the_other() -> None:
+def test_left_and_right_hidden_cover_one_eye_each() -> None:
     given = portrait()
     left = drawn.left_hidden(given, 0.5, rng())
     right = drawn.right_hidden(given, 0.5, rng())
     assert at(left, UPRIGHT[0]) == at(right, UPRIGHT[1]) == list(drawn.GREY)
     assert at(left, UPRIGHT[1]) == at(right, UPRIGHT[0]) == [SKIN] * 3
-    # Together they hide the face from cheek to cheek, each its own side of the middle line.
+    # Together they cover the face from cheek to cheek, each on its own side of the centre line.
     columns = np.flatnonzero(changed(left).any(axis=0))
     assert columns[0] == pytest.approx(80 - 1.15 * 40, abs=1)
     assert columns[-1] == pytest.approx(80, abs=1)
     np.testing.assert_array_equal(changed(right)[:, 82:121], changed(left)[:, 78:39:-1])
 
 
-def test_hidden_share_is_a_share_of_the_width() -> None:
+def test_hidden_share_is_the_share_of_the_width() -> None:
     widths = [
         changed(drawn.left_hidden(portrait(), share, rng())).any(axis=0).sum()
         for share in (0.25, 0.5)
@@ -59,7 +59,7 @@ def test_hidden_share_is_a_share_of_the_width() -> None:
 
 
 @pytest.mark.parametrize("degrees", [0, 35, -70])
-def test_sunglasses_are_on_the_eyes_however_the_head_is_turned(degrees: float) -> None:
+def test_sunglasses_follow_the_rotation_of_the_head(degrees: float) -> None:
     given = portrait(degrees)
     image = drawn.in_sunglasses(given, 1.0, rng())
     dark = (image < 60).all(axis=2)
@@ -71,14 +71,14 @@ def test_sunglasses_are_on_the_eyes_however_the_head_is_turned(degrees: float) -
     assert at(image, given.landmarks[3]) == at(image, given.landmarks[4]) == [SKIN] * 3
 
 
-def test_lenses_hold_back_that_share_of_the_light() -> None:
+def test_lenses_absorb_the_given_share_of_light() -> None:
     for opacity in (0.0, 0.6):
         image = drawn.in_sunglasses(portrait(), opacity, rng())
         expected = [round(SKIN + opacity * (lens - SKIN)) for lens in drawn.LENS]
         assert at(image, UPRIGHT[0]) == expected
 
 
-def test_mask_covers_the_mouth_and_the_nose_if_it_is_high() -> None:
+def test_mask_covers_the_mouth_and_a_high_mask_the_nose() -> None:
     low, high = (drawn.in_mask(portrait(), share, rng()) for share in (0.3, 0.65))
     for image in (low, high):
         assert changed(image)[100, 66]
@@ -90,7 +90,7 @@ def test_mask_covers_the_mouth_and_the_nose_if_it_is_high() -> None:
     assert np.flatnonzero(cloth[:, 80])[0] == pytest.approx(100 - 0.65 * 40, abs=1)
 
 
-def test_words_are_white_lines_over_the_face() -> None:
+def test_printed_words_are_white_lines_over_the_face() -> None:
     for lines in (1, 2, 3):
         image = drawn.printed(portrait(), lines, rng())
         assert image.min() == SKIN
@@ -99,14 +99,14 @@ def test_words_are_white_lines_over_the_face() -> None:
         assert (np.diff(rows.astype(int)) == 1).sum() == lines
 
 
-def test_words_turn_with_the_head() -> None:
+def test_printed_words_rotate_with_the_head() -> None:
     upright = changed(drawn.printed(portrait(), 1, rng()))
     lying = changed(drawn.printed(portrait(90), 1, rng()))
     assert np.ptp(np.nonzero(upright)[1]) > 2 * np.ptp(np.nonzero(upright)[0])
     assert np.ptp(np.nonzero(lying)[0]) > 2 * np.ptp(np.nonzero(lying)[1])
 
 
-def test_marks_are_on_the_face_and_more_of_them_hold_fewer() -> None:
+def test_marks_are_on_the_face_and_larger_counts_include_smaller() -> None:
     few, many = (changed(drawn.marked(portrait(), count, rng())) for count in (3, 12))
     assert few.sum() > 0
     assert many.sum() > 2 * few.sum()

@@ -1,4 +1,4 @@
-"""What a camera does to a photo, against formulas and against Pillow by itself."""
+"""Photographic degradations, compared with formulas and with Pillow."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def spread(image: np.ndarray) -> np.ndarray:
     return np.cov(np.stack([columns.ravel(), rows.ravel()]), aweights=weights.ravel(), ddof=0)
 
 
-def test_compressed_is_what_a_jpeg_file_of_that_quality_holds() -> None:
+def test_compressed_equals_a_jpeg_file_of_that_quality() -> None:
     given = coloured()
     file = io.BytesIO()
     Image.fromarray(given.image).save(file, "JPEG", quality=30, subsampling=2)
@@ -54,7 +54,7 @@ def test_compressed_is_what_a_jpeg_file_of_that_quality_holds() -> None:
     np.testing.assert_array_equal(photographic.compressed(given, 30, rng()), expected)
 
 
-def test_small_gives_the_box_that_area_and_leaves_smaller_faces() -> None:
+def test_small_reduces_the_box_to_the_area_and_keeps_smaller_faces() -> None:
     given = coloured()  # a box of 80 × 100
     image = photographic.small(given, 2000, rng())
     assert image.shape == (80, 80, 3)
@@ -80,11 +80,11 @@ def test_moved_spreads_along_one_line_by_its_length() -> None:
     assert float(changed.sum()) == pytest.approx(float(image.sum()), rel=0.1)
 
 
-def test_moved_leaves_one_colour_as_it_is() -> None:
+def test_moved_does_not_change_a_single_colour() -> None:
     np.testing.assert_array_equal(photographic.moved(flat(90), 0.6, rng()), flat(90).image)
 
 
-def test_noisy_has_that_standard_deviation() -> None:
+def test_noisy_has_the_given_standard_deviation() -> None:
     noise = photographic.noisy(flat(128), 20, rng()).astype(np.float64) - 128
     assert noise.std() == pytest.approx(20, rel=0.02)
     assert noise.mean() == pytest.approx(0, abs=0.3)
@@ -92,17 +92,19 @@ def test_noisy_has_that_standard_deviation() -> None:
     assert np.corrcoef(one, other)[0, 1] == pytest.approx(0, abs=0.03)
 
 
-def test_turned_moves_a_dot_about_the_middle_of_the_face() -> None:
+def test_turned_rotates_about_the_centre_of_the_face() -> None:
     given = dot()
     turned = photographic.turned(given, 90, rng())
     row, column = np.unravel_index(turned[..., 0].argmax(), turned.shape[:2])
-    away = np.array([80, 80]) - LANDMARKS.mean(axis=0)  # (80, 80) in the face's own middle
+    away = np.array([80, 80]) - LANDMARKS.mean(
+        axis=0
+    )  # (80, 80) relative to the centre of the face
     quarter = [np.array([away[1], -away[0]]), np.array([-away[1], away[0]])]
     seen = np.array([column, row]) - LANDMARKS.mean(axis=0)
     assert min(np.abs(seen - one).max() for one in quarter) <= 0.5
 
 
-def test_turned_goes_both_ways_by_chance() -> None:
+def test_turned_has_a_random_direction() -> None:
     given = coloured()
     ways = {
         photographic.turned(given, 20, np.random.default_rng(seed)).tobytes() for seed in range(8)
@@ -112,11 +114,11 @@ def test_turned_goes_both_ways_by_chance() -> None:
 
 @pytest.mark.parametrize(("stops", "value"), [(-1, 92), (1, 176), (-5, 19), (3, 255)])
 def test_exposed_halves_and_doubles_the_light(stops: float, value: int) -> None:
-    # Of sRGB 128, whose light is 0.2158: times 0.5, 2, 1/32 and 8, back by the standard's curve.
+    # sRGB 128 has linear light 0.2158: times 0.5, 2, 1/32 and 8, converted back to sRGB.
     assert photographic.exposed(flat(128), stops, rng())[0, 0, 0] == value
 
 
-def test_lit_from_one_side_is_dark_on_one_side_by_that_many_stops() -> None:
+def test_lit_from_one_side_darkens_one_side_by_the_given_stops() -> None:
     image = photographic.lit_from_one_side(flat(200), 3, rng())[60, :, 0]
     ends = sorted((int(image[20]), int(image[140])))
     assert ends == [int(photographic.exposed(flat(200), -3, rng())[0, 0, 0]), 200]
@@ -135,6 +137,6 @@ def test_lit_from_one_side_is_dark_on_one_side_by_that_many_stops() -> None:
         (photographic.lit_from_one_side, 0.0),
     ],
 )
-def test_no_strength_is_no_change(change: Change, strength: float) -> None:
+def test_zero_strength_changes_nothing(change: Change, strength: float) -> None:
     given = coloured()
     np.testing.assert_array_equal(change(given, strength, rng()), given.image)

@@ -1,4 +1,4 @@
-"""Counts and rates, against loops over pairs and against the metrics of evaluations."""
+"""Counts and rates, compared with loops over pairs and with the metrics of evaluations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def by_hand(
     queries: np.ndarray, enrolled: np.ndarray, threshold: float, some: np.ndarray | None = None,
     against: np.ndarray | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """The same figures pair by pair."""
+    """The same figures from a loop over pairs."""
     genuine, accepted, impostor, wrong, asked, first = 0, 0, 0, 0, 0, 0
     for i in range(len(PEOPLE)):
         if some is not None and not some[i]:
@@ -58,7 +58,7 @@ def rates(counts: Counts) -> dict[str, float]:
     }
 
 
-def test_counted_is_what_loops_over_pairs_count() -> None:
+def test_counted_equals_loops_over_pairs() -> None:
     queries, enrolled = embeddings(1, missing=(0, 7, 20)), embeddings(2)
     counts = counted(queries, enrolled, PEOPLE, 0.55)
     assert rates(counts) == pytest.approx(by_hand(queries, enrolled, 0.55))
@@ -66,14 +66,14 @@ def test_counted_is_what_loops_over_pairs_count() -> None:
     assert counts.people == 10
 
 
-def test_counted_of_some_against_some() -> None:
+def test_counted_of_a_subset_against_a_subset() -> None:
     queries, enrolled = embeddings(3, missing=(5,)), embeddings(4)
     some = np.random.default_rng(5).random(len(PEOPLE)) < 0.6
     counts = counted(queries, enrolled, PEOPLE, 0.5, some, some)
     assert rates(counts) == pytest.approx(by_hand(queries, enrolled, 0.5, some, some))
 
 
-def test_clean_photos_give_what_all_pairs_give() -> None:
+def test_counts_of_clean_photos_equal_all_pairs() -> None:
     clean = embeddings(6)
     pairs = all_pairs(clean, PEOPLE)
     for far in (0.2, 0.05, 0.01, 0.0):
@@ -87,8 +87,8 @@ def test_clean_photos_give_what_all_pairs_give() -> None:
         assert counts.impostor_pairs == 2 * len(pairs.impostor)
 
 
-def test_intervals_are_the_spread_over_people_drawn_again() -> None:
-    """Against a bootstrap written out photo by photo, of its own draws."""
+def test_intervals_equal_a_bootstrap_over_people() -> None:
+    """Compared with a simple bootstrap over photos with its own draws."""
     queries, enrolled = embeddings(7), embeddings(8)
     counts, rng = counted(queries, enrolled, PEOPLE, 0.55), np.random.default_rng(99)
     similar = queries @ enrolled.T
@@ -111,16 +111,16 @@ def test_intervals_are_the_spread_over_people_drawn_again() -> None:
         assert rate.high == pytest.approx(high, abs=0.1 * wide)
 
 
-def test_all_right_is_not_certain() -> None:
+def test_interval_of_a_perfect_rate_is_not_empty() -> None:
     clean = embeddings(9)
     nobody = Draws(12).tar(counted(clean, clean, PEOPLE, 1.1))
     everybody = Draws(12).tar(counted(clean, clean, PEOPLE, -1.1))
-    # Ten people have a pair: the chance of ten right is 2.5 % where each is right with 0.6915.
+    # Ten people have a pair: if each is right with probability 0.6915, all are with 2.5 %.
     assert everybody == pytest.approx((1, 0.6915, 1), abs=1e-4)
     assert nobody == pytest.approx((0, 0, 0.3085), abs=1e-4)
 
 
-def test_kept_compares_with_the_clean_photos_in_the_same_draws() -> None:
+def test_kept_uses_the_same_draws_for_clean_photos() -> None:
     clean = embeddings(10)
     before = counted(clean, clean, PEOPLE, 0.5)
     draws = Draws(12)
@@ -131,7 +131,7 @@ def test_kept_compares_with_the_clean_photos_in_the_same_draws() -> None:
     assert kept.low < kept.value < kept.high
 
 
-def test_words_and_figures_of_what_is_not_known() -> None:
+def test_unknown_rate_has_a_dash_and_none() -> None:
     assert Rate(0.66561, 0.6412, 0.69).words() == "66.6% (64.1% to 69.0%)"
     assert Rate(NAN, NAN, NAN).words() == "–"
     assert Rate(0.5, NAN, 1.0).figures() == {"value": 0.5, "low": None, "high": 1.0}

@@ -1,4 +1,4 @@
-"""Slices of embeddings whose slices are known to differ."""
+"""Slices of embeddings that are known to differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FEW = PEOPLE < FEWEST_PEOPLE - 1
 
 
 def embeddings(noise: np.ndarray, together: np.ndarray | None = None) -> np.ndarray:
-    """People at random, photos about them; those ``together`` are alike."""
+    """Random people and photos around them; people in ``together`` are similar."""
     rng = np.random.default_rng(1)
     centres = rng.standard_normal((COUNT, 24))
     rows = centres[PEOPLE] + noise[:, None] * rng.standard_normal((len(PEOPLE), 24))
@@ -29,12 +29,12 @@ def remarks(rows: np.ndarray, threshold: float, far: float) -> dict[str, str]:
     return {one.value: one.remark for one in found}
 
 
-def test_a_slice_of_noisy_photos_is_weak_and_the_other_is_not() -> None:
+def test_slice_of_noisy_photos_is_weak() -> None:
     rows = embeddings(np.where(HARD, 1.1, 0.4))
-    assert remarks(rows, 0.6, 0.01) == {"hard": "weak", "easy": "", "few": "too small to say"}
+    assert remarks(rows, 0.6, 0.01) == {"hard": "weak", "easy": "", "few": "too small"}
 
 
-def test_a_slice_of_people_who_look_alike_is_weak_by_its_false_accepts() -> None:
+def test_slice_of_similar_people_is_weak_by_false_accepts() -> None:
     rows = embeddings(np.full(len(PEOPLE), 0.3), together=HARD)
     one, other = sliced(
         rows, PEOPLE, 0.6, 0.01, {"kind": {"hard": HARD, "easy": ~HARD}}, Draws(COUNT)
@@ -44,7 +44,7 @@ def test_a_slice_of_people_who_look_alike_is_weak_by_its_false_accepts() -> None
     assert (one.remark, other.remark) == ("weak", "")
 
 
-def test_slices_are_counted_as_their_photos_alone() -> None:
+def test_slices_count_only_their_photos() -> None:
     rows = embeddings(np.full(len(PEOPLE), 0.8))
     rows[[0, 100]] = np.nan
     (one,) = sliced(rows, PEOPLE, 0.5, 0.01, {"kind": {"hard": HARD}}, Draws(COUNT))

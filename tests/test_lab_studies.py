@@ -1,4 +1,4 @@
-"""Trainings that differ in one thing, on the same people held out."""
+"""Studies: trainings that differ in one setting, measured on the same held-out people."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from face2vec.training.faces import Faces
 
 PEOPLE, PHOTOS = 40, 3
 TRAININGS = (
-    Training("64 numbers", 36, 108, TrueAccepts(1e-2, 0.4, 0.5, 0.45, 0.55), 0.868),
-    Training("96 numbers", 36, 108, TrueAccepts(1e-2, 0.4, 0.6, 0.55, 0.65)),
+    Training("dimension 64", 36, 108, TrueAccepts(1e-2, 0.4, 0.5, 0.45, 0.55), 0.868),
+    Training("dimension 96", 36, 108, TrueAccepts(1e-2, 0.4, 0.6, 0.55, 0.65)),
 )
 
 
 def faces() -> Faces:
-    """Crops of one colour a person, with some noise; the last three have no name."""
+    """Crops with one colour per person and some noise; the last three have no name."""
     rng = np.random.default_rng(3)
     people = np.concatenate([np.repeat(np.arange(PEOPLE), PHOTOS), [-1] * 3])
     colours = rng.integers(40, 215, (PEOPLE + 1, 4, 4, 3))[people].repeat(8, 1).repeat(8, 2)
@@ -32,7 +32,7 @@ def faces() -> Faces:
     return Faces(crops, people, tuple(f"P{number}" for number in range(PEOPLE)))
 
 
-def test_a_tenth_of_the_named_people_is_held_out_whole() -> None:
+def test_named_split_holds_out_a_tenth_of_the_people() -> None:
     learn, held = named_split(faces())
     assert len(np.unique(held.people)) == PEOPLE // 10
     assert set(held.people) | set(learn.people) == set(range(PEOPLE))
@@ -42,7 +42,7 @@ def test_a_tenth_of_the_named_people_is_held_out_whole() -> None:
         named_split(few)
 
 
-def test_few_people_held_out_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_named_split_warns_of_few_held_out_people(caplog: pytest.LogCaptureFixture) -> None:
     named_split(faces())
     assert f"only {PEOPLE // 10} people are held out" in caplog.text
     caplog.clear()
@@ -51,7 +51,7 @@ def test_few_people_held_out_are_warned_of(caplog: pytest.LogCaptureFixture) -> 
     assert caplog.text == ""
 
 
-def test_fewer_people_are_part_of_more() -> None:
+def test_fewer_people_selects_nested_subsets() -> None:
     sets = [set(fewer_people(named_split(faces())[0], share).people) for share in (0.25, 0.5, 1)]
     assert [len(some) for some in sets] == [9, 18, 36]
     assert sets[0] < sets[1] < sets[2]
@@ -59,10 +59,10 @@ def test_fewer_people_are_part_of_more() -> None:
     assert np.bincount(quarter.people)[list(sets[0])].tolist() == [PHOTOS] * 9
 
 
-def test_a_study_is_told_as_text_and_as_a_page(tmp_path: Path) -> None:
+def test_study_is_written_as_text_and_page(tmp_path: Path) -> None:
     rows = [re.split(r"  +", line.strip()) for line in study_text(TRAININGS).splitlines()]
-    assert rows[1] == ["64 numbers", "36", "108", "50.0% (45.0% to 55.0%)", "86.8%"]
-    assert rows[2] == ["96 numbers", "36", "108", "60.0% (55.0% to 65.0%)"]
+    assert rows[1] == ["dimension 64", "36", "108", "50.0% (45.0% to 55.0%)", "86.8%"]
+    assert rows[2] == ["dimension 96", "36", "108", "60.0% (55.0% to 65.0%)"]
     page = save_study(TRAININGS, tmp_path, "Embedding size").read_text(encoding="utf-8")
     assert "<td>60.0% (55.0% to 65.0%)</td>" in page
     assert page.count("<img ") == 1
@@ -73,7 +73,7 @@ def test_a_study_is_told_as_text_and_as_a_page(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.keras
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_studies_train_what_they_say_and_measure_it_on_those_held_out(
+def test_studies_train_and_measure_on_held_out_people(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs("train", "keras")
@@ -97,7 +97,7 @@ def test_studies_train_what_they_say_and_measure_it_on_those_held_out(
     )
     said: list[str] = []
     sizes = by_dimension(recipe, faces(), tmp_path / "d", (8, 16), far=0.1, say=said.append)
-    assert said == ["8 numbers", "16 numbers"]
+    assert said == ["dimension 8", "dimension 16"]
     held = named_split(faces())[1]
     for size, one in zip((8, 16), sizes, strict=True):
         model = load_model(tmp_path / "d" / str(size) / "mini.onnx")
@@ -110,4 +110,4 @@ def test_studies_train_what_they_say_and_measure_it_on_those_held_out(
     assert (shares[0].people, shares[0].photos) == (18, 54)
     kept = json.loads((tmp_path / "s" / "0.5" / "recipe.json").read_text(encoding="utf-8"))
     assert kept["schedule"]["epochs"] == 2
-    assert kept["people"] == 16  # of 18, of whom a tenth tells how the training goes
+    assert kept["people"] == 16  # of 18 people, of whom a tenth is the validation set

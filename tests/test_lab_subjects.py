@@ -1,4 +1,4 @@
-"""Who is drawn, from a folder and from a gallery, and which face of a photo it is."""
+"""Selection of subjects from folders and galleries, and of the face in each photo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from face2vec.lab.subjects import is_gallery, subjects_of
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five people with three photos; the first has one without a face, and Solo has one photo."""
+    """Five people with three photos, one of them without a face; Solo has only one photo."""
     place = tmp_path_factory.mktemp("people")
     for number, person in enumerate(samples.people(5, seed=5)):
         for photo in range(3):
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_subjects_of_a_folder_are_drawn_within_bounds(folder: Path, tiny_model: Path) -> None:
+def test_subjects_of_a_folder_respect_the_limits(folder: Path, tiny_model: Path) -> None:
     with Face2Vec(model=tiny_model) as engine:
         whole = subjects_of(folder, engine, people=10, photos=5)
         some = subjects_of(folder, engine, people=3, photos=2, seed=1)
@@ -78,6 +78,6 @@ def test_too_few_people_are_refused(folder: Path, tiny_model: Path, tmp_path: Pa
         (tmp_path / name / "0.jpg").write_bytes((folder / "P1" / "0.jpg").read_bytes())
     with (
         Face2Vec(model=tiny_model) as engine,
-        pytest.raises(SettingsError, match="0 people have two photos or more"),
+        pytest.raises(SettingsError, match="0 people have at least two photos"),
     ):
         subjects_of(tmp_path, engine, people=10, photos=5)

@@ -1,4 +1,4 @@
-"""Tables of photos: what is read, what is divided, what is refused; and their slices."""
+"""Tables of photos: reading, grouping of values, errors, and slices."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(folder / "table.csv", ["file", "person", "sex", "age", "note"], rows)
 
 
-def test_read_table_takes_photos_from_beside_it_and_leaves_out_words(drawn: Path) -> None:
+def test_read_table_finds_photos_and_leaves_out_text_columns(drawn: Path) -> None:
     table = read_table(drawn)
     assert list(table.people)[:2] == [
         drawn.parent / "images" / f"person-000-{number}.jpg" for number in range(2)
@@ -65,19 +65,19 @@ def test_many_numbers_are_divided_into_quarters(tmp_path: Path) -> None:
     assert sizes == [10, 9, 10, 10] or sorted(sizes) == [9, 10, 10, 10]
 
 
-def test_what_is_wrong_with_a_table_is_said(drawn: Path, tmp_path: Path) -> None:
+def test_invalid_tables_are_refused(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="has no attribute hat; it has sex, age, note"):
         read_table(drawn, ["hat"])
-    with pytest.raises(SettingsError, match="column photo or file and a column person; it has a"):
+    with pytest.raises(SettingsError, match="column photo or file, and a column person; it has a"):
         read_table(written(tmp_path / "t.csv", ["a"], []))
-    with pytest.raises(SettingsError, match=r"row 2: no photo .*x\.jpg"):
+    with pytest.raises(SettingsError, match=r"row 2: there is no photo .*x\.jpg"):
         read_table(written(tmp_path / "t.csv", ["file", "person"], [["x.jpg", "Ada"]]))
     (tmp_path / "x.jpg").touch()
-    with pytest.raises(SettingsError, match=r"row 3: .*x\.jpg was named before"):
+    with pytest.raises(SettingsError, match=r"row 3: .*x\.jpg is listed twice"):
         read_table(written(tmp_path / "t.csv", ["file", "person"], [["x.jpg", "Ada"]] * 2))
 
 
-def test_slices_are_measured_at_the_threshold_of_the_whole(drawn: Path, tiny_model: Path) -> None:
+def test_slices_are_measured_at_the_threshold_of_all_photos(drawn: Path, tiny_model: Path) -> None:
     table = read_table(drawn, ["sex"])
     with Face2Vec(model=tiny_model) as engine:
         measured = slices_of(table, engine, far=0.1)
@@ -96,5 +96,5 @@ def test_slices_are_measured_at_the_threshold_of_the_whole(drawn: Path, tiny_mod
         some = women if one.value == "woman" else ~women
         counts = counted(rows, rows, people, measured.threshold, some)
         assert one.tar.value == pytest.approx(Draws(PEOPLE).tar(counts).value)
-        assert one.remark == "too small to say"
-    assert f"FAR 0.1 on {measured.impostor_pairs} pairs" in measured.about
+        assert one.remark == "too small"
+    assert f"FAR 0.1 on {measured.impostor_pairs} impostor pairs" in measured.about

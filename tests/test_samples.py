@@ -1,4 +1,4 @@
-"""Drawn people: the same from the same seed, found where they are said to be, told apart."""
+"""Drawn people: reproducible, detected at their boxes, and recognised."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def detector() -> Mtcnn:
     return Mtcnn(DetectorSettings(), Runtime("onnxruntime", threads=1))
 
 
-def test_photo_is_the_same_to_the_bit_from_the_same_seed(people):
+def test_photo_is_bit_identical_for_equal_seeds(people):
     again = samples.people(12, seed=3)
     first, second = people[5].photo(2), again[5].photo(2)
     assert np.array_equal(first.image, second.image)
@@ -36,14 +36,14 @@ def test_photo_is_the_same_to_the_bit_from_the_same_seed(people):
     assert np.array_equal(first.faces[0].landmarks, second.faces[0].landmarks)
 
 
-def test_group_photo_is_the_same_to_the_bit_from_the_same_seed(people):
+def test_group_photo_is_bit_identical_for_equal_seeds(people):
     again = samples.people(12, seed=3)
     first, second = samples.group_photo(people[:3], 1), samples.group_photo(again[:3], 1)
     assert np.array_equal(first.image, second.image)
     assert first.quality == second.quality
 
 
-def test_first_people_are_the_same_however_many_are_asked_for(people):
+def test_first_people_do_not_depend_on_the_count(people):
     few = samples.people(2, seed=3)
     assert [person.name for person in few] == ["person-000", "person-001"]
     for one, other in zip(few, people, strict=False):
@@ -51,7 +51,7 @@ def test_first_people_are_the_same_however_many_are_asked_for(people):
         assert np.array_equal(one.photo().image, other.photo().image)
 
 
-def test_another_seed_gives_other_people(people):
+def test_another_seed_gives_different_people(people):
     for mine, other in zip(people, samples.people(12, seed=4), strict=True):
         alike = np.corrcoef(mine.coefficients, other.coefficients)[0, 1]
         assert alike < 0.7
@@ -86,7 +86,7 @@ def test_landmarks_are_eyes_above_nose_above_mouth(people):
         assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
 
 
-def test_drawn_faces_are_found_where_they_are_said_to_be(people, detector):
+def test_drawn_faces_are_detected_at_their_boxes(people, detector):
     photos = [person.photo(0) for person in people]
     for photo, found in zip(photos, detector.detect([p.image for p in photos]), strict=True):
         (drawn,) = photo.faces
@@ -97,7 +97,7 @@ def test_drawn_faces_are_found_where_they_are_said_to_be(people, detector):
         assert np.hypot(*distance.T).mean() < 0.12 * width
 
 
-def test_everybody_in_a_group_is_found(people, detector):
+def test_all_faces_of_a_group_are_detected(people, detector):
     photo = samples.group_photo(people[:7])
     (found,) = detector.detect([photo.image])
     assert [face.person for face in photo.faces] == [person.name for person in people[:7]]
@@ -128,7 +128,7 @@ def test_jpeg_has_the_photo_and_no_exif(people):
     assert np.abs(shown - photo.image).mean() < 8
 
 
-def test_write_makes_the_photos_that_its_table_names(tmp_path: Path):
+def test_write_creates_the_photos_of_its_table(tmp_path: Path):
     rows = samples.write(tmp_path / "people", people=3, photos=2, groups=2, seed=5)
     with (tmp_path / "people" / "people.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
@@ -145,7 +145,7 @@ def test_write_makes_the_photos_that_its_table_names(tmp_path: Path):
     assert told == pytest.approx(drawn.faces[0].box, abs=0.01)
 
 
-def test_write_does_not_mix_with_what_is_there(tmp_path: Path):
+def test_write_refuses_a_folder_that_is_not_empty(tmp_path: Path):
     (tmp_path / "own.jpg").write_bytes(b"mine")
     with pytest.raises(SettingsError, match="not empty"):
         samples.write(tmp_path, people=1, photos=1, groups=0)
@@ -158,7 +158,7 @@ def test_write_refuses_negative_numbers(tmp_path: Path):
     assert not (tmp_path / "new").exists()
 
 
-def test_no_people_is_an_empty_list_and_fewer_an_error():
+def test_people_of_count_zero_is_empty_and_negative_is_refused():
     assert samples.people(0) == []
     with pytest.raises(SettingsError, match="-1"):
         samples.people(-1)
@@ -168,7 +168,7 @@ def test_no_people_is_an_empty_list_and_fewer_an_error():
         samples.group_photo([])
 
 
-def test_model_is_small_and_plain():
+def test_model_file_is_small_and_needs_no_pickle():
     file = Path(samples.__file__).parent / "faces.npz"
     assert file.stat().st_size < 2 * 2**20
     with np.load(file, allow_pickle=False) as arrays:

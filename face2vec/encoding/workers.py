@@ -76,7 +76,7 @@ class ExtractorProcesses:
         except Exception:  # a photo's source may be any object of the caller
             return self._here.extract(wanted)
         process = self._idle.get()
-        if process is None:  # stands for a process that has died
+        if process is None:  # a process has died
             self._idle.put(None)
             return self._here.extract(wanted)
         answer: list[Extracted] | Exception | None = None

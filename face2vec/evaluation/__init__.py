@@ -1,4 +1,4 @@
-"""Error rates on photos of known people, for face2vec and other packages.
+"""Measures error rates on photos of known people, for face2vec and other packages.
 
 In: photos with names, and an encoder.
 Out: `Report` and `Comparison`.

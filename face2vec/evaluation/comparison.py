@@ -1,4 +1,4 @@
-"""Encoders side by side on LFW: how often each is right, how fast it is and what it takes."""
+"""Compares encoders on LFW: error rates, speed, memory and size."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ COLUMNS = (
     "faces/s",
     "memory",
     "weights",
-    "numbers",
+    "dimension",
     "runs on",
 )
 RANK_1 = COLUMNS.index("rank-1")
 LEGEND = (
-    "LFW View 2: accuracy in ten folds ± standard error. TAR: of all pairs of all photos. "
-    "Photos without a face are errors in both. photos/s: from files to embeddings. faces/s: the "
-    "embedding network alone, 32 crops at once. Both are medians, with all cores. memory: the most "
-    "that a process of its own took. weights: of the embedding network, on disk."
+    "LFW View 2: accuracy in ten folds ± standard error. TAR: over all pairs of all photos. "
+    "Photos without a face count as errors in both. photos/s: from files to embeddings. faces/s: "
+    "the embedding network alone, in batches of 32 crops. Both are medians, with all cores. "
+    "memory: peak memory of a separate process. weights: size of the embedding network on disk."
 )
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One encoder.
+    """Figures of one encoder.
 
     Attributes:
-        encoder: as it was asked for.
-        figures: JSON-able values by name, rates 0…1; {} where it could not be measured here.
-        reason: why it could not.
-        curve: (FAR, TAR), each float64 (n,), of all pairs of LFW's photos.
+        encoder: requested name of the encoder.
+        figures: JSON-able values by name, rates 0…1; {} if it could not be measured here.
+        reason: why it could not be measured.
+        curve: (FAR, TAR), each float64 (n,), over all pairs of LFW's photos.
     """
 
     encoder: str
@@ -62,7 +62,7 @@ class Compared:
     curve: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def cells(self) -> list[str]:
-        """What the table says, one text for each of `COLUMNS`."""
+        """Cells of the table, one for each of `COLUMNS`."""
         if not self.figures:
             return [self.encoder, NOT_MEASURED, *[""] * (len(COLUMNS) - 2)]
         lfw, people = self.figures["lfw"], self.figures["people"]
@@ -85,25 +85,29 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Encoders in the order in which they were asked for."""
+    """Figures of several encoders.
+
+    Attributes:
+        rows: the encoders in the requested order.
+    """
 
     rows: tuple[Compared, ...]
 
     @property
     def complete(self) -> bool:
-        """Whether all of them could be measured here."""
+        """Whether all encoders could be measured here."""
         return all(row.figures for row in self.rows)
 
     def to_text(self) -> str:
-        """A table in columns, and under it why an encoder was not measured."""
+        """A table in columns, followed by the reasons why encoders were not measured."""
         return "\n".join([*columns(self._table()), *(f"\n{note}" for note in self._notes())])
 
     def to_json(self) -> str:
-        """Everything on one line."""
+        """All figures as JSON on one line."""
         return json_line(self._facts())
 
     def save(self, folder: Path) -> Path:
-        """Write ``compare.html``, ``curves.png`` and ``figures.json``; gives the page's path.
+        """Write ``compare.html``, ``curves.png`` and ``figures.json``; return the page's path.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
@@ -118,7 +122,7 @@ class Comparison:
         return folder / PAGE
 
     def _table(self) -> list[list[str]]:
-        """Heads and cells; rank-1 only where it was measured."""
+        """Headings and cells; rank-1 only if it was measured."""
         lines = [list(COLUMNS), *(row.cells() for row in self.rows)]
         if not any(row.figures and row.figures["people"] for row in self.rows):
             for line in lines:
@@ -161,18 +165,19 @@ def compare(
     runtime: str = "auto",
     say: Callable[[str], None] | None = None,
 ) -> Comparison:
-    """Measure encoders one after the other, each in a process of its own.
+    """Measure encoders one after another, each in a separate process.
 
     Args:
-        encoders: names, see `open_encoder`.
-        lfw: photos with their people.
-        view_2: LFW's pairs of them in folds.
-        people: photos of people to be found again, for rank-1; None for none.
-        runtime: for models of face2vec's own.
-        say: told which encoder is next; with it, bars are shown on standard error.
+        encoders: names of encoders, see `open_encoder`.
+        lfw: photos of LFW with their people.
+        view_2: LFW's pairs of these photos, in folds.
+        people: photos of people for identification (rank-1); None for none.
+        runtime: runtime of face2vec's own models.
+        say: called with a message about the next encoder; also enables progress bars on
+            standard error.
 
     Returns:
-        What could be measured, and why the rest could not.
+        The figures of the encoders, and the reasons why some could not be measured.
     """
     photos = list(dict.fromkeys([*lfw.people, *(people.people if people else ())]))
     rows = []
@@ -196,10 +201,15 @@ def _compared(
 ) -> Compared:
     faces = _faces_of(found, lfw)
     report = pairs_report(encoder, faces, view_2)
-    who = None if people is None else identification_report(encoder, _faces_of(found, people))
+    identified = (
+        None if people is None else identification_report(encoder, _faces_of(found, people))
+    )
     (_, far, tar), *_ = report.curves
     figures = {name: value for name, value in vars(found).items() if name != "found"}
-    figures |= {"lfw": report.figures, "people": None if who is None else who.figures}
+    figures |= {
+        "lfw": report.figures,
+        "people": None if identified is None else identified.figures,
+    }
     return Compared(encoder, figures, curve=(far, tar))
 
 

@@ -1,4 +1,4 @@
-"""A calibration from photos whose people are known."""
+"""Fits a calibration on photos of known people."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def calibration_on(
     """Fit a calibration on all pairs of photos.
 
     Args:
-        photos: with their people.
-        gallery: folder of a gallery that keeps their faces, as `named_faces` takes it.
-        model: as `Face2Vec` takes it.
-        data: what the photos are, in words.
-        progress: show a bar on standard error.
-        settings: others of `Face2Vec`.
+        photos: the photos with their people.
+        gallery: folder of a gallery for their faces, see `named_faces`.
+        model: the model, see `Face2Vec`.
+        data: description of the photos.
+        progress: whether to show a progress bar on standard error.
+        settings: other settings of `Face2Vec`.
 
     Raises:
-        CalibrationError: too few pairs.
+        CalibrationError: there are too few pairs.
     """
     faces = named_faces(photos, gallery, model=model, progress=progress, **settings)
     pairs = all_pairs(faces.embeddings, faces.people, faces.counts, highest_far=0)

@@ -1,4 +1,4 @@
-"""Who is it? Ranks among the enrolled, and how often somebody unknown is taken for one of them."""
+"""Measures identification: ranks in a closed set, and error rates in an open set."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ RANKS = (1, 5, 10, 50)
 
 
 class Identification(NamedTuple):
-    """What became of each photo that was asked about.
+    """Results of the identification of all probes.
 
-    In the closed set everyone is enrolled with all their other photos; in the open set only
-    the known people are, and the others are strangers (Grother and Ngan, FRVT part 2,
+    In the closed set, all people are enrolled with all their other photos. In the open set, only
+    the known people are enrolled, and the others are strangers (Grother and Ngan, FRVT part 2,
     NISTIR 8271, section 3).
     """
 
     ranks: NDArray[np.int64]
-    """Closed set, int64 (n,): how many people were as similar as the right one or more, itself
-    included."""
+    """Closed set, int64 (n,): rank of the right person of each probe: the number of people who are
+    at least as similar, including the right one."""
     missed: int
-    """Photos asked about in which no face was found; wrong at every rank."""
+    """Number of probes without a detected face; wrong at every rank."""
     known: Scores
-    """Open set, float32 (n,): similarity of the most similar person where it is the right one,
-    else −2."""
+    """Open set, float32 (n,): similarity of the most similar person if it is the right one, else
+    −2."""
     known_missed: int
-    """Photos of known people without a face."""
+    """Number of photos of known people without a detected face."""
     strangers: Scores
-    """Open set, float32 (n,): highest similarity of each stranger to anyone enrolled, highest
+    """Open set, float32 (n,): highest similarity of each stranger to an enrolled person, highest
     first."""
 
     @property
     def asked(self) -> int:
-        """Photos whose person has another one."""
+        """Number of probes: photos whose person has another photo."""
         return len(self.ranks) + self.missed
 
     def within(self, rank: int) -> float:
-        """Share of those asked whose person is among so many most similar people: the CMC."""
+        """Share of probes whose person is among the ``rank`` most similar people (the CMC)."""
         return float((self.ranks <= rank).sum() / self.asked) if self.asked else float("nan")
 
     def false_negatives(self, false_positive_rate: float) -> tuple[float, float]:
-        """(threshold, FNIR) at which so many strangers are taken for somebody.
+        """Threshold and FNIR at a false positive identification rate.
 
-        FNIR is the share of photos of known people whose person is not the most similar one
-        or not similar enough.
+        FNIR is the share of photos of known people whose person is not the most similar one, or
+        is below the threshold.
         """
         asked = len(self.known) + self.known_missed
         if not asked or not len(self.strangers):
@@ -63,19 +63,19 @@ def identify(
     photos: NDArray[np.int64],
     seed: int = 0,
 ) -> Identification:
-    """Ask about every face with all others enrolled, and again with half of the people unknown.
+    """Identify every face with all others enrolled, and again with half of the people unknown.
 
     Args:
-        embeddings: float32 (n, d) of unit length.
-        people: int64 (n,), 0…people − 1.
-        photos: int64 (people,), photos of each person, with those that have no face.
-        seed: decides who is unknown.
+        embeddings: float32 (n, d), each of unit length.
+        people: int64 (n,), the person of each face, 0…people − 1.
+        photos: int64 (people,), number of photos of each person, including those without a face.
+        seed: seed of the choice of the unknown people.
     """
     order = np.argsort(people, kind="stable")
     embeddings, people = embeddings[order], people[order]
     whole = _nearest_people(embeddings, people, embeddings, people, themselves=True)
     asked = photos[people] > 1
-    # A person whose other photos have no face cannot be found at any rank.
+    # A person whose other photos have no face cannot be identified at any rank.
     ranks = np.where(whole.own > -2, whole.better + 1, len(photos) + 1)[asked]
     faces = np.bincount(people, minlength=len(photos))
     missed = int((photos - faces)[photos > 1].sum())
@@ -97,11 +97,11 @@ def identify(
 
 class _Nearest(NamedTuple):
     own: Scores
-    """Highest similarity to another photo of the same person; −2 where there is none."""
+    """Highest similarity to another photo of the same person; −2 if there is none."""
     better: NDArray[np.int64]
-    """Other people who are as similar or more."""
+    """Number of other people who are at least as similar."""
     best: Scores
-    """Highest similarity to anyone."""
+    """Highest similarity to any person."""
 
 
 def _nearest_people(
@@ -112,14 +112,14 @@ def _nearest_people(
     *,
     themselves: bool = False,
 ) -> _Nearest:
-    """Each query against each enrolled person.
+    """Compare each query with each enrolled person.
 
     Args:
         queries: float32 (q, d).
-        asked: int64 (q,), who they are.
+        asked: int64 (q,), the person of each query.
         enrolled: float32 (n, d), sorted by person.
-        people: int64 (n,), who they are, rising.
-        themselves: the queries are the enrolled; none is compared with itself.
+        people: int64 (n,), the person of each enrolled face, increasing.
+        themselves: whether the queries are the enrolled faces; none is compared with itself.
     """
     if not len(enrolled) or not len(queries):
         nothing = np.full(len(queries), -2, np.float32)
@@ -135,12 +135,11 @@ def _nearest_people(
         of_person = np.maximum.reduceat(similar, starts, axis=1)
         best.append(of_person.max(axis=1))
         column = np.searchsorted(named, asked[rows])
-        there = (column < len(named)) & (named[np.minimum(column, len(named) - 1)] == asked[rows])
-        mine = np.where(
-            there, of_person[np.arange(len(similar)), np.minimum(column, len(named) - 1)], -2
-        )
-        own.append(mine)
-        better.append((of_person >= mine[:, None]).sum(axis=1) - there)
+        column_or_last = np.minimum(column, len(named) - 1)
+        is_enrolled = (column < len(named)) & (named[column_or_last] == asked[rows])
+        to_own = np.where(is_enrolled, of_person[np.arange(len(similar)), column_or_last], -2)
+        own.append(to_own)
+        better.append((of_person >= to_own[:, None]).sum(axis=1) - is_enrolled)
     return _Nearest(
         np.concatenate(own).astype(np.float32),
         np.concatenate(better).astype(np.int64),

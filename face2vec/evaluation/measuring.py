@@ -1,7 +1,7 @@
-"""One encoder in a process of its own: its faces in some photos, its speed and its memory.
+"""Measures one encoder in a separate process: its faces in photos, its speed and its memory.
 
-``python -m face2vec.evaluation.measuring FOLDER`` is that process. What it is to do and what
-came of it are files in the folder, so that nothing which a package prints is taken for a figure.
+``python -m face2vec.evaluation.measuring FOLDER`` is that process. Its job and its results are
+files in the folder, because packages may print anything to standard output.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder, open_encoder
 from face2vec.evaluation.encoders.seam import described
 
 BATCH = 32
-"""Crops that are embedded at once where the network alone is timed."""
+"""Crops per batch for the timing of the network alone."""
 RUNS = 7
-"""Times that this is done; the median counts."""
+"""Number of timed batches, of which the median is used."""
 BLOCK = 64
-"""Photos that are timed together; the median of the blocks counts."""
+"""Photos per timed block; the median of the blocks is used."""
 JOB, FIGURES, FACES, REASON = "job.json", "figures.json", "faces.npz", "reason.txt"
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What was measured of one encoder.
+    """Measurements of one encoder.
 
     Attributes:
-        name: of the encoder.
-        dimension: numbers in an embedding.
-        weights: SHA-256 in hexadecimal of its network's weights.
-        weights_bytes: their size on disk.
-        runs_on: runtime and precision, in words.
-        photos_per_second: from files to embeddings, one photo after the other or overlapped as
-            the encoder has it; median over blocks of photos.
-        faces_per_second: the embedding network with its standardisation alone, `BATCH` crops at
-            once; median.
-        peak_bytes: most memory that the process had, with Python and the packages, and on Linux
-            with the processes that it started; None where the system does not tell.
-        failures: photos that could not be read or on which the encoder failed.
-        found: the face nearest the centre of each photo that has one.
+        name: name of the encoder.
+        dimension: dimension of an embedding.
+        weights: SHA-256 in hexadecimal of the network's weights.
+        weights_bytes: size of the weights on disk.
+        runs_on: runtime and precision.
+        photos_per_second: speed from files to embeddings, sequential or overlapped as the encoder
+            works; median over blocks of photos.
+        faces_per_second: speed of the embedding network with its standardisation, in batches of
+            `BATCH` crops; median.
+        peak_bytes: peak memory of the process with Python and the packages, on Linux including
+            its child processes; None if the system does not report it.
+        failures: number of photos that could not be read, or on which the encoder failed.
+        found: the face nearest the centre of each photo that has a face.
     """
 
     name: str
@@ -70,16 +70,16 @@ class Measured:
 def measured(
     name: str, photos: Sequence[Path], *, runtime: str = "auto", progress: bool = False
 ) -> Measured:
-    """Encode photos in a process of its own, and time and weigh it.
+    """Encode photos in a separate process, and measure its speed and memory.
 
     Args:
-        name: of the encoder, see `open_encoder`.
-        photos: paths.
-        runtime: for a model of face2vec's own.
-        progress: let the process show a bar on standard error.
+        name: name of the encoder, see `open_encoder`.
+        photos: paths of the photos.
+        runtime: runtime of face2vec's own models.
+        progress: whether the process shows a progress bar on standard error.
 
     Raises:
-        ModelError: the encoder cannot be had here, or found no face in any photo; says why.
+        ModelError: the encoder is not available, or found no face in any photo.
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -109,8 +109,8 @@ def _reason(folder: Path, status: int) -> str:
     if (folder / REASON).is_file():
         return (folder / REASON).read_text(encoding="utf-8")
     if status < 0:
-        return f"its process was ended by signal {-status}; was there enough memory?"
-    return f"its process ended with exit code {status}"
+        return f"its process was ended by signal {-status}; check that there is enough memory"
+    return f"its process ended with exit status {status}"
 
 
 def _measure(folder: Path, encoder: PhotoEncoder, job: dict[str, Any]) -> None:
@@ -155,10 +155,10 @@ def _measure(folder: Path, encoder: PhotoEncoder, job: dict[str, Any]) -> None:
 
 
 def median_rate(times: Sequence[float]) -> float:
-    """Photos a second: the median over blocks of `BLOCK` photos, or of a fifth of fewer photos.
+    """Median photos per second over blocks of `BLOCK` photos, or a fifth of a smaller number.
 
     Args:
-        times: seconds at the start and after each photo.
+        times: time in seconds at the start and after each photo.
     """
     count = len(times) - 1
     block = max(1, min(BLOCK, count // 5))
@@ -181,9 +181,9 @@ def _embedding_rate(encoder: PhotoEncoder) -> float:
 
 
 def peak_memory() -> int | None:
-    """Most bytes of memory that this process had at once; None where the system does not tell.
+    """Peak memory of this process in bytes; None if the system does not report it.
 
-    On Linux not ``ru_maxrss``: a process starts with that of the one which started it.
+    Linux's ``ru_maxrss`` is not used, because a process inherits it from its parent.
     """
     status = Path("/proc/self/status")
     if status.is_file():
@@ -199,13 +199,13 @@ def peak_memory() -> int | None:
 
 
 def children_memory() -> int:
-    """Bytes of memory that the processes which this one has started take now; 0 if not on Linux.
+    """Current memory of the child processes in bytes; 0 on systems other than Linux.
 
-    What several processes share counts for each in its share.
+    Memory that processes share is divided among them.
     """
     total = 0
     for listed in Path("/proc/self/task").glob("*/children"):
-        with suppress(OSError):  # a thread or a process that has ended meanwhile
+        with suppress(OSError):  # a thread or process has ended meanwhile
             for child in listed.read_text(encoding="utf-8").split():
                 sizes = Path(f"/proc/{child}/smaps_rollup").read_text(encoding="utf-8")
                 total += sum(
@@ -223,7 +223,7 @@ def _main(folder: Path) -> int:
             _measure(folder, encoder, job)
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # of another package it may be any, and it is a row of the table
+    except Exception as error:  # another package may raise anything, which the table reports
         if os.environ.get("FACE2VEC_DEBUG") == "1":
             traceback.print_exc()
         reason = str(error) if isinstance(error, Face2VecError) else described(error)

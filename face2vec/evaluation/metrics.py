@@ -1,9 +1,8 @@
-"""Figures of pairs of faces: rates of accepts, ten folds, and intervals over people.
+"""Metrics of verification: accept rates, accuracy in ten folds, and intervals over people.
 
-A pair is *genuine* where both faces are of one person, and an *impostor* pair where they are
-not. It is accepted where its similarity reaches a threshold. FAR is the share of impostor
-pairs that are accepted (the paper's false accept rate, FaceNet, section 4), TAR the share of
-genuine ones (its VAL).
+A *genuine* pair shows one person, an *impostor* pair two. A pair is accepted if its similarity
+reaches a threshold. FAR is the share of impostor pairs that are accepted (the false accept rate of
+the FaceNet paper, section 4), TAR the share of genuine pairs (its VAL).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 Scores = NDArray[np.float32]
 
 BLOCK = 512
-"""Faces that are compared with all others at a time."""
+"""Faces per block that are compared with all others."""
 ROUNDS = 200
 CONFIDENCE = 0.95
 
@@ -28,12 +27,12 @@ class PairScores:
     """Similarities of all pairs of a set of faces.
 
     Attributes:
-        genuine: float32 (g,), of pairs of one person, by person.
-        genuine_people: int64 (g,), whose they are, 0…people − 1.
-        impostor: float32 (i,), of pairs of two people, highest first.
-        impostor_people: int64 (m, 2), of which two the first m of them are.
-        photos: int64 (people,), photos of each person, with or without a face.
-        faces: int64 (people,), those of them in which a face was found.
+        genuine: float32 (g,), similarities of genuine pairs.
+        genuine_people: int64 (g,), the person of each genuine pair, 0…people − 1.
+        impostor: float32 (i,), similarities of impostor pairs, highest first.
+        impostor_people: int64 (m, 2), the two people of each of the first m impostor pairs.
+        photos: int64 (people,), number of photos of each person, with or without a face.
+        faces: int64 (people,), number of photos of each person with a detected face.
     """
 
     genuine: Scores
@@ -45,34 +44,34 @@ class PairScores:
 
     @property
     def missed(self) -> int:
-        """Genuine pairs that could not be compared, for a photo has no face."""
+        """Number of genuine pairs that could not be compared because a photo has no face."""
         return int(_pairs(self.photos).sum()) - len(self.genuine)
 
 
 class TrueAccepts(NamedTuple):
-    """What is accepted at a FAR."""
+    """Threshold and TAR at a FAR."""
 
     far: float
-    """At most this share of the impostor pairs is accepted."""
+    """Largest share of impostor pairs that may be accepted."""
     threshold: float
-    """Lowest similarity that is accepted."""
+    """Lowest accepted similarity."""
     tar: float
-    """Share of the genuine pairs that are accepted, 0…1."""
+    """Share of genuine pairs that are accepted, 0…1."""
     low: float = float("nan")
-    """Lower end of the interval, where one was asked for."""
+    """Lower end of the interval of TAR, if requested."""
     high: float = float("nan")
-    """Upper end of it."""
+    """Upper end of the interval of TAR, if requested."""
 
 
 class Folds(NamedTuple):
-    """Accuracy in folds, each with the threshold that was best in the others."""
+    """Accuracy in folds, each with the best threshold of the other folds."""
 
     accuracies: NDArray[np.float64]
     """float64 (folds,), 0…1."""
     thresholds: NDArray[np.float64]
-    """float64 (folds,), the similarity from which a pair counts as one person."""
+    """float64 (folds,), lowest similarity that counts as one person."""
     missing: int
-    """Pairs that could not be compared, each counted as wrong."""
+    """Number of pairs that could not be compared; they count as wrong."""
 
     @property
     def mean(self) -> float:
@@ -81,7 +80,7 @@ class Folds(NamedTuple):
 
     @property
     def standard_error(self) -> float:
-        """Of the mean: standard deviation of the folds over the square root of their number."""
+        """Standard error of the mean accuracy over the folds."""
         return float(self.accuracies.std(ddof=1) / np.sqrt(len(self.accuracies)))
 
 
@@ -94,22 +93,22 @@ def all_pairs(
     """Compare every face with every other.
 
     Args:
-        embeddings: float32 (n, d) of unit length.
-        people: int64 (n,), 0…people − 1.
-        photos: int64 (people,), photos of each person with those that have no face; as many
-            as faces if None.
-        highest_far: people are kept of so many of the most similar impostor pairs and half as
-            many again, for `with_intervals`; 0 keeps none and saves comparing twice.
+        embeddings: float32 (n, d), each of unit length.
+        people: int64 (n,), the person of each face, 0…people − 1.
+        photos: int64 (people,), number of photos of each person, including those without a face;
+            if None, the number of faces.
+        highest_far: largest FAR for `with_intervals`. The people of 1.5 times as many impostor
+            pairs are stored; 0 stores none and avoids a second comparison.
     """
     count = int(people.max(initial=-1)) + 1 if photos is None else len(photos)
     faces = np.bincount(people, minlength=count).astype(np.int64)
-    same, whose, other = [], [], []
+    same, owners, other = [], [], []
     for similar, first, second in _compared(embeddings):
         alike = people[first] == people[second]
         same.append(similar[alike])
-        whose.append(people[first[alike]])
+        owners.append(people[first[alike]])
         other.append(similar[~alike])
-    genuine, genuine_people = _joined(same, np.float32), _joined(whose, np.int64)
+    genuine, genuine_people = _joined(same, np.float32), _joined(owners, np.int64)
     impostor = _joined(other, np.float32)
     impostor.sort()
     impostor = impostor[::-1]
@@ -139,9 +138,9 @@ def _nearest_people(
 
 
 def true_accepts(pairs: PairScores, far: float) -> TrueAccepts:
-    """TAR at a FAR; a genuine pair that could not be compared is not accepted.
+    """TAR at a FAR; genuine pairs that could not be compared count as not accepted.
 
-    NaN where there are no pairs of one kind.
+    The result is NaN if there are no pairs of one kind.
     """
     if not len(pairs.genuine) or not len(pairs.impostor):
         return TrueAccepts(far, float("nan"), float("nan"))
@@ -151,10 +150,10 @@ def true_accepts(pairs: PairScores, far: float) -> TrueAccepts:
 
 
 def threshold_at(highest_first: Scores, rate: float) -> float:
-    """The lowest similarity that at most this share of the scores reaches.
+    """The lowest threshold that at most a given share of scores reaches.
 
     Args:
-        highest_first: float32 (n,) similarities, falling.
+        highest_first: float32 (n,) similarities, decreasing.
         rate: the share, 0…1.
     """
     allowed = int(np.floor(rate * len(highest_first) * (1 + 1e-12)))
@@ -166,18 +165,18 @@ def threshold_at(highest_first: Scores, rate: float) -> float:
 def with_intervals(
     pairs: PairScores, fars: Sequence[float], rounds: int = ROUNDS, seed: int = 0
 ) -> list[TrueAccepts]:
-    """`true_accepts` with intervals of 95 %, by a bootstrap over people.
+    """`true_accepts` with 95 % intervals from a bootstrap over people.
 
-    In each round as many people are drawn as there are, with replacement, and all their photos
-    with them; pairs of one photo with its own copy are no pairs (Field and Welsh,
-    Bootstrapping clustered data, 2007). Pairs of photos are not independent, for each photo is
-    in many of them, so a bootstrap over pairs would say too much.
+    Each round draws as many people as there are, with replacement, together with all their photos.
+    A photo is not paired with its own copy (Field and Welsh, Bootstrapping clustered data, 2007).
+    Pairs are not independent, because each photo is in many of them, so a bootstrap over pairs
+    would give intervals that are too narrow.
 
     Args:
-        pairs: what was compared.
-        fars: 0…`all_pairs`'s ``highest_far``.
-        rounds: how many.
-        seed: of the draws.
+        pairs: similarities of all pairs.
+        fars: false accept rates, at most the ``highest_far`` given to `all_pairs`.
+        rounds: number of bootstrap rounds.
+        seed: seed of the draws.
     """
     rng = np.random.default_rng(seed)
     people = len(pairs.photos)
@@ -206,9 +205,9 @@ def with_intervals(
 
 
 def area_under_curve(pairs: PairScores) -> float:
-    """Share of (genuine, impostor) couples of pairs in which the genuine one is more similar.
+    """Area under the ROC: how often a genuine pair is more similar than an impostor pair, 0…1.
 
-    NaN where there are no pairs of one kind.
+    NaN if there are no pairs of one kind.
     """
     if not len(pairs.genuine) or not len(pairs.impostor):
         return float("nan")
@@ -219,9 +218,9 @@ def area_under_curve(pairs: PairScores) -> float:
 
 
 def equal_error_rate(pairs: PairScores) -> float:
-    """Where as large a share of impostor pairs is accepted as of genuine pairs refused.
+    """Equal error rate: FAR at the threshold at which it equals the false reject rate.
 
-    NaN where there are no pairs of one kind.
+    NaN if there are no pairs of one kind.
     """
     if not len(pairs.genuine) or not len(pairs.impostor):
         return float("nan")
@@ -235,17 +234,17 @@ def equal_error_rate(pairs: PairScores) -> float:
 
 
 def curve(pairs: PairScores, most: int = 20_000) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The ROC: FAR and TAR at falling thresholds, from (0, 0) to (1, 1).
+    """The ROC: FAR and TAR at decreasing thresholds, from (0, 0) to (1, 1).
 
-    Pairs that could not be compared do not count. The thresholds lie at and just above the
-    genuine similarities, where the corners of the curve are.
+    Pairs that could not be compared do not count. The thresholds are at and just above the
+    genuine similarities, which are the corners of the curve.
 
     Args:
         pairs: similarities of genuine and impostor pairs.
-        most: the largest number of genuine similarities to take thresholds from.
+        most: largest number of genuine similarities to use as thresholds.
 
     Returns:
-        FAR float64 (n,) and TAR float64 (n,), both rising.
+        FAR float64 (n,) and TAR float64 (n,), both increasing.
     """
     genuine = np.unique(pairs.genuine)
     if len(genuine) > most:
@@ -261,13 +260,14 @@ def curve(pairs: PairScores, most: int = 20_000) -> tuple[NDArray[np.float64], N
 def ten_folds(
     similarities: NDArray[np.float32], same: NDArray[np.bool_], folds: NDArray[np.int64]
 ) -> Folds:
-    """Accuracy in each fold with the threshold that is best in the others: LFW's View 2.
+    """Accuracy in each fold with the best threshold of the other folds, as in LFW's View 2.
 
     Huang et al., Labeled Faces in the Wild, 2007, section 3.2.
 
     Args:
-        similarities: float32 (n,); NaN for a pair that could not be compared, which is wrong.
-        same: bool (n,), whether a pair is of one person.
+        similarities: float32 (n,), one per pair; NaN for a pair that could not be compared, which
+            counts as wrong.
+        same: bool (n,), whether a pair shows one person.
         folds: int64 (n,), the fold of each pair.
     """
     known = ~np.isnan(similarities)
@@ -282,15 +282,17 @@ def ten_folds(
 
 
 def best_threshold(similarities: NDArray[np.float32], same: NDArray[np.bool_]) -> float:
-    """The threshold that is right about most pairs; between two similarities, or the middle one.
+    """The threshold with the highest accuracy, halfway between two similarities.
+
+    If several thresholds are equally accurate, it is the middle one.
 
     Args:
-        similarities: float32 (n,), one a pair.
-        same: bool (n,), whether the pair is one person.
+        similarities: float32 (n,), one per pair.
+        same: bool (n,), whether a pair shows one person.
     """
     order = np.argsort(similarities, kind="stable")
     ordered, alike = similarities[order].astype(np.float64), same[order]
-    # With the threshold between n − 1 and n, those before n are refused and the others accepted.
+    # With a threshold between n − 1 and n, the pairs before n are refused, the others accepted.
     right = np.concatenate([[0], np.cumsum(~alike)]) + np.concatenate(
         [np.cumsum(alike[::-1])[::-1], [0]]
     )

@@ -1,4 +1,4 @@
-"""What an evaluation found: figures by name, and a page with curves and the worst pairs."""
+"""Reports of evaluations: figures, and a page with curves and the worst pairs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PAGE, CURVES, FIGURES = "report.html", "curves.png", "figures.json"
 
 
 class WorstPair(NamedTuple):
-    """Two photos that the model is most wrong about."""
+    """A pair of photos with one of the largest errors."""
 
     first: Path
     first_box: Box
@@ -53,12 +53,12 @@ class Report:
     """Figures of one evaluation.
 
     Attributes:
-        title: what was measured.
+        title: title of the report.
         figures: JSON-able values by name; rates are 0…1.
-        rows: the same for people: (what, value).
+        rows: the figures as text: (label, value).
         curves: (name, x, y) of each curve, x and y float64 (n,); x has a logarithmic scale.
-        axes: what x and y are.
-        worst: the pairs it is most wrong about.
+        axes: labels of x and y.
+        worst: the pairs with the largest errors.
     """
 
     title: str
@@ -73,11 +73,11 @@ class Report:
         return "\n".join(columns(self.rows))
 
     def to_json(self) -> str:
-        """The figures on one line."""
+        """The figures as JSON on one line."""
         return json_line(self.figures)
 
     def save(self, folder: Path) -> Path:
-        """Write ``report.html``, ``curves.png`` and ``figures.json``; gives the page's path.
+        """Write ``report.html``, ``curves.png`` and ``figures.json``; return the page's path.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
@@ -111,8 +111,8 @@ class Report:
         with Image.open(folder / CURVES) as picture:
             yield img(picture.convert("RGB"), f"{self.axes[1]} over {self.axes[0]}")
         for same, title in (
-            (True, "One person, and least similar"),
-            (False, "Two people, and most similar"),
+            (True, "Least similar genuine pairs"),
+            (False, "Most similar impostor pairs"),
         ):
             pairs = [pair for pair in self.worst if pair.same == same]
             if pairs:
@@ -124,16 +124,16 @@ class Report:
 def pairs_report(
     title: str, faces: NamedFaces, folds_of: Sequence[Pair] = (), *, things: str = "photo"
 ) -> Report:
-    """How well pairs of one person are told from pairs of two.
+    """Report on the separation of genuine and impostor pairs.
 
     Args:
-        title: of the report.
-        faces: all of them; each is compared with every other.
+        title: title of the report.
+        faces: all faces; each is compared with every other.
         folds_of: pairs such as LFW's View 2, for the accuracy in ten folds.
-        things: ``"photo"``, or ``"video"``, of which the worst pairs are not shown.
+        things: ``"photo"``, or ``"video"``, for which the worst pairs are not shown.
 
     Raises:
-        ModelError: faces were found in too few of what ``folds_of`` compares.
+        ModelError: faces were found in too few of the photos of ``folds_of``.
     """
     if folds_of:
         _refuse_too_few(faces, folds_of, things)
@@ -168,7 +168,7 @@ def pairs_report(
         worst = _worst(faces, folds_of, similarities) if things == "photo" else []
     rows += [_accepts_row(one) for one in accepts]
     rows += [
-        ("… of all pairs, of one person and of two",
+        ("… genuine and impostor pairs",
          f"{len(pairs.genuine) + pairs.missed:,} and {len(pairs.impostor):,}"),
         ("Equal error rate", f"{figures['eer']:.2%}"),
         ("Area under the ROC", f"{figures['auc']:.5f}"),
@@ -178,18 +178,23 @@ def pairs_report(
 
 
 def _refuse_too_few(faces: NamedFaces, pairs: Sequence[Pair], things: str) -> None:
-    """Without pairs of both kinds there is no rate, and without two folds no threshold."""
-    there = set(faces.photos)
-    known = [pair for pair in pairs if pair.first in there and pair.second in there]
+    """Rates need pairs of both kinds, and thresholds need two folds."""
+    with_face = set(faces.photos)
+    known = [pair for pair in pairs if pair.first in with_face and pair.second in with_face]
     if len({pair.same for pair in known}) < 2 or len({pair.fold for pair in known}) < 2:
         raise ModelError(
-            f"with faces in {len(there):,} of {faces.counts.sum():,} {things}s there are no pairs "
-            "of one person and of two in two folds or more to compare"
+            f"faces were found in {len(with_face):,} of {faces.counts.sum():,} {things}s; genuine "
+            "and impostor pairs in at least two folds are needed"
         )
 
 
 def identification_report(title: str, faces: NamedFaces) -> Report:
-    """How often the most similar person is the right one, and strangers are taken for somebody."""
+    """Report on closed-set and open-set identification.
+
+    Args:
+        title: title of the report.
+        faces: all faces.
+    """
     found = identify(faces.embeddings, faces.people, faces.counts)
     open_set = {rate: found.false_negatives(rate) for rate in FALSE_POSITIVE_RATES}
     figures = _about(faces) | {
@@ -203,7 +208,7 @@ def identification_report(title: str, faces: NamedFaces) -> Report:
     }
     rows = [
         *_about_rows(faces),
-        ("Photos asked about (their person has another)", f"{found.asked:,}"),
+        ("Probes (photos whose person has another photo)", f"{found.asked:,}"),
         *(
             (f"Right person among the {rank} most similar" if rank > 1 else
              "Right person first (rank-1)", f"{found.within(rank):.1%}")
@@ -229,8 +234,8 @@ def _about(faces: NamedFaces) -> dict[str, Any]:
 
 def _about_rows(faces: NamedFaces, things: str = "photo") -> list[tuple[str, str]]:
     return [
-        (f"{things.capitalize()}s, of people", f"{faces.counts.sum():,}, {len(faces.names):,}"),
-        (f"{things.capitalize()}s in which no face was found", f"{faces.without_face:,}"),
+        (f"{things.capitalize()}s, people", f"{faces.counts.sum():,}, {len(faces.names):,}"),
+        (f"{things.capitalize()}s without a detected face", f"{faces.without_face:,}"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Photos with names: LFW's pairs, a folder of people, a list; and their faces by an encoder."""
+"""Photos of known people, from folders, lists or LFW's pairs, and their encoded faces."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGES = "images"
 
 
 class Pair(NamedTuple):
-    """Two photos that are compared."""
+    """Two photos or videos to compare."""
 
     first: Path
     second: Path
@@ -38,15 +38,15 @@ class NamedFaces:
     """One face of each photo.
 
     Attributes:
-        photos: those in which a face was found, in order.
-        boxes: of the faces, in pixels of the upright photos.
-        ids: int64 (n,), numbers of the faces in their gallery.
-        embeddings: float32 (n, d) of unit length, one a photo.
-        people: int64 (n,), index into ``names``.
-        names: of the people.
-        counts: int64 (people,), photos of each, with those that have no face.
+        photos: photos with a detected face, in order.
+        boxes: boxes of the faces, in pixels of the upright photos.
+        ids: int64 (n,), ids of the faces in their gallery.
+        embeddings: float32 (n, d), each of unit length, one per photo.
+        people: int64 (n,), index of each face's person in ``names``.
+        names: names of the people.
+        counts: int64 (people,), number of photos of each person, including those without a face.
         model: key of the model that made the embeddings.
-        weights: SHA-256 in hexadecimal of its weights.
+        weights: SHA-256 in hexadecimal of the model's weights.
     """
 
     photos: tuple[Path, ...]
@@ -61,24 +61,24 @@ class NamedFaces:
 
     @property
     def without_face(self) -> int:
-        """Photos in which no face was found, or that could not be read."""
+        """Number of photos without a detected face, including unreadable photos."""
         return int(self.counts.sum()) - len(self.photos)
 
 
 class NamedPhotos(NamedTuple):
-    """Photos whose people are known."""
+    """Photos of known people."""
 
     people: dict[Path, str]
-    """Person of each photo, by its full path."""
+    """The person of each photo, by absolute path."""
 
 
 def named_photos(people: Path) -> NamedPhotos:
-    """A folder of people (`photos_in`) or a list (`photos_listed`)."""
+    """Read a folder of people (`photos_in`) or a list (`photos_listed`)."""
     return photos_in(people) if people.is_dir() else photos_listed(people)
 
 
 def photos_in(folder: Path) -> NamedPhotos:
-    """A folder that holds a folder of photos a person, or has one called ``images`` that does.
+    """Read a folder with one folder of photos per person, or its subfolder ``images``.
 
     Raises:
         SettingsError: there are fewer than two people.
@@ -88,17 +88,17 @@ def photos_in(folder: Path) -> NamedPhotos:
     for found in find_photos([str(root)]):
         if len(found.path.parts) > 1:
             people[found.full] = found.path.parts[0]
-    return _of_two(people, f"{root} holds photos", "a folder of photos for each")
+    return _checked(people, f"{root} has photos", "a folder of photos for each")
 
 
 def photos_listed(file: Path) -> NamedPhotos:
-    """A text file with a photo and a person a line, as CelebA has them.
+    """Read a text file with a photo and a person per line, as in CelebA.
 
-    Photos are relative to the file's folder, or to ``images`` in it.
+    Photos are relative to the file's folder, or to its subfolder ``images``.
 
     Raises:
-        SettingsError: a line is not of that form, a photo is not there, or there are fewer than
-            two people.
+        SettingsError: a line has another form, a photo does not exist, or there are fewer than two
+            people.
     """
     root = _images_of(file.resolve().parent)
     people = {}
@@ -108,28 +108,28 @@ def photos_listed(file: Path) -> NamedPhotos:
         photo, _, person = line.strip().rpartition(" ")
         path = root / photo.strip()
         if not photo or not path.is_file():
-            raise SettingsError(f"{file}, line {number}: no photo {path}")
+            raise SettingsError(f"{file}, line {number}: there is no photo {path}")
         people[Path(os.path.normpath(path))] = person
-    return _of_two(people, f"{file} names photos", "a line for each photo")
+    return _checked(people, f"{file} lists photos", "a line for each photo")
 
 
-def _of_two(people: dict[Path, str], what: str, needed: str) -> NamedPhotos:
+def _checked(people: dict[Path, str], what: str, needed: str) -> NamedPhotos:
     count = len(set(people.values()))
     if count < 2:
-        raise SettingsError(f"{what} of {count} people; it needs {needed} of two people or more")
+        raise SettingsError(f"{what} of {count} people; it needs {needed} of at least two people")
     return NamedPhotos(people)
 
 
 def text_of(file: Path) -> str:
-    """What a text file says.
+    """Read a text file.
 
     Raises:
-        SettingsError: it is not UTF-8.
+        SettingsError: the file is not UTF-8.
     """
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{file} is not UTF-8 ({error}); save it as that") from error
+        raise SettingsError(f"{file} is not UTF-8 ({error}); save it as UTF-8") from error
 
 
 def _images_of(folder: Path) -> Path:
@@ -138,17 +138,17 @@ def _images_of(folder: Path) -> Path:
 
 
 def lfw_pairs(folder: Path) -> list[Pair]:
-    """The pairs of LFW's View 2, of ``pairs.txt`` in a folder.
+    """Read the pairs of LFW's View 2 from ``pairs.txt`` in a folder.
 
-    Its first line says how many folds there are and how many pairs of each kind in each; the
-    others are a name and two numbers, or a name and a number twice.
+    Its first line has the number of folds and the number of pairs of each kind per fold. The other
+    lines are a name and two numbers, or two names each with a number.
 
     Raises:
-        SettingsError: there is no such file, or it is not of that form.
+        SettingsError: there is no such file, or it has another form.
     """
     file = folder.resolve() / PAIRS
     if not file.is_file():
-        raise SettingsError(f"{folder} has no {PAIRS}, which says which photos LFW compares")
+        raise SettingsError(f"{folder} has no {PAIRS}, the list of pairs that LFW compares")
     root = _images_of(folder)
     lines = [line for line in text_of(file).splitlines() if line.strip()]
     try:
@@ -159,7 +159,7 @@ def lfw_pairs(folder: Path) -> list[Pair]:
         return [_pair(root, line.split(), number // (2 * half)) for number, line in
                 enumerate(lines)]  # fmt: skip
     except ValueError as error:
-        raise SettingsError(f"{file} is not a list of pairs as LFW has it: {error}") from error
+        raise SettingsError(f"{file} is not a list of pairs in LFW's form: {error}") from error
 
 
 def _pair(root: Path, cells: list[str], fold: int) -> Pair:
@@ -182,22 +182,21 @@ def named_faces(
     progress: bool = False,
     **settings: Any,
 ) -> NamedFaces:
-    """Add photos to a gallery and take the face nearest the centre of each.
+    """Add photos to a gallery and return the face nearest the centre of each.
 
-    That is whose name a photo has in LFW and CelebA. What the gallery has already costs
-    nothing.
+    In LFW and CelebA, that face is the named person's. Photos that the gallery already has are not
+    encoded again.
 
     Args:
-        photos: with their people.
-        gallery: folder of the gallery; made if it is not there. None for one that is gone
-            afterwards.
-        model: as `Face2Vec` takes it.
-        progress: show a bar on standard error.
-        settings: others of `Face2Vec`.
+        photos: the photos with their people.
+        gallery: folder of the gallery, created if it does not exist; None for a temporary one.
+        model: the model, see `Face2Vec`.
+        progress: whether to show a progress bar on standard error.
+        settings: other settings of `Face2Vec`.
 
     Raises:
-        GalleryError: the gallery cannot be written, or is of another model.
-        ModelError: the model cannot be had or loaded.
+        GalleryError: the gallery cannot be written, or has another model.
+        ModelError: the model cannot be found or loaded.
     """
     if gallery is None:
         with tempfile.TemporaryDirectory() as folder:
@@ -222,15 +221,15 @@ def named_faces(
 def encoded_faces(
     photos: NamedPhotos, encoder: PhotoEncoder, *, progress: bool = False
 ) -> NamedFaces:
-    """The face nearest the centre of each photo, by any encoder; nothing is kept.
+    """Encode the face nearest the centre of each photo with any encoder, without a gallery.
 
     Args:
-        photos: with their people.
-        encoder: see `open_encoder`.
-        progress: show a bar on standard error.
+        photos: the photos with their people.
+        encoder: the encoder, see `open_encoder`.
+        progress: whether to show a progress bar on standard error.
 
     Returns:
-        As `named_faces`; ``ids`` count from 0.
+        The faces as from `named_faces`; ``ids`` count from 0.
     """
     from tqdm import tqdm
 
@@ -246,13 +245,13 @@ def encoded_faces(
 def faces_found(
     photos: NamedPhotos, found: Mapping[Path, EncodedFace], model: str, weights: str
 ) -> NamedFaces:
-    """What an encoder found in photos, with their people; ``ids`` count from 0.
+    """Combine faces that an encoder found with their people; ``ids`` count from 0.
 
     Args:
-        photos: all of them.
-        found: the face of each photo that has one, in the order of ``photos``.
-        model: what made the embeddings.
-        weights: SHA-256 in hexadecimal of its weights.
+        photos: all photos.
+        found: the face of each photo that has a face, in the order of ``photos``.
+        model: name of the model that made the embeddings.
+        weights: SHA-256 in hexadecimal of the model's weights.
     """
     names = sorted(set(photos.people.values()))
     numbers = {name: number for number, name in enumerate(names)}
@@ -273,7 +272,7 @@ def faces_found(
 
 
 def _centre_face(now: Snapshot, photo: Path) -> Face | None:
-    name = str(photo.parent.resolve() / photo.name)  # as a gallery has it
+    name = str(photo.parent.resolve() / photo.name)  # the name in the gallery
     size = now.size_of(name)
     if size is None:
         return None

@@ -1,8 +1,8 @@
-"""Videos whose people are known, as YouTube Faces has them: frames, faces, and pairs in ten folds.
+"""Videos of known people, as in YouTube Faces: frames, faces, and pairs in ten folds.
 
-Two videos are as similar as, in the mean, all pairs of the faces in their first hundred frames
-with a face (Schroff et al., FaceNet, 2015, section 5.7). That is the product of the two means of
-their embeddings, so a video is kept as one mean, whose length is below 1.
+The similarity of two videos is the mean similarity of all pairs of faces from their first hundred
+frames with a face (Schroff et al., FaceNet, 2015, section 5.7). This equals the dot product of
+their mean embeddings, so a video is stored as one mean embedding, whose length is below 1.
 """
 
 from __future__ import annotations
@@ -25,30 +25,32 @@ from face2vec.types import nearest_to
 
 SPLITS = "splits.txt"
 FOLDERS = ("", "frame_images_DB", "aligned_images_DB")
-"""Where the videos may lie; the last two are what YouTube Faces calls them."""
+"""Possible folders of the videos; the last two are those of YouTube Faces."""
 FRAMES = 100
 LABELS = "labeled_faces.txt"
 
 
 def youtube_pairs(folder: Path) -> list[Pair]:
-    """The pairs of videos that ``splits.txt`` in a folder names.
+    """Read the pairs of videos from ``splits.txt`` in a folder.
 
-    A line is a fold from 1 on, two videos as NAME/NUMBER, and 1 for one person or 0 for two,
-    with commas between. A video is a folder of frames, or a film of that name.
+    Each line has, separated by commas, a fold (from 1), two videos as NAME/NUMBER, and 1 for one
+    person or 0 for two. A video is a folder of frames or a video file of that name.
 
     Raises:
-        SettingsError: there is no such file, it is not of that form, or a video is not there.
+        SettingsError: there is no such file, it has another form, or a video does not exist.
     """
     file = folder.resolve() / SPLITS
     if not file.is_file():
-        raise SettingsError(f"{folder} has no {SPLITS}, which says which videos are compared")
+        raise SettingsError(f"{folder} has no {SPLITS}, the list of pairs of videos")
     pairs = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         cells = [cell.strip() for cell in line.split(",")]
-        if not cells[0].isdecimal():  # the line of titles, or an empty one
+        if not cells[0].isdecimal():  # the headings or an empty line
             continue
         if len(cells) < 4 or cells[3] not in ("0", "1"):
-            raise SettingsError(f"{file}, line {number}: not a fold, two videos and 0 or 1")
+            raise SettingsError(
+                f"{file}, line {number}: must be a fold, two videos, and 0 or 1, with commas"
+            )
         first, second = (_video(folder.resolve(), name, file, number) for name in cells[1:3])
         pairs.append(Pair(first, second, cells[3] == "1", int(cells[0]) - 1))
     if len({pair.fold for pair in pairs}) < 2:
@@ -59,23 +61,24 @@ def youtube_pairs(folder: Path) -> list[Pair]:
 def named_videos(
     pairs: Iterable[Pair], *, model: str | Path | None = None, progress: bool = False
 ) -> NamedFaces:
-    """A mean embedding of each video in some pairs; people are the folders of the videos.
+    """Compute the mean embedding of each video; its person is the name of its folder.
 
-    In each frame it is the face nearest the place that YouTube Faces labels, else the middle.
+    In each frame, the face nearest the position labelled by YouTube Faces is used, or nearest the
+    centre if there is no label.
 
     Args:
-        pairs: of videos, see `youtube_pairs`.
+        pairs: pairs of videos, see `youtube_pairs`.
         model: name of an encoder, see `open_encoder`.
-        progress: show a bar on standard error.
+        progress: whether to show a progress bar on standard error.
 
     Returns:
-        As of photos; ``embeddings`` are means and not of unit length. Videos in which no frame
-        has a face are left out.
+        The videos in place of photos; ``embeddings`` are means and not of unit length. Videos
+        without a face in any frame are left out.
 
     Raises:
-        MissingExtraError: a video is a film, and PyAV is not installed.
-        PhotoError: a film cannot be read.
-        ModelError: the model cannot be had or loaded.
+        MissingExtraError: a video is a video file, and PyAV is not installed.
+        PhotoError: a video file cannot be read.
+        ModelError: the model cannot be found or loaded.
     """
     from tqdm import tqdm
 
@@ -103,11 +106,13 @@ def named_videos(
 
 
 def frames_of(video: Path) -> Iterator[tuple[str, PhotoLike]]:
-    """Name and photo of each frame: the files of a folder by the numbers in their names, or a film.
+    """Yield the name and photo of each frame of a folder or video file.
+
+    The files of a folder are sorted by the numbers in their names.
 
     Raises:
-        MissingExtraError: it is a film, and PyAV is not installed.
-        PhotoError: the film cannot be read.
+        MissingExtraError: it is a video file, and PyAV is not installed.
+        PhotoError: the video file cannot be read.
     """
     if video.is_dir():
         files = [file for file in video.iterdir() if file.is_file()]
@@ -116,17 +121,17 @@ def frames_of(video: Path) -> Iterator[tuple[str, PhotoLike]]:
     try:
         av = importlib.import_module("av")
     except ImportError as error:
-        raise MissingExtraError("reading a film", "av", "video") from error
+        raise MissingExtraError("reading a video file", "av", "video") from error
     try:
         with av.open(str(video)) as film:
             for number, frame in enumerate(film.decode(video=0)):
                 yield str(number), frame.to_ndarray(format="rgb24")
     except (av.error.FFmpegError, IndexError) as error:
-        raise PhotoError(str(video), "no film", str(error)) from error
+        raise PhotoError(str(video), "not a video", str(error)) from error
 
 
 def _faces(encoder: PhotoEncoder, video: Path) -> Iterator[EncodedFace]:
-    """One face of each frame that has one."""
+    """Yield one face of each frame that has a face."""
     places = _labelled(video)
     names: list[str] = []
 
@@ -143,7 +148,7 @@ def _faces(encoder: PhotoEncoder, video: Path) -> Iterator[EncodedFace]:
 
 
 def _labelled(video: Path) -> dict[str, tuple[float, float]]:
-    r"""Middle of the labelled face by frame, from lines such as ``Ann\0\0.1.jpg,0,160,120,…``."""
+    r"""Centre of the labelled face by frame, from lines such as ``Ann\0\0.1.jpg,0,160,120,…``."""
     file = video.parent.with_name(f"{video.parent.name}.{LABELS}")
     if not file.is_file():
         return {}
@@ -164,7 +169,7 @@ def _video(folder: Path, name: str, file: Path, line: int) -> Path:
         films = sorted(place.parent.glob(f"{place.name}.*")) if place.parent.is_dir() else []
         if films:
             return films[0]
-    raise SettingsError(f"{file}, line {line}: no video {name} in {folder}")
+    raise SettingsError(f"{file}, line {line}: there is no video {name} in {folder}")
 
 
 def _by_numbers(file: Path) -> tuple[list[int], str]:

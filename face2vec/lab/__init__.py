@@ -1,4 +1,4 @@
-"""Experiments that show the strengths and weaknesses of a model.
+"""Runs experiments that show the strengths and weaknesses of a model.
 
 In: photos of known people, and an engine.
 Out: figures, plots and pages.

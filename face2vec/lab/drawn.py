@@ -1,7 +1,7 @@
-"""What is on a face or before it, drawn by its landmarks: glasses, a mask, words, paint.
+"""Degradations drawn on or in front of a face: glasses, masks, words and paint.
 
-Each is a pure function of a portrait, a strength and a generator of random numbers, as in
-`photographic`. Places are in the face's own frame, see `portraits.Frame`.
+Each is a pure function of a portrait, a strength and a random generator, as in `photographic`.
+Positions are in the coordinates of the face, see `portraits.Frame`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Colour = tuple[int, int, int]
 Outline = list[tuple[float, float]]
 
 CHEEK, CROWN, CHIN = 1.15, -1.3, 1.95
-"""Where a face ends to the side, above and below, in eye distances."""
-FINE = 3  # drawn so many times larger, then averaged: edges without steps
+"""Limits of a face to the side, above and below, in eye distances."""
+FINE = 3  # supersampling factor for smooth edges
 GREY: Colour = (128, 128, 128)
 LENS: Colour = (22, 22, 26)
 CLOTH: Colour = (158, 188, 206)
@@ -29,7 +29,7 @@ WORDS = ("NOT FOR SALE", "PREVIEW ONLY", "SAMPLE COPY", "ALL RIGHTS RESERVED")
 
 
 def left_hidden(portrait: Portrait, share: float, rng: np.random.Generator) -> ImageArray:
-    """That share of the face's width is grey, from the viewer's left; 0.5 is up to the middle.
+    """Cover a share of the face's width in grey, from the viewer's left; 0.5 ends at the centre.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -38,7 +38,7 @@ def left_hidden(portrait: Portrait, share: float, rng: np.random.Generator) -> I
 
 
 def right_hidden(portrait: Portrait, share: float, rng: np.random.Generator) -> ImageArray:
-    """That share of the face's width is grey, from the viewer's right.
+    """Cover a share of the face's width in grey, from the viewer's right.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -47,9 +47,9 @@ def right_hidden(portrait: Portrait, share: float, rng: np.random.Generator) -> 
 
 
 def in_sunglasses(portrait: Portrait, opacity: float, rng: np.random.Generator) -> ImageArray:
-    """Glasses with dark rims, whose lenses hide that share of what is behind them; 0: rims alone.
+    """Draw glasses with dark rims and lenses of a given opacity; with 0, only the rims.
 
-    Over the eyes where the landmarks are, also in a face that is turned.
+    They follow the landmarks of the eyes, also in a rotated face.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -75,9 +75,9 @@ def in_sunglasses(portrait: Portrait, opacity: float, rng: np.random.Generator) 
 
 
 def in_mask(portrait: Portrait, share: float, rng: np.random.Generator) -> ImageArray:
-    """A mask from the chin upwards over the mouth and ``share`` of the way from there to the eyes.
+    """Draw a mask from the chin over the mouth and ``share`` of the way from mouth to eyes.
 
-    0.3 is under the nose, 0.65 over it.
+    With 0.3 it ends below the nose, with 0.65 above it.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -109,7 +109,7 @@ def in_mask(portrait: Portrait, share: float, rng: np.random.Generator) -> Image
 
 
 def printed(portrait: Portrait, lines: float, rng: np.random.Generator) -> ImageArray:
-    """So many lines of white words, letters a quarter of an eye distance high, over the face.
+    """Print lines of white words over the face; letters are a quarter of an eye distance high.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -130,9 +130,9 @@ def printed(portrait: Portrait, lines: float, rng: np.random.Generator) -> Image
 
 
 def marked(portrait: Portrait, count: float, rng: np.random.Generator) -> ImageArray:
-    """So many strokes of paint on the skin, up to half an eye distance long, at random places.
+    """Draw strokes of paint on the skin, up to half an eye distance long, at random positions.
 
-    With the same random numbers, more strokes are those of fewer and others.
+    With the same random numbers, a larger count adds strokes to those of a smaller count.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -140,10 +140,11 @@ def marked(portrait: Portrait, count: float, rng: np.random.Generator) -> ImageA
     frame = frame_of(portrait.landmarks)
     strokes: list[list[tuple[Outline, float]]] = [[] for _ in INKS]
     for _ in range(int(count)):
-        away, where, turn = math.sqrt(rng.random()), rng.uniform(0, 2 * math.pi), rng.uniform(0, 7)
+        radius, angle = math.sqrt(rng.random()), rng.uniform(0, 2 * math.pi)
+        slope = rng.uniform(0, 7)
         length, width = rng.uniform(0.12, 0.5), rng.uniform(0.03, 0.1)
-        x, y = 0.82 * away * math.cos(where), 0.5 + 1.15 * away * math.sin(where)
-        across, down = length / 2 * math.cos(turn), length / 2 * math.sin(turn)
+        x, y = 0.82 * radius * math.cos(angle), 0.5 + 1.15 * radius * math.sin(angle)
+        across, down = length / 2 * math.cos(slope), length / 2 * math.sin(slope)
         ends = [(x - across, y - down), (x + across, y + down)]
         strokes[int(rng.integers(len(INKS)))].append((ends, width))
     image = portrait.image
@@ -159,11 +160,11 @@ def _draw_lines(lines: list[tuple[Outline, float]], draw: Draw) -> None:
 
 
 class Draw:
-    """Areas and lines in the frame of a face, on a plane ``FINE`` times as large as the image.
+    """Draws areas and lines in face coordinates, on a plane ``FINE`` times as large as the image.
 
     Args:
-        plane: that is drawn on.
-        frame: of the face.
+        plane: the plane to draw on.
+        frame: the frame of the face.
     """
 
     def __init__(self, plane: Image.Image, frame: Frame) -> None:
@@ -171,11 +172,11 @@ class Draw:
         self._frame = frame
 
     def area(self, outline: Outline) -> None:
-        """Fill what is inside the outline."""
+        """Fill an outline."""
         self._pen.polygon(self._points(outline), fill=255)
 
     def line(self, points: Outline, width: float) -> None:
-        """A line with round ends, so many eye distances wide."""
+        """Draw a line with round ends; its width is in eye distances."""
         thick = max(width * self._frame.unit * FINE, FINE)
         at = self._points(points)
         self._pen.line(at, fill=255, width=round(thick), joint="curve")
@@ -204,7 +205,7 @@ def _painted(
     colour: Colour,
     opacity: float = 1.0,
 ) -> ImageArray:
-    """The image with one colour where ``paint`` draws."""
+    """Mix a colour into the image in the area that ``paint`` draws."""
     height, width = image.shape[:2]
     plane = Image.new("L", (width * FINE, height * FINE))
     paint(Draw(plane, frame))
@@ -218,7 +219,7 @@ def _mixed(image: ImageArray, where: ImageArray, colour: Colour, opacity: float)
 
 
 def _onto_face(page: Image.Image, frame: Frame, image: ImageArray) -> ImageArray:
-    """A square page, ``FINE`` times as large, turned with the face, its middle between the eyes."""
+    """Rotate a square page, ``FINE`` times as large, with the face, centred between the eyes."""
     height, width = image.shape[:2]
     cosine, sine = frame.across / frame.unit
     x, y = frame.middle + 0.5
@@ -227,7 +228,7 @@ def _onto_face(page: Image.Image, frame: Frame, image: ImageArray) -> ImageArray
         *(FINE * cosine, FINE * sine, half - FINE * (cosine * x + sine * y)),
         *(-FINE * sine, FINE * cosine, half - FINE * (cosine * y - sine * x)),
     )
-    # One sample a pixel of a page three times as fine: averaged first, so that none is skipped.
+    # Averaged first, because the transform takes only one sample per pixel of the image.
     blurred = page.reduce(FINE).resize(page.size, Image.Resampling.BILINEAR)
     return np.asarray(
         blurred.transform(
@@ -237,14 +238,14 @@ def _onto_face(page: Image.Image, frame: Frame, image: ImageArray) -> ImageArray
 
 
 def _in_frame(frame: Frame, point: Points) -> tuple[float, float]:
-    """A point of the image in eye distances of the frame."""
+    """Convert a point of the image to coordinates of the frame."""
     base = np.stack([frame.across, frame.down], axis=1)
     x, y = np.linalg.solve(base, point - frame.middle)
     return float(x), float(y)
 
 
 def _rounded(x: float, y: float, half_width: float, half_height: float) -> Outline:
-    """The outline of a lens: between an ellipse and a rectangle."""
+    """The outline of a lens, a superellipse."""
     angles = np.linspace(0, 2 * math.pi, 40, endpoint=False)
 
     def bent(value: float) -> float:

@@ -1,4 +1,4 @@
-"""What a model is good at and bad at, from the figures alone."""
+"""Derives the strengths and weaknesses of a model from the figures."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from face2vec.lab.robustness import Robustness, Series, Step
 Verdict = Literal["good at", "in between", "bad at"]
 VERDICTS: tuple[Verdict, ...] = ("good at", "in between", "bad at")
 GOOD, BAD, LOST = 0.9, 0.7, 0.5
-"""Shares of the clean photos' TAR: good from the first on, bad below the second; below the third
-more is lost than kept."""
+"""Shares of the clean TAR: good from the first, bad below the second; below the third, most true
+accepts are lost."""
 ALARM = 3.0
-"""So many times the FAR that was set is too much, where the interval leaves no doubt."""
+"""A FAR whose whole interval is above this multiple of the set FAR is reported."""
 
 
 class Finding(NamedTuple):
-    """What one degradation does."""
+    """The effect of one degradation."""
 
     title: str
+    """Title of the degradation."""
     verdict: Verdict
-    """By how much of the TAR is kept at the step that is common in photos."""
+    """Verdict by the share of the clean TAR that remains at the common step."""
     step: str
-    """That step."""
+    """The step that is common in photos."""
     kept: str
-    """That share, with its interval."""
+    """The share of the clean TAR that remains at this step, with its interval."""
     holds: str
-    """The strongest step up to which all keep ``GOOD`` of it, or ``"none"``."""
+    """The strongest step up to which all steps keep ``GOOD`` of the clean TAR, or ``"none"``."""
     fails: str
-    """The mildest step that keeps less than ``LOST`` of it, or ``"none"``."""
+    """The mildest step that keeps less than ``LOST`` of the clean TAR, or ``"none"``."""
     alarm: str
-    """A step at which strangers are taken for one another too often, or nothing."""
+    """The step at which the FAR is far too high, or an empty text."""
 
 
 def findings(measured: Robustness) -> list[Finding]:
-    """One finding a degradation, in the order of the report."""
+    """One finding per degradation, in the order of the report."""
     return [_finding(one, measured.far) for one in measured.series]
 
 
@@ -70,5 +71,6 @@ def _finding(series: Series, far: float) -> Finding:
 def _alarm(series: Series, far: float) -> str:
     worst = max(series.steps, key=lambda step: step.far_alike.value)
     if worst.far_alike.low > ALARM * far:
-        return f"{worst.far_alike.value / far:.0f} times the FAR at {worst.label}, both photos so"
+        times = worst.far_alike.value / far
+        return f"{times:.0f} times the FAR at {worst.label}, both photos degraded"
     return ""

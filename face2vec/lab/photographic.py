@@ -1,7 +1,6 @@
-"""What a camera, the light or a file does to a photo, in steps of known size.
+"""Degradations by cameras, light and file formats.
 
-Each is a pure function of a portrait, a strength and a generator of random numbers; the same
-three give the same pixels.
+Each is a pure function of a portrait, a strength and a random generator.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 def compressed(portrait: Portrait, quality: float, rng: np.random.Generator) -> ImageArray:
-    """As a JPEG file of that quality, 1…95 as libjpeg counts it, with colours at half size.
+    """Compress as JPEG with a quality of libjpeg, 1…95, and 4:2:0 chroma subsampling.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -30,9 +29,9 @@ def compressed(portrait: Portrait, quality: float, rng: np.random.Generator) -> 
 
 
 def small(portrait: Portrait, area: float, rng: np.random.Generator) -> ImageArray:
-    """The whole photo smaller, so that the face's box has ``area`` square pixels.
+    """Reduce the photo so that the face's box has ``area`` square pixels.
 
-    A face that has no more is left as it is.
+    A smaller face is left unchanged.
 
     Returns:
         RGB uint8 (height, width, 3).
@@ -41,7 +40,7 @@ def small(portrait: Portrait, area: float, rng: np.random.Generator) -> ImageArr
 
 
 def blurred(portrait: Portrait, sigma: float, rng: np.random.Generator) -> ImageArray:
-    """Out of focus: a Gaussian whose standard deviation is ``sigma`` eye distances.
+    """Blur with a Gaussian whose standard deviation is ``sigma`` eye distances.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -51,9 +50,9 @@ def blurred(portrait: Portrait, sigma: float, rng: np.random.Generator) -> Image
 
 
 def moved(portrait: Portrait, length: float, rng: np.random.Generator) -> ImageArray:
-    """Motion blur: the mean along a line of ``length`` eye distances in a random direction.
+    """Blur by motion along a line of ``length`` eye distances in a random direction.
 
-    Exact to parts of a pixel: the Fourier transform of a line is a sinc along it.
+    The length is exact to fractions of a pixel, because the blur is a sinc in Fourier space.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -61,7 +60,7 @@ def moved(portrait: Portrait, length: float, rng: np.random.Generator) -> ImageA
     reach = length * frame_of(portrait.landmarks).unit
     angle = rng.uniform(0, math.pi)
     border = math.ceil(reach / 2) + 1
-    # The border goes on outwards, or the other side of the photo would come in.
+    # The padding prevents the opposite border from wrapping around.
     padded = np.pad(portrait.image, ((border,) * 2, (border,) * 2, (0, 0)), "edge")
     height, width = padded.shape[:2]
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
@@ -72,7 +71,7 @@ def moved(portrait: Portrait, length: float, rng: np.random.Generator) -> ImageA
 
 
 def noisy(portrait: Portrait, deviation: float, rng: np.random.Generator) -> ImageArray:
-    """Gaussian noise of that standard deviation in grey levels of 255, apart in each channel.
+    """Add Gaussian noise with a standard deviation in grey levels, independent per channel.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -81,9 +80,9 @@ def noisy(portrait: Portrait, deviation: float, rng: np.random.Generator) -> Ima
 
 
 def turned(portrait: Portrait, degrees: float, rng: np.random.Generator) -> ImageArray:
-    """Turned in the plane about the face's middle, by chance one way or the other.
+    """Rotate in the plane about the centre of the face, in a random direction.
 
-    What comes in at the corners has the photo's mean colour.
+    The corners are filled with the mean colour of the photo.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -103,9 +102,9 @@ def turned(portrait: Portrait, degrees: float, rng: np.random.Generator) -> Imag
 
 
 def exposed(portrait: Portrait, stops: float, rng: np.random.Generator) -> ImageArray:
-    """In other light: 2^``stops`` times as much, in linear light, cut off at white.
+    """Multiply linear light by 2^``stops``, clipped at white.
 
-    sRGB is made linear and back as IEC 61966-2-1 says.
+    The sRGB transfer function is that of IEC 61966-2-1.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -115,9 +114,9 @@ def exposed(portrait: Portrait, stops: float, rng: np.random.Generator) -> Image
 
 
 def lit_from_one_side(portrait: Portrait, stops: float, rng: np.random.Generator) -> ImageArray:
-    """One side of the face, by chance either, gets 2^−``stops`` times the light of the other.
+    """Darken a random side of the face to 2^−``stops`` times the light of the other side.
 
-    It falls smoothly between the outer ends of the eyes, in linear light.
+    Linear light decreases smoothly between the outer corners of the eyes.
 
     Returns:
         RGB uint8 (height, width, 3), as large as the portrait's image.
@@ -125,8 +124,8 @@ def lit_from_one_side(portrait: Portrait, stops: float, rng: np.random.Generator
     frame = frame_of(portrait.landmarks)
     height, width = portrait.image.shape[:2]
     rows, columns = np.mgrid[:height, :width]
-    seen = np.stack([columns, rows], axis=2) - frame.middle
-    along = seen @ frame.across
+    offsets = np.stack([columns, rows], axis=2) - frame.middle
+    along = offsets @ frame.across
     side = 1 if rng.random() < 0.5 else -1
     place = np.clip(0.5 + side * along / frame.unit**2 / 1.6, 0, 1)
     dark = place * place * (3 - 2 * place)

@@ -1,4 +1,4 @@
-"""The laboratory's plots."""
+"""Plots of the laboratory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#777777", "#009E73"
 ACROSS = 3
-CROWDED = 40  # letters below an axis, above which they are turned
+CROWDED = 40  # with more characters below an axis, its labels are rotated
 
 
 def series_plot(series: Series, clean: Step) -> Figure:
-    """TAR and recall@1 at each step, with intervals; the paper's beside them where it has any.
+    """Plot TAR and recall@1 at each step with intervals, and the paper's figures if there are any.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -37,7 +37,7 @@ def series_plot(series: Series, clean: Step) -> Figure:
 
 
 def all_series_plot(measured: Robustness) -> Figure:
-    """`series_plot` of every degradation in one picture.
+    """Plot all degradations in one figure; see `series_plot`.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -56,7 +56,7 @@ def all_series_plot(measured: Robustness) -> Figure:
 
 
 def overview_plot(measured: Robustness) -> Figure:
-    """How much of the clean photos' TAR is kept at each degradation's common step.
+    """Plot the share of the clean TAR that remains at the common step of each degradation.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -75,14 +75,14 @@ def overview_plot(measured: Robustness) -> Figure:
     axes.invert_yaxis()
     highest = max([1.0, *(step.kept.high for step in steps if step.kept.high == step.kept.high)])
     axes.set_xlim(0, highest + 0.03)
-    axes.set_xlabel("part of the clean photos' true accepts that is kept (95 % over people)",
+    axes.set_xlabel("share of the clean photos' true accepts that is kept (95 % over people)",
                     fontsize=8)  # fmt: skip
     axes.grid(axis="x", alpha=0.3)
     return figure
 
 
 def slices_plot(slices: Sequence[Slice], everybody: Rate) -> Figure:
-    """TAR of each slice, with intervals, beside the whole's.
+    """Plot the TAR of each slice with intervals, and that of all photos.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -101,7 +101,7 @@ def slices_plot(slices: Sequence[Slice], everybody: Rate) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("true accept rate (95 % over people); grey: all photos; orange: weak; "
-                    "hollow: too small to say", fontsize=8)  # fmt: skip
+                    "hollow: too small", fontsize=8)  # fmt: skip
     axes.grid(axis="x", alpha=0.3)
     return figure
 
@@ -109,7 +109,7 @@ def slices_plot(slices: Sequence[Slice], everybody: Rate) -> Figure:
 def rates_plot(
     labels: Sequence[str], rates: Sequence[Rate], paper: Sequence[float | None]
 ) -> Figure:
-    """Rates with intervals one after another, and the paper's where it has any.
+    """Plot rates with intervals, and the paper's figures if there are any.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -132,14 +132,14 @@ def rates_plot(
 def _draw_series(axes: Any, series: Series, clean: Step) -> None:
     steps = (clean, *series.steps)
     places = np.arange(len(steps))
-    _bars(axes, [s.tar for s in steps], BLUE, "o", "TAR, queries changed", -0.04)
-    _bars(axes, [s.recall for s in steps], ORANGE, "s", "recall@1, queries changed", 0.04)
+    _bars(axes, [s.tar for s in steps], BLUE, "o", "TAR, queries degraded", -0.04)
+    _bars(axes, [s.recall for s in steps], ORANGE, "s", "recall@1, queries degraded", 0.04)
     if series.degradation.paper:
         axes.plot(places, [s.anew.tar for s in steps], "o:", mfc="none", color=BLUE, ms=4, lw=1,
-                  label="TAR, all changed, threshold anew")  # fmt: skip
-        theirs = dict(series.degradation.paper)
-        known = [(n, theirs[s.strength]) for n, s in enumerate(series.steps, 1)
-                 if s.strength in theirs]  # fmt: skip
+                  label="TAR, all degraded, new threshold")  # fmt: skip
+        paper = dict(series.degradation.paper)
+        known = [(n, paper[s.strength]) for n, s in enumerate(series.steps, 1)
+                 if s.strength in paper]  # fmt: skip
         axes.plot(*zip(*known, strict=True), "D--", color=GREY, ms=4, lw=1,
                   label="the paper's NN1, its own photos")  # fmt: skip
     labels = [s.label for s in steps]
@@ -163,22 +163,22 @@ def _bars(
     places = np.arange(len(rates)) + aside
     lengths = np.array([(r.value - r.low, r.high - r.value) for r in rates]).T
     lengths = np.maximum(np.nan_to_num(lengths), 0)
-    how = {"color": colour, "marker": marker, "ms": 4, "lw": 1.2, "capsize": 2, "label": label}
+    style = {"color": colour, "marker": marker, "ms": 4, "lw": 1.2, "capsize": 2, "label": label}
     if across:
-        axes.errorbar(values, places, xerr=lengths, **how | {"ls": "none"})
+        axes.errorbar(values, places, xerr=lengths, **style | {"ls": "none"})
     else:
-        axes.errorbar(places, values, yerr=lengths, **how)
+        axes.errorbar(places, values, yerr=lengths, **style)
 
 
 def _legend_of_all(figure: Figure, series: Sequence[Series]) -> None:
-    """One legend below all, of the plot that shows most kinds of lines."""
+    """One legend below all plots, taken from the plot with the most kinds of lines."""
     most = max(figure.axes[: len(series)], key=lambda axes: len(axes.get_lines()))
     lines, labels = most.get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
 
 
 def _figure(width: float, height: float) -> Figure:
-    made: Figure = plot_package("matplotlib.figure", "drawing plots").Figure(
+    figure: Figure = plot_package("matplotlib.figure", "drawing plots").Figure(
         figsize=(width, height), layout="constrained"
     )
-    return made
+    return figure

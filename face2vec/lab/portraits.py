@@ -1,4 +1,4 @@
-"""The part of a photo around one face, which the laboratory changes and encodes again."""
+"""Portraits: the part of a photo around a face, which the laboratory degrades and encodes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ImageArray = NDArray[np.uint8]
 Points = NDArray[np.float64]
 
 MARGIN = 0.5
-"""Shown around the box, as a part of its longer side."""
+"""Margin around the box, as a fraction of its longer side."""
 LARGEST_AREA = 65_536
-"""Square pixels of a face's box, above which a portrait is made smaller."""
+"""Largest area of a face's box in square pixels; larger portraits are reduced."""
 
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
-    """One face and what is around it.
+    """One face with its surroundings.
 
     Attributes:
         image: RGB uint8 (height, width, 3).
@@ -44,28 +44,28 @@ class Portrait:
 
     @property
     def middle(self) -> tuple[float, float]:
-        """Of the box, as fractions of the image's width and height."""
+        """Centre of the box, as fractions of the image's width and height."""
         height, width = self.image.shape[:2]
         left, top, right, bottom = self.box
         return (left + right) / 2 / width, (top + bottom) / 2 / height
 
 
 class Frame(NamedTuple):
-    """A face's own coordinates: (0, 0) between the eyes, (0, about 1) between the mouth corners.
+    """Face coordinates: (0, 0) is between the eyes, (0, about 1) between the mouth corners.
 
-    The unit is the *eye distance*: the distance between the eyes, or from between them to between
-    the mouth corners where that is longer, as it is in a face seen from the side. The two are
-    about equal in a face seen from the front.
+    The unit is the *eye distance*: the distance between the eyes, or the distance from their
+    midpoint to that of the mouth corners if it is longer, as in a face seen from the side. Both
+    are about equal in a frontal face.
     """
 
     middle: Points
-    """float64 (2,), between the eyes, in pixels."""
+    """float64 (2,), midpoint of the eyes, in pixels."""
     across: Points
-    """float64 (2,), an eye distance along the eyes, to the viewer's right, in pixels."""
+    """float64 (2,), one eye distance along the eyes, to the viewer's right, in pixels."""
     down: Points
-    """float64 (2,), an eye distance towards the mouth, in pixels."""
+    """float64 (2,), one eye distance towards the mouth, in pixels."""
     mouth: float
-    """How far down the mouth is, in eye distances."""
+    """Distance of the mouth from the eyes, in eye distances."""
 
     @property
     def unit(self) -> float:
@@ -73,14 +73,18 @@ class Frame(NamedTuple):
         return math.hypot(*self.across)
 
     def place(self, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-        """Points of the face, in eye distances, as (x, y) in pixels of the image."""
+        """Convert points from face coordinates to (x, y) in pixels of the image."""
         given = np.asarray(points, np.float64)
         at = self.middle + given[:, :1] * self.across + given[:, 1:] * self.down
         return [(float(x), float(y)) for x, y in at]
 
 
 def frame_of(landmarks: Points) -> Frame:
-    """The frame of a face with these landmarks, float64 (5, 2) in pixels."""
+    """The frame of a face.
+
+    Args:
+        landmarks: float64 (5, 2), in pixels.
+    """
     left, right, _, mouth_left, mouth_right = np.asarray(landmarks, np.float64)
     eyes = (left + right) / 2
     along, towards = right - left, (mouth_left + mouth_right) / 2 - eyes
@@ -94,14 +98,14 @@ def frame_of(landmarks: Points) -> Frame:
 def portrait_of(photo: Photo, face: Face) -> Portrait:
     """Cut a face with its surroundings out of a photo.
 
-    A face with more than ``LARGEST_AREA`` square pixels is made smaller to that size.
+    A face with more than ``LARGEST_AREA`` square pixels is reduced to that size.
 
     Args:
-        photo: read at any size; read again in full for a face that is too small at that size.
-        face: in pixels of the full photo.
+        photo: the photo at any scale; it is read again at full resolution for a small face.
+        face: the face in pixels of the full photo.
 
     Raises:
-        PhotoError: it has to be read again, and cannot be.
+        PhotoError: the photo must be read again and cannot be.
     """
     if photo.scale < 1 and face.area * photo.scale**2 < LARGEST_AREA:
         photo = full_resolution(photo)
@@ -112,7 +116,7 @@ def portrait_of(photo: Photo, face: Face) -> Portrait:
     first_x, first_y = max(math.floor(left - border), 0), max(math.floor(top - border), 0)
     last_x, last_y = min(math.ceil(right + border), width), min(math.ceil(bottom + border), height)
     image = np.ascontiguousarray(photo.image[first_y:last_y, first_x:last_x])
-    # Landmarks count from the centre of the first pixel.
+    # The origin of landmarks is the centre of a pixel.
     points = (np.asarray(face.landmarks, np.float64) + 0.5) * scale - 0.5 - (first_x, first_y)
     box = (left - first_x, top - first_y, right - first_x, bottom - first_y)
     whole = Portrait(image, points, box)
@@ -120,12 +124,12 @@ def portrait_of(photo: Photo, face: Face) -> Portrait:
 
 
 def smaller(portrait: Portrait, area: float) -> Portrait:
-    """The portrait with a face of so many square pixels; itself where the face has no more."""
+    """Reduce a portrait to a given area of the face's box; a smaller one is returned unchanged."""
     if portrait.area <= area:
         return portrait
     height, width = portrait.image.shape[:2]
-    shrink = math.sqrt(area / portrait.area)
-    size = max(round(width * shrink), 1), max(round(height * shrink), 1)
+    scale = math.sqrt(area / portrait.area)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
     image = np.asarray(Image.fromarray(portrait.image).resize(size, Image.Resampling.BICUBIC))
     by = np.array([size[0] / width, size[1] / height])
     left, top, right, bottom = portrait.box

@@ -1,4 +1,4 @@
-"""How a face is turned and how wide its mouth is, as far as five landmarks tell."""
+"""Estimates the yaw of a face and the width of its mouth from the five landmarks."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 NOSE_DEPTH = 0.5
-"""How far the tip of a nose is before the plane of the eyes, in distances between the pupils.
+"""Distance of the tip of the nose from the plane of the eyes, in distances between the pupils.
 
-About 33 mm to 63 mm in adults; people differ by a third, and so does an angle made of it.
+In adults it is about 33 mm to 63 mm. People differ by a third, and so do angles computed from it.
 """
 
 Floats = NDArray[np.float64]
 
 
 def yaw(landmarks: Floats) -> Floats:
-    """How far faces are turned to a side, roughly.
+    """Estimate the yaw of faces.
 
-    Seen from far away, eyes ±a from the middle and a nose d before them that are turned by θ are
-    seen 2 a cos θ apart and the nose d sin θ off their middle, so tan θ = offset / (d / 2a) with
-    the offset in distances between the eyes as they are seen.
+    Let the eyes be at ±a and the nose at depth d. After a rotation by θ, seen from far away, the
+    eyes are 2 a cos θ apart and the nose is d sin θ from their midpoint. Hence
+    tan θ = offset / (d / 2a), with the offset in units of the visible eye distance.
 
     Args:
-        landmarks: float64 (n, 5, 2), as `face2vec.Face` has them.
+        landmarks: float64 (n, 5, 2), as in `face2vec.Face`.
 
     Returns:
-        float64 (n,) degrees, 0…90, whichever the side.
+        float64 (n,), absolute angles in degrees, 0…90.
     """
     left, right, nose = (np.asarray(landmarks, np.float64)[:, place] for place in range(3))
     along = right - left
@@ -35,10 +35,10 @@ def yaw(landmarks: Floats) -> Floats:
 
 
 def mouth_width(landmarks: Floats) -> Floats:
-    """Distance between the mouth corners over that between the eyes: wider in a smile.
+    """Distance between the mouth corners divided by the eye distance; a smile increases it.
 
     Args:
-        landmarks: float64 (n, 5, 2), as `face2vec.Face` has them.
+        landmarks: float64 (n, 5, 2), as in `face2vec.Face`.
 
     Returns:
         float64 (n,).

@@ -1,8 +1,9 @@
-"""Figures of changed photos compared with clean ones, with intervals over people.
+"""Rates of degraded photos compared with clean photos, with intervals over people.
 
-Every subject's photo is a *query* once, changed, and is *enrolled* once, clean. A query is compared
-with every enrolled photo but its own. The pairs and the rates are those of
-`face2vec.evaluation.metrics`; each pair of two photos counts twice, for either may be the query.
+Each photo of a subject is a *query* once, degraded, and is *enrolled* once, clean. A query is
+compared with all enrolled photos except its own. Pairs and rates are those of
+`face2vec.evaluation.metrics`, but each pair of photos counts twice, because either photo may be
+the query.
 """
 
 from __future__ import annotations
@@ -23,36 +24,37 @@ JUST_ABOVE = 1e-4
 
 
 class Rate(NamedTuple):
-    """A share with its interval of 95 %; NaN where there is nothing to count."""
+    """A share with its 95 % interval; NaN if there is nothing to count."""
 
     value: float
     low: float
     high: float
 
     def words(self) -> str:
-        """As ``66.6% (64.1% to 69.0%)``."""
+        """Format as ``66.6% (64.1% to 69.0%)``."""
         if self.value != self.value:
             return "–"
         return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%})"
 
     def figures(self) -> dict[str, float | None]:
-        """JSON-able; None for what is not known."""
+        """JSON-able values; None if unknown."""
         return {name: None if value != value else value for name, value in self._asdict().items()}
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """What became of some queries, by person.
+    """Results of queries, counted by person.
 
     Attributes:
-        accepted: int64 (people,), genuine pairs at or above the threshold.
-        genuine: int64 (people,), genuine pairs, with those of a query without a face.
-        first: int64 (people,), queries whose most similar enrolled photo is of their person.
-        asked: int64 (people,), queries whose person has another photo enrolled.
-        queries: int64 (people,), queries in which a face was found.
-        others: int64 (people,), photos that the queries are compared with.
-        confused: int64 (c, 2), the two people of each impostor pair that is accepted.
-        missed: queries in which no face was found.
+        accepted: int64 (people,), number of genuine pairs at or above the threshold.
+        genuine: int64 (people,), number of genuine pairs, including queries without a face.
+        first: int64 (people,), number of queries whose most similar enrolled photo shows the same
+            person.
+        asked: int64 (people,), number of queries whose person has another enrolled photo.
+        queries: int64 (people,), number of queries with a detected face.
+        others: int64 (people,), number of photos with which the queries are compared.
+        confused: int64 (c, 2), the two people of each accepted impostor pair.
+        missed: number of queries without a detected face.
     """
 
     accepted: Numbers
@@ -66,25 +68,25 @@ class Counts:
 
     @property
     def people(self) -> int:
-        """How many people have a genuine pair."""
+        """Number of people with a genuine pair."""
         return int((self.genuine > 0).sum())
 
     @property
     def impostor_pairs(self) -> int:
-        """How many pairs of two people were compared."""
+        """Number of impostor pairs."""
         pairs = self.queries.sum() * self.others.sum() - (self.queries * self.others).sum()
         return int(pairs)
 
 
 def threshold_for(highest_first: Scores, far: float) -> float:
-    """A similarity that at most this share of the impostor pairs reaches.
+    """A threshold that at most a given share of impostor pairs reaches.
 
-    Halfway between the last that may and the next, so that the last bit of a similarity, which
-    differs with the size of a product of matrices, decides nothing.
+    It is halfway between two similarities, so that rounding errors, which depend on the size of a
+    matrix product, do not matter.
 
     Args:
-        highest_first: float32 (i,), similarities of impostor pairs.
-        far: 0…1.
+        highest_first: float32 (i,), similarities of impostor pairs, highest first.
+        far: the share, 0…1.
     """
     allowed = int(np.floor(far * len(highest_first) * (1 + 1e-12)))
     below = threshold_at(highest_first, far)
@@ -102,31 +104,31 @@ def counted(
     """Compare queries with enrolled photos.
 
     Args:
-        queries: float32 (n, d) of unit length; a row of NaN where no face was found.
-        enrolled: float32 (n, d), the same photos in the same order, to be compared with; a row of
-            NaN is compared with nothing.
-        people: int64 (n,), 0…people − 1.
-        threshold: lowest similarity that is accepted.
+        queries: float32 (n, d), each of unit length; a row of NaN for a photo without a face.
+        enrolled: float32 (n, d), the enrolled photos in the same order; a row of NaN is not
+            compared.
+        people: int64 (n,), the person of each photo, 0…people − 1.
+        threshold: lowest accepted similarity.
         some: bool (n,), the queries that count; all if None.
-        against: bool (n,), the enrolled that pairs are made with; all if None. Who is most
-            similar is looked for among all.
+        against: bool (n,), the enrolled photos of the pairs; all if None. The most similar photo
+            is always searched among all.
     """
     count = len(people)
     asked_for = np.ones(count, bool) if some is None else some
     enrolled_for = np.ones(count, bool) if against is None else against
-    there = np.asarray(np.isfinite(enrolled).all(axis=1))
-    enrolled_for = enrolled_for & there
+    has_face = np.asarray(np.isfinite(enrolled).all(axis=1))
+    enrolled_for = enrolled_for & has_face
     everyone = int(people.max(initial=-1)) + 1
     own = np.bincount(people[enrolled_for], minlength=everyone)
-    mates = np.bincount(people[there], minlength=everyone)
+    mates = np.bincount(people[has_face], minlength=everyone)
     rows = np.flatnonzero(asked_for)
     found = rows[~np.isnan(queries[rows]).any(axis=1)]
     accepted, first = np.zeros(everyone, np.int64), np.zeros(everyone, np.int64)
     confused = [np.empty((0, 2), np.int64)]
     for start in range(0, len(found), BLOCK):
         part = found[start : start + BLOCK]
-        similar = queries[part] @ np.where(there[:, None], enrolled, 0).T
-        similar[:, ~there] = -2
+        similar = queries[part] @ np.where(has_face[:, None], enrolled, 0).T
+        similar[:, ~has_face] = -2
         similar[np.arange(len(part)), part] = -2
         same = people[part][:, None] == people
         over = (similar >= threshold) & enrolled_for
@@ -141,7 +143,7 @@ def counted(
         accepted=accepted,
         genuine=_per_person(people, rows, own[people] - enrolled_for, everyone),
         first=first,
-        asked=_per_person(people, rows, (mates[people] - there) > 0, everyone),
+        asked=_per_person(people, rows, (mates[people] - has_face) > 0, everyone),
         queries=np.bincount(people[found], minlength=everyone),
         others=own,
         confused=np.concatenate(confused),
@@ -155,16 +157,16 @@ def _per_person(people: Numbers, rows: Numbers, values: Any, everyone: int) -> N
 
 
 class Draws:
-    """The same people drawn again and again, for intervals of all figures of one set.
+    """Bootstrap draws of people, shared by all intervals of one set.
 
-    In each round as many people are drawn as there are, with replacement, and all their photos
-    with them (Field and Welsh, Bootstrapping clustered data, 2007). The threshold stays as it is.
-    All figures see the same rounds, so that two of them can be compared.
+    Each round draws as many people as there are, with replacement, together with all their photos
+    (Field and Welsh, Bootstrapping clustered data, 2007). The threshold is fixed. All rates use
+    the same rounds, so that they can be compared.
 
     Args:
-        people: how many there are.
-        rounds: how many draws.
-        seed: of the draws.
+        people: number of people.
+        rounds: number of rounds.
+        seed: seed of the draws.
     """
 
     def __init__(self, people: int, rounds: int = ROUNDS, seed: int = 0) -> None:
@@ -174,15 +176,15 @@ class Draws:
         ).astype(np.float64)
 
     def tar(self, counts: Counts) -> Rate:
-        """Share of the genuine pairs that are accepted."""
+        """Share of genuine pairs that are accepted."""
         return self._share(counts.accepted, counts.genuine)
 
     def recall(self, counts: Counts) -> Rate:
-        """Share of the queries whose most similar enrolled photo is of their person."""
+        """Share of queries whose most similar enrolled photo shows the same person."""
         return self._share(counts.first, counts.asked)
 
     def far(self, counts: Counts) -> Rate:
-        """Share of the impostor pairs that are accepted; a pair of somebody with a copy is none."""
+        """Share of impostor pairs that are accepted; a person is not paired with a drawn copy."""
         if not counts.impostor_pairs:
             return Rate(float("nan"), float("nan"), float("nan"))
         one, other = counts.confused.T
@@ -194,7 +196,12 @@ class Draws:
         return self._interval(value, hits, pairs, int(two))
 
     def kept(self, counts: Counts, clean: Counts) -> Rate:
-        """TAR as a part of the clean photos' TAR."""
+        """TAR as a share of the clean photos' TAR.
+
+        Args:
+            counts: results of the degraded photos.
+            clean: results of the clean photos.
+        """
         before, after = _value(clean.accepted, clean.genuine), self.tar(counts).value
         if not before > 0:
             return Rate(float("nan"), float("nan"), float("nan"))
@@ -209,10 +216,10 @@ class Draws:
         )
 
     def _interval(self, value: float, hits: Floats, asked: Floats, trials: int) -> Rate:
-        """From the draws, and where all or none are hits, of which draws say nothing, otherwise.
+        """Interval from the draws, except if all or no trials are hits, which draws cannot resolve.
 
-        Then it is Clopper and Pearson's interval, 1934, with each person as one trial, or, where
-        pairs of people are counted, each two people.
+        In that case it is the interval of Clopper and Pearson, 1934, with one trial per person, or
+        per two people for a rate of impostor pairs.
         """
         low, high = _ends(_ratios(hits, asked))
         beyond = ((1 - CONFIDENCE) / 2) ** (1 / max(trials, 1))

@@ -1,4 +1,4 @@
-"""The laboratory's results as text, as JSON and as one page with pictures."""
+"""Reports of the laboratory: text, JSON, and a page with pictures."""
 
 from __future__ import annotations
 
@@ -23,26 +23,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE, FIGURES, OVERVIEW, CURVES = "report.html", "figures.json", "overview.png", "curves.png"
-SHOWN = 150  # pixels of the side of an example
-DENSITY = 150  # dots an inch
+SHOWN = 150  # side of an example in pixels
+DENSITY = 150  # dots per inch
 BACKGROUND = (128, 128, 128)
 
 _ELSEWHERE: dict[Heading, str] = {
     "Origin": (
-        "No change to a photo makes another origin, age or sex of it, and a photo does not say "
-        "which it has. <code>face2vec lab slices TABLE</code> measures them from a table that "
-        "does."
+        "Origin, age and sex cannot be changed in a photo, and a photo does not contain them as "
+        "data. <code>face2vec lab slices TABLE</code> measures them with a table that does."
     ),
     "Expression and angle": (
-        "Nothing is changed in the first two tables: they divide the clean photos by where the "
-        "landmarks are. How far a face is turned is told from the nose alone, to some ten "
-        "degrees; the width of a mouth stands in for a smile, in faces that look ahead."
+        "The first two tables show clean photos, divided by their landmarks. The yaw of a face is "
+        "estimated from the position of the nose, to about ten degrees. The width of the mouth "
+        "is used as a measure of smiles, in frontal faces only."
     ),
 }
 
 
 def robustness_text(measured: Robustness) -> str:
-    """A line a step, in columns, and what the model is good and bad at."""
+    """One line per step, in columns, and the model's strengths and weaknesses."""
     head = ("", "", "TAR (95 %)", "of clean", "recall@1 (95 %)", "no face", "FAR", "FAR, both")
     rows = [head, ("clean", "", *_cells(measured.clean))]
     for series in measured.series:
@@ -50,22 +49,22 @@ def robustness_text(measured: Robustness) -> str:
     slices = [_slice_head(), *(_slice_cells(one) for one in measured.slices)]
     lines = [_about(measured), "", *columns(rows), "", *columns(slices)]
     for verdict in VERDICTS:
-        of_it = [one for one in findings(measured) if one.verdict == verdict]
-        lines += ["", f"{verdict.capitalize()}:"] if of_it else []
-        lines += [f"  {one.title}, {one.step}: keeps {one.kept} of the clean TAR" for one in of_it]
+        found = [one for one in findings(measured) if one.verdict == verdict]
+        lines += ["", f"{verdict.capitalize()}:"] if found else []
+        lines += [f"  {one.title}, {one.step}: keeps {one.kept} of the clean TAR" for one in found]
     return "\n".join(lines)
 
 
 def slices_text(slices: Sequence[Slice]) -> str:
-    """A line a slice, in columns."""
+    """One line per slice, in columns."""
     return "\n".join(columns([_slice_head(), *(_slice_cells(one) for one in slices)]))
 
 
 def save_robustness(measured: Robustness, folder: Path, title: str) -> Path:
-    """Write ``report.html``, ``figures.json`` and two plots; gives the page's path.
+    """Write ``report.html``, ``figures.json`` and two plots; return the page's path.
 
-    The page holds photos of the first person; what is published without their consent is better
-    made of the plots and the figures.
+    The page contains photos of the first person. To publish results without that person's
+    consent, use the plots and the figures only.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -81,7 +80,7 @@ def save_robustness(measured: Robustness, folder: Path, title: str) -> Path:
 def save_slices(
     slices: Sequence[Slice], everybody: Slice, about: str, folder: Path, title: str
 ) -> Path:
-    """Write ``report.html`` and ``figures.json``; gives the page's path.
+    """Write ``report.html`` and ``figures.json``; return the page's path.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -109,9 +108,9 @@ def _about(measured: Robustness) -> str:
     left_out = measured.without_face
     return (
         f"{measured.photos:,} photos of {measured.people:,} people, model {measured.model}; "
-        f"{left_out:,} more left out, for no face was found. The threshold, "
+        f"{left_out:,} photos without a detected face were left out. The threshold, "
         f"{measured.threshold:.3f}, was set at FAR {measured.far:g} on "
-        f"{measured.impostor_pairs:,} pairs of clean photos of two people."
+        f"{measured.impostor_pairs:,} impostor pairs of clean photos."
     )
 
 
@@ -142,20 +141,21 @@ def _slice_cells(one: Slice) -> tuple[str, ...]:
 
 # --- pages ----------------------------------------------------------------------------------
 
-_SLICE_WORDS = f"""<p>TAR and recall@1 are of the slice's photos against all photos; FAR is of pairs
-of two people both of whose photos are of the slice. <em>Weak</em>: the interval of TAR is wholly
-below the TAR of all photos, or that of FAR wholly above the FAR that the threshold was set for. Of
-many slices one in forty is weak by chance. Slices of fewer than {FEWEST_PEOPLE} people or
-{FEWEST_PAIRS} pairs of one person are too small to say.</p>"""
+_SLICE_WORDS = f"""<p>TAR and recall@1 compare the photos of the slice with all photos. FAR is the
+share of impostor pairs within the slice that are accepted. <em>Weak</em> means that the interval of
+TAR is entirely below the TAR of all photos, or that of FAR entirely above the FAR of the threshold.
+One slice in forty is weak by chance. Slices with fewer than {FEWEST_PEOPLE} people or
+{FEWEST_PAIRS} genuine pairs are too small for a conclusion.</p>"""
 
-_ROBUSTNESS_WORDS = """<p>Every photo is enrolled clean and asked about changed: searched for faces,
-aligned and embedded anew, and compared with all clean photos but its own. <em>TAR</em> is the share
-of pairs of one person that reach the threshold, <em>recall@1</em> the share of changed photos whose
-most similar clean photo is of the same person. A face that is not found any more is an error in
-both. Intervals are of 95 %, from drawing people again and again with the threshold as it is.</p>
-<p>The threshold is not set anew for worse photos, for nobody who uses a model does that.
-<em>FAR</em> says what it lets through when one photo of two people is changed, and when both are:
-two people in the same mask may look alike.</p>"""
+_ROBUSTNESS_WORDS = """<p>Clean photos are enrolled, and degraded photos are the queries. A query is
+detected, aligned and embedded again, and compared with all clean photos except its own.
+<em>TAR</em> is the share of genuine pairs that reach the threshold. <em>Recall@1</em> is the share
+of queries whose most similar clean photo shows the same person. A face that is no longer detected
+counts as an error in both. The 95 % intervals come from a bootstrap over people with a fixed
+threshold.</p>
+<p>The threshold is not adapted to degraded photos, as in practice. <em>FAR</em> is the share of
+impostor pairs that it accepts if one photo is degraded, or both: two people with the same mask may
+look alike.</p>"""
 
 
 def _robustness_page(measured: Robustness) -> Iterator[str]:
@@ -163,30 +163,30 @@ def _robustness_page(measured: Robustness) -> Iterator[str]:
     yield from _summary(measured)
     yield _ROBUSTNESS_WORDS
     for heading in HEADINGS:
-        of_it = [one for one in measured.series if one.degradation.heading == heading]
-        if not of_it and heading not in _ELSEWHERE:
+        under_it = [one for one in measured.series if one.degradation.heading == heading]
+        if not under_it and heading not in _ELSEWHERE:
             continue
         yield f"<h2>{heading}</h2>"
         if heading in _ELSEWHERE:
             yield f"<p>{_ELSEWHERE[heading]}</p>"
         if heading == "Expression and angle":
             yield from _slices_section(measured.slices, None, measured.clean)
-        for series in of_it:
+        for series in under_it:
             yield from _series_section(series, measured)
 
 
 def _summary(measured: Robustness) -> Iterator[str]:
     found = findings(measured)
     yield (
-        f"<p>By the part of the clean photos' TAR that is kept at a step common in photos: good "
-        f"from {GOOD:.0%} on, bad below {BAD:.0%}.</p>"
+        f"<p>The verdict depends on the share of the clean TAR that is kept at a step that is "
+        f"common in photos: good from {GOOD:.0%}, bad below {BAD:.0%}.</p>"
     )
     yield table(
         ("", "", "common step", "TAR kept (95 %)", f"keeps {GOOD:.0%} up to",
-         f"loses {1 - LOST:.0%} from", "strangers alike"),
+         f"loses {1 - LOST:.0%} from", "FAR too high"),
         [_finding_cells(one) for verdict in VERDICTS for one in found if one.verdict == verdict],
     )  # fmt: skip
-    yield picture(overview_plot(measured), "Part of the true accepts kept at a common step")
+    yield picture(overview_plot(measured), "Share of the true accepts kept at a common step")
 
 
 def _finding_cells(one: Finding) -> tuple[str, ...]:
@@ -195,7 +195,7 @@ def _finding_cells(one: Finding) -> tuple[str, ...]:
 
 def _series_section(series: Series, measured: Robustness) -> Iterator[str]:
     kind = series.degradation
-    yield f"<h3>{html.escape(kind.title)}</h3>\n<p>{html.escape(kind.says)}</p>"
+    yield f"<h3>{html.escape(kind.title)}</h3>\n<p>{html.escape(kind.description)}</p>"
     steps = (measured.clean, *series.steps)
     examples = (measured.example, *series.examples)
     head = ("", *(step.label for step in steps))
@@ -208,24 +208,24 @@ def _series_section(series: Series, measured: Robustness) -> Iterator[str]:
         ("recall@1", *(_two_lines(step.recall.words()) for step in steps)),
         ("no face found", *(f"{step.without_face:.1%}" for step in steps)),
         ("FAR", *(_rate(step.far.value) for step in steps)),
-        ("FAR, both changed", *(_rate(step.far_alike.value) for step in steps)),
+        ("FAR, both degraded", *(_rate(step.far_alike.value) for step in steps)),
     ]
     if any(step.unchanged for step in series.steps):
-        rows.append(("left as they are", *(f"{step.unchanged:.0%}" for step in steps)))
+        rows.append(("unchanged", *(f"{step.unchanged:.0%}" for step in steps)))
     if kind.paper:
-        theirs = dict(kind.paper)
+        paper = dict(kind.paper)
         rows += [
-            ("TAR, both changed, threshold anew",
+            ("TAR, both degraded, new threshold",
              *(f"{step.anew.tar:.1%}" for step in steps)),
             ("the paper's VAL",
-             *(f"{theirs[s.strength]:.1%}" if s.strength in theirs else "" for s in steps)),
+             *(f"{paper[s.strength]:.1%}" if s.strength in paper else "" for s in steps)),
         ]  # fmt: skip
     yield table(head, [("example", *pictures), *rows], raw=True)
     if kind.paper:
         yield (
-            "<p>The paper's figures are of its network NN1 (140 million parameters) on its own "
-            "photos, at FAR 1e-3; the row above them is counted in the way nearest to it. Compare "
-            "how they fall, not how high they are.</p>"
+            "<p>The paper's figures are those of its network NN1 (140 million parameters) on its "
+            "own photos, at FAR 1e-3. The row above them is computed in the most similar way. "
+            "Compare how the figures decrease, not their values.</p>"
         )
     yield picture(series_plot(series, measured.clean), f"Figures over {kind.title.lower()}")
 
@@ -235,12 +235,12 @@ def _slices_section(
 ) -> Iterator[str]:
     whole = everybody.tar if everybody is not None else clean.tar if clean is not None else None
     for attribute in dict.fromkeys(one.attribute for one in slices):
-        of_it = [one for one in slices if one.attribute == attribute]
+        parts = [one for one in slices if one.attribute == attribute]
         yield f"<h3>{html.escape(attribute)}</h3>"
         every = [] if everybody is None else [everybody]
-        yield table(_slice_head()[1:], [_slice_cells(one)[1:] for one in (*every, *of_it)])
+        yield table(_slice_head()[1:], [_slice_cells(one)[1:] for one in (*every, *parts)])
         if whole is not None:
-            yield picture(slices_plot(of_it, whole), f"True accept rate by {attribute.lower()}")
+            yield picture(slices_plot(parts, whole), f"True accept rate by {attribute.lower()}")
 
 
 def _example_cell(example: Example, label: str, threshold: float) -> str:
@@ -260,7 +260,7 @@ def _two_lines(words: str) -> str:
 
 
 def picture(figure: Figure, alt: str) -> str:
-    """A plot inside the page; `pages.img` shows it at two thirds, so it is drawn as much larger."""
+    """Embed a plot in a page; `img` shows it at two thirds, so it is drawn at a higher density."""
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=DENSITY)
     with Image.open(png) as drawn:

@@ -1,4 +1,4 @@
-"""Photos made worse step by step, and what is still recognised."""
+"""Measures how well faces are recognised in photos that are degraded step by step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from face2vec.types import Face, Photo, nearest_to
 FAR = 1e-3
 YAWS = (0.0, 10.0, 20.0, 35.0, 90.0)
 FRONTAL = 15.0
-"""Degrees of yaw, up to which the width of a mouth is compared."""
+"""Largest yaw in degrees of faces whose mouths are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +32,17 @@ class Step:
     """Figures at one strength.
 
     Attributes:
-        strength: of the degradation; 0 for the clean photos.
-        label: the same in words.
-        tar: share of the genuine pairs, changed against clean, at or above the threshold that
-            was set on the clean photos; a photo without a face is an error.
-        kept: ``tar`` as a part of the clean photos'.
-        recall: share of the changed photos whose most similar clean photo is of the same person.
-        far: share of the impostor pairs, changed against clean, that are accepted.
-        far_alike: the same where both photos are changed.
-        without_face: share of the changed photos in which the face is not found any more.
-        unchanged: share of the photos that this strength leaves as they are.
-        anew: TAR with both photos changed and the threshold set anew at this step.
+        strength: strength of the degradation; 0 for the clean photos.
+        label: label of the step.
+        tar: share of genuine pairs, degraded against clean, at or above the threshold that was
+            set on the clean photos; a photo without a detected face counts as an error.
+        kept: ``tar`` as a share of that of the clean photos.
+        recall: share of degraded photos whose most similar clean photo shows the same person.
+        far: share of impostor pairs, degraded against clean, that are accepted.
+        far_alike: share of impostor pairs that are accepted if both photos are degraded.
+        without_face: share of degraded photos in which the face is no longer detected.
+        unchanged: share of photos that this strength does not change.
+        anew: TAR with both photos degraded and a new threshold set at this step.
     """
 
     strength: float
@@ -57,7 +57,7 @@ class Step:
     anew: TrueAccepts
 
     def figures(self) -> dict[str, Any]:
-        """JSON-able."""
+        """JSON-able values."""
         return {
             "strength": self.strength,
             "label": self.label,
@@ -78,7 +78,7 @@ class Example:
 
     Attributes:
         image: RGB uint8 (height, width, 3).
-        similarity: to a clean photo of the same person, or None where no face was found.
+        similarity: similarity to a clean photo of the same person; None if no face was found.
     """
 
     image: ImageArray
@@ -87,7 +87,13 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One degradation: its steps, and one person's photo at each."""
+    """Results of one degradation.
+
+    Attributes:
+        degradation: the degradation.
+        steps: figures of each step.
+        examples: one person's photo at each step.
+    """
 
     degradation: Degradation
     steps: tuple[Step, ...]
@@ -96,20 +102,20 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Robustness:
-    """What became of the clean photos, of each degradation, and of poses.
+    """Results for the clean photos, each degradation, and poses.
 
     Attributes:
         model: key of the model.
-        photos: clean photos with a face.
-        people: in them.
-        without_face: photos that were drawn and left out, for their face was not found.
-        far: that the threshold was set for.
-        threshold: lowest similarity that is accepted.
-        impostor_pairs: of clean photos, that it was set on.
+        photos: number of clean photos with a detected face.
+        people: number of people in these photos.
+        without_face: number of selected photos that were left out because no face was found.
+        far: false accept rate for which the threshold was set.
+        threshold: lowest accepted similarity.
+        impostor_pairs: number of impostor pairs of clean photos that set the threshold.
         clean: figures of the clean photos.
-        series: one a degradation.
-        slices: of the clean photos, by pose and by width of the mouth.
-        example: the clean portrait that the examples were made of.
+        series: results of each degradation.
+        slices: slices of the clean photos, by pose and by width of the mouth.
+        example: the clean portrait of the examples.
     """
 
     model: str
@@ -125,7 +131,7 @@ class Robustness:
     example: Example
 
     def figures(self) -> dict[str, Any]:
-        """JSON-able."""
+        """JSON-able values."""
         return {
             "model": self.model,
             "photos": self.photos,
@@ -151,30 +157,32 @@ def robustness(
     seed: int = 0,
     progress: bool = False,
 ) -> Robustness:
-    """Take every subject's portrait through every step of every degradation, and all the way again.
+    """Degrade the portraits of all subjects in all steps, and measure recognition.
 
-    Every portrait is enrolled clean; changed it is searched for faces, aligned, embedded, and
-    compared with all clean portraits but its own. The threshold is the one that lets ``far`` of
-    the clean impostor pairs through, as somebody sets it who knows nothing of worse photos.
+    Clean portraits are enrolled. Degraded portraits are detected, aligned and embedded again, and
+    compared with all clean portraits except their own. The threshold is set at a given FAR of the
+    clean impostor pairs, as by a user who does not expect degraded photos.
 
     Args:
-        subjects: whose photos.
-        engine: detector and model.
-        degradations: which.
-        far: false accept rate that the threshold is set for.
-        seed: of what is random in the degradations, and of the intervals.
-        progress: show a bar on standard error.
+        subjects: the subjects.
+        engine: the detector and model.
+        degradations: the degradations.
+        far: false accept rate for which the threshold is set.
+        seed: seed of the degradations and of the intervals.
+        progress: whether to show a progress bar on standard error.
 
     Raises:
-        SettingsError: in the portraits of fewer than two people two faces are found again.
+        SettingsError: fewer than two people have two portraits with a detected face.
     """
     seen = _encoded(subjects, engine, degradations, seed, progress)
     clean = seen.embeddings[0]
-    # A face that the detector does not find again in its own surroundings cannot be enrolled.
+    # A face that is not detected in its portrait cannot be enrolled.
     kept = ~np.isnan(clean).any(axis=1)
     people, count = _renumbered(subjects.people[kept])
     if (np.bincount(people, minlength=2) > 1).sum() < 2:
-        raise SettingsError("fewer than two people have two photos in which a face is found")
+        raise SettingsError(
+            "fewer than two people have two photos with a detected face; give photos of more people"
+        )
     clean = clean[kept]
     draws = Draws(count, seed=seed)
     pairs = all_pairs(clean, people, highest_far=0)
@@ -209,7 +217,7 @@ def robustness(
 
 @dataclass(eq=False)
 class _Job:
-    """A portrait on its way through one step; row 0 is clean."""
+    """A portrait at one step; row 0 is clean."""
 
     number: int
     row: int
@@ -221,13 +229,13 @@ class _Job:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What came out of all jobs.
+    """Results of all jobs.
 
     Attributes:
-        embeddings: float32 (rows, n, d), NaN where no face was found.
-        unchanged: bool (rows, n), whether the image was left as it is.
-        landmarks: float64 (n, 5, 2), of the clean faces.
-        images: of the first few portraits, by number and row.
+        embeddings: float32 (rows, n, d), NaN if no face was found.
+        unchanged: bool (rows, n), whether the degradation did not change the image.
+        landmarks: float64 (n, 5, 2), landmarks of the clean faces.
+        images: images of the first few portraits, by number and row.
     """
 
     embeddings: Embeddings
@@ -237,7 +245,7 @@ class _Seen:
 
 
 SHOWABLE = 8
-"""Portraits whose images are kept until it is known of which of them the face was found."""
+"""Number of portraits whose images are kept, so that one with a detected face can be shown."""
 
 
 def _encoded(
@@ -287,24 +295,24 @@ def _encoded(
 
 
 def _same_face(faces: Sequence[Face], portrait: Portrait, width: int, height: int) -> Face | None:
-    """The face that is where the portrait's was, or None."""
+    """The detected face whose box contains the centre of the portrait's face, or None."""
     x, y = portrait.middle[0] * width, portrait.middle[1] * height
-    there = [
+    at_centre = [
         face
         for face in faces
         if face.box[0] <= x <= face.box[2] and face.box[1] <= y <= face.box[3]
     ]
-    return nearest_to(there, x, y)
+    return nearest_to(at_centre, x, y)
 
 
 def _renumbered(people: Numbers) -> tuple[Numbers, int]:
-    """People as 0…count − 1, and the count."""
+    """Renumber people as 0…count − 1; also returns the count."""
     names, numbers = np.unique(people, return_inverse=True)
     return numbers.astype(np.int64), len(names)
 
 
 def _mate(clean: Embeddings, people: Numbers, number: int) -> Embeddings:
-    """Another clean photo of somebody, or NaN."""
+    """Embedding of another clean photo of the same person, or NaN."""
     others = (people == people[number]) & ~np.isnan(clean).any(axis=1)
     others[number] = False
     return clean[np.flatnonzero(others)[0]] if others.any() else np.full_like(clean[0], np.nan)
@@ -317,7 +325,7 @@ def _example(image: ImageArray, embedding: Embeddings, mate: Embeddings) -> Exam
 
 @dataclass(frozen=True, eq=False)
 class _Measure:
-    """Figures of changed photos against the clean ones."""
+    """Computes the figures of degraded photos compared with clean photos."""
 
     clean: Embeddings
     people: Numbers
@@ -351,17 +359,19 @@ class _Measure:
 
 
 def _natural(landmarks: Points) -> dict[str, dict[str, NDArray[np.bool_]]]:
-    """Slices that the photos have of themselves: by yaw, and by the mouth's width in thirds."""
-    turn, mouth = yaw(landmarks), mouth_width(landmarks)
-    frontal = turn <= FRONTAL
-    yaws = {f"{low:g}° to {high:g}°": (turn >= low) & (turn < high) for low, high in pairwise(YAWS)}
+    """Slices from the landmarks: by yaw, and by the width of the mouth in thirds."""
+    angles, mouth = yaw(landmarks), mouth_width(landmarks)
+    frontal = angles <= FRONTAL
+    yaws = {
+        f"{low:g}° to {high:g}°": (angles >= low) & (angles < high) for low, high in pairwise(YAWS)
+    }
     thirds = np.quantile(mouth[frontal], [1 / 3, 2 / 3]) if frontal.any() else np.zeros(2)
     mouths = {
         f"narrow, below {thirds[0]:.2f}": frontal & (mouth < thirds[0]),
-        "between": frontal & (mouth >= thirds[0]) & (mouth < thirds[1]),
-        f"wide, from {thirds[1]:.2f} on": frontal & (mouth >= thirds[1]),
+        "medium": frontal & (mouth >= thirds[0]) & (mouth < thirds[1]),
+        f"wide, from {thirds[1]:.2f}": frontal & (mouth >= thirds[1]),
     }
     return {
-        "Turned to a side, by the nose": yaws,
-        "Width of the mouth, as a smile changes it": mouths,
+        "Yaw, estimated from the nose": yaws,
+        "Width of the mouth": mouths,
     }

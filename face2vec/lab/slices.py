@@ -1,4 +1,4 @@
-"""Figures of some of the photos: those of one slice, beside the whole."""
+"""Rates of slices, which are subsets of the photos, compared with all photos."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 from face2vec.lab.rates import Counts, Draws, Embeddings, Numbers, Rate, counted
 
 FEWEST_PEOPLE, FEWEST_PAIRS = 10, 30
-"""With fewer people or fewer pairs of one person a slice says nothing."""
+"""Least number of people and of genuine pairs of a slice for a conclusion."""
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One slice.
+    """Rates of one slice.
 
     Attributes:
-        attribute: what the photos were divided by.
-        value: of this slice.
-        photos: in it.
-        people: who have a pair with one of its photos.
-        pairs: genuine pairs with one of its photos.
-        tar: share of the genuine pairs that are accepted.
-        recall: share of the slice's photos whose most similar photo is of the same person.
-        far: share of the pairs of two people, both photos of the slice, that are accepted.
-        weak: whether its figures are worse than those of the whole, beyond chance: TAR's interval
-            is wholly below the TAR of the whole, or FAR's wholly above the FAR of the whole.
-        small: whether there is too little of it to say.
+        attribute: attribute by which the photos are divided.
+        value: value of the attribute in this slice.
+        photos: number of photos in the slice.
+        people: number of people with a genuine pair in the slice.
+        pairs: number of genuine pairs with a photo of the slice.
+        tar: share of these genuine pairs that are accepted.
+        recall: share of the slice's photos whose most similar photo shows the same person.
+        far: share of impostor pairs within the slice that are accepted.
+        weak: whether the slice is significantly worse than all photos: the interval of its TAR is
+            entirely below the TAR of all photos, or that of its FAR entirely above the set FAR.
+        small: whether the slice is too small for a conclusion.
     """
 
     attribute: str
@@ -46,11 +46,11 @@ class Slice:
 
     @property
     def remark(self) -> str:
-        """What to mind, in a few words, or nothing."""
-        return "too small to say" if self.small else "weak" if self.weak else ""
+        """A short remark for tables, or an empty text."""
+        return "too small" if self.small else "weak" if self.weak else ""
 
     def figures(self) -> dict[str, Any]:
-        """JSON-able."""
+        """JSON-able values."""
         return {
             "attribute": self.attribute,
             "value": self.value,
@@ -76,13 +76,13 @@ def sliced(
     """Compare the photos of each slice with all photos, at one threshold.
 
     Args:
-        embeddings: float32 (n, d) of unit length; a row of NaN where no face was found.
-        people: int64 (n,), 0…people − 1.
-        threshold: lowest similarity that is accepted, the same for all.
-        far: of the whole at the threshold.
-        slices: for each attribute, its values and which photos, bool (n,), have them; what no
-            photo has is left out.
-        draws: of the people.
+        embeddings: float32 (n, d), each of unit length; a row of NaN for a photo without a face.
+        people: int64 (n,), the person of each photo, 0…people − 1.
+        threshold: lowest accepted similarity, equal for all slices.
+        far: FAR of all photos at the threshold.
+        slices: for each attribute, its values and the photos, bool (n,), that have them; values
+            without photos are left out.
+        draws: bootstrap draws of the people.
     """
     everybody = draws.tar(counted(embeddings, embeddings, people, threshold)).value
     found = []

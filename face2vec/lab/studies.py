@@ -1,4 +1,4 @@
-"""Small trainings that differ in one thing: embedding size, or amount of training data."""
+"""Studies: small trainings that differ only in the dimension or in the amount of data."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ DIMENSIONS = (32, 64, 128, 256, 512)
 SHARES = (0.125, 0.25, 0.5, 1.0)
 HELD_OUT = 0.1
 PAPER_DIMENSIONS = {64: 0.868, 128: 0.879, 256: 0.872, 512: 0.856}
-"""VAL at FAR 1e-3 of the FaceNet paper's NN1, section 5.4, by numbers in an embedding."""
+"""VAL at FAR 1e-3 of the FaceNet paper's NN1, section 5.4, by dimension."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One of the trainings.
+    """Results of one training.
 
     Attributes:
-        label: what is different about it.
-        people: that it learnt from.
-        photos: of them.
-        accepts: TAR on the people held out, the same for all trainings.
-        paper: what the FaceNet paper has, 0…1, or None.
+        label: the setting that differs.
+        people: number of people in the training data.
+        photos: number of photos in the training data.
+        accepts: TAR on the held-out people, who are the same for all trainings.
+        paper: the FaceNet paper's figure, 0…1, or None.
     """
 
     label: str
@@ -57,11 +57,11 @@ class Training:
 
     @property
     def tar(self) -> Rate:
-        """TAR with its interval of 95 %."""
+        """TAR with its 95 % interval."""
         return Rate(self.accepts.tar, self.accepts.low, self.accepts.high)
 
     def figures(self) -> dict[str, Any]:
-        """JSON-able."""
+        """JSON-able values."""
         return {
             "label": self.label,
             "people": self.people,
@@ -73,34 +73,49 @@ class Training:
 
 
 def named_split(faces: Faces, seed: int = 0) -> tuple[Faces, Faces]:
-    """Faces with a name: most people to learn from, and ``HELD_OUT`` of them to measure with.
+    """Split the faces with a name into a training set and a test set of ``HELD_OUT`` of the people.
 
-    Warns where these are so few that their figures say little.
+    Logs a warning if the test set is too small for reliable figures.
+
+    Args:
+        faces: the faces; those without a name are left out.
+        seed: seed of the split.
+
+    Returns:
+        The training set and the test set.
 
     Raises:
-        SettingsError: nobody would be left to learn from, or too few to measure with.
+        SettingsError: one of the sets has too few people.
     """
     named = faces.only(np.flatnonzero(faces.people >= 0))
     learn, held = named.split(HELD_OUT, seed, by_person=True)
     if min(_mated(learn), _mated(held)) < 2:
         raise SettingsError(
-            f"{len(np.unique(named.people))} people are too few: a tenth of them is held out, and "
-            "two with two photos are needed there"
+            f"{len(np.unique(named.people))} people are too few: the tenth that is held out must "
+            "have two people with two photos each"
         )
     if (measured := _mated(held)) < FEWEST_PEOPLE:
         log.warning(
-            "only %d people are held out: figures and intervals of so few say little", measured
+            "only %d people are held out; their figures and intervals are unreliable", measured
         )
     return learn, held
 
 
 def _mated(faces: Faces) -> int:
-    """People with two photos or more."""
+    """Number of people with at least two photos."""
     return int((np.unique(faces.people, return_counts=True)[1] > 1).sum())
 
 
 def fewer_people(faces: Faces, share: float, seed: int = 0) -> Faces:
-    """A random share of the people with all their photos; a smaller share is part of a larger."""
+    """Select a random share of the people with all their photos.
+
+    A smaller share is a subset of a larger one.
+
+    Args:
+        faces: the faces.
+        share: share of the people, 0…1.
+        seed: seed of the selection.
+    """
     people = np.random.default_rng(seed).permutation(np.unique(faces.people))
     kept = people[: max(round(share * len(people)), 1)]
     return faces.only(np.flatnonzero(np.isin(faces.people, kept)))
@@ -115,24 +130,24 @@ def by_dimension(
     far: float = 1e-3,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Training]:
-    """One training for each length of an embedding, all else the same.
+    """Run one training per dimension, with all other settings equal.
 
     Args:
-        recipe: of all of them.
-        faces: with names.
-        folder: gets a folder a training; interrupted ones go on.
-        dimensions: numbers in an embedding.
-        far: at which TAR is measured.
-        say: is told which training begins.
+        recipe: recipe of all trainings.
+        faces: faces with names.
+        folder: folder for the trainings, each in a subfolder; interrupted ones are resumed.
+        dimensions: the dimensions.
+        far: false accept rate at which TAR is measured.
+        say: called with the label of each training before it starts.
 
     Raises:
-        SettingsError: too few people.
-        TrainingError: the folder holds other trainings, or one diverged.
+        SettingsError: there are too few people.
+        TrainingError: the folder has other trainings, or a training diverged.
     """
     learn, held = named_split(faces)
     found = []
     for dimension in dimensions:
-        label = f"{dimension} numbers"
+        label = f"dimension {dimension}"
         say(label)
         one = replace(recipe, dimension=dimension)
         accepts = _accepts(one, learn, held, folder / str(dimension), far)
@@ -149,29 +164,29 @@ def by_data(
     far: float = 1e-3,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Training]:
-    """One training for each share of the people, each of about as many steps as the whole.
+    """Run one training per share of the people, each with about the same number of steps.
 
-    Batches are of as many people in all of them: those that the recipe says, or the people of
-    the smallest share where they are fewer.
+    All trainings have the same number of people per batch: that of the recipe, or the number of
+    people in the smallest share if it is lower.
 
     Args:
-        recipe: of the training on all people; those on fewer have more epochs.
-        faces: with names.
-        folder: gets a folder a training; interrupted ones go on.
-        shares: of the people, 0…1.
-        far: at which TAR is measured.
-        say: is told which training begins.
+        recipe: recipe for all people; trainings on fewer people have more epochs.
+        faces: faces with names.
+        folder: folder for the trainings, each in a subfolder; interrupted ones are resumed.
+        shares: shares of the people, 0…1.
+        far: false accept rate at which TAR is measured.
+        say: called with the label of each training before it starts.
 
     Raises:
-        SettingsError: too few people.
-        TrainingError: the folder holds other trainings, or one diverged.
+        SettingsError: there are too few people.
+        TrainingError: the folder has other trainings, or a training diverged.
     """
     from face2vec.training.recipe import HELD_OUT_SEED
 
     learn, held = named_split(faces)
     smallest = fewer_people(learn, min(shares))
-    taught = smallest.split(recipe.held_out, HELD_OUT_SEED, by_person=True)[0]
-    recipe = replace(recipe, people=min(recipe.people, _mated(taught)))
+    training_set = smallest.split(recipe.held_out, HELD_OUT_SEED, by_person=True)[0]
+    recipe = replace(recipe, people=min(recipe.people, _mated(training_set)))
     found = []
     for share in shares:
         some = fewer_people(learn, share)
@@ -201,12 +216,12 @@ def _training(
 
 
 def study_text(trainings: Sequence[Training]) -> str:
-    """A line a training, in columns."""
+    """One line per training, in columns."""
     return "\n".join(columns(_rows(trainings)))
 
 
 def save_study(trainings: Sequence[Training], folder: Path, title: str) -> Path:
-    """Write ``report.html`` and ``figures.json``; gives the page's path.
+    """Write ``report.html`` and ``figures.json``; return the page's path.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -223,8 +238,8 @@ def save_study(trainings: Sequence[Training], folder: Path, title: str) -> Path:
         [one.paper for one in trainings],
     )
     body = (
-        "<p>Each training is measured on the same people, of whom it has learnt nothing. One "
-        "training a row: another seed would move each figure by some points.</p>",
+        "<p>All trainings are measured on the same people, who are not in the training data. Each "
+        "row is a single training. Another seed would change each figure by some points.</p>",
         table(head, rows),
         picture(drawn, f"True accept rate, {html.escape(title)}"),
     )
@@ -234,9 +249,9 @@ def save_study(trainings: Sequence[Training], folder: Path, title: str) -> Path:
 
 def _rows(trainings: Sequence[Training]) -> list[tuple[str, ...]]:
     far = f"TAR at FAR {trainings[0].accepts.far:g} (95 % over people)"
-    head = ("", "people learnt from", "photos", far, "the paper's NN1")
+    head = ("", "people in training", "photos", far, "the paper's NN1")
     rows: list[tuple[str, ...]] = [head]
     for one in trainings:
-        theirs = "" if one.paper is None else f"{one.paper:.1%}"
-        rows.append((one.label, f"{one.people:,}", f"{one.photos:,}", one.tar.words(), theirs))
+        paper = "" if one.paper is None else f"{one.paper:.1%}"
+        rows.append((one.label, f"{one.people:,}", f"{one.photos:,}", one.tar.words(), paper))
     return rows

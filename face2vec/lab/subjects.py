@@ -1,4 +1,4 @@
-"""Whose faces the laboratory looks at: some photos of some people, drawn at random, clean."""
+"""Subjects of the laboratory: a random selection of clean photos of known people."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ Item = TypeVar("Item")
 
 
 class Subject(NamedTuple):
-    """A photo and the face in it that is looked at."""
+    """A photo and one face in it."""
 
     photo: Path
+    """Path of the photo."""
     face: Face
-    """In pixels of the upright photo."""
+    """The face in pixels of the upright photo."""
     person: int
-    """Index into `Subjects.names`."""
+    """Index of the person in `Subjects.names`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Subjects:
-    """Faces whose people are known.
+    """Faces of known people.
 
     Attributes:
-        subjects: one a photo, those of a person after one another.
-        names: of the people.
-        without_face: photos that were drawn and left out: no face was found, or they could not
-            be read.
+        subjects: one subject per photo, grouped by person.
+        names: names of the people.
+        without_face: number of selected photos that were left out because they have no detected
+            face or could not be read.
     """
 
     subjects: tuple[Subject, ...]
@@ -47,11 +48,14 @@ class Subjects:
 
     @property
     def people(self) -> NDArray[np.int64]:
-        """int64 (n,), the person of each."""
+        """int64 (n,), the person of each subject."""
         return np.array([one.person for one in self.subjects], np.int64)
 
     def portraits(self, engine: Face2Vec) -> Iterator[tuple[int, Portrait]]:
-        """Number and portrait of each, read anew; what cannot be read any more is left out."""
+        """Read the photos again and yield the number and portrait of each subject.
+
+        Photos that can no longer be read are left out.
+        """
         for number, subject in enumerate(self.subjects):
             try:
                 photo = engine.encoder.read(str(subject.photo))
@@ -63,15 +67,15 @@ class Subjects:
 def subjects_of(
     source: Path, engine: Face2Vec, *, people: int, photos: int, seed: int = 0
 ) -> Subjects:
-    """Subjects of a gallery, a folder of people, or a list.
+    """Select subjects from a gallery, a folder of people, or a list.
 
     Args:
-        source: a folder of a gallery whose people were named, which ``engine`` has open; or what
-            `face2vec.evaluation.sets.named_photos` takes.
-        engine: finds the faces, where ``source`` is no gallery.
-        people: how many at most; each has two photos or more.
-        photos: of each at most.
-        seed: of the draw.
+        source: folder of a gallery with named people, which ``engine`` has open; or a source for
+            `face2vec.evaluation.sets.named_photos`.
+        engine: finds the faces if ``source`` is not a gallery.
+        people: largest number of people; each has at least two photos.
+        photos: largest number of photos per person.
+        seed: seed of the selection.
 
     Raises:
         SettingsError: fewer than two people have two photos with a face.
@@ -82,7 +86,7 @@ def subjects_of(
 
 
 def is_gallery(folder: Path) -> bool:
-    """Whether a folder holds a gallery."""
+    """Whether a folder is a gallery."""
     return (folder / FILE).is_file()
 
 
@@ -94,14 +98,14 @@ def subjects_in(
     photos: int | None,
     seed: int = 0,
 ) -> Subjects:
-    """Subjects of photos whose people are known; of each photo the face nearest its centre.
+    """Select subjects from photos of known people, with the face nearest the centre of each photo.
 
     Args:
-        named: person of each photo.
+        named: the person of each photo.
         engine: finds the faces.
-        people: how many at most, None for all; each has two photos or more.
-        photos: of each at most, None for all.
-        seed: of the draw.
+        people: largest number of people, None for all; each has at least two photos.
+        photos: largest number of photos per person, None for all.
+        seed: seed of the selection.
 
     Raises:
         SettingsError: fewer than two people have two photos with a face.
@@ -129,26 +133,27 @@ def _of_gallery(source: Path, engine: Face2Vec, people: int, photos: int, seed: 
             faces[person.name] = [(Path(one.photo), one.face) for one in stored]
     if len(faces) < 2:
         raise SettingsError(
-            f"{source} has {len(faces)} people with a name, and two are needed: face2vec people "
-            "and face2vec name say who is who; or give a folder with a folder of photos a person"
+            f"{source} has {len(faces)} people with a name, but at least two are needed; name "
+            "people with face2vec people and face2vec name, or give a folder with one folder of "
+            "photos per person"
         )
     drawn = _drawn(faces, people, photos, seed)
     found = [(photo, face, name) for name, some in drawn.items() for photo, face in some]
-    there = [one for one in found if one[0].is_file()]
-    return _numbered(there, len(found) - len(there))
+    existing = [one for one in found if one[0].is_file()]
+    return _numbered(existing, len(found) - len(existing))
 
 
 def _drawn(
     of_person: Mapping[str, list[Item]], people: int | None, photos: int | None, seed: int
 ) -> dict[str, list[Item]]:
-    """Some photos of some people who have two or more, in order of their names."""
+    """Select photos of people who have at least two, in order of their names."""
     rng = np.random.default_rng(seed)
-    able = sorted(name for name, some in of_person.items() if len(some) > 1)
-    if len(able) < 2:
+    usable = sorted(name for name, some in of_person.items() if len(some) > 1)
+    if len(usable) < 2:
         raise SettingsError(
-            f"{len(able)} people have two photos or more; to measure, two such people are needed"
+            f"{len(usable)} people have at least two photos; at least two such people are needed"
         )
-    names = sorted(rng.permutation(able)[:people].tolist())
+    names = sorted(rng.permutation(usable)[:people].tolist())
     drawn = {}
     for name in names:
         some = of_person[name]
@@ -163,7 +168,7 @@ def _numbered(found: list[tuple[Path, Face, str]], missing: int) -> Subjects:
     counts = np.bincount([one.person for one in subjects], minlength=2)
     if (counts > 1).sum() < 2:
         raise SettingsError(
-            f"a face was found in two photos or more of {(counts > 1).sum()} people; to measure, "
+            f"{(counts > 1).sum()} people have at least two photos with a detected face; at least "
             "two such people are needed"
         )
     return Subjects(subjects, tuple(names), missing)

@@ -1,4 +1,4 @@
-"""A table that says who is in which photo and what kind of photo it is, and its slices."""
+"""Tables of photos with people and attributes, and the slices that they define."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from face2vec.lab.subjects import subjects_in
 
 PHOTO_COLUMNS, PERSON_COLUMN = ("photo", "file"), "person"
 MOST_VALUES = 12
-"""Numbers with more values than this are divided into quarters; words are left out."""
+"""Columns with more distinct numbers are divided into quarters; those of text are left out."""
 EMPTY = "not stated"
 
 
@@ -31,9 +31,9 @@ class Table:
     """Photos with their people and attributes.
 
     Attributes:
-        people: person of each photo, by its full path.
-        attributes: for each column, the value of each photo in order.
-        left_out: columns of too many different words to be divided by.
+        people: the person of each photo, by absolute path.
+        attributes: for each column, the values of all photos in order.
+        left_out: columns that were left out because they have too many distinct texts.
     """
 
     people: dict[Path, str]
@@ -42,24 +42,24 @@ class Table:
 
 
 def read_table(file: Path, by: Sequence[str] = ()) -> Table:
-    """A CSV with a column ``photo`` or ``file``, a column ``person`` and attributes.
+    """Read a CSV file with a column ``photo`` or ``file``, a column ``person``, and attributes.
 
-    Photos are relative to the file's folder, or to ``images`` in it.
+    Photos are relative to the file's folder, or to its subfolder ``images``.
 
     Args:
-        file: UTF-8, with a row of column names.
-        by: the columns to divide by; all others if none is named, but those of more than
-            ``MOST_VALUES`` different words.
+        file: the file, UTF-8, with column names in its first row.
+        by: columns of attributes; if empty, all other columns except those with more than
+            ``MOST_VALUES`` distinct texts.
 
     Raises:
-        SettingsError: a column or a photo is not there, or a photo is named twice.
+        SettingsError: a column or photo does not exist, or a photo is listed twice.
     """
     reader = csv.DictReader(io.StringIO(text_of(file), newline=""))
     columns, rows = list(reader.fieldnames or ()), list(reader)
     photo_column = next((name for name in PHOTO_COLUMNS if name in columns), None)
     if photo_column is None or PERSON_COLUMN not in columns:
         raise SettingsError(
-            f"{file} needs a column photo or file and a column person; it has "
+            f"{file} must have a column photo or file, and a column person; it has "
             f"{', '.join(columns) or 'none'}"
         )
     others = [name for name in columns if name not in (photo_column, PERSON_COLUMN)]
@@ -71,7 +71,7 @@ def read_table(file: Path, by: Sequence[str] = ()) -> Table:
     for number, row in enumerate(rows, 2):
         path = _photo(file, row[photo_column] or "", number)
         if path in people:
-            raise SettingsError(f"{file}, row {number}: {path} was named before")
+            raise SettingsError(f"{file}, row {number}: {path} is listed twice")
         people[path] = row[PERSON_COLUMN] or ""
     values = {name: [row[name] or "" for row in rows] for name in by or others}
     divided = {name: _groups(some) for name, some in values.items()}
@@ -86,11 +86,11 @@ def _photo(file: Path, name: str, number: int) -> Path:
     for path in (folder / name, folder / IMAGES / name):
         if name and path.is_file():
             return path
-    raise SettingsError(f"{file}, row {number}: no photo {folder / name}")
+    raise SettingsError(f"{file}, row {number}: there is no photo {folder / name}")
 
 
 def _groups(values: list[str]) -> list[str]:
-    """Values as they are; many different numbers as the quarter that each is in."""
+    """Group the values of a column: few distinct values stay, many numbers become quarters."""
     if len(set(values)) <= MOST_VALUES:
         return [value or EMPTY for value in values]
     try:
@@ -107,16 +107,16 @@ def _groups(values: list[str]) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class TableSlices:
-    """What `slices_of` measured.
+    """Results of `slices_of`.
 
     Attributes:
         model: key of the model.
-        far: that the threshold was set for.
-        threshold: lowest similarity that is accepted.
-        impostor_pairs: that it was set on.
-        without_face: photos that were left out, for no face was found.
-        everybody: the whole as one slice.
-        slices: of each attribute and value.
+        far: false accept rate for which the threshold was set.
+        threshold: lowest accepted similarity.
+        impostor_pairs: number of impostor pairs that set the threshold.
+        without_face: number of photos that were left out because no face was found.
+        everybody: all photos as one slice.
+        slices: slices of each attribute and value.
     """
 
     model: str
@@ -129,16 +129,16 @@ class TableSlices:
 
     @property
     def about(self) -> str:
-        """What was measured, in words."""
+        """Description of the measurement."""
         return (
             f"{self.everybody.photos:,} photos of {self.everybody.people:,} people, model "
-            f"{self.model}; {self.without_face:,} more left out, for no face was found. The "
-            f"threshold, {self.threshold:.3f}, was set at FAR {self.far:g} on "
-            f"{self.impostor_pairs:,} pairs of two people."
+            f"{self.model}; {self.without_face:,} photos without a detected face were left out. "
+            f"The threshold, {self.threshold:.3f}, was set at FAR {self.far:g} on "
+            f"{self.impostor_pairs:,} impostor pairs."
         )
 
     def figures(self) -> dict[str, Any]:
-        """JSON-able."""
+        """JSON-able values."""
         return {
             "model": self.model,
             "far": self.far,
@@ -159,15 +159,15 @@ def slices_of(
     far: float = 1e-3,
     seed: int = 0,
 ) -> TableSlices:
-    """Measure each slice of a table at the threshold of the whole.
+    """Measure each slice of a table at the threshold of all photos.
 
     Args:
-        table: who is where, and what the photos are like.
-        engine: detector and model.
-        people: how many at most, drawn at random; None for all who have two photos.
-        photos: of each at most.
-        far: false accept rate of the whole that the threshold is set for.
-        seed: of the draw and of the intervals.
+        table: the photos with their people and attributes.
+        engine: the detector and model.
+        people: largest number of people, selected at random; None for all with two photos.
+        photos: largest number of photos per person; None for all.
+        far: false accept rate of all photos for which the threshold is set.
+        seed: seed of the selection and of the intervals.
 
     Raises:
         SettingsError: fewer than two people have two photos with a face.
@@ -182,8 +182,8 @@ def slices_of(
     threshold = threshold_for(pairs.impostor, far)
     divisions: dict[str, dict[str, NDArray[np.bool_]]] = {"all": {"": np.ones(len(numbers), bool)}}
     for name, values in table.attributes.items():
-        here = np.array([values[place] for place in places])
-        divisions[name] = {str(value): here == value for value in np.unique(here)}
+        column = np.array([values[place] for place in places])
+        divisions[name] = {str(value): column == value for value in np.unique(column)}
     whole, *others = sliced(embeddings, numbers, threshold, far, divisions, draws)
     return TableSlices(
         engine.encoder.model.description.key,

@@ -58,8 +58,8 @@ def find_people(
         read: reads the gallery.
         index: the gallery's index.
         calibration: converts similarities to log odds.
-        again: first remove all assignments that no user has confirmed. A person's number goes to
-            the new person with most of its faces.
+        again: whether to first remove all assignments that no user has confirmed. A removed
+            person's number is reused for the new person with most of its faces.
 
     Raises:
         MissingExtraError: SciPy is not installed.
@@ -87,7 +87,7 @@ def find_people(
     for person, ids in singles.items():
         joining.setdefault(person, []).extend(ids)
     known = sum(map(len, joining.values()))
-    renamed, new = _same_again(new, before, people, refused)
+    renamed, new = _reuse_numbers(new, before, people, refused)
     writer.people.assign(joining | renamed, new, again=again)
     with read() as now:
         people_now = len(now.people())
@@ -124,7 +124,7 @@ def _nearest(now: Snapshot, index: FaceIndex, ids: NDArray[np.int64]) -> Iterato
         yield from nearest_faces(index, now, queries, NEIGHBOURS + 1)[1]
 
 
-def _same_again(
+def _reuse_numbers(
     new: Sequence[list[int]],
     before: dict[int, tuple[int, ...]],
     people: dict[int, Faces],
@@ -135,14 +135,14 @@ def _same_again(
     Returns:
         Faces by number of an earlier person, and the remaining groups.
     """
-    was = {face: person for person, ids in before.items() for face in ids}
+    earlier = {face: person for person, ids in before.items() for face in ids}
     renamed: dict[int, list[int]] = {}
     rest = []
     for ids in sorted(new, key=len, reverse=True):
-        met = Counter(was[face] for face in ids if face in was)
+        counts = Counter(earlier[face] for face in ids if face in earlier)
         free = [
             (count, -person)
-            for person, count in met.items()
+            for person, count in counts.items()
             if person not in renamed
             and person not in people
             and not any((face, person) in refused for face in ids)

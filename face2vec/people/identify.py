@@ -80,8 +80,8 @@ def probabilities(
     highest = logs.max(axis=1, initial=0.0, keepdims=True)
     ratios = np.add.reduceat(np.exp(logs - highest), starts, axis=1) / counts
     weights = (1 - UNKNOWN) / len(people) * ratios
-    nobody = UNKNOWN * np.exp(-highest)
-    return people, weights / (weights.sum(axis=1, keepdims=True) + nobody)
+    no_one = UNKNOWN * np.exp(-highest)
+    return people, weights / (weights.sum(axis=1, keepdims=True) + no_one)
 
 
 def ranked(

@@ -1,4 +1,4 @@
-"""What is around drawn people, and what a camera does to it all."""
+"""Backgrounds of drawn people, lighting, and the effects of a camera."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from face2vec.samples.model import Floats, Pixels
 
 
 def developed(canvas: Floats, reduction: int, rng: np.random.Generator) -> Pixels:
-    """A canvas as a camera records it: lit, blurred and with noise.
+    """Apply lighting, blur and noise to a canvas.
 
     Args:
         canvas: float32 (h, w, 3), RGB 0…255.
-        reduction: how many pixels of the canvas a pixel of the photo is wide.
-        rng: decides the light, the blur and the noise.
+        reduction: pixels of the canvas per pixel of the photo, in each direction.
+        rng: random generator for lighting, blur and noise.
 
     Returns:
         RGB uint8 (h / reduction, w / reduction, 3).
@@ -33,7 +33,16 @@ def developed(canvas: Floats, reduction: int, rng: np.random.Generator) -> Pixel
 
 
 def background(width: int, height: int, rng: np.random.Generator) -> Floats:
-    """Something out of focus: a wall, foliage, a street; RGB 0…255 float32 (h, w, 3)."""
+    """Draw a random blurred background.
+
+    Args:
+        width: width in pixels.
+        height: height in pixels.
+        rng: random generator.
+
+    Returns:
+        float32 (height, width, 3), RGB 0…255.
+    """
     base, hue = rng.uniform(50, 210), rng.uniform(-14, 14, 3)
     cells = int(rng.integers(2, 9))
     coarse = base + hue + rng.normal(0, rng.uniform(4, 35), (cells, cells, 1))
@@ -41,7 +50,7 @@ def background(width: int, height: int, rng: np.random.Generator) -> Floats:
     small = Image.fromarray(np.clip(coarse, 0, 255).astype(np.uint8))
     small = small.resize((max(width // 4, 1), max(height // 4, 1)), Image.Resampling.BICUBIC)
     pixels = np.array(small).astype(np.float32)
-    for _ in range(int(rng.integers(0, 7))):  # furniture, windows, trunks
+    for _ in range(int(rng.integers(0, 7))):  # rectangles, such as furniture and windows
         x0, y0 = rng.uniform(-0.2, 0.9, 2) * (pixels.shape[1], pixels.shape[0])
         w, h = rng.uniform(0.05, 0.5, 2) * (pixels.shape[1], pixels.shape[0] * 1.5)
         part = pixels[max(int(y0), 0) : max(int(y0 + h), 0), max(int(x0), 0) : max(int(x0 + w), 0)]
@@ -52,10 +61,15 @@ def background(width: int, height: int, rng: np.random.Generator) -> Floats:
 
 
 def lighting(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """Exposure, colour of the light, its fall-off, and sometimes a shadow.
+    """Draw random lighting: exposure, colour, fall-off, and sometimes a shadow.
+
+    Args:
+        height: height in pixels.
+        width: width in pixels.
+        rng: random generator.
 
     Returns:
-        float32 (height, width, 3), to multiply the pixels with.
+        float32 (height, width, 3), factors for the pixels.
     """
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]

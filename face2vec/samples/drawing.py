@@ -1,8 +1,8 @@
-"""Draws a person on a canvas: shoulders, neck, hair, head and face, each as a soft-edged shape.
+"""Draws a person on a canvas: shoulders, neck, hair, head and face, as shapes with soft edges.
 
-Shapes are functions of head coordinates: pixels of the model's crop, x to the right of the middle
-of the face, y down, eyes at 51, mouth at 92. Turning the head shifts them by the depth of a
-rounded head with a nose, so that the features move more than the outline.
+Shapes are functions of head coordinates: pixels of the model's crop, with x to the right of the
+centre of the face, and y down, the eyes at 51 and the mouth at 92. A rotation of the head shifts
+points by the depth of a rounded head with a nose, so that features move more than the outline.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from numpy.typing import NDArray
 
 from face2vec.samples.model import LANDMARKS, Appearance, Floats
 
-MIDDLE = 55.5  # x of the middle of the face in the crop
-PIVOT = 60.0  # y about which a head turns
+MIDDLE = 55.5  # x of the centre of the face in the crop
+PIVOT = 60.0  # y of the axis of rotation
 CROWN, EAR = -17.0, 60.0
-SHORT = 75.0  # hair that goes no further down ends above the ears
+SHORT = 75.0  # hair up to this length ends above the ears
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What a person's photos have in common besides the face; lengths in head coordinates.
+    """Properties that all photos of a person share besides the face; lengths in head coordinates.
 
     Attributes:
-        width: half of the head's width.
-        chin: how far down the chin is.
-        jaw: how square the jaw is.
-        hair: its colour, RGB 0…255.
-        volume: of the hair beyond the skull; 0 is bald.
-        length: how far down the hair goes.
-        hairline: its height above the middle of the forehead.
-        temples: how rounded the hairline is.
-        parting: where the hair parts, −1…1 from side to side.
-        curls: 0…1.
-        glasses: strength of the frame; 0 for no glasses.
-        shoulders: half of their width.
-        neck: its width as a part of the head's.
-        strands: float32 (512,), noise around 0 that is the texture of the hair.
+        width: half of the width of the head.
+        chin: y of the chin.
+        jaw: squareness of the jaw.
+        hair: colour of the hair, RGB 0…255.
+        volume: thickness of the hair outside the skull; 0 is bald.
+        length: y of the lower end of the hair.
+        hairline: y of the hairline at the centre of the forehead.
+        temples: roundness of the hairline.
+        parting: position of the parting, −1…1 from side to side.
+        curls: curliness, 0…1.
+        glasses: opacity of the frame of the glasses; 0 for no glasses.
+        shoulders: half of the width of the shoulders.
+        neck: width of the neck, as a fraction of that of the head.
+        strands: float32 (512,), noise around 0 for the texture of the hair.
     """
 
     width: float
@@ -60,11 +60,11 @@ class Looks:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a head is in a photo and how it is turned; angles in radians."""
+    """Position, scale and rotation of a head in a photo; angles in radians."""
 
-    x: float  # of the middle of the face, pixels
+    x: float  # centre of the face in pixels
     y: float
-    scale: float  # pixels of the photo a unit of head coordinates
+    scale: float  # pixels of the photo per unit of head coordinates
     roll: float
     yaw: float
     pitch: float
@@ -72,7 +72,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Clothes:
-    """What a person wears in one photo."""
+    """Clothes of a person in one photo."""
 
     colour: tuple[float, float, float]
     stripes: float
@@ -80,14 +80,14 @@ class Clothes:
 
 
 def depth(x: Floats, y: Floats) -> Floats:
-    """How far points of the head stand out.
+    """Depth of points of the head.
 
     Args:
-        x: floating, any shape: to the viewer's right of the middle, in head coordinates.
-        y: floating, same shape as ``x``: downwards.
+        x: floating, any shape; x in head coordinates, to the viewer's right of the centre.
+        y: floating, same shape as ``x``; y in head coordinates, downwards.
 
     Returns:
-        Floating, same shape as ``x``: towards the viewer, in head coordinates.
+        Floating, same shape as ``x``; z in head coordinates, towards the viewer.
     """
     ball = 1 - (x / 62) ** 2 - ((y - 52) / 82) ** 2
     nose = np.exp(-((x / 9) ** 2) - ((y - 70) / 15) ** 2)
@@ -96,12 +96,12 @@ def depth(x: Floats, y: Floats) -> Floats:
 
 
 def turned(x: Floats, y: Floats, pose: Pose) -> tuple[Floats, Floats]:
-    """Where points of the head lie after it has turned.
+    """Rotate points of the head.
 
     Args:
-        x: floating, any shape: to the viewer's right of the middle, in head coordinates.
-        y: floating, same shape as ``x``: downwards.
-        pose: how the head is turned.
+        x: floating, any shape; x in head coordinates, to the viewer's right of the centre.
+        y: floating, same shape as ``x``; y in head coordinates, downwards.
+        pose: pose of the head.
 
     Returns:
         The new x and y, floating, each of the same shape as ``x``.
@@ -118,26 +118,26 @@ def unturned(x: Floats, y: Floats, pose: Pose) -> tuple[Floats, Floats]:
     """The inverse of `turned`, by fixed-point iteration.
 
     Args:
-        x: floating, any shape: to the viewer's right of the middle, in head coordinates.
-        y: floating, same shape as ``x``: downwards.
-        pose: how the head is turned.
+        x: floating, any shape; x in head coordinates, to the viewer's right of the centre.
+        y: floating, same shape as ``x``; y in head coordinates, downwards.
+        pose: pose of the head.
 
     Returns:
-        x and y before the turn, floating, each of the same shape as ``x``.
+        x and y before the rotation, floating, each of the same shape as ``x``.
     """
     u, v = x, y
     for _ in range(4):
-        there_x, there_y = turned(u, v, pose)
-        u, v = u + (x - there_x), v + (y - there_y)
+        rotated_x, rotated_y = turned(u, v, pose)
+        u, v = u + (x - rotated_x), v + (y - rotated_y)
     return u, v
 
 
 def in_photo(points: Floats, pose: Pose) -> Floats:
-    """Where points of the turned head are in the photo.
+    """Convert points of the rotated head to pixels of the photo.
 
     Args:
-        points: floating (n, 2) in head coordinates.
-        pose: of the head in the photo.
+        points: floating (n, 2), in head coordinates.
+        pose: pose of the head in the photo.
 
     Returns:
         Floating (n, 2) in pixels of the photo.
@@ -148,7 +148,15 @@ def in_photo(points: Floats, pose: Pose) -> Floats:
 
 
 def landmarks(face: Appearance, pose: Pose) -> Floats:
-    """The five landmarks of a face, float32 (5, 2) in pixels of the photo."""
+    """The five landmarks of a face.
+
+    Args:
+        face: shape of the face.
+        pose: pose of the head in the photo.
+
+    Returns:
+        float32 (5, 2), in pixels of the photo.
+    """
     moved = LANDMARKS + sampled(
         face.flow.transpose(1, 2, 0), LANDMARKS[:, 0] / 4 - 0.375, LANDMARKS[:, 1] / 4 - 0.375
     )
@@ -156,7 +164,7 @@ def landmarks(face: Appearance, pose: Pose) -> Floats:
 
 
 def box(looks: Looks, pose: Pose) -> tuple[float, float, float, float]:
-    """The face from the upper forehead to the chin and from cheek to cheek."""
+    """The box of a face, from the upper forehead to the chin and from cheek to cheek."""
     wide = looks.width * 0.9
     edge = np.array(
         [(-wide, 60), (wide, 60), (0, 9.5), (0, looks.chin + 1.5), (-wide * 0.75, 95),
@@ -170,15 +178,15 @@ def box(looks: Looks, pose: Pose) -> tuple[float, float, float, float]:
 
 
 def sampled(plane: Floats, x: Floats, y: Floats) -> Floats:
-    """The values of an image between its pixels, by bilinear interpolation.
+    """Interpolate an image bilinearly.
 
     Args:
-        plane: floating (h, w, c).
-        x: floating, any shape: columns; beyond the rim the rim's value is taken.
-        y: floating, same shape as ``x``: rows.
+        plane: floating (h, w, c), the image.
+        x: floating, any shape; columns, clipped to the image.
+        y: floating, same shape as ``x``; rows, clipped to the image.
 
     Returns:
-        Floating (…, c), one value for each x and y.
+        Floating (…, c), the values at each x and y.
     """
     height, width = plane.shape[:2]
     x, y = np.clip(x, 0, width - 1.001), np.clip(y, 0, height - 1.001)
@@ -197,8 +205,8 @@ def soft(distance: Floats, width: float) -> Floats:
     """A smooth step from 0 outside a shape to 1 inside it.
 
     Args:
-        distance: floating, any shape: how far inside the edge each point is.
-        width: of the step, with the edge in its middle.
+        distance: floating, any shape; distance of each point from the edge, positive inside.
+        width: width of the step, centred at the edge.
 
     Returns:
         Floating, same shape as ``distance``, 0…1.
@@ -210,7 +218,16 @@ def soft(distance: Floats, width: float) -> Floats:
 def draw(
     canvas: Floats, face: Appearance, looks: Looks, clothes: Clothes, pose: Pose, light: float
 ) -> None:
-    """Draw a person over what is on the canvas, RGB 0…255 float32 (h, w, 3)."""
+    """Draw a person on a canvas.
+
+    Args:
+        canvas: float32 (h, w, 3), RGB 0…255; changed in place.
+        face: texture and shape of the face.
+        looks: head, hair and build.
+        clothes: clothes in this photo.
+        pose: pose of the head.
+        light: horizontal gradient of the light.
+    """
     tone = face.skin[10:18, 8:20].mean((0, 1))
     part, x, y = _window(canvas, pose, (-100, -108, 100, max(80.0, looks.length - 40)))
     if part.size:
@@ -233,7 +250,7 @@ def draw(
 def _window(
     canvas: Floats, pose: Pose, reach: tuple[float, float, float, float]
 ) -> tuple[Floats, Floats, Floats]:
-    """The part of the canvas that shapes can reach, and coordinates about the pivot."""
+    """The part of the canvas that shapes can cover, and its head coordinates."""
     left, top, right, bottom = (pose.scale * value for value in reach)
     x0, y0 = max(0, int(pose.x + left)), max(0, int(pose.y + top))
     x1 = max(x0, min(canvas.shape[1], int(pose.x + right)))
@@ -269,14 +286,14 @@ def _body(canvas: Floats, looks: Looks, clothes: Clothes, pose: Pose, tone: Floa
 
 
 def _outline(x: Floats, y: Floats, width: float, top: float, chin: float, jaw: float) -> Floats:
-    """About how far inside the outline of a head a point is."""
+    """Approximate distance of points inside the outline of a head."""
     upper = (50 - np.minimum(y, 50)) / (50 - top)
     lower = (np.maximum(y, 50) - 50) / (chin - 50)
     return (1 - (x / width) ** 2 - upper**2 - lower**jaw) * (width / 2)
 
 
 def _reached(*conditions: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """The rows and columns outside which the conditions are never all true."""
+    """The smallest rows and columns that contain all points at which all conditions are true."""
     true = np.logical_and.reduce(conditions)
     rows, columns = np.flatnonzero(true.any(1)), np.flatnonzero(true.any(0))
     if not len(rows):
@@ -285,12 +302,12 @@ def _reached(*conditions: NDArray[np.bool_]) -> tuple[slice, slice]:
 
 
 def _edge(pose: Pose) -> float:
-    """Width in which an outline passes from one side to the other, in head coordinates."""
+    """Width of the soft edge of an outline, in head coordinates."""
     return 1.4 / pose.scale + 0.6
 
 
 def _hair_width(u: Floats, v: Floats, looks: Looks) -> Floats:
-    """How far inside the outline of the hair a point is."""
+    """Distance of points inside the outline of the hair."""
     top = CROWN - 1.25 * looks.volume
     volume = looks.volume * np.ones_like(v)
     if looks.length <= SHORT:
@@ -342,7 +359,7 @@ def _hair(
 
 
 def _back(flow: Floats) -> Floats:
-    """The flow that leads back: for points of this face, how far off the mean's they lie."""
+    """The inverse flow: displacement of points of this face from those of the mean face."""
     y, x = np.mgrid[: flow.shape[1], : flow.shape[2]].astype(np.float32)
     forth = flow.transpose(1, 2, 0)
     back = forth
@@ -368,10 +385,10 @@ def _head(
     skin = around[..., :3]
     _lay(part, skin * 0.72, soft(ear * 5, edge))
 
-    # The model's crop ends above the chin; there the face passes into plain skin.
+    # The model's crop ends above the chin, where the face is blended into plain skin.
     mixed = soft(_outline(u, v, 43, 4, 113, 2.4) - 5, 12) * soft(106 - v, 8)
     texture = sampled(face.texture, u + MIDDLE - around[..., 3], v - around[..., 4])
-    # What is dark above the brows and beside the eyes is hair of the training faces.
+    # Dark areas above the brows and beside the eyes are hair of the training faces.
     bare = np.maximum(soft(35 - v, 8), soft(np.abs(u) - 32, 6))[..., None]
     texture += bare * np.maximum(0.86 * skin - texture, 0)
     shade = 0.70 + 0.30 * np.clip(inside / 14, 0, 1) ** 0.7
@@ -390,7 +407,7 @@ def _head(
 
 
 def _strands(u: Floats, v: Floats, looks: Looks) -> Floats:
-    """Brightness about 1 along strands that fall from the parting."""
+    """Brightness around 1 along strands of hair from the parting."""
     around = np.arctan2(u - looks.parting * 14, 70 - np.minimum(v, 30))
     around = around + looks.curls * 0.10 * np.sin(v / 7 + 3 * around)
     coarse = _noise(looks.strands, around * 22)
@@ -401,7 +418,7 @@ def _strands(u: Floats, v: Floats, looks: Looks) -> Floats:
 
 
 def _noise(values: Floats, at: Floats) -> Floats:
-    """Noise read between its values, again from the start after the last."""
+    """Periodic noise, interpolated linearly between its values."""
     low = np.floor(at)
     row = low.astype(np.int32) % len(values)
     out: Floats = values[row] + (values[(row + 1) % len(values)] - values[row]) * (at - low)

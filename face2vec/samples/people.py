@@ -1,4 +1,4 @@
-"""People who do not exist, and photos of them."""
+"""Draws people who do not exist, and photos of them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from face2vec.samples.drawing import Clothes, Looks, Pose
 from face2vec.samples.model import ORIGINS, Appearance, Floats, Pixels, face_model
 
 Box = tuple[float, float, float, float]
-SPREAD = 0.8  # of people, as a part of the spread of the model
-CHANGE = 0.45  # of one person's photos, as a part of that of the people it was estimated from
-# Random streams that must not be confused: the first number after the seed.
+SPREAD = 0.8  # variation of people, as a fraction of that of the model
+CHANGE = 0.45  # variation of one person's photos, as a fraction of that of the training data
+# The second element of seeds, which separates independent random streams.
 PEOPLE, PHOTOS, GROUPS, CHOICES = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
 class DrawnFace:
-    """A face in a drawn photo, with what a detector and a recogniser should say.
+    """A face in a drawn photo, with the true person, box and landmarks.
 
     Attributes:
         person: name of the person.
-        box: (left, top, right, bottom) in pixels, forehead to chin.
+        box: (left, top, right, bottom) in pixels, from forehead to chin.
         landmarks: float32 (5, 2): left eye, right eye, nose, left and right mouth corner as the
             viewer sees them.
     """
@@ -47,8 +47,8 @@ class SamplePhoto:
 
     Attributes:
         image: RGB uint8 (height, width, 3).
-        faces: what is in it, from left to right as drawn.
-        quality: of the JPEG that `jpeg` makes, 1…95.
+        faces: the faces, in the order of drawing.
+        quality: JPEG quality for `jpeg`, 1…95.
     """
 
     image: Pixels
@@ -56,28 +56,28 @@ class SamplePhoto:
     quality: int
 
     def jpeg(self) -> bytes:
-        """The photo as a JPEG file without EXIF."""
+        """Encode as a JPEG file without EXIF."""
         buffer = io.BytesIO()
         Image.fromarray(self.image).save(buffer, "JPEG", quality=self.quality)
         return buffer.getvalue()
 
     def save(self, path: Path) -> None:
-        """Write the JPEG file, making its folder."""
+        """Write the JPEG file, creating its folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.jpeg())
 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who does not exist.
+    """A person who does not exist.
 
     Attributes:
-        name: "person-012".
-        number: which one of the seed's people.
-        seed: what all of them were drawn with.
-        female: whether the face was drawn from the model's women.
-        age: years, roughly.
-        coefficients: float32 (k,), the face in the face model.
+        name: name, such as "person-012".
+        number: number of the person among those of the seed.
+        seed: seed of the people.
+        female: whether the face was drawn as female.
+        age: approximate age in years.
+        coefficients: float32 (k,), coefficients of the face model.
         looks: head, hair and build.
     """
 
@@ -90,7 +90,7 @@ class Person:
     looks: Looks
 
     def photo(self, number: int = 0) -> SamplePhoto:
-        """A photo of this person alone; the same number gives the same photo."""
+        """Draw a photo of this person alone; equal numbers give equal photos."""
         rng = np.random.default_rng([self.seed, PHOTOS, self.number, number])
         scale = float(np.exp(rng.uniform(np.log(0.7), np.log(1.7))))
         width = int(scale * rng.uniform(170, 250))
@@ -100,11 +100,11 @@ class Person:
 
 
 def people(count: int, seed: int = 0) -> list[Person]:
-    """That many people. The first of them are the same however many there are.
+    """Draw people. The first people do not depend on the count.
 
     Args:
-        count: how many.
-        seed: other seeds give other people; not negative.
+        count: number of people.
+        seed: seed of the people, not negative.
 
     Raises:
         SettingsError: the count or the seed is negative.
@@ -117,11 +117,11 @@ def people(count: int, seed: int = 0) -> list[Person]:
 
 
 def group_photo(people: Sequence[Person], number: int = 0) -> SamplePhoto:
-    """One photo of all these people, in rows of up to six.
+    """Draw one photo of several people, in rows of up to six.
 
     Args:
-        people: who is in it, the back row first, each from left to right.
-        number: another number gives another photo of the same people.
+        people: the people, back row first, each row from left to right.
+        number: number of the photo; another number gives another photo of the same people.
 
     Raises:
         SettingsError: there are no people.
@@ -158,20 +158,20 @@ def write(
     groups: int = 8,
     seed: int = 0,
 ) -> int:
-    """Write photos of people who do not exist, and a table of who is where.
+    """Write photos of people who do not exist, and a table of their faces.
 
-    ``person-012/3.jpg`` is a photo of one person, ``groups/5.jpg`` one of two to eight. The table,
-    ``people.csv``, has a row a face: photo, person, left, top, right, bottom.
+    ``person-012/3.jpg`` is a photo of one person, ``groups/5.jpg`` a photo of two to eight people.
+    The table, ``people.csv``, has one row per face: photo, person, left, top, right, bottom.
 
     Args:
-        folder: where to; made if it is not there, and refused if it holds anything.
-        people: how many people.
-        photos: of each of them alone.
-        groups: photos of several of them.
-        seed: of everything.
+        folder: folder for the photos; created if it does not exist, and refused unless empty.
+        people: number of people.
+        photos: number of photos of each person alone.
+        groups: number of photos of several people.
+        seed: seed of all random choices.
 
     Returns:
-        How many faces were drawn.
+        The number of drawn faces.
 
     Raises:
         SettingsError: the folder is not empty, or a number is negative.
@@ -182,7 +182,7 @@ def write(
             raise SettingsError(f"{what} must not be negative, but is {number}")
     target = Path(folder)
     if target.exists() and any(target.iterdir()):
-        raise SettingsError(f"{target} is not empty: name a new folder for drawn photos")
+        raise SettingsError(f"{target} is not empty; give a new folder for the drawn photos")
     target.mkdir(parents=True, exist_ok=True)
     rows = 0
     with (target / "people.csv").open("w", newline="", encoding="utf-8") as file:
@@ -199,7 +199,7 @@ def write(
 def _collection(
     people: int, photos: int, groups: int, seed: int
 ) -> Iterator[tuple[str, SamplePhoto]]:
-    """The photos of `write` under their names, drawn as they are asked for."""
+    """Yield the names and photos of `write`."""
     everybody = [_person(number, seed) for number in range(people)]
     for person in everybody:
         for number in range(photos):
@@ -292,9 +292,9 @@ def _taken(
     height: int,
     rng: np.random.Generator,
 ) -> SamplePhoto:
-    """Background, people, light, and what a camera does to it."""
+    """Draw the background and the people, and apply light and the effects of a camera."""
     model = face_model()
-    fine = 2 if min(pose.scale for pose in poses) < 0.6 else 1  # drawn larger, then averaged
+    fine = 2 if min(pose.scale for pose in poses) < 0.6 else 1  # supersampling factor
     canvas = background(width * fine, height * fine, rng)
     light = float(np.clip(rng.normal(0, 0.12), -0.3, 0.3))
     faces = []

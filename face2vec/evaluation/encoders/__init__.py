@@ -1,9 +1,9 @@
-"""Encoders that can be evaluated, by name: face2vec's own, keras-facenet's and DeepFace's.
+"""Encoders for evaluations, by name: face2vec's own, keras-facenet's and DeepFace's.
 
 =============================  ============================================================
-``mini``, ``my.onnx``          face2vec with a model of the catalogue or of a file
+``mini``, ``my.onnx``          face2vec with a model of the catalogue or a model file
 ``keras-facenet:KEY``          keras-facenet's ``FaceNet(KEY).extract``
-``keras-facenet:KEY:FILE``     the same with the weights of a file
+``keras-facenet:KEY:FILE``     the same with weights from a file
 ``deepface:MODEL``             DeepFace's ``represent``
 ``deepface:MODEL:DETECTOR``    the same with another of its detectors
 =============================  ============================================================
@@ -33,16 +33,16 @@ __all__ = [
 
 
 def is_other(name: str | Path | None) -> bool:
-    """Whether a name is of another package's encoder."""
+    """Whether a name is that of another package's encoder."""
     return str(name).partition(":")[0] in (keras_facenet.PREFIX, deepface.PREFIX)
 
 
 def check_encoder(name: str) -> None:
-    """Refuse a name that is of no encoder, without loading anything.
+    """Check the name of an encoder without loading anything.
 
     Raises:
-        UnknownModelError: no model has that key.
-        ModelError: a file is not there.
+        UnknownModelError: there is no model of that key.
+        ModelError: a file does not exist.
         SettingsError: the name of another package's encoder has too few or too many parts.
     """
     package, *parts = _parts(name)
@@ -57,16 +57,16 @@ def check_encoder(name: str) -> None:
 
 
 def open_encoder(name: str | Path | None, runtime: str = "auto") -> PhotoEncoder:
-    """The encoder of a name, loaded and ready; close it after use.
+    """Load an encoder; close it after use.
 
     Args:
-        name: see this module; None for face2vec's default model.
-        runtime: where a network of face2vec's own runs; the others have their own.
+        name: name of the encoder, see this module; None for face2vec's default model.
+        runtime: runtime of face2vec's own models; other packages have their own.
 
     Raises:
-        SettingsError: a name that cannot be.
+        SettingsError: the name is invalid.
         MissingExtraError: the package is not installed.
-        ModelError: the encoder cannot be had: no such model, or no weights.
+        ModelError: the model or its weights do not exist.
     """
     package, *parts = _parts(name)
     if package == keras_facenet.PREFIX:
@@ -78,13 +78,13 @@ def open_encoder(name: str | Path | None, runtime: str = "auto") -> PhotoEncoder
 
 
 def _parts(name: str | Path | None) -> list[str]:
-    """Package, model and, where it is given, file or detector; ``[""]`` for face2vec's own."""
+    """Package, model and optional file or detector; ``[""]`` for face2vec's own models."""
     if not is_other(name):
         return [""]
     parts = str(name).split(":", 2)
     if len(parts) < 2 or not all(parts):
         raise SettingsError(
-            f"{name!r} names no encoder; the forms are keras-facenet:KEY, keras-facenet:KEY:FILE, "
-            "deepface:MODEL and deepface:MODEL:DETECTOR"
+            f"{name!r} is not the name of an encoder; use keras-facenet:KEY, "
+            "keras-facenet:KEY:FILE, deepface:MODEL or deepface:MODEL:DETECTOR"
         )
     return parts

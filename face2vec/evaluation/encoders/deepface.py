@@ -1,4 +1,4 @@
-"""DeepFace's models as they are used: ``DeepFace.represent`` with its own detector and crop."""
+"""DeepFace's models, called through ``DeepFace.represent`` with its own detector and crop."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from face2vec.photos.decode import PhotoLike
 
 PREFIX = "deepface"
 PACKAGES = ("deepface", "werkzeug")
-"""The second is imported by the first, which does not declare it."""
+"""Required packages. DeepFace imports the second without declaring it."""
 DETECTOR = "opencv"
-"""What ``represent`` takes where its caller says nothing."""
+"""Default detector of ``represent``."""
 BACKEND = "DEEPFACE_BACKEND_ENGINE"
-"""With which its users choose between TensorFlow, PyTorch and ONNX Runtime."""
+"""Environment variable that selects TensorFlow, PyTorch or ONNX Runtime."""
 NO_FACE = ("FaceNotDetected", "ImgNotFound")
-"""What it raises for a photo without a face."""
+"""Exceptions of DeepFace for a photo without a face."""
 
 
 class DeepFaceEncoder:
     """A `PhotoEncoder` that calls DeepFace's ``represent`` with its defaults.
 
-    Boxes of the detector, turned so that the eyes are level, fitted into the network's input with
-    black edges, and the pixels handed over as 0…1 BGR, whatever the network was trained with.
+    DeepFace rotates the detector's boxes so that the eyes are level, pads them to the shape of the
+    network's input with black, and scales pixels to 0…1 BGR for every network.
 
     Args:
-        model: a name that DeepFace has, such as ``Facenet512``, or ``DeepFace`` for the original
-            network, whose 4,096 numbers are those of its last layer but one.
-        detector: a detector that DeepFace has.
+        model: name of a model of DeepFace, such as ``Facenet512``, or ``DeepFace`` for the original
+            network, whose embedding is its penultimate layer of 4,096 values.
+        detector: name of a detector of DeepFace.
 
     Raises:
         MissingExtraError: one of `PACKAGES` is not installed.
-        UnknownModelError: it has no such model or detector; the message lists what it has.
-        ModelError: model or detector cannot be had: weights that cannot be fetched, a package of
-            its own that is missing, or a runtime that cannot run the network.
+        UnknownModelError: DeepFace has no such model or detector; the message lists those it has.
+        ModelError: the model or detector is not available: its weights cannot be downloaded, a
+            package of DeepFace is missing, or a runtime cannot run the network.
     """
 
     def __init__(self, model: str, detector: str = DETECTOR) -> None:
@@ -64,8 +64,8 @@ class DeepFaceEncoder:
             with quiet():
                 self._package = importlib.import_module("deepface.DeepFace")
                 self._modeling = importlib.import_module("deepface.modules.modeling")
-        except Exception as error:  # a runtime of it that is broken may raise any
-            raise ModelError(f"deepface cannot be imported: {described(error)}") from error
+        except Exception as error:  # a broken runtime may raise anything
+            raise ModelError(f"cannot import deepface: {described(error)}") from error
         self._check("facial_recognition", "model", model)
         self._check("face_detector", "detector", detector)
         network, files = _built("facial_recognition", model)
@@ -83,7 +83,7 @@ class DeepFaceEncoder:
         self.runs_on = f"deepface {importlib.import_module('deepface').__version__}, {backend}"
 
     def encode(self, photos: Iterable[PhotoLike]) -> Iterator[EncodedPhoto]:
-        """See `PhotoEncoder.encode`; one photo at a time, as ``represent`` is mostly called."""
+        """See `PhotoEncoder.encode`; photos are encoded one at a time, as usual with DeepFace."""
         return one_by_one(photos, self._faces_in)
 
     def _faces_in(self, image: NDArray[np.uint8]) -> list[EncodedFace]:
@@ -114,12 +114,12 @@ class DeepFaceEncoder:
                 model_name=self._model,
                 detector_backend="skip",
             )
-        # One photo comes back as its faces, several as the faces of each.
-        faces = rows if len(crops) == 1 else [row for of_photo in rows for row in of_photo]
+        # For one photo the result is a list of faces, for several a list of such lists.
+        faces = rows if len(crops) == 1 else [row for photo_rows in rows for row in photo_rows]
         return unit_rows(self.name, [face["embedding"] for face in faces])
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing; there is nothing to release."""
 
     def _check(self, task: str, what: str, name: str) -> None:
         known = self._modeling.AVAILABLE_MODELS[task]
@@ -127,32 +127,32 @@ class DeepFaceEncoder:
             raise UnknownModelError(f"deepface has no {what} {name!r}; it has: {', '.join(known)}")
 
 
-@functools.cache  # DeepFace, too, builds each once a process
+@functools.cache  # DeepFace builds each network only once per process
 def _built(task: str, name: str) -> tuple[Any, tuple[Path, ...]]:
-    """What DeepFace builds, and the files whose weights it loaded."""
+    """A network that DeepFace builds, and the weights files that it loads."""
     modeling = importlib.import_module("deepface.modules.modeling")
     try:
-        with quiet(), _weights_asked_for() as files:
+        with quiet(), _recorded_weights() as files:
             built = modeling.build_model(task, name)
-    except Exception as error:  # of deepface and its runtimes: it may be any
+    except Exception as error:  # deepface and its runtimes may raise anything
         hint = f"; or set {BACKEND}=onnx" if "LocallyConnected2D" in str(error) else ""
         raise ModelError(f"deepface cannot build {name}: {described(error)}{hint}") from error
     return built, tuple(files)
 
 
 @contextlib.contextmanager
-def _weights_asked_for() -> Iterator[list[Path]]:
-    """The weights files that DeepFace looks up meanwhile; it names them nowhere else."""
+def _recorded_weights() -> Iterator[list[Path]]:
+    """Record the weights files that DeepFace loads in the block; it has no API for them."""
     utils: Any = importlib.import_module("deepface.commons.weight_utils")
     original = utils.download_weights_if_necessary
     files: list[Path] = []
 
-    def noted(*args: Any, **kwargs: Any) -> str:
+    def recording(*args: Any, **kwargs: Any) -> str:
         file: str = original(*args, **kwargs)
         files.append(Path(file))
         return file
 
-    utils.download_weights_if_necessary = noted
+    utils.download_weights_if_necessary = recording
     try:
         yield files
     finally:

@@ -1,4 +1,4 @@
-"""keras-facenet as it is used: the ``mtcnn`` package's faces, its own crop, TensorFlow."""
+"""keras-facenet with its own pipeline: detector of the ``mtcnn`` package, own crop, TensorFlow."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ KEYS = tuple(key for key, model in CATALOGUE.items() if model.url is not None)
 class KerasFaceNetEncoder:
     """A `PhotoEncoder` that calls keras-facenet's ``FaceNet.extract``.
 
-    It takes faces of which ``mtcnn`` is surer than 0.95, cuts their boxes with 16 pixels of the
-    photo around them, and stretches them to 160 × 160 without turning them.
+    It accepts detections of ``mtcnn`` above 0.95 confidence, enlarges their boxes by 16 pixels of
+    the photo, and stretches them to 160 × 160 without rotation.
 
     Args:
         key: one of `KEYS`.
-        file: weights in the layout of keras-facenet's files. None for the published ones: what
-            keras-facenet has fetched, else what face2vec has or fetches.
+        file: weights file in keras-facenet's layout. None for the published weights, from
+            keras-facenet's own cache, or else from face2vec's.
 
     Raises:
-        UnknownModelError: no such key.
+        UnknownModelError: there is no such key.
         MissingExtraError: one of `PACKAGES` is not installed.
-        DownloadError: the weights are not there and could not be fetched.
-        ModelError: there is no such file, or it holds other weights.
+        DownloadError: the weights are missing and could not be downloaded.
+        ModelError: there is no such file, or it has other weights.
     """
 
     def __init__(self, key: str, file: Path | None = None) -> None:
@@ -67,7 +67,7 @@ class KerasFaceNetEncoder:
         self.runs_on = f"tensorflow {importlib.import_module('tensorflow').__version__}"
 
     def encode(self, photos: Iterable[PhotoLike]) -> Iterator[EncodedPhoto]:
-        """See `PhotoEncoder.encode`; one photo at a time, as ``extract`` has it."""
+        """See `PhotoEncoder.encode`; ``extract`` encodes one photo at a time."""
         return one_by_one(photos, self._faces_in)
 
     def _faces_in(self, image: NDArray[np.uint8]) -> list[EncodedFace]:
@@ -84,14 +84,14 @@ class KerasFaceNetEncoder:
             return unit_rows(self.name, self._facenet.embeddings(list(crops)))
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing; there is nothing to release."""
 
 
 def check_key(key: str) -> None:
-    """Refuse a key that keras-facenet does not have.
+    """Check that keras-facenet has a key.
 
     Raises:
-        UnknownModelError: says which it has.
+        UnknownModelError: it does not; the message lists the keys that it has.
     """
     if key not in KEYS:
         raise UnknownModelError(
@@ -101,17 +101,17 @@ def check_key(key: str) -> None:
 
 
 def _published(key: str) -> Path:
-    """The published weights: where keras-facenet keeps them, else where face2vec does."""
-    theirs = Path.home() / ".keras-facenet" / key / f"{key}-weights.h5"
-    if theirs.is_file():
-        with theirs.open("rb") as stream:
+    """The published weights, from keras-facenet's cache or else from face2vec's."""
+    cached = Path.home() / ".keras-facenet" / key / f"{key}-weights.h5"
+    if cached.is_file():
+        with cached.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() == CATALOGUE[key].sha256:
-                return theirs
+                return cached
     return weights_of(key)
 
 
 def _facenet(key: str, weights: Path) -> Any:
-    """``FaceNet(key)`` with weights from a file instead of its own download."""
+    """Create ``FaceNet(key)`` with weights from a file instead of a download."""
     package = importlib.import_module("keras_facenet")
     network = importlib.import_module("keras_facenet.inception_resnet_v1")
     facenet = package.FaceNet.__new__(package.FaceNet)
@@ -122,6 +122,6 @@ def _facenet(key: str, weights: Path) -> Any:
                 input_shape=(None, None, 3), classes=facenet.metadata["dimensions"]
             )
             facenet.model.load_weights(str(weights))
-    except Exception as error:  # of Keras: it may be any
+    except Exception as error:  # Keras may raise anything
         raise ModelError(f"keras-facenet cannot load {weights}: {described(error)}") from error
     return facenet

@@ -1,4 +1,4 @@
-"""face2vec itself: its cascade and alignment, and a model of the catalogue or of a file."""
+"""face2vec's own encoder: MTCNN, alignment, and a model of the catalogue or a model file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from face2vec.runtime.select import choose_runtime
 
 
 class OwnEncoder:
-    """A `PhotoEncoder` of this package: what `Face2Vec` encodes with.
+    """A `PhotoEncoder` with the encoder of `Face2Vec`.
 
     Args:
-        model: as `Face2Vec` takes it: a key, or an ONNX, OpenVINO IR or Keras weights file with
-            its description; None for the default.
-        runtime: where the embedding network runs.
+        model: a key of the catalogue, or the path of an ONNX, OpenVINO IR or Keras weights file
+            with its description; None for the default model.
+        runtime: runtime of the embedding network.
 
     Raises:
-        ModelError: the model cannot be had or loaded.
+        ModelError: the model cannot be found or loaded.
     """
 
     def __init__(self, model: str | Path | None = None, runtime: str = "auto") -> None:
@@ -40,7 +40,7 @@ class OwnEncoder:
         self.runs_on = f"{chosen.name} {chosen.precision}"
 
     def encode(self, photos: Iterable[PhotoLike]) -> Iterator[EncodedPhoto]:
-        """See `PhotoEncoder.encode`; many photos are on their way at once."""
+        """See `PhotoEncoder.encode`; photos are encoded in parallel."""
         for encoded in self._encoder.stream(photos, self._encoder.unopened):
             faces = tuple(
                 EncodedFace(face.box, face.embedding)
@@ -55,5 +55,5 @@ class OwnEncoder:
         return self._encoder.embed(crops)
 
     def close(self) -> None:
-        """Let the worker threads end."""
+        """Stop the worker threads."""
         self._encoder.close()

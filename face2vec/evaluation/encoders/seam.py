@@ -1,4 +1,4 @@
-"""What an encoder has to be for an evaluation: photos in, faces with embeddings out."""
+"""The interface of encoders for evaluations: photos in, faces with embeddings out."""
 
 from __future__ import annotations
 
@@ -22,53 +22,54 @@ class EncodedFace(NamedTuple):
     """One face of a photo."""
 
     box: Box
-    """In pixels of the upright photo."""
+    """The box in pixels of the upright photo."""
     embedding: NDArray[np.float32]
     """float32 (d,) of unit length."""
 
 
 class EncodedPhoto(NamedTuple):
-    """What an encoder made of one photo."""
+    """The result of encoding one photo."""
 
     faces: tuple[EncodedFace, ...] = ()
+    """The faces of the photo."""
     width: int = 0
-    """Of the upright photo in pixels; 0 if it could not be read."""
+    """Width of the upright photo in pixels; 0 if it could not be read."""
     height: int = 0
+    """Height of the upright photo in pixels; 0 if it could not be read."""
     failure: str = ""
-    """Why there are no faces, where the reason is not that none was found."""
+    """Why the photo could not be encoded; empty if it could."""
 
     @property
     def centre_face(self) -> EncodedFace | None:
-        """The face nearest the middle: whose name a photo has in LFW and CelebA."""
+        """The face nearest the centre, which is the named person's in LFW and CelebA."""
         return nearest_to(self.faces, self.width / 2, self.height / 2)
 
 
 class PhotoEncoder(Protocol):
-    """Photos to faces with embeddings, as the users of this encoder have it done.
+    """An encoder with its own detector, crop and standardisation, as its users run it.
 
-    That is with its own detector, its own crop and its own standardisation. Only the decoding of
-    photos is face2vec's for all of them.
+    Only the decoding of photos is done by face2vec for all encoders.
     """
 
     name: str
-    """What it is called on the command line."""
+    """Name on the command line."""
     dimension: int
-    """Numbers in an embedding."""
+    """Dimension of an embedding."""
     crop_size: tuple[int, int]
-    """(height, width) in pixels of what goes into its network."""
+    """(height, width) in pixels of the network's input."""
     weights: str
     """SHA-256 in hexadecimal of the network's weights."""
     weights_bytes: int
-    """Their size on disk."""
+    """Size of the weights on disk."""
     runs_on: str
-    """Runtime and precision, in words."""
+    """Runtime and precision."""
 
     def encode(self, photos: Iterable[PhotoLike]) -> Iterator[EncodedPhoto]:
-        """One `EncodedPhoto` a photo, in order. Photos are taken as they are needed."""
+        """Encode photos, with one `EncodedPhoto` per photo, in order; photos are read lazily."""
         ...
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The network alone, with its standardisation, in one batch.
+        """Run the network alone, with its standardisation, in one batch.
 
         Args:
             crops: RGB uint8 (n, height, width, 3) of `crop_size`.
@@ -79,19 +80,19 @@ class PhotoEncoder(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of threads."""
+        """Release threads and other resources."""
         ...
 
 
 def one_by_one(
     photos: Iterable[PhotoLike], faces_in: Callable[[NDArray[np.uint8]], Sequence[EncodedFace]]
 ) -> Iterator[EncodedPhoto]:
-    """Encode photos with another package, which takes one decoded photo at a time.
+    """Encode photos with another package, one decoded photo at a time.
 
     Args:
-        photos: anything that `open_photo` takes.
-        faces_in: gives the faces of an RGB uint8 (height, width, 3) array. What it raises is a
-            failure on that photo, and the evaluation goes on.
+        photos: any sources that `open_photo` accepts.
+        faces_in: returns the faces of an image, RGB uint8 (height, width, 3). An exception is
+            recorded as the failure of that photo, and the evaluation continues.
     """
     for photo in photos:
         try:
@@ -103,7 +104,7 @@ def one_by_one(
         try:
             with quiet():
                 faces = tuple(faces_in(opened.image))
-        except Exception as error:  # of a foreign package: it may be any
+        except Exception as error:  # another package may raise anything
             failure = f"{opened.name}: {described(error)}"
             log.warning("%s", failure)
             yield EncodedPhoto((), *size, failure)
@@ -112,38 +113,38 @@ def one_by_one(
 
 
 def unit_rows(name: str, embeddings: NDArray[np.generic] | Sequence[object]) -> NDArray[np.float32]:
-    """Embeddings of another package in this project's form.
+    """Normalise embeddings of another package.
 
     Args:
-        name: of the encoder, for the error message.
+        name: name of the encoder, for the error message.
         embeddings: (n, d) of any dtype.
 
     Returns:
-        float32 (n, d) of unit length.
+        float32 (n, d), each of unit length.
 
     Raises:
-        ModelError: one has no length, or an infinite one.
+        ModelError: an embedding has zero or infinite length.
     """
     rows = np.atleast_2d(np.asarray(embeddings, np.float64))
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     if not np.isfinite(lengths).all() or (lengths == 0).any():
-        raise ModelError(f"{name} gave an embedding of no or infinite length")
+        raise ModelError(f"{name} gave an embedding of zero or infinite length")
     unit: NDArray[np.float32] = (rows / lengths).astype(np.float32)
     return unit
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep standard output for JSON: other packages print bars and hints there."""
+    """Suppress what other packages print to standard output, which is reserved for JSON."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 def described(error: Exception) -> str:
-    """A foreign exception in one line, with the one behind it."""
-    words = " ".join(str(error).split())
-    said = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    """Describe an exception of another package, with its cause, on one line."""
+    message = " ".join(str(error).split())
+    description = f"{type(error).__name__}: {message}" if message else type(error).__name__
     cause = error.__cause__
     if not isinstance(cause, Exception) or (str(cause) and str(cause) in str(error)):
-        return said
-    return f"{said} ({described(cause)})"
+        return description
+    return f"{description} ({described(cause)})"
