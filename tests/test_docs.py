@@ -23,6 +23,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def lines_of(code: str) -> Iterator[str]:
 
 
 def words(command: str) -> list[str]:
-    """A command's words, without a comment."""
-    return shlex.split(command, comments=True)
+    """A command's words, without variables before it and a comment after it."""
+    return list(dropwhile(re.compile(r"[A-Z0-9_]+=").match, shlex.split(command, comments=True)))
 
 
 def is_ours(command: str) -> bool:
@@ -179,7 +180,7 @@ def assert_parses(command: str) -> None:
 
 def assert_known(command: str) -> None:
     """A command of another program: one that we know, with files of ours that are there."""
-    first, *rest = [word for word in words(command) if not re.match(r"[A-Z0-9_]+=", word)] or ["#"]
+    first, *rest = words(command) or ["#"]
     if first in ("#", "."):
         return
     if first.startswith("scripts/"):
