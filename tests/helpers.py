@@ -44,7 +44,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 def written(path: Path) -> tuple[int, int, int]:
-    """Identity of a file's content: it changes when the file is written, but not when it is read."""
+    """Identity of a file: it changes when the file is written, but not when it is read."""
     stat = path.stat()
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
