@@ -74,7 +74,7 @@ def load_facenet_weights(network: keras.Model, path: Path) -> None:
         with h5py.File(path, "r") as file:
             stored = {name: dict(arrays) for name, arrays in weights_by_layer(file)}
     except (OSError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{path} cannot be read as a Keras weights file: {error}") from error
+        raise ModelError(f"cannot read {path} as a Keras weights file: {error}") from error
     stored = {name: arrays for name, arrays in stored.items() if arrays}
     own = {layer.name: {w.name: w for w in layer.weights} for layer in network.layers}
     own = {name: weights for name, weights in own.items() if weights}
