@@ -126,9 +126,9 @@ def cannot_be_written() -> dict[str, tuple[Callable[[Any], list[Any]], str]]:
             lambda k: [k.Conv2D(2, 1, activation="relu"), k.BatchNormalization(name="odd")],
             "'odd' does not follow",
         ),
-        "border": (lambda k: [k.ZeroPadding2D(1), k.ReLU(), k.Flatten()], "borders of"),
-        "zeros in a maximum": (lambda k: [k.ZeroPadding2D(1), k.MaxPooling2D()], "borders of"),
-        "shape": (lambda k: [k.Reshape((12, 9, 3), name="odd"), k.Flatten()], "'odd' gives shape"),
+        "border": (lambda k: [k.ZeroPadding2D(1), k.ReLU(), k.Flatten()], "padding of"),
+        "zeros in a maximum": (lambda k: [k.ZeroPadding2D(1), k.MaxPooling2D()], "padding of"),
+        "shape": (lambda k: [k.Reshape((12, 9, 3), name="odd"), k.Flatten()], "'odd' has the output shape"),
         "filters": (lambda k: [k.DepthwiseConv2D(3, depth_multiplier=2, name="odd")], "several"),
     }  # fmt: skip
 

@@ -49,8 +49,8 @@ def test_recipe_of_mini_is_a_recipe() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"epochs": 3}, "Recipe has no epochs"),
-        ({"phases": [{"name": "a", "schedule": {"step": 1}}]}, "Schedule has no step"),
+        ({"epochs": 3}, "Recipe has no setting epochs"),
+        ({"phases": [{"name": "a", "schedule": {"step": 1}}]}, "Schedule has no setting step"),
         ({"phases": [{"name": "a", "after": ["b"]}]}, "'a' needs a name .* not b"),
         ({"phases": [{"name": "a"}, {"name": "a"}]}, "'a' needs a name of its own"),
         ({"teacher_stages": []}, "'blocks' needs the teacher's stages"),

@@ -265,17 +265,17 @@ def test_distillation_stage_by_stage_learns_what_the_teacher_does_on_the_way(
     recipe.run(settings, faces, tmp_path / "student", watch=lambda p: steps.append(p.step))
     assert steps == []  # all of it is done
     wrong = tiny(recipe, **vars(settings) | {"teacher_stages": tensors[:1]})
-    with pytest.raises(SettingsError, match=r"has 2 stages .* and 1 tensors are named"):
+    with pytest.raises(SettingsError, match=r"has 2 stages .*, but teacher_stages has 1"):
         recipe.run(wrong, faces, tmp_path / "wrong")
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"loss": "distillation"}, "needs one"),
+        ({"loss": "distillation"}, "needs a teacher"),
         ({"teacher_stages": ("a", "b")}, "need a teacher"),
-        ({"teacher": "mini"}, "belongs to the loss distillation"),
-        ({"loss": "softmax"}, "there are semi-hard"),
+        ({"teacher": "mini"}, "other losses take none"),
+        ({"loss": "softmax"}, "choose one of semi-hard"),
         ({"held_out": 0.0}, "above 0"),
     ],
 )

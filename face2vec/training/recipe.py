@@ -352,8 +352,8 @@ class _Lessons:
         names = networks.stages(recipe.network)
         if len(names) != len(recipe.teacher_stages):
             raise SettingsError(
-                f"{recipe.network} has {len(names)} stages that can learn from a teacher's, and "
-                f"{len(recipe.teacher_stages)} tensors are given"
+                f"{recipe.network} has {len(names)} stages that can learn from a teacher's, but "
+                f"teacher_stages has {len(recipe.teacher_stages)}"
             )
         shapes = [network.get_layer(name).output.shape[1:] for name in names]
         tensors, model = recipe.teacher_stages, load_model(recipe.teacher)
