@@ -128,7 +128,7 @@ def cannot_be_written() -> dict[str, tuple[Callable[[Any], list[Any]], str]]:
         ),
         "border": (lambda k: [k.ZeroPadding2D(1), k.ReLU(), k.Flatten()], "padding of"),
         "zeros in a maximum": (lambda k: [k.ZeroPadding2D(1), k.MaxPooling2D()], "padding of"),
-        "shape": (lambda k: [k.Reshape((12, 9, 3), name="odd"), k.Flatten()], "'odd' has the output shape"),
+        "shape": (lambda k: [k.Reshape((12, 9, 3), name="odd"), k.Flatten()], "output shape"),
         "filters": (lambda k: [k.DepthwiseConv2D(3, depth_multiplier=2, name="odd")], "several"),
     }  # fmt: skip
 
