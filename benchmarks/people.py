@@ -128,8 +128,7 @@ def main() -> None:
         f"{len(faces):,} faces, {len(named.photos):,} of them of "
         f"{len(set(named.people.tolist())):,} people who are known.\n\n"
         + table(TITLES, rows)
-        + "\n\nWho is it, or nobody known? Half of the people known, false-negative "
-        f"identifications where 1 % of strangers are taken for somebody: "
+        + "\n\nOpen-set identification with half of the people enrolled, FNIR at FPIR 1 %: "
         f"**{np.mean(misses):.1%}** (mean of {SEEDS} draws, {min(misses):.1%} to "
         f"{max(misses):.1%})."
     )

@@ -75,8 +75,8 @@ def main() -> None:
              accuracy(mapped, newer), accuracy(mapped, mapped)]
         )  # fmt: skip
     body = (
-        table(("learned from", "cosine, held out", "finds its new one",
-               "View 2: mapped with newer", "both mapped"), figures)
+        table(("learned from", "cosine, held out", "rank-1, mapped to new",
+               "View 2: mapped against new", "both mapped"), figures)
         + f"\n\nBoth by the older model: {accuracy(older, older)}; both by the newer: "
         f"{accuracy(newer, newer)}."
     )  # fmt: skip

@@ -138,9 +138,20 @@ def main() -> None:
         def run(step: str, checkout: str) -> float:
             work = Path(name) / checkout
             work.mkdir(exist_ok=True)
-            command = [sys.executable, __file__, str(given.folder), "--measure", step, str(work)]
+            lfw = str(given.folder.resolve())
+            command = [
+                sys.executable,
+                str(Path(__file__).resolve()),
+                lfw,
+                "--measure",
+                step,
+                str(work),
+            ]
             paths = os.environ | {"PYTHONPATH": str(checkouts[checkout])}
-            done = subprocess.run(command, env=paths, check=True, capture_output=True, text=True)
+            # Not in a checkout, which ``python -m`` and ``python -c`` would import from.
+            done = subprocess.run(
+                command, env=paths, cwd=work, check=True, capture_output=True, text=True
+            )
             return float(done.stdout.splitlines()[-1])
 
         rows = []

@@ -82,8 +82,11 @@ class Calibration:
             far: the false accept rate.
 
         Raises:
-            CalibrationError: the calibration was fitted on too few pairs for so low a rate.
+            CalibrationError: the rate is not above 0 and at most 1, or the calibration was fitted
+                on too few pairs for so low a rate.
         """
+        if not 0 < far <= 1:
+            raise CalibrationError(f"far must be above 0 and at most 1, not {far}")
         if not self.fars[-1] <= far <= 1:
             raise CalibrationError(
                 f"no threshold is known for a false accept rate of {far:g}: the calibration of "

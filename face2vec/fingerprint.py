@@ -80,7 +80,9 @@ class ModelFingerprint:
         return path.is_absolute() and not path.exists()
 
     def described_against(self, other: ModelFingerprint) -> str:
-        """The key, and those values that differ from another model's."""
+        """The key, and if both keys are equal the values that differ from another model's."""
+        if self.key != other.key:
+            return self.key
         theirs = other.to_dict()
         differ = [f"{k}: {v}" for k, v in self.to_dict().items() if theirs[k] != v and k != "key"]
         return f"{self.key} ({', '.join(differ)})"

@@ -115,6 +115,8 @@ class QueryReader:
 
     def _one_person(self, photos: Sequence[PhotoLike | Photo]) -> QueryFaces:
         """The largest face of each photo, and the mean of their embeddings."""
+        if not photos:
+            raise SettingsError("the list of query photos is empty; give at least one photo")
         encoder = self._session.encoder()
         opened = [self.open(photo) for photo in photos]
         name = ", ".join(photo.name for photo in opened)

@@ -292,7 +292,7 @@ class Session:
             raise GalleryMismatchError(
                 f"the gallery {gallery.folder} was made with version {made.version} of the "
                 f"detector {made.name!r}; this is version {here.version}, which finds other "
-                "faces; use the face2vec that made it, or make another gallery"
+                f"faces; use version {made.version} of the detector, or make another gallery"
             )
 
     def _check_detector(self, gallery: Gallery) -> None:

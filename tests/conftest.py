@@ -23,6 +23,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 ASKED_FOR = ("network", "gpu", "deepface")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--detector",
+        metavar="MODULE:NAME",
+        help="also run the tests of detectors over this one; NAME is called without arguments",
+    )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect tests that need the internet, a GPU or DeepFace, unless -m names the marker."""
     chosen = config.getoption("-m")

@@ -112,7 +112,7 @@ def test_threshold_refuses_a_rate_below_the_known_range(calibration: Calibration
     with pytest.raises(CalibrationError, match=r"400,000 impostor pairs and covers rates from"):
         calibration.threshold(1e-6)
     for far in (0.0, -1.0, 1.5, float("nan")):
-        with pytest.raises(CalibrationError):
+        with pytest.raises(CalibrationError, match="above 0 and at most 1"):
             calibration.threshold(far)
 
 

@@ -1,7 +1,11 @@
-"""The behaviour of every detector: the package's own, and one from outside the package."""
+"""The behaviour of every detector: the package's own, one from outside, and that of ``--detector``.
+
+pytest tests/test_detection_detector.py --detector MODULE:NAME
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -9,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from face2vec import Detector, Face, Face2Vec, GalleryMismatchError
+from face2vec import Detector, Face, Face2Vec, GalleryMismatchError, SettingsError
+from face2vec.detection.detector import detected
 from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.detection.select import fingerprint_of, open_detector
 from face2vec.fingerprint import DetectorFingerprint
@@ -44,11 +49,21 @@ def images(astronaut: Image.Image, hopper: Image.Image) -> dict[str, np.ndarray]
     return {"astronaut": np.asarray(astronaut), "hopper": np.asarray(hopper)}
 
 
-@pytest.fixture(params=["mtcnn", "centre"], scope="module")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "detector" in metafunc.fixturenames:
+        given = metafunc.config.getoption("--detector")
+        names = ["mtcnn", "centre", *([given] if given else [])]
+        metafunc.parametrize("detector", names, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def detector(request: pytest.FixtureRequest) -> Detector:
+    if request.param == "mtcnn":
+        return Mtcnn(DetectorSettings(), RUNTIME)
     if request.param == "centre":
         return CentreDetector()
-    return Mtcnn(DetectorSettings(), RUNTIME)
+    module, _, name = request.param.partition(":")
+    return getattr(importlib.import_module(module), name)()
 
 
 def test_detector_implements_the_protocol(detector: Detector) -> None:
@@ -84,6 +99,33 @@ def test_faces_do_not_depend_on_the_other_images(
         [face.box for face in faces] for faces in alone
     ]
     assert detector.detect([]) == []
+
+
+@pytest.mark.parametrize(
+    ("faces", "message"),
+    [
+        ([], "returned 0 lists of faces for 1 images"),
+        ([[Face((0, 0, 9, 9), ((1, 1),) * 5, 1.0)]], "'centre' returned an invalid face"),
+        ([[Face((9, 0, 0, 9), LANDMARKS, 1.0)]], r"box \(9, 0, 0, 9\)"),
+        ([[Face((0, 0, 9, 9), LANDMARKS, 7.0)]], "confidence 7.0"),
+        ([[Face((0, 0, 9, float("nan")), LANDMARKS, 1.0)]], "nan"),
+    ],
+)
+def test_invalid_faces_of_a_detector_are_refused(
+    faces: list[list[Face]], message: str, images: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    mine = CentreDetector()
+    monkeypatch.setattr(mine, "detect", lambda images: faces)
+    with pytest.raises(SettingsError, match=message):
+        detected(mine, [images["hopper"]])
+
+
+def test_settings_of_a_detector_that_are_not_json_are_refused() -> None:
+    mine = CentreDetector()
+    mine.settings = {"share": np.float32(0.5)}
+    with pytest.raises(SettingsError, match=r"settings of the detector 'centre' are not JSON"):
+        fingerprint_of(mine)
 
 
 def test_open_detector_keeps_a_detector_and_loads_settings() -> None:

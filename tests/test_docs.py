@@ -210,7 +210,7 @@ def printed(block: Block, place: Path) -> str:
         output = done_before.read_text("utf-8") if command == DEMO else assert_runs(command)
         lines = re.split(r"[\r\n]", output.replace(f"{place.resolve()}/", ""))
         shown = "\n".join(line for line in lines if not re.search(r"\d%\|", line))
-        new.append(f"$ {command}\n{shown.strip()}")
+        new.append(f"$ {command}\n{shown.rstrip()}")
         if "FACE2VEC_WRITE_DOCS" not in os.environ:
             rest = iter(plain(output, place))
             for line in plain(expected, place):

@@ -331,7 +331,8 @@ def test_identify_command_prints_people(gallery: Path, photos: Path) -> None:
 def test_forget_command_asks_and_reports_no_traces(gallery: Path) -> None:
     run("people", gallery)
     refused = CliRunner().invoke(main, ["forget", str(gallery), "1"], input="n\n")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 130
+    assert "nothing was deleted" in refused.stderr
     done = run("forget", gallery, 1, "--yes")
     assert done.exit_code == 0
     assert "nothing is left" in done.stderr

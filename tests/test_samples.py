@@ -147,7 +147,7 @@ def test_write_creates_the_photos_of_its_table(tmp_path: Path):
 
 def test_write_refuses_a_folder_that_is_not_empty(tmp_path: Path):
     (tmp_path / "own.jpg").write_bytes(b"mine")
-    with pytest.raises(SettingsError, match="not empty"):
+    with pytest.raises(SettingsError, match="already contains files"):
         samples.write(tmp_path, people=1, photos=1, groups=0)
     assert (tmp_path / "own.jpg").read_bytes() == b"mine"
 

@@ -256,6 +256,9 @@ def _detector(
 
 def say_summary(summary: BuildSummary, gallery: Path) -> None:
     """Print the summary of a build for people."""
+    if not summary.photos and not summary.interrupted:
+        say("no photos found")
+        return
     parts = [f"{summary.added:,} new", f"{summary.unchanged:,} unchanged"]
     if summary.copies:
         parts.append(count(summary.copies, "copy", "copies"))
@@ -276,8 +279,8 @@ def say_summary(summary: BuildSummary, gallery: Path) -> None:
 
 def info_lines(facts: dict[str, Any]) -> list[str]:
     """What `Face2Vec.info` returns, as lines for people."""
-    model, detector = facts["made_with"]["model"], facts["made_with"]["detector"]
-    name = facts["made_with"].get("detector_name", "mtcnn")
+    made = facts["made_with"]
+    model, detector, name = made["model"], made["detector"], made.get("detector_name", "mtcnn")
     photos = [f"{facts['contents']:,} different"]
     photos += [f"{facts['no_face']:,} without a face"] if facts["no_face"] else []
     photos += [f"{facts['unreadable']:,} unreadable"] if facts["unreadable"] else []
@@ -294,7 +297,7 @@ def info_lines(facts: dict[str, Any]) -> list[str]:
         f"Faces      {facts['faces']:,}",
         f"People     {people}",
         f"Model      {printable(model['key'])}, dimension {facts['dimension']}{origin}",
-        f"Detector   {printable(name)}: {printable(settings)}",
+        f"Detector   {printable(name)}, version {made['cascade']}: {printable(settings)}",
         f"Index      {facts['index']}, {_megabytes(facts['index_bytes'])}",
         f"Runtime    {runs_on[0]}; detection: {runs_on[1]}",
     ]

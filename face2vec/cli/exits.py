@@ -16,6 +16,6 @@ EXIT_CODES = {
     "       compare: an encoder could not be measured",
     USAGE: "the command line is wrong",
     ERROR: "an error; stderr says what to do (FACE2VEC_DEBUG=1 adds the traceback)",
-    INTERRUPTED: "stopped by Ctrl-C; finished work is kept",
+    INTERRUPTED: "stopped by Ctrl-C, or not confirmed; finished work is kept",
 }
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {EXIT_CODES[code]}" for code in EXIT_CODES)

@@ -49,7 +49,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except OSError as error:
             if not _reader_has_ended(error):
-                say_error(error)
+                say_error(_readable(error))
                 ctx.exit(ERROR)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(DONE)
@@ -68,6 +68,15 @@ class Commands(click.Group):
                 formatter.write_dl(
                     [(one.name or "", one.get_short_help_str(width)) for one in commands]
                 )
+
+
+def _readable(error: OSError) -> Exception:
+    """The error, in words if it names a file."""
+    if error.filename is None or error.strerror is None:
+        return error
+    return Face2VecError(
+        f"cannot read or write {error.filename!s}: {error.strerror.lower()}; check the path"
+    )
 
 
 def _reader_has_ended(error: OSError) -> bool:

@@ -19,7 +19,7 @@ from face2vec.cli.common import (
     say,
     say_error,
 )
-from face2vec.cli.exits import DONE, ERROR, PARTLY
+from face2vec.cli.exits import DONE, ERROR, INTERRUPTED, PARTLY
 from face2vec.errors import PhotoError
 from face2vec.report.text import box_words, printable
 
@@ -190,13 +190,11 @@ def forget_command(ctx: click.Context, gallery: Path, person: str, yes: bool) ->
     """
     with opened(gallery) as engine:
         known = engine.person(person)
-        if not yes:
-            click.confirm(
-                f"Forget {printable(known.label)}, with {count(len(known.faces), 'face')}, for "
-                "ever?",
-                abort=True,
-                err=True,
-            )
+        if not yes and not _confirmed(
+            f"Delete {printable(known.label)} and {count(len(known.faces), 'face')} permanently?"
+        ):
+            say("nothing was deleted; --yes deletes without a question")
+            ctx.exit(INTERRUPTED)
         done = engine.forget(known)
     say(f"{count(done.faces, 'face')} and {count(done.photos, 'photo')} deleted")
     for left in done.left:
@@ -217,6 +215,14 @@ PEOPLE_COMMANDS = (
     undo_command,
     forget_command,
 )
+
+
+def _confirmed(question: str) -> bool:
+    """Whether the user says yes; no answer means no."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        return False
 
 
 def _name(person: Person) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec.detection.detector import detected
 from face2vec.detection.select import AnyDetector, open_detector
 from face2vec.encoding.align import cut_faces, cut_known
 from face2vec.errors import PhotoError
@@ -92,7 +93,7 @@ class Extractor:
         """Extract the faces and crops of each photo; an unreadable photo gives a result with error.
 
         Raises:
-            SettingsError: a source has an unsupported type.
+            SettingsError: a source has an unsupported type, or the detector returns invalid faces.
         """
         done = [Extracted()] * len(wanted)
         together: list[tuple[int, Photo]] = []
@@ -117,7 +118,7 @@ class Extractor:
 
     def _search(self, together: list[tuple[int, Photo]], done: list[Extracted]) -> None:
         """Detect the faces of several photos in one call and store the results in ``done``."""
-        found = self._detector.detect([photo.image for _, photo in together])
+        found = detected(self._detector, [photo.image for _, photo in together])
         for (place, photo), faces in zip(together, found, strict=True):
             size = photo.width, photo.height
             try:

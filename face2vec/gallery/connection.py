@@ -293,7 +293,11 @@ def _refuse_other_files(file: Path) -> None:
     try:
         with file.open("rb") as stream:
             header = stream.read(100)
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except NotADirectoryError as error:
+        raise GalleryNotFoundError(
+            f"{file.parent} is not a folder, so it is not a gallery; give the folder of a gallery"
+        ) from error
+    except FileNotFoundError as error:
         refuse_orphaned_wal(file)
         raise GalleryNotFoundError(
             f"there is no gallery in {file.parent}: it has no {FILE}; "
@@ -302,7 +306,7 @@ def _refuse_other_files(file: Path) -> None:
     except OSError as error:
         raise GalleryError(f"the gallery {file.parent} cannot be read: {error}") from error
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-        raise _damaged(file, "it does not begin like an SQLite file")
+        raise _damaged(file, "it is not an SQLite file")
 
 
 def refuse_orphaned_wal(file: Path) -> None:

@@ -204,7 +204,7 @@ class Writer:
                     raise GalleryError(
                         f"the folder {folder.rstrip(os.sep) or os.sep}, which held photos of this "
                         "gallery, is missing or empty; connect its disk, or, if the photos are "
-                        "really gone, prune with force"
+                        "really gone, run face2vec prune with --force"
                     )
         return self.remove(gone)
 

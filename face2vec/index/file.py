@@ -121,7 +121,7 @@ def read_header(stream: BinaryIO, path: Path, *, whole: bool) -> Header:
     length, crc, mark = _FOOTER.unpack(stream.read(_FOOTER.size))
     end = size - _FOOTER.size - length
     if mark != _MAGIC or end < 0:
-        raise damaged(path, "it does not end like an index of face2vec")
+        raise damaged(path, "it is not a complete index of face2vec")
     stream.seek(end)
     words = stream.read(length)
     if zlib.crc32(words) != crc:

@@ -15,15 +15,15 @@ DEFAULT_MODEL = "mini"
 _RELEASE = "https://github.com/faustomorales/keras-facenet/releases/download/v0.3.1"
 _LFW_SOURCE = "published with the weights in the README of davidsandberg/facenet"
 _CASIA = (
-    "The training set CASIA-WebFace was given out for non-commercial research only; "
+    "The training set CASIA-WebFace was released for non-commercial research only; "
     "ask a lawyer before using weights trained on it commercially."
 )
 _VGGFACE2 = (
-    "The training set VGGFace2 is photos gathered from the web and given out for research; "
+    "The training set VGGFace2 is photos gathered from the web and released for research; "
     "ask a lawyer before using weights trained on it commercially."
 )
 _MS_CELEB = (
-    "The training set MS-Celeb-1M was given out for non-commercial research and withdrawn by "
+    "The training set MS-Celeb-1M was released for non-commercial research and withdrawn by "
     "its maker, Microsoft, in 2019; ask a lawyer before using weights trained on it commercially."
 )
 
@@ -65,7 +65,7 @@ _MINI = ModelDescription(
     licence="MIT",
     trained_on="UTKFace, CelebA crops, GENKI-4K and others, see docs/models/mini.md",
     commercial_use=(
-        "Most of the sets whose faces taught it (UTKFace, CelebA crops, GENKI-4K) were given out "
+        "Most of the data sets it was trained on (UTKFace, CelebA crops, GENKI-4K) were released "
         "for non-commercial research; ask a lawyer before using it commercially."
     ),
     lfw="0.9927, measured by this project, docs/models/mini.md",

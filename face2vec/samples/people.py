@@ -182,7 +182,10 @@ def write(
             raise SettingsError(f"{what} must not be negative, but is {number}")
     target = Path(folder)
     if target.exists() and any(target.iterdir()):
-        raise SettingsError(f"{target} is not empty; give a new folder for the drawn photos")
+        raise SettingsError(
+            f"{target} already contains files; delete them, or choose another folder for the "
+            "drawn photos"
+        )
     target.mkdir(parents=True, exist_ok=True)
     rows = 0
     with (target / "people.csv").open("w", newline="", encoding="utf-8") as file:
