@@ -80,8 +80,11 @@ class ModelFingerprint:
         return path.is_absolute() and not path.exists()
 
     def described_against(self, other: ModelFingerprint) -> str:
-        """The key, and if both keys are equal the values that differ from another model's."""
-        if self.key != other.key:
+        """The key, and the values that differ from another model's.
+
+        The key is enough if both the keys and the weights differ.
+        """
+        if self.key != other.key and self.weights != other.weights:
             return self.key
         theirs = other.to_dict()
         differ = [f"{k}: {v}" for k, v in self.to_dict().items() if theirs[k] != v and k != "key"]

@@ -54,7 +54,7 @@ def test_demo_draws_queries_beside_their_matches(shown: Demo) -> None:
 def test_demo_refuses_a_folder_in_use(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.txt").touch()
-    with pytest.raises(SettingsError, match="is not empty"):
+    with pytest.raises(SettingsError, match="already contains files"):
         demo(tmp_path, people=1)
 
 

@@ -160,7 +160,7 @@ def test_evaluate_youtube_prints_accuracy(folder: Path) -> None:
     words = ["evaluate", "youtube", str(folder), "--model", "mini", "-q"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
-    assert "Videos, of people" in done.stdout
+    assert "Videos, people" in done.stdout
     assert "Accuracy, ten folds ± standard error" in done.stdout
     assert "pairs with a video without a face" in done.stdout
     figures = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)

@@ -125,8 +125,8 @@ def test_faces_are_detected_and_aligned_as_the_engine_does(
 @pytest.mark.parametrize(
     ("write_source", "said"),
     [
-        (lambda folder: folder / "nothing", "is no folder"),
-        (lambda folder: folder, "nothing to learn"),
+        (lambda folder: folder / "nothing", "is not a folder"),
+        (lambda folder: folder, "nothing to train on"),
     ],
     ids=["missing", "empty"],
 )
