@@ -239,8 +239,7 @@ def test_code_of_page_runs(page: Path, work: Path) -> None:
                 if not is_ours(command):
                     assert_known(command)
                 elif block.reason is not None or "PHOTOS" in command:
-                    if "TODO-LEAD" not in (block.reason or ""):
-                        assert_parses(command)
+                    assert_parses(command)
                 elif words(command) != ["face2vec", "demo"]:
                     assert_runs(command)
         elif block.language == "json":

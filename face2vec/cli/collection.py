@@ -24,7 +24,7 @@ from face2vec.cli.common import (
     verbose_option,
 )
 from face2vec.cli.exits import DONE, INTERRUPTED, PARTLY
-from face2vec.index.policy import CHOICES
+from face2vec.index.policy import CHOICES, FORMER_NAMES
 from face2vec.report.text import printable
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 class IndexKindName(click.Choice[str]):
-    """A kind of index; the former name "exact" is accepted for "flat"."""
+    """A kind of index; former names are accepted."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The kind, or a usage error."""
-        return super().convert("flat" if value == "exact" else value, param, ctx)
+        return super().convert(FORMER_NAMES.get(value, value), param, ctx)
 
 
 @click.command("index")

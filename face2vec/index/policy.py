@@ -9,6 +9,7 @@ from face2vec.errors import SettingsError
 
 KIND_NAMES = ("flat", "hnsw", "ivf", "ivfpq")
 CHOICES = ("auto", *KIND_NAMES)
+FORMER_NAMES = {"exact": "flat"}
 LEARNED = ("ivf", "ivfpq")
 """Kinds that learn from the faces."""
 
@@ -29,12 +30,12 @@ _MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container on Linux
 
 
 def canonical(kind: str) -> str:
-    """The name of a kind of index, or ``"auto"``; the former name ``"exact"`` becomes ``"flat"``.
+    """The name of a kind of index, or ``"auto"``; a former name becomes the present one.
 
     Raises:
         SettingsError: there is no such kind.
     """
-    kind = "flat" if kind == "exact" else kind
+    kind = FORMER_NAMES.get(kind, kind)
     if kind not in CHOICES:
         raise SettingsError(f"unknown kind of index {kind!r}; choose one of {', '.join(CHOICES)}")
     return kind
