@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 from common import arguments, publish, table
 
-from face2vec.encoding.embed import Embedder
 from face2vec.models import load_model
 from face2vec.runtime.select import choose_runtime
-from face2vec.training.batches import clean_targets
 from face2vec.training.faces import Faces, load_faces
+from face2vec.training.teachers import Teachers
 
 PACKAGES = ("face2vec", "onnxruntime", "openvino", "numpy")
 FAR = 1e-3
@@ -54,8 +53,7 @@ def main() -> None:
     facts = [facts[held.people[i]] for i in ours]
     crops = held.crops[ours]
     student, teacher = (
-        clean_targets(Embedder(load_model(model), choose_runtime()), crops)
-        for model in (given.model, given.teacher)
+        Teachers((model,), choose_runtime()).of_all(crops) for model in (given.model, given.teacher)
     )
     cosine = np.sum(student * teacher, axis=1)
     threshold = [np.quantile(pairs(one), 1 - FAR) for one in (student, teacher)]

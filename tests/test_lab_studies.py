@@ -86,8 +86,8 @@ def test_studies_train_and_measure_on_held_out_people(
     from face2vec.runtime.select import choose_runtime
     from face2vec.training import networks
     from face2vec.training.augment import Augmentation
-    from face2vec.training.batches import resized
     from face2vec.training.recipe import Recipe
+    from face2vec.training.teachers import resized
     from face2vec.training.trainer import Schedule
 
     monkeypatch.setattr(networks, "build", small_network)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,23 @@ def test_augmentation_same_generator_same_pixels(crop: np.ndarray) -> None:
     for seed in range(20):
         assert np.array_equal(drawn(how, crop, seed), drawn(how, crop, seed))
     assert not np.array_equal(drawn(how, crop, 1), drawn(how, crop, 2))
+
+
+@pytest.mark.parametrize(
+    ("what", "changed"), [("mask", (0.1, 0.5)), ("misaligned", (0.1, 1.0)), ("dark", (0.6, 1.0))]
+)
+def test_augmentation_of_hard_crops_changes_what_it_says(
+    what: str, changed: tuple[float, float], crop: np.ndarray
+) -> None:
+    how = Augmentation(**{name: float(name == what) for name in NAMES})
+    for seed in range(20):
+        image = drawn(how, crop, seed)
+        away = np.abs(image.astype(int) - crop).max(axis=2) > 4
+        assert changed[0] < away.mean() <= changed[1]
+        if what == "mask":
+            assert not away[:32].any()  # eyes and forehead
+        if what == "dark":
+            assert image.mean() < crop.mean()
 
 
 def test_augmentation_flip_mirrors(crop: np.ndarray) -> None:
@@ -98,5 +117,4 @@ def test_augmentation_occlusion_leaves_most_of_the_face(crop: np.ndarray) -> Non
     assert max(hidden) > 0.08
 
 
-NAMES = ("flip", "shift", "scale", "turn", "light", "grey", "blur", "low_resolution", "jpeg",
-         "noise", "occlusion", "mix")  # fmt: skip
+NAMES = tuple(one.name for one in fields(Augmentation))

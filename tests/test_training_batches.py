@@ -12,6 +12,7 @@ import pytest
 
 from face2vec.errors import SettingsError
 from face2vec.models.description import FIVE_POINTS, ModelDescription
+from face2vec.runtime.select import Runtime
 from face2vec.training.augment import Augmentation
 from face2vec.training.batches import (
     Batch,
@@ -19,10 +20,9 @@ from face2vec.training.batches import (
     RememberedBatches,
     augmented,
     made_ahead,
-    remembered_targets,
-    resized,
 )
 from face2vec.training.faces import Faces
+from face2vec.training.teachers import Teachers, remembered_targets, resized, unit_rows
 
 SIDE = 16
 NONE = Augmentation.none()
@@ -62,7 +62,7 @@ class Colour:
         self._counting = threading.Lock()
         self.asked, self.factor = 0, factor
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
+    def of_all(self, crops: np.ndarray) -> np.ndarray:
         with self._counting:
             self.asked += len(crops)
         return self.factor * crops.mean(axis=(1, 2), dtype=np.float32)
@@ -82,6 +82,29 @@ def test_targets_are_kept_until_teacher_or_crops_are_others(tmp_path: Path) -> N
         assert np.array_equal(targets, teacher.factor * some.mean(axis=(1, 2), dtype=np.float32))
         assert teacher.asked == asked
     assert [file.name for file in tmp_path.iterdir()] == ["targets.npy"]
+
+
+def test_teachers_put_their_embeddings_together_and_shorten_them(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (120, 112, 112, 3), dtype=np.uint8)
+    runtime = Runtime("onnxruntime")
+    alone = Teachers((str(tiny_model),), runtime)
+    several = Teachers((str(tiny_model), "mini"), runtime)
+    small = Teachers(("mini",), runtime)
+    assert (alone.dimension, small.dimension, several.dimension) == (64, 256, 320)
+    assert (alone.input_size, small.input_size, several.input_size) == (112, 96, 112)
+    whole = several.of_all(crops)
+    both = np.concatenate([alone(crops), small(crops)], axis=1)
+    np.testing.assert_allclose(whole, both / np.sqrt(2), atol=1e-5)
+    shorter = several.shorten(100, whole)
+    assert shorter.shape == (120, 100)
+    np.testing.assert_allclose(several(crops), shorter, atol=1e-4)
+    # The 120 crops span 120 axes; 100 keep nearly all of their cosines.
+    assert np.abs(shorter @ shorter.T - whole @ whole.T).max() < 0.02
+    with pytest.raises(SettingsError, match="dimension 500 is above the 100 numbers"):
+        several.shorten(500, shorter)
+    np.testing.assert_allclose(unit_rows(3 * shorter), shorter, atol=1e-6)
 
 
 def test_remembered_batches_put_each_crop_beside_its_own_target() -> None:

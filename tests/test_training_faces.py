@@ -16,7 +16,7 @@ from PIL import Image
 from face2vec import samples
 from face2vec.errors import MissingExtraError, SettingsError
 from face2vec.models.description import FIVE_POINTS, ModelDescription
-from face2vec.training.faces import Faces, load_faces
+from face2vec.training.faces import Faces, joined, load_faces
 
 MODEL = ModelDescription("test", 8, 32, "landmarks", FIVE_POINTS)
 
@@ -148,6 +148,31 @@ def test_faces_that_are_not_square_are_refused(tmp_path: Path) -> None:
     write(tmp_path, {"a/1.png": np.zeros((32, 30, 3), np.uint8)})
     with pytest.raises(SettingsError, match="30×32 pixels; aligned crops are square"):
         load_faces(tmp_path, MODEL, aligned=True)
+
+
+def test_faces_of_several_sources_keep_their_people_and_what_is_held_out(
+    tmp_path: Path, crops: dict[str, np.ndarray]
+) -> None:
+    sources = []
+    for number in (1, 2):
+        archive = pack(tmp_path / f"faces{number}.tar", crops)
+        table = tmp_path / f"faces{number}.csv"
+        rows = [f"{name},{name[0]},{int(i % 3 == 0)}" for i, name in enumerate(crops)]
+        table.write_text("\n".join(["file,person,held_out", *rows]))
+        sources.append(load_faces(archive, MODEL, table=table, aligned=True))
+    both = joined(sources)
+    assert len(both) == 2 * len(crops)
+    assert both.names == sources[0].names * 2
+    half = len(crops)
+    assert set(both.people[:half]).isdisjoint(both.people[half:])
+    held = both.held_out
+    assert held is not None
+    learn, kept_out = both.split(0.9, seed=0)
+    np.testing.assert_array_equal(learn.crops, both.crops[~held])
+    np.testing.assert_array_equal(kept_out.crops, both.crops[held])
+    without = load_faces(pack(tmp_path / "plain.tar", crops), MODEL, aligned=True)
+    with pytest.raises(SettingsError, match="'held_out' is needed in every table, or in none"):
+        joined([sources[0], without])
 
 
 def test_split_by_face_holds_out_a_share_and_loses_none() -> None:

@@ -25,10 +25,11 @@ pytestmark = [
 
 Array = NDArray[np.float32]
 
-OF_THE_PAPER = ("nn2", "nn3", "nn4", "nns1", "nns2")
+OF_THE_PAPER = ("nn1", "nn2", "nn3", "nn4", "nns1", "nns2")
 UNIT_LENGTH = (*OF_THE_PAPER, "inception_resnet_v1")
 
 PUBLISHED = {  # parameters, multiply-adds; None: not published
+    "nn1": (140e6, 1.6e9),
     "nn2": (7.5e6, 1.6e9),
     "nn3": (7.5e6, None),
     "nn4": (6.6e6, 285e6),  # the smallest of "around 6.6M-7.5M"
@@ -106,8 +107,9 @@ def test_every_row_of_table_2_costs_what_it_says(networks: ModuleType) -> None:
 
 def test_table_of_costs(networks: ModuleType) -> None:
     """The figures themselves, so that no network changes unseen."""
-    found = {name: tuple(networks.cost(built(name))) for name in (*UNIT_LENGTH, "mini")}
+    found = {name: tuple(networks.cost(built(name))) for name in (*UNIT_LENGTH, "mini", "mini2")}
     assert found == {
+        "nn1": (140_025_664, 1_605_944_064),
         "nn2": (7_456_304, 1_596_530_688),
         "nn3": (7_456_304, 814_620_672),
         "nn4": (6_607_888, 284_741_632),
@@ -115,6 +117,7 @@ def test_table_of_costs(networks: ModuleType) -> None:
         "nns2": (4_308_480, 20_277_536),
         "inception_resnet_v1": (22_779_312, 1_416_974_176),
         "mini": (1_607_968, 201_661_440),
+        "mini2": (2_964_828, 148_559_716),
     }
 
 
@@ -498,7 +501,7 @@ def test_build_takes_dimension_and_size(networks: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nn1",), r"unknown network 'nn1'; choose one of nn2, nn3, nn4, nns1, nns2, "),
+        (("nn9",), r"unknown network 'nn9'; choose one of nn1, nn2, nn3, nn4, nns1, nns2, "),
         (("nn2", 0), r"dimension must be at least 1, not 0"),
         (("nn2", 128, 31), r"input_size must be at least 32 for nn2, not 31"),
         (

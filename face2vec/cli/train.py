@@ -24,7 +24,7 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
 
 
 @click.command("train")
-@click.argument("faces")
+@click.argument("faces", nargs=-1, required=True)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -39,8 +39,11 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
 )
 @click.option(
     "--table",
+    "tables",
+    multiple=True,
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="For a tar archive: a CSV file with the columns file and person.",
+    help="For a tar archive: a CSV file with the columns file, person and, optionally, held_out; "
+    "once for each archive.",
 )
 @click.option("--aligned", is_flag=True, help="FACES are aligned crops: square, and of one size.")
 @click.option("--network", type=click.Choice(NETWORKS), default="mini", show_default=True)
@@ -51,7 +54,12 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
     help="Fine-tune a catalogue model, an exported .onnx file or a .weights.h5 file.",
 )
 @click.option("--loss", type=click.Choice(LOSSES), default="semi-hard", show_default=True)
-@click.option("--teacher", metavar="KEY_OR_FILE", help="Teacher model for distillation.")
+@click.option(
+    "--teacher",
+    metavar="KEY_OR_FILE",
+    multiple=True,
+    help="Teacher model for distillation; several are put together.",
+)
 @click.option(
     "--teacher-sees",
     type=click.Choice(("augmented", "clean")),
@@ -149,22 +157,38 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
 @quiet_option
 @click.pass_context
 def train_command(
-    ctx: click.Context, /, faces: str, out: Path, quiet: bool, recipe: Path | None, **options: Any
+    ctx: click.Context,
+    /,
+    faces: tuple[str, ...],
+    out: Path,
+    quiet: bool,
+    recipe: Path | None,
+    **options: Any,
 ) -> None:
     """Train an embedding network on FACES.
 
     FACES is a folder with one folder of photos per person, a CSV file with the columns file and
-    person, a tar archive of such folders, or tfds:celeb_a. The result is OUT/NETWORK.onnx, which
-    --model takes. If it was stopped or killed, the same command resumes it.
+    person, a tar archive of such folders, or tfds:celeb_a; several are put together. The result is
+    OUT/NETWORK.onnx, which --model takes. If it was stopped or killed, the same command resumes it.
     """
     choose_backend()
-    from face2vec.training.faces import load_faces
+    from face2vec.training.faces import joined, load_faces
     from face2vec.training.recipe import run
 
+    teachers = options["teacher"]
+    options["teacher"] = teachers[0] if len(teachers) == 1 else teachers or None
     given = {n for n in options if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE}
     todo = _recipe(options) if recipe is None else _recipe_of(recipe, options, given)
     description = todo.description()
-    found = load_faces(faces, description, table=options["table"], aligned=options["aligned"])
+    tables = options["tables"] or (None,) * len(faces)
+    if len(tables) != len(faces):
+        raise SettingsError(f"{len(faces)} FACES and {len(tables)} --table; give one for each")
+    found = joined(
+        [
+            load_faces(source, description, table=table, aligned=options["aligned"])
+            for source, table in zip(faces, tables, strict=True)
+        ]
+    )
     click.echo(f"{len(found):,} faces of {len(found.names):,} named people", err=True)
     with _Bar(hidden=quiet) as bar:
         model = run(todo, found, out, watch=bar.show, description=description)
@@ -195,7 +219,7 @@ def _recipe_of(path: Path, options: dict[str, Any], given: set[str]) -> Any:
     """The recipe of a file, with the options that may override it."""
     from face2vec.training.recipe import Recipe
 
-    if wrong := given - set(BESIDE_RECIPE) - {"table", "aligned"}:
+    if wrong := given - set(BESIDE_RECIPE) - {"tables", "aligned"}:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(wrong))
         raise SettingsError(f"{names} cannot be given beside --recipe; change {path} instead")
     try:

@@ -22,8 +22,8 @@ from face2vec.models.store import load_model
 from face2vec.report.html import table, write_page
 from face2vec.report.text import columns
 from face2vec.runtime.select import choose_runtime
-from face2vec.training.batches import resized
 from face2vec.training.faces import Faces
+from face2vec.training.teachers import resized
 
 if TYPE_CHECKING:
     from face2vec.training.recipe import Recipe

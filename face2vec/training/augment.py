@@ -12,10 +12,14 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 ImageArray = NDArray[np.uint8]
 
+WRONG_TURN, WRONG_STRETCH = 15.0, 0.15
+"""Degrees, and a fraction: how far off a crop by wrong landmarks is."""
+MASKS = ((235, 238, 240), (150, 195, 220), (25, 25, 28), (200, 205, 200), (90, 120, 150))
+"""Colours of masks, RGB."""
 SMALLEST = 24  # pixels per side; nobody is recognizable in a smaller crop
 
 
@@ -35,6 +39,10 @@ class Augmentation:
         jpeg: chance to be compressed, quality 15 to 85.
         noise: chance of sensor noise.
         occlusion: chance that a rectangle is covered.
+        mask: chance that a mask is drawn over nose, mouth and chin.
+        misaligned: chance of a turn of up to 15°, a stretch of one axis and a shear of up to 15 %
+            each, as from landmarks that are wrong.
+        dark: chance of little light, with the noise of a sensor in it.
         mix: chance to be blended with another crop of the batch; only for distillation, where the
             teacher gives the target of the blend.
     """
@@ -50,6 +58,9 @@ class Augmentation:
     jpeg: float = 0.15
     noise: float = 0.1
     occlusion: float = 0.15
+    mask: float = 0.0
+    misaligned: float = 0.0
+    dark: float = 0.0
     mix: float = 0.0
 
     @classmethod
@@ -74,7 +85,10 @@ class Augmentation:
         Returns:
             RGB uint8 (side, side, 3).
         """
-        image = self._moved(crop, side, rng)
+        if self.mask and rng.random() < self.mask:
+            crop = masked(crop, rng)
+        wrong = self.misaligned > 0 and rng.random() < self.misaligned
+        image = self._moved(crop, side, rng, wrong)
         if rng.random() < self.low_resolution:
             small = int(rng.uniform(min(SMALLEST, side // 2), 0.75 * side))
             image = image.resize((small, small), Image.Resampling.BOX)
@@ -88,6 +102,8 @@ class Augmentation:
         pixels = np.asarray(image, np.uint8)
         if rng.random() < self.light:
             pixels = _in_other_light(pixels, rng)
+        if self.dark and rng.random() < self.dark:
+            pixels = _darkened(pixels, rng)
         if rng.random() < self.grey:
             grey = np.asarray(Image.fromarray(pixels).convert("L"))
             pixels = np.repeat(grey[..., None], 3, axis=2)
@@ -98,7 +114,9 @@ class Augmentation:
             pixels = _hidden(pixels, rng)
         return pixels
 
-    def _moved(self, crop: ImageArray, side: int, rng: np.random.Generator) -> Image.Image:
+    def _moved(
+        self, crop: ImageArray, side: int, rng: np.random.Generator, wrong: bool
+    ) -> Image.Image:
         from_side = crop.shape[0]
         grow = from_side / side * (1 + rng.uniform(-self.scale, self.scale))
         angle = math.radians(rng.uniform(-self.turn, self.turn))
@@ -107,14 +125,17 @@ class Augmentation:
         # Reflected borders as wide as the farthest corner can move.
         reach = math.cos(math.radians(self.turn)) + math.sin(math.radians(self.turn))
         border = 1 + math.ceil(from_side * ((1 + self.scale) * reach / 2 - 0.5 + self.shift))
+        stretch = np.eye(2)
+        if wrong:
+            angle += math.radians(rng.uniform(-WRONG_TURN, WRONG_TURN))
+            stretch += rng.uniform(-WRONG_STRETCH, WRONG_STRETCH, (2, 2))
+            border += math.ceil(from_side * 2 * WRONG_STRETCH)
         padded = np.pad(crop, ((border, border), (border, border), (0, 0)), "reflect")
         cosine, sine = grow * math.cos(angle), grow * math.sin(angle)
         middle = border + from_side / 2
         half = side / 2
-        matrix = (
-            mirrored * cosine, -sine, middle + across - half * (mirrored * cosine - sine),
-            mirrored * sine, cosine, middle + down - half * (mirrored * sine + cosine),
-        )  # fmt: skip
+        (a, b), (c, d) = np.array([(mirrored * cosine, -sine), (mirrored * sine, cosine)]) @ stretch
+        matrix = (a, b, middle + across - half * (a + b), c, d, middle + down - half * (c + d))
         return Image.fromarray(padded).transform(
             (side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
         )
@@ -128,6 +149,41 @@ def _in_other_light(pixels: ImageArray, rng: np.random.Generator) -> ImageArray:
     curve = (values**gamma - 0.5) * contrast + 0.5 + brightness
     table = np.clip(255 * curve[:, None] * (1 + tint) + 0.5, 0, 255).astype(np.uint8)
     return np.stack([table[pixels[..., channel], channel] for channel in range(3)], axis=2)
+
+
+def _darkened(pixels: ImageArray, rng: np.random.Generator) -> ImageArray:
+    """An eighth to half of the light, partly brightened again, with the noise that this shows."""
+    light = math.exp(rng.uniform(math.log(0.125), math.log(0.5)))
+    again = light ** -rng.uniform(0.0, 0.9)
+    noise = rng.normal(0, rng.uniform(1, 3), pixels.shape)
+    dark: ImageArray = np.clip((pixels * light + noise) * again, 0, 255).astype(np.uint8)
+    return dark
+
+
+def masked(crop: ImageArray, rng: np.random.Generator) -> ImageArray:
+    """A mask in one colour with a fold or two, from the bridge of the nose to below the chin."""
+    side = crop.shape[0]
+    top, cheek = rng.uniform(0.52, 0.66), rng.uniform(0.6, 0.72)
+    left, right = rng.uniform(0.02, 0.24), rng.uniform(0.76, 0.98)
+    chin = rng.uniform(0.94, 1.2)
+    outline = [(left, cheek), (0.38, top + 0.02), (0.5, top), (0.62, top + 0.02), (right, cheek),
+               (right - 0.06, 0.88), (0.66, chin), (0.34, chin), (left + 0.06, 0.88)]  # fmt: skip
+    points = [(x * side, y * side) for x, y in outline]
+    shape = Image.new("L", (side, side))
+    ImageDraw.Draw(shape).polygon(points, fill=255)
+    shape = shape.filter(ImageFilter.GaussianBlur(side * 0.006))
+    colour = MASKS[rng.integers(len(MASKS))] if rng.random() < 0.7 else rng.uniform(0, 255, 3)
+    # Lit as the face below is: brighter and darker over a fifth of the crop.
+    lit = Image.fromarray(crop).convert("L").filter(ImageFilter.GaussianBlur(side * 0.1))
+    light = np.asarray(lit, np.float32)[..., None]
+    shade = light / max(float(light.mean()), 1.0)
+    for fold in rng.uniform(top + 0.1, 1.0, rng.integers(0, 3)):
+        rows = np.arange(side)[:, None, None] / side
+        shade = shade * (1 - 0.25 * np.exp(-(((rows - fold) / 0.01) ** 2)))
+    cover = np.asarray(shape, np.float32)[..., None] / 255
+    mask = np.clip(np.asarray(colour, np.float32) * shade, 0, 255)
+    masked: ImageArray = (crop * (1 - cover) + mask * cover).astype(np.uint8)
+    return masked
 
 
 def _hidden(pixels: ImageArray, rng: np.random.Generator) -> ImageArray:

@@ -7,18 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from face2vec.encoding.embed import Embedder
 from face2vec.errors import SettingsError
-from face2vec.files import written_whole
 from face2vec.training.augment import Augmentation
 from face2vec.training.faces import Faces
+from face2vec.training.teachers import Teachers, resized
 
 Rows = NDArray[np.int64]
 
@@ -92,7 +89,7 @@ class TaughtBatches(ShuffledBatches):
 
     def __init__(
         self,
-        teacher: Embedder,
+        teacher: Teachers,
         faces: Faces,
         how: Augmentation,
         *,
@@ -106,7 +103,7 @@ class TaughtBatches(ShuffledBatches):
     def make(self, epoch: int, rows: Rows) -> Batch:
         """The batch of the faces in some rows, int64 (n,)."""
         key = (self._seed, epoch)
-        side = self._teacher.description.input_size
+        side = self._teacher.input_size
         crops = augmented(self._faces, rows, side, self._how, key)
         return Batch(resized(crops, self._side), {"embedding": self._teacher(crops)})
 
@@ -119,7 +116,7 @@ class RememberedBatches(ShuffledBatches):
 
     Args:
         targets: the teacher's embeddings of the clean crops, float32 (n, d), see
-            `clean_targets`.
+            `teachers.remembered_targets`.
         faces: the faces of ``targets``.
         how: the augmentation; it cannot mix crops.
         side: side of the student's crops in pixels.
@@ -213,49 +210,6 @@ class PeopleBatches:
         return Batch(crops, {"people": self._faces.people[rows]})
 
 
-def clean_targets(teacher: Embedder, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The teacher's embeddings of crops.
-
-    Args:
-        teacher: the network whose embeddings are the targets.
-        crops: RGB uint8 (n, side, side, 3) of any side.
-
-    Returns:
-        float32 (n, d) of unit length.
-    """
-    side = teacher.description.input_size
-    parts = [crops[start : start + 64] for start in range(0, len(crops), 64)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.concatenate(list(pool.map(lambda part: teacher(resized(part, side)), parts)))
-
-
-def remembered_targets(
-    path: Path, teacher: Embedder, crops: NDArray[np.uint8]
-) -> NDArray[np.float32]:
-    """`clean_targets`, stored in a file so that a resumed training does not compute them again.
-
-    The targets of the first crops are computed each time, to verify that the file belongs to this
-    teacher and these crops.
-
-    Args:
-        path: the file; written if it does not exist or does not match.
-        teacher: the network whose embeddings are the targets.
-        crops: RGB uint8 (n, side, side, 3) of any side.
-
-    Returns:
-        float32 (n, d) of unit length.
-    """
-    if path.exists():
-        kept: NDArray[np.float32] = np.load(path, allow_pickle=False)
-        first = clean_targets(teacher, crops[:64])
-        if len(kept) == len(crops) and np.allclose(kept[:64], first, atol=1e-4):
-            return kept
-    targets = clean_targets(teacher, crops)
-    with written_whole(path) as stream:
-        np.save(stream, targets)
-    return targets
-
-
 def augmented(
     faces: Faces, rows: Rows, side: int, how: Augmentation, key: tuple[int, ...]
 ) -> NDArray[np.uint8]:
@@ -283,22 +237,6 @@ def augmented(
     other = crops[rng.permutation(len(rows))]
     mixed: NDArray[np.uint8] = (crops * (1 - share) + other * share + 0.5).astype(np.uint8)
     return mixed
-
-
-def resized(crops: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The same crops at another size.
-
-    Args:
-        crops: RGB uint8 (n, height, width, 3).
-        side: side of the results in pixels.
-
-    Returns:
-        RGB uint8 (n, side, side, 3).
-    """
-    if crops.shape[1] == side:
-        return crops
-    size, how = (side, side), Image.Resampling.BILINEAR
-    return np.stack([np.asarray(Image.fromarray(one).resize(size, how)) for one in crops])
 
 
 def made_in_turn(plan: Sequence[Rows], make: Callable[[Rows], Batch]) -> Iterator[Batch]:

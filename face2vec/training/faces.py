@@ -12,7 +12,7 @@ import io
 import logging
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -38,6 +38,8 @@ PHOTOS_AT_ONCE = 32
 
 Named = tuple[str, Any, str]
 """A photo on its way: its name, its path or bytes or array, and its person or ""."""
+Row = tuple[str, bool]
+"""A person or "", and whether the face is held out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +50,19 @@ class Faces:
         crops: RGB uint8 (n, h, h, 3).
         people: int64 (n,), number of the person, −1 if unknown.
         names: names of the people by number.
+        held_out: bool (n,), the faces that are never trained on; None to choose them at random.
     """
 
     crops: NDArray[np.uint8]
     people: NDArray[np.int64]
     names: tuple[str, ...] = ()
+    held_out: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.crops)
 
     def split(self, share: float, seed: int, by_person: bool = False) -> tuple[Faces, Faces]:
-        """Split into a training set and a random held-out set.
+        """Split into a training set and a held-out set: `held_out`, or a random one.
 
         Args:
             share: share of the faces, or of the people, that is held out; at least one.
@@ -67,7 +71,9 @@ class Faces:
                 into the training set.
         """
         rng = np.random.default_rng((seed, 7))
-        if by_person:
+        if self.held_out is not None:
+            held = self.held_out
+        elif by_person:
             people = rng.permutation(np.unique(self.people[self.people >= 0]))
             held = np.isin(self.people, people[: max(1, round(share * len(people)))])
         else:
@@ -77,7 +83,8 @@ class Faces:
 
     def only(self, rows: NDArray[np.int64]) -> Faces:
         """The faces in some rows, int64 (n,)."""
-        return Faces(self.crops[rows], self.people[rows], self.names)
+        held = None if self.held_out is None else self.held_out[rows]
+        return Faces(self.crops[rows], self.people[rows], self.names, held)
 
 
 def load_faces(
@@ -95,7 +102,7 @@ def load_faces(
             or ``tfds:celeb_a`` and ``tfds:celeb_a:DATA_DIR``.
         model: how crops are cut: alignment, template, size.
         table: for a tar archive, a CSV with the columns ``file`` and ``person``; an empty person is
-            unknown.
+            unknown. With a column ``held_out``, the faces where it is 1 are never trained on.
         aligned: whether the photos are already aligned crops, square and of one size.
 
     Returns:
@@ -106,10 +113,14 @@ def load_faces(
         SettingsError: there is nothing to train on, or crops have different sizes.
         MissingExtraError: tensorflow_datasets is not installed.
     """
-    photos = _photos(str(source), None if table is None else Path(table))
+    if table is None and Path(source).suffix == ".csv":
+        table = source
+    rows = None if table is None else _rows_of(Path(table))
+    photos = _photos(str(source), rows)
     found = _as_they_are(photos) if aligned else _cut(photos, model)
     crops: list[NDArray[np.uint8]] = []
     people: list[str] = []
+    held: list[bool] = []
     for name, crop, person in found:
         if crops and crop.shape != crops[0].shape:
             raise SettingsError(
@@ -118,14 +129,41 @@ def load_faces(
             )
         crops.append(crop)
         people.append(person)
+        held.append((rows or {}).get(name, ("", False))[1])
     if not crops:
         raise SettingsError(f"{source} has no photo with a face; there is nothing to train on")
     names = sorted(set(people) - {""})
     number = {name: i for i, name in enumerate(names)} | {"": UNNAMED}
-    return Faces(np.stack(crops), np.array([number[name] for name in people]), tuple(names))
+    numbers = np.array([number[name] for name in people])
+    return Faces(np.stack(crops), numbers, tuple(names), np.array(held) if any(held) else None)
 
 
-def _photos(source: str, table: Path | None) -> Iterator[Named]:
+def joined(several: Sequence[Faces]) -> Faces:
+    """Faces of several sources together; people of the same name in two sources are two people.
+
+    Raises:
+        SettingsError: crops have different sizes, or only some sources say what is held out.
+    """
+    sides = {faces.crops.shape[1] for faces in several}
+    if len(sides) > 1:
+        raise SettingsError(f"crops of different sizes, {sorted(sides)}, cannot be put together")
+    if len({faces.held_out is None for faces in several}) > 1:
+        raise SettingsError("the column 'held_out' is needed in every table, or in none")
+    starts = np.cumsum([0, *(len(faces.names) for faces in several)])
+    people = [
+        np.where(faces.people < 0, UNNAMED, faces.people + start)
+        for faces, start in zip(several, starts, strict=False)
+    ]
+    held = [faces.held_out for faces in several if faces.held_out is not None]
+    return Faces(
+        np.concatenate([faces.crops for faces in several]),
+        np.concatenate(people),
+        tuple(name for faces in several for name in faces.names),
+        np.concatenate(held) if held else None,
+    )
+
+
+def _photos(source: str, rows: dict[str, Row] | None) -> Iterator[Named]:
     path = Path(source)
     if source.startswith(TFDS):
         return _of_tfds(source.removeprefix(TFDS))
@@ -134,7 +172,7 @@ def _photos(source: str, table: Path | None) -> Iterator[Named]:
     if path.suffix == ".csv":
         return _of_table(path)
     if path.is_file():
-        return _of_tar(path, None if table is None else _people_of(table))
+        return _of_tar(path, rows)
     raise SettingsError(
         f"{source} is not a folder, CSV or tar archive and does not begin with {TFDS!r}"
     )
@@ -147,17 +185,17 @@ def _of_folders(folder: Path) -> Iterator[Named]:
 
 
 def _of_table(table: Path) -> Iterator[Named]:
-    for name, person in _people_of(table).items():
+    for name, (person, _) in _rows_of(table).items():
         yield name, table.parent / name, person
 
 
-def _of_tar(path: Path, people: dict[str, str] | None) -> Iterator[Named]:
+def _of_tar(path: Path, rows: dict[str, Row] | None) -> Iterator[Named]:
     with tarfile.open(path) as archive:
         for member in sorted(archive.getmembers(), key=lambda one: one.name):
             file = archive.extractfile(member) if member.isfile() else None
             if file is not None:
                 folder = Path(member.name).parent.name
-                person = folder if people is None else people.get(member.name, "")
+                person = folder if rows is None else rows.get(member.name, ("", False))[0]
                 yield member.name, file.read(), person
 
 
@@ -181,12 +219,14 @@ def _of_tfds(name: str) -> Iterator[Named]:
             yield f"{name}/{split}/{number}", example["image"], str(person)
 
 
-def _people_of(table: Path) -> dict[str, str]:
+def _rows_of(table: Path) -> dict[str, Row]:
     with table.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
         if reader.fieldnames is None or "file" not in reader.fieldnames:
             raise SettingsError(f"{table} has no column 'file'")
-        return {row["file"]: row.get("person") or "" for row in reader}
+        return {
+            row["file"]: (row.get("person") or "", row.get("held_out") == "1") for row in reader
+        }
 
 
 def _as_they_are(photos: Iterable[Named]) -> Iterator[tuple[str, NDArray[np.uint8], str]]:

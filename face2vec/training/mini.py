@@ -15,16 +15,18 @@ before them.
 from __future__ import annotations
 
 import keras
-import numpy as np
-from keras import layers, ops
+from keras import layers
 
+from face2vec.training.blocks import (
+    channels_weighed,
+    convolution,
+    each_channel,
+    grown,
+    weighed_places,
+)
 from face2vec.training.layers import Tensor
 
 SIDE = 96
-SLOPE = 0.1
-SQUEEZED = 8
-"""Channels for each number that their weights are made of."""
-EPSILON = 1e-5
 BLOCKS = (5, 7, 3)
 """In each stage; the first halves the side of the maps."""
 Widths = tuple[tuple[int, int], ...]
@@ -51,16 +53,13 @@ def mini(dimension: int = 256, between: Widths = BETWEEN) -> keras.Model:
         normalised.
     """
     crops = keras.Input((SIDE, SIDE, 3), name="crops")
-    x = _convolution(crops, "stem", 32, 3, stride=2)
-    x = _each_channel(x, "stem_each", 3)
+    x = convolution(crops, "stem", 32, 3, stride=2)
+    x = each_channel(x, "stem_each", 3)
     x = _stage(x, 1, 64, between[0], weighed=False)
     x = _stage(x, 2, 128, between[1])
     x = _stage(x, 3, 128, between[2])
-    x = _convolution(x, "widen", 512, 1)
-    x = layers.DepthwiseConv2D(SIDE // 16, use_bias=False, name="weigh_places")(x)
-    x = _normalized(x, "weigh_places")
-    x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(dimension, name="embedding")(x)
+    x = convolution(x, "widen", 512, 1)
+    x = weighed_places(x, SIDE // 16, dimension)
     return keras.Model(crops, x, name="mini")
 
 
@@ -75,15 +74,7 @@ def wider(network: keras.Model, between: Widths) -> keras.Model:
     """
     if between == widths(network):
         return network
-    wide = mini(network.output_shape[-1], between)
-    for layer in network.layers:
-        for narrow, variable in zip(layer.weights, wide.get_layer(layer.name).weights, strict=True):
-            values = np.array(ops.convert_to_numpy(variable))
-            if layer.name.endswith("_narrow_conv"):
-                values[:] = 0
-            values[tuple(slice(length) for length in narrow.shape)] = ops.convert_to_numpy(narrow)
-            variable.assign(values)
-    return wide
+    return grown(network, mini(network.output_shape[-1], between))
 
 
 def widths(network: keras.Model) -> Widths:
@@ -100,55 +91,10 @@ def _stage(
     """Halve the side of the maps."""
     for place in range(1, BLOCKS[number - 1] + 1):
         first, name = place == 1, f"stage_{number}_{place}"
-        y = _convolution(x, f"{name}_wide", between[not first], 1)
-        y = _each_channel(y, f"{name}_each", 3, stride=2 if first else 1)
-        y = _convolution(y, f"{name}_narrow", filters, 1, active=False)
+        y = convolution(x, f"{name}_wide", between[not first], 1)
+        y = each_channel(y, f"{name}_each", 3, stride=2 if first else 1)
+        y = convolution(y, f"{name}_narrow", filters, 1, active=False)
         if weighed:
-            y = _weighed(y, f"{name}_weighed", filters)
+            y = channels_weighed(y, f"{name}_weighed", filters)
         x = layers.Identity(name=name)(y) if first else layers.Add(name=name)([x, y])
     return x
-
-
-def _weighed(x: Tensor, name: str, filters: int) -> Tensor:
-    y = layers.GlobalAveragePooling2D(name=f"{name}_mean")(x)
-    y = layers.Dense(filters // SQUEEZED, name=f"{name}_squeeze")(y)
-    y = layers.LeakyReLU(SLOPE, name=f"{name}_relu")(y)
-    y = layers.Dense(filters, activation="sigmoid", name=f"{name}_channels")(y)
-    y = layers.Reshape((1, 1, filters), name=f"{name}_shape")(y)
-    return layers.Multiply(name=name)([x, y])
-
-
-def _convolution(
-    x: Tensor, name: str, filters: int, size: int, *, stride: int = 1, active: bool = True
-) -> Tensor:
-    x, padding = _bordered(x, name, stride)
-    x = layers.Conv2D(
-        filters, size, strides=stride, padding=padding, use_bias=False, name=f"{name}_conv"
-    )(x)
-    return _active(_normalized(x, name), name) if active else _normalized(x, name)
-
-
-def _each_channel(x: Tensor, name: str, size: int, *, stride: int = 1) -> Tensor:
-    x, padding = _bordered(x, name, stride)
-    x = layers.DepthwiseConv2D(
-        size, strides=stride, padding=padding, use_bias=False, name=f"{name}_conv"
-    )(x)
-    return _active(_normalized(x, name), name)
-
-
-def _bordered(x: Tensor, name: str, stride: int) -> tuple[Tensor, str]:
-    """Padding that centres a 3×3 convolution with stride 2 on positions of the larger map.
-
-    With ``"same"`` it is centred between two positions.
-    """
-    if stride == 1:
-        return x, "same"
-    return layers.ZeroPadding2D(1, name=f"{name}_border")(x), "valid"
-
-
-def _normalized(x: Tensor, name: str) -> Tensor:
-    return layers.BatchNormalization(momentum=0.95, epsilon=EPSILON, name=f"{name}_norm")(x)
-
-
-def _active(x: Tensor, name: str) -> Tensor:
-    return layers.LeakyReLU(SLOPE, name=f"{name}_relu")(x)

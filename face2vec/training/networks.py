@@ -6,13 +6,14 @@ the length makes no difference.
 
 | name | crop | as published: parameters, multiply-adds | source |
 |---|---|---|---|
-| ``nn2`` | 224×224 | 7.5 M, 1.6 G | FaceNet paper, table 2 |
+| ``nn1`` | 220×220 | 140 M, 1.6 G | FaceNet paper, table 1 |
+| ``nn2`` | 224×224 | 7.5 M, 1.6 G | table 2 |
 | ``nn3`` | 160×160 | 7.5 M | the same at 160 pixels |
 | ``nn4`` | 96×96 | 285 M multiply-adds | the same at 96 pixels with fewer 5×5 convolutions |
 | ``nns1`` | 165×165 | 26 M, 220 M | our interpretation of the paper's "mini Inception" |
 | ``nns2`` | 140×116 | 4.3 M, 20 M | our interpretation of the paper's "tiny Inception" |
 | ``inception_resnet_v1`` | 160×160 | 23.5 M | keras-facenet's; can load FaceNet's weights |
-| ``mini`` | | | the network of the included model |
+| ``mini``, ``mini2`` | 96×96, 112×112 | | the networks of the included models |
 
 The paper counts a multiplication and an addition as one operation, and so does
 :func:`cost`. ``inception.py`` explains the interpretations.
@@ -22,13 +23,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
 from typing import NamedTuple
 
 import keras
 from keras import layers
 
 from face2vec.errors import SettingsError
-from face2vec.training import NETWORKS, inception, inception_resnet
+from face2vec.training import NETWORKS, inception, inception_resnet, zeiler_fergus
 from face2vec.training.inception_resnet import load_facenet_weights
 
 __all__ = ["Cost", "build", "cost", "load_facenet_weights"]
@@ -44,9 +47,10 @@ _PLANS = {
     "nns2": (inception.NNS2, (140, 116)),
 }
 
-USUAL_DIMENSION = {"mini": 256}
-"""Numbers in an embedding, where they are not 128."""
+USUAL_DIMENSION = {"mini": 256, "mini2": 512}
+"""Numbers in an embedding, where they are not 128; these networks have a fixed input size."""
 
+NN1_SIZE = (220, 220)
 SMALLEST_SIDE = {"inception_resnet_v1": 80}
 SMALLEST_SIDE_OF_OTHERS = 32
 
@@ -70,10 +74,10 @@ def build(
 
     Args:
         name: one of :data:`face2vec.training.NETWORKS`.
-        dimension: length of an embedding; 128 by default, 256 for ``mini``.
+        dimension: length of an embedding; 128 by default, 256 for ``mini``, 512 for ``mini2``.
         input_size: side of a crop in pixels, or its (height, width); the default is in the table
-            above. That of ``mini`` is fixed.
-        widths: channels in the middle of blocks, for ``mini`` only; empty for the default.
+            above. That of ``mini`` and ``mini2`` is fixed.
+        widths: channels in the middle of blocks, for these two only; empty for the default.
 
     Returns:
         A model with random weights, from (n, height, width, 3) to (n, dimension).
@@ -92,15 +96,19 @@ def build(
             "keras.config.set_image_data_format('channels_last')"
         )
     size = (input_size, input_size) if isinstance(input_size, int) else input_size
-    if name == "mini":
-        return _mini(dimension, size, widths)
+    if name in USUAL_DIMENSION:
+        return _small(name, dimension, size, widths)
     if widths:
-        raise SettingsError(f"{name} has fixed widths; only mini has variable ones")
+        raise SettingsError(
+            f"{name} has fixed widths; only {' and '.join(USUAL_DIMENSION)} have variable ones"
+        )
     smallest = SMALLEST_SIDE.get(name, SMALLEST_SIDE_OF_OTHERS)
     if size is not None and min(size) < smallest:
         raise SettingsError(f"input_size must be at least {smallest} for {name}, not {input_size}")
     if name == "inception_resnet_v1":
         return inception_resnet.network(size or (160, 160), dimension or 128)
+    if name == "nn1":
+        return zeiler_fergus.nn1(size or NN1_SIZE, dimension or 128)
     plan, usual = _PLANS[name]
     return inception.network(plan, name, size or usual, dimension or 128)
 
@@ -112,20 +120,18 @@ def side(name: str) -> int:
     """
     if name == "nns2":
         return 128
-    if name == "mini":
-        from face2vec.training.mini import SIDE
-
-        return SIDE
+    if name in USUAL_DIMENSION:
+        side: int = _module(name).SIDE
+        return side
+    if name == "nn1":
+        return NN1_SIZE[0]
     return 160 if name == "inception_resnet_v1" else _PLANS[name][1][0]
 
 
 def stages(name: str) -> tuple[str, ...]:
     """Names of a network's layers that can learn from a teacher's stages; often none."""
-    if name == "mini":
-        from face2vec.training.mini import STAGES
-
-        return STAGES
-    return ()
+    found: tuple[str, ...] = _module(name).STAGES if name in USUAL_DIMENSION else ()
+    return found
 
 
 def cost(network: keras.Model) -> Cost:
@@ -149,20 +155,26 @@ def cost(network: keras.Model) -> Cost:
 
 
 def wider(network: keras.Model, widths: Widths) -> keras.Model:
-    """A ``mini`` with more channels in its blocks that gives the same embeddings."""
-    from face2vec.training import mini
+    """A ``mini`` or ``mini2`` with more channels in its blocks that gives the same embeddings."""
+    wide: keras.Model = _module(network.name).wider(network, widths)
+    return wide
 
-    return mini.wider(network, widths)
 
-
-def _mini(dimension: int | None, size: tuple[int, int] | None, widths: Widths) -> keras.Model:
-    from face2vec.training.mini import BETWEEN, mini
-
-    network = mini(dimension or USUAL_DIMENSION["mini"], widths or BETWEEN)
-    fixed = tuple(network.input_shape[1:3])
+def _small(
+    name: str, dimension: int | None, size: tuple[int, int] | None, widths: Widths
+) -> keras.Model:
+    module = _module(name)
+    fixed = (module.SIDE, module.SIDE)
     if size is not None and size != fixed:
-        raise SettingsError(f"input_size must be {fixed} for mini, not {size}")
+        raise SettingsError(f"input_size must be {fixed} for {name}, not {size}")
+    build_it = getattr(module, name)
+    network: keras.Model = build_it(dimension or USUAL_DIMENSION[name], widths or module.BETWEEN)
     return network
+
+
+def _module(name: str) -> ModuleType:
+    """The module of ``mini`` or ``mini2``."""
+    return import_module(f"face2vec.training.{name}")
 
 
 def _leaves(network: keras.Model) -> Iterator[keras.Layer]:

@@ -14,7 +14,6 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.encoding.embed import Embedder
 from face2vec.errors import SettingsError, TrainingError
 from face2vec.models import CATALOGUE
 from face2vec.models.description import FIVE_POINTS, ModelDescription
@@ -27,9 +26,6 @@ from face2vec.training.batches import (
     PeopleBatches,
     RememberedBatches,
     TaughtBatches,
-    clean_targets,
-    remembered_targets,
-    resized,
 )
 from face2vec.training.export import export, load_exported, settle
 from face2vec.training.faces import Faces
@@ -37,12 +33,12 @@ from face2vec.training.objectives import FollowTeacher, Learner, Objective, Tell
 from face2vec.training.stages import (
     FollowHints,
     FollowStages,
-    HintBatches,
     StageBatches,
     StageTeacher,
     apart,
     on_the_way,
 )
+from face2vec.training.teachers import Teachers, remembered_targets, resized
 from face2vec.training.trainer import (
     CHECKPOINT,
     CURVES,
@@ -62,6 +58,7 @@ TARGETS = "targets.npy"
 STAGES = "stages"
 HELD_OUT_SEED = 0
 SETTLED_ON = 128  # crops
+MEASURED_ON = 2_000  # held-out crops
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class Recipe:
         loss: ``"semi-hard"`` and ``"batch-hard"`` triplets need names of people, ``"distillation"``
             needs a teacher.
         start_from: a catalogue key, or an exported .onnx or a .weights.h5 of the same network.
-        teacher: key or file of a model, as for `Face2Vec`.
+        teacher: key or file of a model, as for `Face2Vec`, or several, see `teachers.Teachers`.
         teacher_stages: names of tensors in the teacher's graph. If given, each stage of the network
             first learns one of them, before the whole network follows the embeddings.
         stages: length and learning rate of that.
@@ -126,7 +123,7 @@ class Recipe:
     dimension: int | None = None
     loss: str = "semi-hard"
     start_from: str | None = None
-    teacher: str | None = None
+    teacher: str | tuple[str, ...] | None = None
     teacher_stages: tuple[str, ...] = ()
     stages: Schedule = field(default_factory=Schedule)
     teacher_sees: Literal["augmented", "clean"] = "augmented"
@@ -178,6 +175,12 @@ class Recipe:
         """
         return cast("Recipe", _made(cls, values))
 
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers; the first gives the stages' maps."""
+        if self.teacher is None:
+            return ()
+        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
+
     def in_phases(self) -> tuple[Phase, ...]:
         """The phases; a recipe without any has one or two."""
         if self.phases:
@@ -200,9 +203,9 @@ class Recipe:
     def _dimension(self) -> int:
         if self.dimension is not None:
             return self.dimension
-        if self.teacher is not None:
-            return load_model(self.teacher).description.dimension
-        return networks.USUAL_DIMENSION.get(self.network, 128)
+        usual = networks.USUAL_DIMENSION.get(self.network, 128)
+        teachers = self.teachers()
+        return load_model(teachers[0]).description.dimension if len(teachers) == 1 else usual
 
 
 NESTED = {"stages": Schedule, "schedule": Schedule, "augmentation": Augmentation}
@@ -265,7 +268,7 @@ def run(
     if recipe.start_from is not None:
         some = learn.crops[:: max(1, len(learn) // SETTLED_ON)][:SETTLED_ON]
         settle(network, standardized(resized(some, network.input_shape[1])))
-    lessons = _Lessons(recipe, learn, held, folder)
+    lessons = _Lessons(recipe, learn, held, folder, description.dimension)
     for phase in recipe.in_phases():
         if phase.after:
             mean_of([folder / name / CHECKPOINT for name in phase.after], network)
@@ -299,15 +302,22 @@ def _train(
 class _Lessons:
     """The objectives and batches of a recipe's phases, and the measurement of its network."""
 
-    def __init__(self, recipe: Recipe, learn: Faces, held: Faces, folder: Path) -> None:
+    def __init__(
+        self, recipe: Recipe, learn: Faces, held: Faces, folder: Path, dimension: int
+    ) -> None:
+        step = -(-len(held) // MEASURED_ON)
+        held = held.only(np.arange(0, len(held), step))
         self._recipe, self._learn, self._held = recipe, learn, held
         self._half = recipe.compute == "bfloat16"
         self._wanted: NDArray[np.float32] | None = None
-        if recipe.teacher is not None:
-            self._teacher = Embedder(load_model(recipe.teacher), choose_runtime())
-            self._wanted = clean_targets(self._teacher, held.crops)
-            if recipe.teacher_sees == "clean":
+        if recipe.teachers():
+            self._teacher = Teachers(recipe.teachers(), choose_runtime())
+            shorter = dimension < self._teacher.dimension
+            if recipe.teacher_sees == "clean" or recipe.teacher_stages or shorter:
                 self._targets = remembered_targets(folder / TARGETS, self._teacher, learn.crops)
+            if shorter:
+                self._targets = self._teacher.shorten(dimension, self._targets)
+            self._wanted = self._teacher.of_all(held.crops)
 
     def of(self, phase: Phase, network: keras.Model) -> tuple[Learner, Batches]:
         recipe, how = self._recipe, phase.augmentation
@@ -317,10 +327,12 @@ class _Lessons:
         batches: Batches
         if phase.asks != "embedding":
             names, teacher = self._stages(network)
-            if phase.asks == "stages":
-                batches = StageBatches(teacher, names, self._learn, how, **settings)
+            alone = phase.asks == "stages"
+            batches = StageBatches(
+                self._targets, teacher, names, self._learn, how, given=alone, **settings
+            )
+            if alone:
                 return self._learner(apart(network, names), FollowStages(names)), batches
-            batches = HintBatches(self._targets, teacher, names, self._learn, how, **settings)
             follow = FollowHints(names, phase.hints)
             return self._learner(on_the_way(network, names), follow), batches
         if recipe.teacher is None:
@@ -348,7 +360,6 @@ class _Lessons:
     def _stages(self, network: keras.Model) -> tuple[tuple[str, ...], StageTeacher]:
         """The teacher, and the network's stages that learn from its stages."""
         recipe = self._recipe
-        assert recipe.teacher is not None
         names = networks.stages(recipe.network)
         if len(names) != len(recipe.teacher_stages):
             raise SettingsError(
@@ -356,7 +367,7 @@ class _Lessons:
                 f"teacher_stages has {len(recipe.teacher_stages)}"
             )
         shapes = [network.get_layer(name).output.shape[1:] for name in names]
-        tensors, model = recipe.teacher_stages, load_model(recipe.teacher)
+        tensors, model = recipe.teacher_stages, load_model(recipe.teachers()[0])
         return names, StageTeacher(model, choose_runtime(), tensors, shapes)
 
 

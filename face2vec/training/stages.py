@@ -19,10 +19,11 @@ from face2vec.errors import SettingsError
 from face2vec.models import LoadedModel, standardize
 from face2vec.runtime.select import Runtime
 from face2vec.training.augment import Augmentation
-from face2vec.training.batches import Batch, Rows, ShuffledBatches, augmented, resized
+from face2vec.training.batches import Batch, Rows, ShuffledBatches, augmented
 from face2vec.training.faces import Faces
 from face2vec.training.layers import Tensor
 from face2vec.training.losses import distillation
+from face2vec.training.teachers import resized
 from face2vec.training.trainer import CROPS
 
 EMBEDDING = "embedding"
@@ -125,7 +126,7 @@ class FollowHints:
 
 
 class StageTeacher:
-    """A teacher network that returns inner maps and its embedding.
+    """A teacher network that returns inner maps.
 
     Args:
         model: the network.
@@ -150,7 +151,7 @@ class StageTeacher:
         self._network = runtime.load(model.path, tensors)
 
     def __call__(self, crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Maps float32 (n, height, width, channels) and embeddings (n, d), not normalised.
+        """Maps float32 (n, height, width, channels).
 
         Args:
             crops: RGB uint8 (n, side, side, 3), aligned as the model requires.
@@ -159,22 +160,22 @@ class StageTeacher:
             SettingsError: a map has another number of channels than the student's.
         """
         pixels = standardize(crops, self.description)
-        embeddings, *maps = self._network.run({self._network.input_name: pixels})
+        _, *maps = self._network.run({self._network.input_name: pixels})
         side = self.description.input_size
-        fitting = [
+        return [
             _at_places(_channels_last(*one), one[1], side)
             for one in zip(maps, self._shapes, self._tensors, strict=True)
         ]
-        return [*fitting, embeddings.reshape(len(crops), -1)]
 
 
 class StageBatches(ShuffledBatches):
-    """Crops, and the output of each stage of the teacher for the same crops.
+    """Crops, the maps of the teacher's stages for them, and the targets of the clean crops.
 
     Attributes:
         in_turn: True, because no batch should be made while the network trains.
 
     Args:
+        targets: the embeddings to learn, of the clean crops, float32 (n, d).
         teacher: gives the maps.
         stages: names of the student's layers that learn them.
         faces: the faces to train on.
@@ -182,53 +183,10 @@ class StageBatches(ShuffledBatches):
         side: side of the student's crops in pixels.
         size: crops per batch.
         seed: seed of order and augmentation.
+        given: whether the maps are inputs of the network as well, see `apart`.
     """
 
     in_turn = True
-
-    def __init__(
-        self,
-        teacher: StageTeacher,
-        stages: Sequence[str],
-        faces: Faces,
-        how: Augmentation,
-        *,
-        side: int,
-        size: int,
-        seed: int,
-    ) -> None:
-        super().__init__(faces, how, side=side, size=size, seed=seed)
-        self._teacher, self._stages = teacher, tuple(stages)
-
-    def make(self, epoch: int, rows: Rows) -> Batch:
-        """The batch of the faces in some rows, int64 (n,)."""
-        crops, told = self._told(epoch, rows)
-        maps = {name: told[name] for name in self._stages}
-        return Batch(crops, told, maps)
-
-    def _told(
-        self, epoch: int, rows: Rows
-    ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
-        """The student's crops, and the teacher's outputs for them by name of the stage."""
-        key = (self._seed, epoch)
-        crops = augmented(self._faces, rows, self._teacher.description.input_size, self._how, key)
-        told = dict(zip((*self._stages, EMBEDDING), self._teacher(crops), strict=True))
-        return resized(crops, self._side), told
-
-
-class HintBatches(StageBatches):
-    """Crops, the maps of the teacher's stages for them, and its embeddings of the clean crops.
-
-    Args:
-        targets: the teacher's embeddings of the clean crops, float32 (n, d).
-        teacher: gives the maps.
-        stages: names of the student's layers that learn them.
-        faces: the faces to train on.
-        how: the augmentation.
-        side: side of the student's crops in pixels.
-        size: crops per batch.
-        seed: seed of order and augmentation.
-    """
 
     def __init__(
         self,
@@ -241,14 +199,19 @@ class HintBatches(StageBatches):
         side: int,
         size: int,
         seed: int,
+        given: bool,
     ) -> None:
-        super().__init__(teacher, stages, faces, how, side=side, size=size, seed=seed)
-        self._targets = targets
+        super().__init__(faces, how, side=side, size=size, seed=seed)
+        self._targets, self._given = targets, given
+        self._teacher, self._stages = teacher, tuple(stages)
 
     def make(self, epoch: int, rows: Rows) -> Batch:
         """The batch of the faces in some rows, int64 (n,)."""
-        crops, told = self._told(epoch, rows)
-        return Batch(crops, told | {EMBEDDING: self._targets[rows]})
+        key = (self._seed, epoch)
+        crops = augmented(self._faces, rows, self._teacher.description.input_size, self._how, key)
+        maps = dict(zip(self._stages, self._teacher(crops), strict=True))
+        told = {**maps, EMBEDDING: self._targets[rows]}
+        return Batch(resized(crops, self._side), told, maps if self._given else {})
 
 
 def _unexplained(given: Tensor, wanted: Tensor) -> Tensor:
