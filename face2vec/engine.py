@@ -50,8 +50,9 @@ class Face2Vec:
         gallery: folder of the gallery.
         model: a key of the catalogue or the path of a model file. The default is the model of the
             gallery, and ``face2vec.DEFAULT_MODEL`` for a new gallery.
-        detector: settings of MTCNN, or any object that implements the `Detector` protocol. The
-            default is the detector of the gallery, and MTCNN for a new gallery.
+        detector: ``"mtcnn"`` or ``"yunet"``, their settings (`DetectorSettings` or
+            `YunetSettings`), or any object that implements the `Detector` protocol. The default is
+            the detector of the gallery, and MTCNN for a new gallery.
         runtime: "auto", "onnxruntime", "openvino" or "cuda".
         threads: number of processor threads; None for all cores.
         index: kind of index: "auto", "flat", "hnsw", "ivf" or "ivfpq".
@@ -71,7 +72,7 @@ class Face2Vec:
         gallery: Source | None = None,
         *,
         model: Source | None = None,
-        detector: AnyDetector | None = None,
+        detector: AnyDetector | str | None = None,
         runtime: str = "auto",
         threads: int | None = None,
         index: str = "auto",

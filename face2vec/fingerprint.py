@@ -16,6 +16,7 @@ from typing import Any
 
 MTCNN = "mtcnn"
 """Name of the detector that a fingerprint without a detector name stands for."""
+YUNET = "yunet"
 
 
 @dataclass(frozen=True)

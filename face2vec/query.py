@@ -13,7 +13,7 @@ from face2vec.errors import GalleryMismatchError, NoFaceError, SettingsError
 from face2vec.gallery.gallery import Gallery
 from face2vec.photos.decode import PhotoLike
 from face2vec.session import Session
-from face2vec.types import Face, Photo
+from face2vec.types import Face, Photo, largest_sure
 
 log = logging.getLogger("face2vec")
 
@@ -125,9 +125,9 @@ class QueryReader:
             if encoded.error is not None:
                 raise encoded.error
             if len(encoded.faces) > 1:
-                log.warning("%s: took the largest of %d faces", photo.name, len(encoded.faces))
+                log.warning("%s: took the largest sure face of %d", photo.name, len(encoded.faces))
             if encoded.faces:
-                largest.append((max(encoded.faces, key=lambda face: face.area), photo))
+                largest.append((largest_sure(encoded.faces), photo))
         if not largest:
             raise NoFaceError(f"no face found in any of: {name}; give photos that show the person")
         if len(largest) < len(opened):

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 
 from face2vec.calibration import Calibration
 from face2vec.detection.mtcnn import DetectorSettings
-from face2vec.detection.select import AnyDetector, fingerprint_of, settings_from
+from face2vec.detection.select import (
+    AnyDetector,
+    fingerprint_of,
+    named_settings,
+    settings_from,
+)
 from face2vec.errors import (
     CalibrationError,
     GalleryMismatchError,
@@ -48,7 +53,7 @@ class Session:
     Args:
         folder: folder of the gallery, which may not exist yet, or None.
         model: the model asked for, or None.
-        detector: the detector asked for, or None.
+        detector: the detector asked for, its settings or its name, or None.
         runtime: one of ``runtime.select.RUNTIMES``.
         threads: processor threads to use; None for all cores.
         index: kind of index, or ``"auto"``.
@@ -66,7 +71,7 @@ class Session:
         folder: Path | None,
         *,
         model: Source | None = None,
-        detector: AnyDetector | None = None,
+        detector: AnyDetector | str | None = None,
         runtime: str = "auto",
         threads: int | None = None,
         index: str = "auto",
@@ -75,7 +80,7 @@ class Session:
     ) -> None:
         self.folder = folder
         self.wanted_model = model
-        self._wanted_detector = detector
+        self._wanted_detector = named_settings(detector) if isinstance(detector, str) else detector
         self._wanted_runtime = runtime
         self._threads = threads
         self._wanted_index = canonical(index)

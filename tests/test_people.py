@@ -19,7 +19,7 @@ from face2vec.cli.main import main
 from face2vec.errors import CalibrationError, GalleryError, SettingsError
 from face2vec.evaluation.fitting import calibration_on
 from face2vec.evaluation.sets import photos_in
-from face2vec.people import assign as finding
+from face2vec.gallery import reader
 from face2vec.people.traces import traces
 from face2vec.types import Person
 
@@ -104,9 +104,9 @@ def test_find_people_leaves_out_uncertain_detections(
         everyone = range(1, PEOPLE * PHOTOS + 1)
         gallery_now = reads(engine._session.gallery())
         stored = gallery_now.stored_faces(everyone, with_embeddings=False)
-        sure = {one.face.id: one.face.confidence for one in stored}
+        sure = {one.face.id: one.face.parts.face for one in stored if one.face.parts}
         limit = float(np.median(list(sure.values())))
-        monkeypatch.setattr(finding, "LEAST_CONFIDENCE", limit)
+        monkeypatch.setattr(reader, "SURE_OPINION", limit)
         done = engine.find_people()
         grouped = {face for person in engine.people() for face in person.faces}
     assert done.doubtful == sum(one < limit for one in sure.values()) > 0

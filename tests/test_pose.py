@@ -13,8 +13,10 @@ from PIL import Image
 
 from face2vec import Face2Vec
 from face2vec.cli.main import main
+from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.errors import SettingsError
-from face2vec.pose import pose_distances, pose_vectors
+from face2vec.pose import GENERIC_HEAD, head_angles, pose_distances, pose_vectors
+from face2vec.runtime.select import Runtime
 
 FRONT = np.array([[30.0, 40.0], [70.0, 40.0], [50.0, 60.0], [35.0, 80.0], [65.0, 80.0]])
 LEFT = FRONT + np.array([[0, 0], [-6, 0], [-14, 0], [0, 0], [-4, 0]])
@@ -141,3 +143,21 @@ def test_search_command_finds_pose_vectors(gallery: Path, faces_folder: Path) ->
 @pytest.mark.parametrize("words", [["--person", "Ada"], ["--by", "pose", "--one-person"]])
 def test_search_command_refuses_conflicting_options(gallery: Path, words: list[str]) -> None:
     assert search(gallery, "who.jpg", *words).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("yaw", "pitch", "roll"), [(0, 0, 0), (35, 0, 0), (-50, 0, 0), (0, 20, 0), (20, -15, 160)]
+)
+def test_head_angles_are_those_of_a_turned_head(yaw: float, pitch: float, roll: float) -> None:
+    a, b, c = np.radians([yaw, pitch, roll])
+    about_y = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    about_z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    seen = 70 * GENERIC_HEAD @ (about_z @ about_x @ about_y).T + (300, 200, 0)
+    (angles,) = head_angles(seen[None, :, :2])
+    np.testing.assert_allclose(angles, (yaw, pitch, roll), atol=1e-6)
+
+
+def test_head_angles_of_portraits_are_small(astronaut: Image.Image) -> None:
+    face = Mtcnn(DetectorSettings(), Runtime("onnxruntime")).detect([np.asarray(astronaut)])[0][0]
+    assert np.abs(head_angles([face.landmarks])).max() < 25

@@ -24,11 +24,12 @@ from face2vec.cli.common import (
     verbose_option,
 )
 from face2vec.cli.exits import DONE, INTERRUPTED, PARTLY
+from face2vec.detection import DETECTORS, TURNED
 from face2vec.index.policy import CHOICES, FORMER_NAMES
 from face2vec.report.text import printable
 
 if TYPE_CHECKING:
-    from face2vec.detection.mtcnn import DetectorSettings
+    from face2vec.detection.select import OwnSettings
     from face2vec.gallery.rows import Removed
     from face2vec.ingest.build import BuildSummary
 
@@ -61,7 +62,17 @@ class IndexKindName(click.Choice[str]):
     help="Scale larger photos down to this side in pixels for detection; 0 for full size.",
 )
 @click.option(
-    "--try-turned", is_flag=True, help="If a photo has no face, search it again turned by 90°."
+    "--detector",
+    type=click.Choice(DETECTORS),
+    help="What finds the faces; mtcnn for a new gallery, unless this says yunet.",
+)
+@click.option(
+    "--try-turned",
+    type=click.Choice(TURNED),
+    is_flag=False,
+    flag_value="auto",
+    help="Search a photo again, turned in steps of 45° and mirrored: auto, which is what the "
+    "option alone means, if it has no sure face.",
 )
 @click.option(
     "--index",
@@ -89,7 +100,8 @@ def index_command(
     model: str | None,
     min_face: float | None,
     max_side: int | None,
-    try_turned: bool,
+    detector: str | None,
+    try_turned: str | None,
     kind: str,
     max_pixels: int | None,
     unreadable_to: IO[str] | None,
@@ -110,7 +122,7 @@ def index_command(
     with Face2Vec(
         gallery,
         model=model,
-        detector=_detector(min_face, max_side, try_turned),
+        detector=_detector(detector, min_face, max_side, try_turned),
         runtime=runtime,
         threads=threads,
         index=kind,
@@ -239,19 +251,19 @@ COLLECTION_COMMANDS = (
 
 
 def _detector(
-    min_face: float | None, max_side: int | None, try_turned: bool
-) -> DetectorSettings | None:
+    name: str | None, min_face: float | None, max_side: int | None, try_turned: str | None
+) -> OwnSettings | None:
     """The settings that were given; None if none was."""
-    from face2vec.detection.mtcnn import DetectorSettings
+    from face2vec.detection.select import named_settings
 
     given: dict[str, Any] = {}
     if min_face is not None:
         given["min_face_size"] = min_face
     if max_side is not None:
         given["max_side"] = max_side or None
-    if try_turned:
-        given["try_turned"] = True
-    return DetectorSettings(**given) if given else None
+    if try_turned is not None:
+        given["try_turned"] = try_turned
+    return named_settings(name or DETECTORS[0], **given) if given or name else None
 
 
 def say_summary(summary: BuildSummary, gallery: Path) -> None:

@@ -20,14 +20,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec.detection import TryTurned
 from face2vec.detection.graphs import PIXEL_MEAN, crop_graph, onet_graph, pnet_graph, rnet_graph
 from face2vec.detection.nms import nms
+from face2vec.detection.opinion import SecondOpinion
 from face2vec.detection.pyramid import CELL, STRIDE, run_in_tiles, scales
+from face2vec.detection.turned import stored_choice, with_turned
 from face2vec.errors import SettingsError
 from face2vec.fingerprint import MTCNN
 from face2vec.runtime.network import Network
 from face2vec.runtime.select import Runtime
-from face2vec.types import Box, Face, Landmarks
+from face2vec.types import Box, Face
 
 Array = NDArray[np.float32]
 ImageArray = NDArray[np.uint8]
@@ -53,8 +56,9 @@ class DetectorSettings:
         max_side: photos with a longer side, in pixels, are scaled down to it for detection;
             None to search at full size. The default is half of a typical phone photo, which
             JPEG decoders produce at no cost.
-        try_turned: if no face is found, search the photo again turned by 90, 270 and 180
-            degrees.
+        try_turned: search a photo again, turned in steps of 45 degrees and mirrored: ``"never"``,
+            ``"auto"`` if it has no sure face, or ``"always"``. In older galleries True stands for
+            ``"auto"`` and False for ``"never"``.
 
     Raises:
         SettingsError: a value is out of range.
@@ -64,10 +68,11 @@ class DetectorSettings:
     thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8)
     scale_factor: float = 0.709
     max_side: int | None = 2000
-    try_turned: bool = False
+    try_turned: TryTurned | bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", tuple(self.thresholds))
+        object.__setattr__(self, "try_turned", stored_choice(self.try_turned))
         if not self.min_face_size > 0:
             raise SettingsError(f"min_face_size must be above 0, not {self.min_face_size}")
         if len(self.thresholds) != 3 or not all(0 <= t <= 1 for t in self.thresholds):
@@ -144,6 +149,7 @@ class Mtcnn:
         self._pnet = runtime.load(pnet_graph())
         self._rnet = runtime.load(rnet_graph())
         self._onet = runtime.load(onet_graph())
+        self._opinion = SecondOpinion(runtime) if options.try_turned else None
         self._cutters = {side: runtime.load(crop_graph(side)) for side in (RNET_SIDE, ONET_SIDE)}
 
     @property
@@ -163,19 +169,13 @@ class Mtcnn:
             images: RGB uint8 (height, width, 3), upright, of any sizes.
         """
         found = self._cascade(images)
-        if self.options.try_turned:
-            for row, faces in enumerate(found):
-                if not faces:
-                    found[row] = self._turned(images[row])
+        if self._opinion is not None:
+            choice = self.options.try_turned
+            for row, image in enumerate(images):
+                found[row] = with_turned(
+                    image, found[row], lambda one: self._cascade([one])[0], self._opinion, choice
+                )
         return found
-
-    def _turned(self, image: ImageArray) -> list[Face]:
-        height, width = image.shape[:2]
-        for turns in (1, 3, 2):
-            faces = self._cascade([np.ascontiguousarray(np.rot90(image, turns))])[0]
-            if faces:
-                return [_turn_back(face, turns, width, height) for face in faces]
-        return []
 
     def _cascade(self, images: Sequence[ImageArray]) -> list[list[Face]]:
         planes = [_planes(image) for image in images]
@@ -349,22 +349,3 @@ def _faces(candidates: _Candidates, width: int, height: int) -> list[Face]:
 def _floats(box: Array) -> Box:
     left, top, right, bottom = (float(v) for v in box)
     return left, top, right, bottom
-
-
-def _turn_back(face: Face, turns: int, width: int, height: int) -> Face:
-    """A face found in ``np.rot90(image, turns)``, in the pixels of the image (width, height)."""
-    size = (width, height)
-
-    def back(x: float, y: float, inset: float) -> tuple[float, float]:
-        for turn in range(turns, 0, -1):
-            # One turn of rot90 takes (x, y) to (y, width before it − x).
-            x, y = size[(turn - 1) % 2] - inset - y, x
-        return x, y
-
-    left, top, right, bottom = face.box
-    (ax, ay), (bx, by) = back(left, top, 0), back(right, bottom, 0)
-    # Landmarks count from the centre of the first pixel, boxes from its edge.
-    points = [back(x, y, 1) for x, y in face.landmarks]
-    landmarks: Landmarks = (points[0], points[1], points[2], points[3], points[4])
-    box = (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
-    return Face(box, landmarks, face.confidence)

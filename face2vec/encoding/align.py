@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from face2vec.encoding.quality import quality
 from face2vec.models.description import ModelDescription
 from face2vec.photos.decode import full_resolution
 from face2vec.types import Box, Face, Photo
@@ -41,7 +42,7 @@ def cut_faces(
         PhotoError: a small face requires the photo at full resolution, and it cannot be read
             again.
     """
-    return cut_known(photo, [_full_size(face, photo) for face in found], model)
+    return cut_known(photo, [full_size(face, photo) for face in found], model)
 
 
 def cut_known(
@@ -61,7 +62,7 @@ def cut_known(
         PhotoError: a small face requires the photo at full resolution, and it cannot be read
             again.
     """
-    faces = [replace(face, quality=min(1.0, crop_detail(face, model))) for face in faces]
+    faces = [replace(face, quality=quality(face.parts, crop_detail(face, model))) for face in faces]
     return faces, cut_crops(photo, faces, model)
 
 
@@ -98,8 +99,8 @@ def crop_detail(face: Face, model: ModelDescription) -> float:
     return float(np.linalg.norm(_to_photo(face, model)[:2, 0]))
 
 
-def _full_size(face: Face, photo: Photo) -> Face:
-    """Scale a face from pixels of the photo's image to pixels of the full photo."""
+def full_size(face: Face, photo: Photo) -> Face:
+    """A face in pixels of the photo's image, in pixels of the full photo."""
     if photo.scale == 1:
         return face
     across = photo.width / photo.image.shape[1]

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.detection.detector import detected
+from face2vec.detection.opinion import SecondOpinion
 from face2vec.detection.select import AnyDetector, open_detector
-from face2vec.encoding.align import cut_faces, cut_known
+from face2vec.encoding.align import cut_known, full_size
+from face2vec.encoding.quality import with_parts
 from face2vec.errors import PhotoError
 from face2vec.models.description import ModelDescription
 from face2vec.photos.decode import MAX_PIXELS, PhotoLike, open_photo
@@ -78,6 +80,7 @@ class Extractor:
         self.runtime = runtime
         self.max_pixels = max_pixels
         self._detector = open_detector(detector, runtime)
+        self._opinion = SecondOpinion(runtime)
 
     def open(self, photo: PhotoLike, name: str | None = None) -> Photo:
         """Decode a photo at the scale that the detector needs.
@@ -103,7 +106,8 @@ class Extractor:
                 if isinstance(photo, Unopened):
                     photo = self.open(photo.source, photo.name)
                 if one.faces is not None:
-                    cut = cut_known(photo, one.faces, self.model)
+                    known = with_parts(photo, one.faces, self._opinion)
+                    cut = cut_known(photo, known, self.model)
                     done[place] = Extracted(photo.width, photo.height, *cut)
                     continue
             except PhotoError as error:
@@ -122,6 +126,7 @@ class Extractor:
         for (place, photo), faces in zip(together, found, strict=True):
             size = photo.width, photo.height
             try:
-                done[place] = Extracted(*size, *cut_faces(photo, faces, self.model))
+                whole = with_parts(photo, [full_size(face, photo) for face in faces], self._opinion)
+                done[place] = Extracted(*size, *cut_known(photo, whole, self.model))
             except PhotoError as error:  # the second read, at full resolution, failed
                 done[place] = Extracted(*size, error=error)

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import IO, Any
 
-from face2vec.detection.mtcnn import DetectorSettings
+from face2vec.detection.select import OwnSettings
 from face2vec.encoding.extract import Extracted, Extractor, Wanted
 from face2vec.types import Unopened
 
@@ -137,7 +137,7 @@ def _can_start(extractor: Extractor) -> bool:
     another process.
     """
     is_python = bool(sys.executable) and not getattr(sys, "frozen", False)
-    return is_python and isinstance(extractor.wanted, DetectorSettings)
+    return is_python and isinstance(extractor.wanted, OwnSettings)
 
 
 def _start(extractor: Extractor) -> subprocess.Popen[bytes]:

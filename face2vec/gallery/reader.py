@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,9 @@ from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import Memberships
 from face2vec.gallery.rows import (
     NAMED_FACES,
+    NAMED_FACES_WITHOUT_PARTS,
     NO_FACE,
+    PARTS,
     UNREADABLE,
     KnownPhoto,
     StoredFace,
@@ -30,8 +33,8 @@ from face2vec.gallery.rows import (
     matrix,
     owner_of,
 )
-from face2vec.gallery.schema import MAPPED, has_people, has_table
-from face2vec.types import Person
+from face2vec.gallery.schema import MAPPED, has_parts, has_people, has_table
+from face2vec.types import SURE_CONFIDENCE, SURE_OPINION, Person
 
 STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
 _SIZE = (
@@ -41,7 +44,6 @@ _SIZE = (
 CONTENT = "SELECT id FROM contents WHERE sha256 = ?"
 CALIBRATION = "calibration"  # its key in the table meta
 UUID = "SELECT value FROM meta WHERE key = 'uuid'"
-_FACES = f"{NAMED_FACES} WHERE faces.id"
 _EMBEDDINGS = "SELECT face_id, embedding FROM embeddings"
 
 _IDS_PER_QUERY = 512  # SQLite before 3.32 takes 999 parameters
@@ -119,6 +121,7 @@ class _Known(NamedTuple):
     state: State
     roots: dict[str, int]
     root_paths: dict[int, str]
+    named_faces: str
 
 
 class Snapshot:
@@ -166,6 +169,7 @@ class Snapshot:
         self.state = known.state
         self.roots = known.roots
         self._root_paths = known.root_paths
+        self._named_faces = known.named_faces
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -190,7 +194,7 @@ class Snapshot:
 
     def faces(self, ids: Sequence[int]) -> StoredFaces:
         """Faces by id, without embeddings; unknown ids are skipped."""
-        return self._stored(self._rows_of(ids, _FACES))
+        return self._stored(self._rows_of(ids, f"{self._named_faces} WHERE faces.id"))
 
     def faces_of(self, photo: str) -> StoredFaces:
         """Faces of one photo by its full path, in order of id; none if it is unknown."""
@@ -199,7 +203,7 @@ class Snapshot:
             return self._stored([])
         return self._stored(
             self.connection.execute(
-                f"{NAMED_FACES} WHERE faces.content_id ="
+                f"{self._named_faces} WHERE faces.content_id ="
                 " (SELECT content_id FROM photos WHERE root_id = ? AND path = ?) ORDER BY faces.id",
                 owner,
             ).fetchall()
@@ -369,10 +373,26 @@ class Snapshot:
             if faces
         ]
 
-    def confidences(self) -> NDArray[np.float64]:
-        """Detection confidence of all faces, float64 (n,), 0…1, in order of face."""
-        rows = self.connection.execute("SELECT confidence FROM faces ORDER BY id").fetchall()
-        return np.array([row[0] for row in rows], np.float64)
+    def sure(self) -> NDArray[np.bool_]:
+        """Which faces are sure, see `Face.is_sure`, bool (n,), in order of face.
+
+        Raises:
+            GalleryDamagedError: the parts of a quality have the wrong size.
+        """
+        parts = "parts" if has_parts(self.connection) else "NULL"
+        rows = self.connection.execute(f"SELECT confidence, {parts} FROM faces ORDER BY id")
+        try:
+            return np.array(
+                [
+                    confidence >= SURE_CONFIDENCE
+                    if made is None
+                    else PARTS.unpack(made)[0] >= SURE_OPINION
+                    for confidence, made in rows
+                ],
+                bool,
+            )
+        except (TypeError, struct.error) as error:
+            raise self._file.damaged(f"the quality of a face is invalid ({error})") from error
 
     def landmarks(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         """Ids, landmarks and sizes of the photos of all faces, in order of face.
@@ -460,7 +480,9 @@ class Snapshot:
         refuse_upgraded(self.connection, self._file, self._meta.uuid)
         roots = roots_of(self.connection)
         state = State(self._meta.uuid, *last_change(self.connection))
-        return _Known(version, state, roots, {number: path for path, number in roots.items()})
+        paths = {number: path for path, number in roots.items()}
+        named = NAMED_FACES if has_parts(self.connection) else NAMED_FACES_WITHOUT_PARTS
+        return _Known(version, state, roots, paths, named)
 
     def _two_of(self, photo: str, select: str) -> tuple[int, int] | None:
         owner = owner_of(self.roots, photo)

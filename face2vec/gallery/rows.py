@@ -8,7 +8,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,20 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import GalleryDamagedError, GalleryError
-from face2vec.types import Face
+from face2vec.types import Face, QualityParts
 
 INDEXED, NO_FACE, UNREADABLE = "indexed", "no face", "unreadable"
 _KNOWN = "known"
 
 _UNIT_TOLERANCE = 1e-3
 LANDMARKS = struct.Struct("<10d")
+PARTS = struct.Struct("<8f")
 
 # One row for each face and each path of its photo.
 NAMED_FACES = (
-    'SELECT faces.id, "left", "top", "right", "bottom", landmarks, confidence, quality,'
+    'SELECT faces.id, "left", "top", "right", "bottom", landmarks, confidence, quality, parts,'
     " photos.root_id, photos.path"
     " FROM faces JOIN photos ON photos.content_id = faces.content_id"
 )
+NAMED_FACES_WITHOUT_PARTS = NAMED_FACES.replace(" parts,", " NULL,")
 
 # Paths are stored as bytes, because a path may be invalid UTF-8. The error handler is the one with
 # which Python turns such names into str.
@@ -182,10 +184,12 @@ class StoredFaces:
         roots, more_names = self._roots, self._names
         try:
             for row in self._rows.values():
-                i, left, top, right, bottom, points, confidence, quality, root, path = row
+                i, left, top, right, bottom, points, confidence, quality, made, root, path = row
                 x1, y1, x2, y2, x3, y3, x4, y4, x5, y5 = LANDMARKS.unpack(points)
                 landmarks = ((x1, y1), (x2, y2), (x3, y3), (x4, y4), (x5, y5))
-                face = Face((left, top, right, bottom), landmarks, confidence, None, i, quality)
+                parts = None if made is None else QualityParts(*PARTS.unpack(made))
+                box = (left, top, right, bottom)
+                face = Face(box, landmarks, confidence, None, i, quality, parts=parts)
                 if i in more_names:
                     names = more_names[i]
                     photo, *copies = sorted(f"{roots[r]}{os.sep}{decoded(p)}" for r, p in names)
@@ -233,8 +237,10 @@ def face_rows(entry: Entry, dimension: int) -> list[tuple[Any, ...]]:
         box = tuple(float(v) for v in face.box)
         landmarks = LANDMARKS.pack(*(v for point in face.landmarks for v in point))
         quality = None if face.quality is None else float(face.quality)
+        parts = None if face.parts is None else PARTS.pack(*astuple(face.parts))
         blob = embedding.tobytes()
-        rows.append((*box, landmarks, float(face.confidence), quality, zlib.crc32(blob), blob))
+        crc32 = zlib.crc32(blob)
+        rows.append((*box, landmarks, float(face.confidence), quality, crc32, parts, blob))
     return rows
 
 

@@ -45,7 +45,8 @@ CREATE TABLE faces (
     landmarks BLOB NOT NULL,
     confidence REAL NOT NULL,
     quality REAL,
-    embedding_crc32 INTEGER NOT NULL
+    embedding_crc32 INTEGER NOT NULL,
+    parts BLOB
 );
 CREATE INDEX faces_by_content ON faces (content_id);
 CREATE TABLE embeddings (
@@ -121,8 +122,18 @@ def has_table(connection: sqlite3.Connection, name: str) -> bool:
     return bool(found)
 
 
+def has_parts(connection: sqlite3.Connection) -> bool:
+    """Whether faces have the parts of their quality, which the first galleries have not.
+
+    The column needs no new format: what does not know it leaves it empty.
+    """
+    return any(row[1] == "parts" for row in connection.execute("PRAGMA table_info(faces)"))
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring a gallery of an older format to ``FORMAT``, in one transaction."""
+    if not has_parts(connection):
+        connection.execute("ALTER TABLE faces ADD COLUMN parts BLOB")
     if not has_people(connection):
         connection.executescript(
             f"BEGIN IMMEDIATE; {PEOPLE_SCHEMA}"

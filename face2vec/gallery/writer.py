@@ -51,7 +51,7 @@ from face2vec.photos.discover import Source, paths_of
 
 _INSERT_FACE = (
     'INSERT INTO faces (content_id, "left", "top", "right", "bottom", landmarks, confidence,'
-    " quality, embedding_crc32) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " quality, embedding_crc32, parts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 _log = logging.getLogger(__name__)

@@ -20,9 +20,6 @@ from face2vec.index.sync import GalleryIndex, nearest_faces
 from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, Ids, average, joined
 
 QUERIES = 1024  # queries per search of the index
-LEAST_CONFIDENCE = 0.9
-"""Detections below this confidence are left out: many are false positives, such as ears and blur,
-which are similar enough to form a person."""
 
 
 class PeopleSummary(NamedTuple):
@@ -33,7 +30,7 @@ class PeopleSummary(NamedTuple):
         new: how many of them are new.
         joined: faces that joined an existing person.
         alone: faces without a similar face.
-        doubtful: faces that were left out for their low detection confidence.
+        doubtful: faces that were left out for their being hardly sure to be a face.
     """
 
     people: int
@@ -99,14 +96,14 @@ def _material(
 ) -> tuple[Faces, list[Ids], dict[int, Faces], int]:
     """Read what grouping needs: unassigned faces, their nearest faces, and the faces of people.
 
-    The fourth value is the number of unassigned faces that are left out for low confidence.
+    The fourth value is the number of unassigned faces that are left out as not sure.
     """
     ids, photos = now.contents()
     members = now.memberships()
     kept = members.confirmed.astype(bool) | (not again)
     assigned, owners = members.faces[kept], members.people[kept]
     unassigned = ~np.isin(ids, assigned)
-    free = unassigned & (now.confidences() >= LEAST_CONFIDENCE)
+    free = unassigned & (now.sure())
     with index.at(now) as current:
         near = list(_nearest(now, current, ids[free]))
     faces = Faces(ids[free], now.embeddings(ids[free]), photos[free])
