@@ -180,13 +180,10 @@ def train_command(
     given = {n for n in options if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE}
     todo = _recipe(options) if recipe is None else _recipe_of(recipe, options, given)
     description = todo.description()
-    tables = options["tables"] or (None,) * len(faces)
-    if len(tables) != len(faces):
-        raise SettingsError(f"{len(faces)} FACES and {len(tables)} --table; give one for each")
     found = joined(
         [
             load_faces(source, description, table=table, aligned=options["aligned"])
-            for source, table in zip(faces, tables, strict=True)
+            for source, table in zip(faces, _one_each(options["tables"], faces), strict=True)
         ]
     )
     click.echo(f"{len(found):,} faces of {len(found.names):,} named people", err=True)
@@ -195,6 +192,16 @@ def train_command(
     click.echo(
         f"The model: {model}\nUse it: face2vec index PHOTOS --model {model} --gallery …", err=True
     )
+
+
+def _one_each(
+    tables: tuple[Path, ...], faces: tuple[str, ...]
+) -> tuple[Path, ...] | tuple[None, ...]:
+    if tables and len(tables) != len(faces):
+        raise SettingsError(
+            f"{len(faces)} FACES and {len(tables)} --table; give one for each, in the same order"
+        )
+    return tables or (None,) * len(faces)
 
 
 def choose_backend() -> None:

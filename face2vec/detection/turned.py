@@ -38,7 +38,7 @@ GREY = (128, 128, 128)
 OVERLAP = 0.4  # intersection over the smaller box, from which two looks found the same face
 PATCH, AROUND = 160, 2.5  # pixels of a side of the last look, and sides of a face that it shows
 LAST_LOOKS = 2
-STRAIGHT = math.radians(4)  # angle left in a view from which a last look is worth it
+STRAIGHT = math.radians(8)  # angle left in a view from which a last look is worth it
 
 
 @dataclass(frozen=True, eq=False)

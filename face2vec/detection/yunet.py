@@ -177,7 +177,11 @@ class Yunet:
         return _as_faces(found, *image.shape[1::-1])
 
     def candidates(self, image: ImageArray) -> _Found:
-        """Everything that may be a face, from a score of `MAYBE`."""
+        """Everything that may be a face, from a score of `MAYBE`.
+
+        Args:
+            image: RGB uint8 (height, width, 3).
+        """
         height, width = image.shape[:2]
         finest = self.options.finest(width, height)
         parts = [self._searched(image, scale).scaled(scale) for scale in _levels(image, finest)]

@@ -161,7 +161,15 @@ def _darkened(pixels: ImageArray, rng: np.random.Generator) -> ImageArray:
 
 
 def masked(crop: ImageArray, rng: np.random.Generator) -> ImageArray:
-    """A mask in one colour with a fold or two, from the bridge of the nose to below the chin."""
+    """A crop with a mask in one colour, from the bridge of the nose to below the chin.
+
+    Args:
+        crop: RGB uint8 (side, side, 3), aligned.
+        rng: source of all random choices.
+
+    Returns:
+        RGB uint8 (side, side, 3).
+    """
     side = crop.shape[0]
     top, cheek = rng.uniform(0.52, 0.66), rng.uniform(0.6, 0.72)
     left, right = rng.uniform(0.02, 0.24), rng.uniform(0.76, 0.98)

@@ -53,7 +53,14 @@ class Teachers:
         return unit_rows(whole if self._axes is None else whole @ self._axes)
 
     def of_all(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The same for many crops, on all cores."""
+        """The same for many crops, on all cores.
+
+        Args:
+            crops: RGB uint8 (n, side, side, 3) of any side.
+
+        Returns:
+            float32 (n, d) of unit length.
+        """
         parts = [crops[start : start + AT_ONCE] for start in range(0, len(crops), AT_ONCE)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return np.concatenate(list(pool.map(self, parts)))
@@ -113,7 +120,14 @@ def remembered_targets(
 
 
 def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows float32 (n, d) at unit length."""
+    """Rows at unit length.
+
+    Args:
+        rows: float32 (n, d), none of them 0.
+
+    Returns:
+        float32 (n, d).
+    """
     scaled: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return scaled
 
