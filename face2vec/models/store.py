@@ -105,8 +105,10 @@ def shipped_calibration(key: str) -> Calibration | None:
     Raises:
         CalibrationError: it is damaged.
     """
+    if key not in CATALOGUE:  # a user's key may be no file name
+        return None
     path = Path(__file__).with_name(f"{key}.calibration.json")
-    if key not in CATALOGUE or not path.is_file():
+    if not path.is_file():
         return None
     return Calibration.from_json(path.read_text(encoding="utf-8"))
 
