@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 from helpers import names_of_any_bytes
@@ -22,6 +28,8 @@ from face2vec.cli import main as cli_main
 from face2vec.cli.collection import say_summary
 from face2vec.cli.main import GROUPS, main
 from face2vec.models import CATALOGUE, DEFAULT_MODEL
+from face2vec.models import catalogue as models_catalogue
+from face2vec.models import store as models_store
 
 HEAVY = ("numpy", "faiss", "onnx", "onnxruntime", "openvino", "PIL", "pandas", "matplotlib", "tqdm")
 
@@ -609,28 +617,204 @@ def test_models_json_is_the_catalogue() -> None:
         assert facts["default"] == (facts["key"] == DEFAULT_MODEL)
 
 
-def test_models_for_people_is_an_aligned_table() -> None:
+def test_models_json_says_which_have_a_calibration() -> None:
+    models = lines(run("models", "--json").stdout)
+    assert [m["key"] for m in models if m["calibrated"]] == ["mini"]
+
+
+def test_models_for_people_is_an_aligned_table_of_80_columns() -> None:
     result = run("models")
     head, *rows = result.stdout.splitlines()
     assert len(rows) == len(CATALOGUE)
     for row, known in zip(rows, CATALOGUE.values(), strict=True):
         assert row.startswith(known.key)
-        assert row[head.index("trained on") :].startswith(known.trained_on)
-        assert row[head.index("licence") :].startswith(known.licence)
-        assert f"{known.key}: {known.commercial_use}" in result.stderr
+        assert row[head.index("licence") :] == known.licence
+        figure = row[head.index("LFW") :].split()[0]
+        assert figure.removesuffix("*") == (known.lfw or "").partition(",")[0]
+        assert figure.endswith("*") == (known.key == "mini")
+        assert len(row) <= 80
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_models_prints_the_terms_of_each_model_in_the_width_of_the_terminal(columns: int) -> None:
+    result = run("models", env={"COLUMNS": str(columns)})
+    assert max(map(len, result.stderr.splitlines())) <= columns
+    paragraphs = [" ".join(part.split()) for part in result.stderr.split("\n\n")]
+    for known in CATALOGUE.values():
+        (terms,) = (
+            part for part in paragraphs if known.key in part.partition(": training set: ")[0]
+            and known.commercial_use in part
+        )  # fmt: skip
+        assert known.trained_on in terms
+    assert "With a calibration: mini." in result.stderr
+
+
+def test_models_group_refuses_json_with_a_command() -> None:
+    result = run("models", "--json", "get", "mini")
+    assert result.exit_code == cli.USAGE
+    assert "--json is for the list" in result.stderr
+
+
+def test_models_get_of_the_shipped_model_prints_its_path() -> None:
+    result = run("models", "get", "mini")
+    assert (result.exit_code, result.stderr) == (cli.DONE, "")
+    assert Path(result.stdout.strip()).name == "mini.onnx"
+
+
+def test_models_get_takes_a_key_and_not_a_path(tiny_model: Path) -> None:
+    result = run("models", "get", tiny_model)
+    assert result.exit_code == cli.ERROR
+    assert "unknown model" in result.stderr
+    assert "did you mean 'edgeface-xs'" in run("models", "get", "edgefacexs").stderr
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that a web server of this machine shows, named by FACE2VEC_MODELS_URL."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            """Say nothing."""
+
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("FACE2VEC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FACE2VEC_MODELS_URL", f"http://127.0.0.1:{server.server_port}")
+    yield folder
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_models_get_downloads_once_and_the_engine_uses_the_file(
+    mirror: Path, tiny_model: Path, faces_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    known = CATALOGUE["edgeface-xs"]
+    file = (known.url or "").rpartition("/")[2]
+    sha256 = hashlib.sha256(tiny_model.read_bytes()).hexdigest()
+    stand_in = replace(known, sha256=sha256, dimension=64)
+    for module in (models_catalogue, models_store):
+        monkeypatch.setattr(module, "CATALOGUE", {**CATALOGUE, known.key: stand_in})
+
+    missing = run("models", "get", "edgeface-xs")
+    assert missing.exit_code == cli.ERROR
+    assert "the server answered 404" in missing.stderr
+    assert f"save it as {tmp_path / 'cache' / 'weights' / file}" in missing.stderr
+
+    shutil.copy(tiny_model, mirror / file)
+    got = run("models", "get", "edgeface-xs")
+    assert got.exit_code == cli.DONE
+    assert got.stdout == f"{tmp_path / 'cache' / 'weights' / file}\n"
+    assert got.stderr.count("Terms of edgeface-xs: licence: ") == 1
+
+    (mirror / file).unlink()
+    again = run("models", "get", "edgeface-xs")
+    assert (again.exit_code, again.stdout, again.stderr) == (cli.DONE, got.stdout, "")
+    with face2vec.Face2Vec(tmp_path / "gallery", model="edgeface-xs") as engine:
+        engine.add(faces_folder / "hopper.jpg")
+        assert engine.info()["made_with"]["model"]["key"] == "edgeface-xs"
+        assert engine.search(faces_folder / "hopper.jpg", k=1)[0].matches[0].similarity > 0.99
+
+
+@pytest.fixture
+def own_model(tmp_path: Path) -> Path:
+    """The shipped model as a file of a user's own."""
+    graph = onnx.load(Path(face2vec.__file__).parent / "models" / "mini.onnx")
+    graph.doc_string = "own"
+    onnx.save(graph, tmp_path / "own.onnx")
+    return tmp_path / "own.onnx"
+
+
+def test_models_add_writes_a_description_that_index_takes(
+    own_model: Path, faces_folder: Path, tmp_path: Path
+) -> None:
+    result = run("models", "add", own_model, "--quiet")
+    described = own_model.with_suffix(".json")
+    assert (result.exit_code, result.stdout) == (cli.DONE, f"{described}\n")
+    assert json.loads(described.read_text(encoding="utf-8")) == {
+        "dimension": 256, "input_size": 96, "alignment": "landmarks", "template": "face2vec",
+        "standardization": "fixed", "mean": 127.5, "std": 127.5, "channels": "RGB",
+        "layout": "NHWC",
+    }  # fmt: skip
+    head, *table = result.stderr.splitlines()[1:-2]
+    assert result.stderr.startswith("NHWC, 96×96 pixels, dimension 256\n")
+    assert head.split() == ["template", "pixels", "channels", "d′", "AUC"]
+    assert [row[: head.index("d′")].split() for row in table if row.startswith("*")] == [
+        ["*", "face2vec", "(x", "-", "127.5)", "/", "127.5", "RGB"]
+    ]
+    photo = faces_folder / "hopper.jpg"
+    built = run("index", photo, "--gallery", tmp_path / "g", "--model", own_model, "--quiet")
+    assert built.exit_code == cli.DONE
+
+    described.write_text("kept", encoding="utf-8")
+    refused = run("models", "add", own_model, "--quiet")
+    assert refused.exit_code == cli.USAGE
+    assert f"{described} exists; add --force" in refused.stderr
+    assert described.read_text(encoding="utf-8") == "kept"
+
+
+def test_models_add_overwrites_with_force(own_model: Path) -> None:
+    described = own_model.with_name("described.json")
+    described.write_text("old", encoding="utf-8")
+    result = run("models", "add", own_model, "--out", described, "--force", "--quiet")
+    assert result.exit_code == cli.DONE
+    assert json.loads(described.read_text(encoding="utf-8"))["file"] == "own.onnx"
+    assert result.stderr.endswith(f"--model {described}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("net.h5", [], "net.h5 is not an .onnx file; describe it by hand"),
+        ("net.onnx", ["--out", "net.txt"], "--out is net.txt; its name must end in .json"),
+    ],
+)
+def test_models_add_refuses_other_files(
+    name: str, options: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).touch()
+    result = run("models", "add", tmp_path / name, *options)
+    assert result.exit_code == cli.USAGE
+    assert message in result.stderr
+
+
+def test_models_add_says_what_is_wrong_with_a_graph(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"no graph")
+    result = run("models", "add", tmp_path / "net.onnx")
+    assert result.exit_code == cli.ERROR
+    assert "net.onnx is not an ONNX file" in result.stderr
+    assert not (tmp_path / "net.json").exists()
+
+
+def test_models_add_knows_a_file_of_the_catalogue(tmp_path: Path) -> None:
+    copy = tmp_path / "mine.onnx"
+    shutil.copy(Path(face2vec.__file__).parent / "models" / "mini.onnx", copy)
+    result = run("models", "add", copy)
+    assert (result.exit_code, result.stdout) == (cli.DONE, "")
+    assert "is mini of the catalogue and needs no description" in result.stderr
+    assert not copy.with_suffix(".json").exists()
 
 
 def test_models_says_which_are_on_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published = [m for m in CATALOGUE.values() if m.url is not None]
+    published = [m for m in CATALOGUE.values() if m.format == "keras"]
+    sface = CATALOGUE["sface"]
     monkeypatch.setenv("FACE2VEC_CACHE", str(tmp_path))
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / f"{published[0].key}-weights.h5").touch()
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / f"{published[1].key}-fp32-v1.onnx").touch()
+    (tmp_path / "weights" / (sface.url or "").rpartition("/")[2]).touch()
     here = {m["key"]: m["on_this_machine"] for m in lines(run("models", "--json").stdout)}
     assert [here[m.key] for m in published] == [True, True, False, False]
+    assert here["sface"]
+    assert not here["edgeface-xs"]
 
 
 def test_closed_stdout_is_not_an_error() -> None:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -120,6 +121,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         (place / "list.txt").write_text("photos/person-001/0.jpg\n", encoding="utf-8")
         models = Path(face2vec.__file__).parent / "models"
         shutil.copy(models / "mini.onnx", place / "my.onnx")
+        unknown = onnx.load(models / "mini.onnx")  # not the file of the catalogue, but as good
+        unknown.doc_string = "own"
+        onnx.save(unknown, place / "net.onnx")
         (place / "my.json").write_text(json.dumps(OWN_MODEL), encoding="utf-8")
         assert_runs("face2vec index photos --gallery indexes/family --quiet")
         assert_runs("face2vec people indexes/family")

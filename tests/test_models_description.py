@@ -1,4 +1,4 @@
-"""Descriptions of models, their JSON form, standardisation, and the catalogue."""
+"""Descriptions of models, their JSON form, and standardisation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from face2vec.errors import Face2VecError, ModelError, UnknownModelError
-from face2vec.models import CATALOGUE, DEFAULT_MODEL, find_model
-from face2vec.models.description import FIVE_POINTS, ModelDescription, standardize
+from face2vec.errors import ModelError
+from face2vec.models import CATALOGUE
+from face2vec.models.description import (
+    FIVE_POINTS,
+    INSIGHTFACE,
+    ModelDescription,
+    standardize,
+)
 
 LANDMARKS = ModelDescription("mine", 64, 12, "landmarks", template=FIVE_POINTS)
 MARGIN = ModelDescription("box", 128, 16, "margin", margin=4, margin_size=18)
@@ -62,6 +67,22 @@ def test_description_has_defaults_for_optional_entries() -> None:
     text = '{"dimension": 8, "input_size": 12, "alignment": "landmarks", "template": "face2vec"}'
     model = ModelDescription.from_json(text, key="small")
     assert model == ModelDescription("small", 8, 12, "landmarks", template=FIVE_POINTS)
+
+
+def test_description_knows_the_template_of_insightface() -> None:
+    text = json.dumps({**asdict(LANDMARKS), "template": "insightface"})
+    assert ModelDescription.from_json(text).template == INSIGHTFACE
+    pixels = [(round(x * 112, 4), round(y * 112, 4)) for x, y in INSIGHTFACE]
+    assert pixels[0] == (38.2946, 51.6963)
+    assert pixels[4] == (70.7299, 92.2041)
+
+
+def test_description_takes_mean_and_deviation_of_each_channel_from_json() -> None:
+    text = json.dumps({**asdict(LANDMARKS), "mean": [1, 2.5, 3], "std": [4, 5, 6]})
+    model = ModelDescription.from_json(text)
+    assert (model.mean, model.std) == ((1, 2.5, 3), (4, 5, 6))
+    assert ModelDescription.from_json(model.to_json()) == model
+    assert hash(model) == hash(replace(model))
 
 
 def test_description_accepts_a_template_of_lists() -> None:
@@ -122,6 +143,8 @@ def test_description_refuses_invalid_json(text: str, message: str) -> None:
         ("layout", "CHW", "one of NHWC, NCHW"),
         ("mean", float("nan"), "finite"),
         ("mean", "127.5", "finite"),
+        ("mean", (1.0, 2.0), "three for R, G and B"),
+        ("std", (1.0, 2.0, 0.0), "three for R, G and B"),
         ("std", 0, "above 0"),
         ("std", float("inf"), "finite"),
         ("mirror", 1, "true or false"),
@@ -205,6 +228,22 @@ def test_standardize_equals_a_simple_implementation(
     assert np.array_equal(crops, kept)
 
 
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+def test_standardize_takes_mean_and_deviation_of_each_channel_as_rgb(
+    layout: Any, channels: Any
+) -> None:
+    mean, std = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
+    model = replace(LANDMARKS, layout=layout, channels=channels, mean=mean, std=std)
+    crops = np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), np.uint8)
+    expected = (crops - np.array(mean)) / np.array(std)
+    if channels == "BGR":
+        expected = expected[..., ::-1]
+    if layout == "NCHW":
+        expected = expected.transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(standardize(crops, model), expected, atol=2e-6)
+
+
 def test_standardize_of_one_colour_is_zero() -> None:
     model = replace(LANDMARKS, standardization="per-image")
     crops = np.full((2, 12, 12, 3), 200, np.uint8)
@@ -243,53 +282,6 @@ def test_standardize_refuses_another_shape_or_dtype(crops: Any) -> None:
     with pytest.raises(ModelError, match=r"takes crops of shape \(n, 12, 12, 3\)") as error:
         standardize(crops, LANDMARKS)
     assert str(crops.shape) in str(error.value)
-
-
-def test_catalogue_matches_the_published_models() -> None:
-    published = {key: m for key, m in CATALOGUE.items() if m.url is not None}
-    assert {key: (m.dimension, m.standardization) for key, m in published.items()} == {
-        "20180402-114759": (512, "fixed"),
-        "20180408-102900": (512, "fixed"),
-        "20170511-185253": (128, "per-image"),
-        "20170512-110547": (128, "per-image"),
-    }
-    for key, model in published.items():
-        assert model.key == key
-        assert model.url is not None
-        assert model.url.endswith(f"/v0.3.1/{key}-weights.h5")
-        assert (model.input_size, model.alignment) == (160, "margin")
-        assert (model.margin, model.margin_size) == (44, 182)
-        assert (model.mean, model.std, model.channels, model.layout) == (
-            127.5,
-            127.5,
-            "RGB",
-            "NHWC",
-        )
-        assert model.trained_on in model.commercial_use
-    assert len({m.sha256 for m in CATALOGUE.values()}) == 5
-
-
-def test_catalogue_cannot_be_changed() -> None:
-    with pytest.raises(TypeError):
-        CATALOGUE["mine"] = LANDMARKS  # type: ignore[index]
-
-
-def test_find_model_returns_the_description_of_a_key() -> None:
-    assert find_model("20180402-114759") is CATALOGUE["20180402-114759"]
-
-
-def test_default_model_needs_no_download() -> None:
-    assert find_model(DEFAULT_MODEL).url is None
-
-
-def test_find_model_lists_the_keys_and_suggests_one() -> None:
-    with pytest.raises(UnknownModelError, match="did you mean '20180402-114759'") as error:
-        find_model("20180402-114795")
-    assert all(key in str(error.value) for key in CATALOGUE)
-    with pytest.raises(UnknownModelError) as error:
-        find_model("resnet")
-    assert "did you mean" not in str(error.value)
-    assert isinstance(error.value, Face2VecError)
 
 
 def test_package_exports_are_sorted_and_exist() -> None:

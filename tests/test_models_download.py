@@ -239,6 +239,26 @@ def test_download_times_out_during_the_response(site: Site, tmp_path: Path) -> N
     assert part_of(place).read_bytes() == CONTENT[:70_000]
 
 
+def test_download_prints_the_terms_before_it_fetches_and_not_again(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "w.onnx"
+    site.status = [404]
+    with pytest.raises(DownloadError, match="404"):
+        get(site, place, terms="Terms of w: research only.")
+    assert capsys.readouterr().err == "Terms of w: research only.\n"
+    get(site, place, terms="Terms of w: research only.")
+    assert capsys.readouterr().err == "Terms of w: research only.\n"
+    get(site, place, terms="Terms of w: research only.")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_download_says_what_else_to_do(site: Site, tmp_path: Path) -> None:
+    site.status = [404]
+    with pytest.raises(DownloadError, match="Not Found; wait a day; to place it by hand, "):
+        get(site, tmp_path / "w.onnx", retry="wait a day; ")
+
+
 def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
@@ -366,3 +386,19 @@ def test_download_fetches_the_published_weights(tmp_path: Path) -> None:
     assert model.sha256 is not None
     place = fetch(model.url, tmp_path / "weights.h5", sha256=model.sha256)
     assert facenet_graph(place, model.dimension).graph.output[0].name == "embeddings"
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("key", ["arcface-mobilefacenet", "adaface-ir18", "edgeface-xs", "sface"])
+def test_download_fetches_a_published_onnx_file_of_each_family(key: str, tmp_path: Path) -> None:
+    """Of ArcFace, AdaFace, EdgeFace and SFace: the file is there, is the same, and fits."""
+    from face2vec.models.graph import read_graph
+
+    model = CATALOGUE[key]
+    assert model.url is not None
+    assert model.sha256 is not None
+    place = fetch(model.url, tmp_path / f"{key}.onnx", sha256=model.sha256)
+    assert model.size_bytes in (None, place.stat().st_size)
+    graph = read_graph(place)
+    found = graph.layout, graph.input_size, graph.dimension
+    assert found == (model.layout, model.input_size, model.dimension)

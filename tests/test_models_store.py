@@ -181,6 +181,77 @@ def test_load_model_runs_an_onnx_file_of_the_catalogue_as_it_is(
     assert load("published") == found  # a second run needs no server
 
 
+@pytest.fixture
+def onnx_model(
+    site: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ModelDescription]:
+    """The entry of edgeface-xs with a stand-in file, which the server has."""
+    known = CATALOGUE["edgeface-xs"]
+    content = onnx.load(store.SHIPPED / "mini.onnx")
+    content.doc_string = "stand-in"
+    file = weights.parent / (known.url or "").rpartition("/")[2]
+    onnx.save(content, file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    model = replace(known, url=f"{site}/{file.name}", sha256=sha256, size_bytes=None)
+    in_catalogue(model, monkeypatch)
+    yield model
+    file.unlink(missing_ok=True)
+
+
+def test_load_model_takes_a_published_file_put_there_by_hand(
+    onnx_model: ModelDescription, weights: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = (onnx_model.url or "").rpartition("/")[2]
+    in_catalogue(replace(onnx_model, url=f"http://127.0.0.1:9/{file}"), monkeypatch)
+    with pytest.raises(DownloadError) as error:
+        load("edgeface-xs")
+    message = str(error.value)
+    assert "run face2vec models get edgeface-xs again where there is a network" in message
+    assert "FACE2VEC_MODELS_URL" in message
+    assert f"save it as {cache / 'weights' / file} (SHA-256 {onnx_model.sha256})" in message
+    shutil.copy(weights.parent / file, cache / "weights" / file)
+    assert load("edgeface-xs").path == cache / "weights" / file
+
+
+def test_load_model_prefers_a_mirror(
+    onnx_model: ModelDescription, site: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = (onnx_model.url or "").rpartition("/")[2]
+    in_catalogue(replace(onnx_model, url=f"http://127.0.0.1:9/{file}"), monkeypatch)
+    monkeypatch.setenv("FACE2VEC_MODELS_URL", f"{site}/")
+    assert load("edgeface-xs").path == cache / "weights" / file
+    monkeypatch.setenv("FACE2VEC_MODELS_URL", "http://127.0.0.1:9/mirror")
+    (cache / "weights" / file).unlink()
+    with pytest.raises(DownloadError, match=f"from http://127.0.0.1:9/mirror/{file}"):
+        load("edgeface-xs")
+
+
+def test_load_model_prints_the_terms_once(
+    onnx_model: ModelDescription, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load("edgeface-xs", progress=True)
+    assert capsys.readouterr().err.startswith("Terms of edgeface-xs: licence: ")
+    load("edgeface-xs", progress=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_load_model_without_progress_prints_nothing(
+    onnx_model: ModelDescription, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load("edgeface-xs")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_load_model_knows_a_published_onnx_file_wherever_it_lies(
+    onnx_model: ModelDescription, weights: Path, tmp_path: Path
+) -> None:
+    file = weights.parent / (onnx_model.url or "").rpartition("/")[2]
+    own = shutil.copy(file, tmp_path / "own.onnx")
+    assert store.published_as(own) == onnx_model
+    assert load(own) == LoadedModel(onnx_model, own, onnx_model.sha256 or "", str(own))
+    assert store.published_as(tiny_graph(tmp_path / "tiny.onnx")) is None
+
+
 def test_load_model_uses_weights_put_there_by_hand(
     offline: ModelDescription, cache: Path, weights: Path, graph_bytes: bytes
 ) -> None:
@@ -469,6 +540,18 @@ def test_load_model_takes_an_onnx_file_with_its_description(tmp_path: Path, cach
     expected = ModelDescription("own net", 2, 4, "landmarks", template=FIVE_POINTS)
     assert found == LoadedModel(expected, graph, sha256_of(graph), str(graph))
     assert not cache.exists()
+
+
+def test_fingerprint_tells_means_of_channels_apart_and_is_json(tmp_path: Path) -> None:
+    graph = tiny_graph(tmp_path / "own.onnx")
+    digests = set()
+    for mean in (127.5, [127.5, 127.5, 1.0], [1.0, 127.5, 127.5]):
+        describe(tmp_path / "own.json", mean=mean)
+        made = load(graph).fingerprint
+        assert made.standardization == ["fixed", mean, 127.5]
+        assert json.loads(json.dumps(made.to_dict())) == made.to_dict()
+        digests.add(made.digest)
+    assert len(digests) == 3
 
 
 def test_load_model_takes_a_relative_path_and_gives_an_absolute_one(

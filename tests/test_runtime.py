@@ -301,3 +301,40 @@ def test_load_gives_tensors_inside_the_graph_after_its_outputs(tiny_model: Path,
 def test_load_refuses_tensors_that_are_not_in_the_graph(tiny_model: Path, name: str) -> None:
     with pytest.raises(ModelError, match="no tensor 'nowhere'"):
         Runtime(name).load(tiny_model, ("nowhere",))
+
+
+# --- graphs with a fixed batch size ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_graph_with_a_fixed_batch_size_takes_any_batch(
+    name: str, batch: int, tiny_model: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    graph = onnx.load(tiny_model)
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    path = tmp_path / "fixed.onnx"
+    onnx.save(graph, path)
+    fixed, free = (Runtime(name, "f32").load(one) for one in (path, tiny_model))
+    for count in (1, 3, 4, 5):
+        pixels = crops(count)
+        (found,), (wanted,) = (net.run({"crops": pixels}) for net in (fixed, free))
+        assert found.shape == (count, 64)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_graph_with_a_fixed_batch_size_still_refuses_other_crops(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    graph = onnx.load(tiny_model)
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    path = tmp_path / "fixed.onnx"
+    onnx.save(graph, path)
+    network = Runtime("onnxruntime").load(path)
+    with pytest.raises(ModelError, match="cannot be run on the input"):
+        network.run({"crops": crops(3)[..., :-1]})

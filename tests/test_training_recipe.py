@@ -286,6 +286,12 @@ def test_recipe_that_cannot_be_is_refused(
         recipe.Recipe(**settings)
 
 
+def test_description_refuses_to_fine_tune_another_network(recipe: ModuleType) -> None:
+    settings = tiny(recipe, network="inception_resnet_v1", start_from="arcface-r50")
+    with pytest.raises(SettingsError, match="'arcface-r50' is another network"):
+        settings.description()
+
+
 def test_training_that_diverges_is_told_and_keeps_its_checkpoint(
     recipe: ModuleType, faces: Faces, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from face2vec.cli.compare import compare_command
 from face2vec.cli.evaluate import evaluate_commands
 from face2vec.cli.exits import DONE, EPILOG, ERROR, INTERRUPTED
 from face2vec.cli.lab import lab_commands
-from face2vec.cli.models import models_command
+from face2vec.cli.models import models_commands
 from face2vec.cli.people import PEOPLE_COMMANDS
 from face2vec.cli.search import search_command
 from face2vec.cli.train import train_command
@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Collection": COLLECTION_COMMANDS,
     "Search": (search_command, verify_command),
     "People": PEOPLE_COMMANDS,
-    "Models": (models_command, upgrade_command, train_command),
+    "Models": (models_commands, upgrade_command, train_command),
     "Measure": (calibrate_command, evaluate_commands, compare_command, lab_commands),
 }
 

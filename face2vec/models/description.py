@@ -21,6 +21,7 @@ Layout = Literal["NHWC", "NCHW"]
 Precision = Literal["fp32", "fp16"]
 FormatName = Literal["onnx", "openvino", "keras"]
 Template = tuple[tuple[float, float], ...]
+ByChannel = tuple[float, float, float]
 _Test = Callable[[Any], bool]
 
 FIVE_POINTS: Template = (
@@ -33,7 +34,18 @@ FIVE_POINTS: Template = (
 """Default template: left eye, right eye, nose, left and right mouth corner, as
 (x, y) fractions of the crop's side."""
 
-TEMPLATE_NAMES: Mapping[str, Template] = {"face2vec": FIVE_POINTS}
+_INSIGHTFACE_PIXELS = (
+    (38.2946, 51.6963),
+    (73.5318, 51.5014),
+    (56.0252, 71.7366),
+    (41.5493, 92.3655),
+    (70.7299, 92.2041),
+)
+INSIGHTFACE: Template = tuple((x / 112, y / 112) for x, y in _INSIGHTFACE_PIXELS)
+"""The five points of InsightFace for crops of 112×112 pixels, which ArcFace, AdaFace, EdgeFace and
+SFace use, as (x, y) fractions of the crop's side."""
+
+TEMPLATE_NAMES: Mapping[str, Template] = {"face2vec": FIVE_POINTS, "insightface": INSIGHTFACE}
 """Templates that a JSON description may refer to by name."""
 
 _CHOICES = {
@@ -66,9 +78,10 @@ class ModelDescription:
         standardization: ``"fixed"`` is (x − mean) / std;
             ``"per-image"`` is (x − m) / max(s, 1/√n) with the mean m and the
             standard deviation s of all n values of a crop.
-        mean: mean for ``"fixed"``; pixels are 0…255.
-        std: standard deviation for ``"fixed"``; mean 0 and std 1 leave pixels
-            unchanged.
+        mean: mean for ``"fixed"``, one number or three for R, G and B; pixels
+            are 0…255.
+        std: standard deviation for ``"fixed"``, one number or three for R, G
+            and B; mean 0 and std 1 leave pixels unchanged.
         channels: order of the colour channels of the input.
         layout: order of the axes of the input.
         mirror: whether embeddings of a crop and its mirror image are averaged.
@@ -93,8 +106,8 @@ class ModelDescription:
     margin: int = 0
     margin_size: int = 0
     standardization: Standardization = "fixed"
-    mean: float = 127.5
-    std: float = 127.5
+    mean: float | ByChannel = 127.5
+    std: float | ByChannel = 127.5
     channels: Channels = "RGB"
     layout: Layout = "NHWC"
     mirror: bool = False
@@ -114,8 +127,15 @@ class ModelDescription:
         self._check("input_size", _is_count, "a whole number of pixels above 0")
         for name, allowed in _CHOICES.items():
             self._check(name, allowed.__contains__, f"one of {', '.join(allowed)}")
-        self._check("mean", _is_number, "a finite number")
-        self._check("std", lambda v: _is_number(v) and v > 0, "a finite number above 0")
+        for name in ("mean", "std"):
+            if isinstance(value := getattr(self, name), list):  # JSON has no tuples
+                object.__setattr__(self, name, tuple(value))
+        self._check("mean", _by_channel(_is_number), "a finite number, or three for R, G and B")
+        self._check(
+            "std",
+            _by_channel(lambda v: _is_number(v) and v > 0),
+            "a finite number above 0, or three for R, G and B",
+        )
         self._check("mirror", lambda v: isinstance(v, bool), "true or false")
         self._check("url", _optional(_is_web_address), "an http or https address")
         self._check("sha256", _optional(_is_sha256), "64 lower-case hexadecimal digits")
@@ -131,7 +151,8 @@ class ModelDescription:
         """Read a description from JSON.
 
         ``dimension``, ``input_size``, ``alignment`` and the entries of that alignment
-        are required. ``template`` may be ``"face2vec"``, the default five points.
+        are required. ``template`` may be ``"face2vec"``, the default five points, or
+        ``"insightface"``.
         The entry ``file`` is ignored here; the function that opens the graph uses it.
 
         Args:
@@ -248,11 +269,20 @@ def standardize(crops: NDArray[np.uint8], description: ModelDescription) -> NDAr
         ordered = ordered.transpose(0, 3, 1, 2)
     pixels = ordered.astype(np.float32, order="C")
     if description.standardization == "fixed":
-        pixels -= np.float32(description.mean)
-        pixels /= np.float32(description.std)
+        pixels -= _of_pixels(description.mean, description)
+        pixels /= _of_pixels(description.std, description)
     else:
         _standardize_each(pixels.reshape(len(pixels), 3 * size * size))
     return pixels
+
+
+def _of_pixels(value: float | ByChannel, description: ModelDescription) -> NDArray[np.float32]:
+    """A number, or one for each channel, in the order and the layout of the network's input."""
+    if not isinstance(value, tuple):
+        return np.asarray(value, np.float32)
+    ordered = value if description.channels == "RGB" else value[::-1]
+    shape = (3, 1, 1) if description.layout == "NCHW" else (3,)
+    return np.asarray(ordered, np.float32).reshape(shape)
 
 
 def _standardize_each(rows: NDArray[np.float32]) -> None:
@@ -295,6 +325,17 @@ def _is_count(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _by_channel(holds: _Test) -> _Test:
+    """Whether a number, or each of three, passes a test."""
+
+    def all_hold(value: Any) -> bool:
+        if isinstance(value, tuple):
+            return len(value) == 3 and all(map(holds, value))
+        return holds(value)
+
+    return all_hold
 
 
 def _is_web_address(value: object) -> bool:

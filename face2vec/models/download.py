@@ -53,6 +53,8 @@ def download(
     size: int | None = None,
     timeout: float = 30.0,
     progress: bool = True,
+    terms: str = "",
+    retry: str = "",
 ) -> Path:
     """Download a file unless it already exists with the expected hash.
 
@@ -67,6 +69,8 @@ def download(
         size: size of the file in bytes, if known.
         timeout: seconds to wait for each answer of the server.
         progress: whether to show a progress bar on standard error.
+        terms: text to print on standard error before the file is fetched.
+        retry: what else to do if the download fails, for the error message.
 
     Returns:
         ``destination``.
@@ -82,16 +86,25 @@ def download(
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _only_process(destination, progress):
             if not _is_right(destination, sha256):
+                if terms:
+                    _say(terms)
                 _fetch(url, part, sha256, size, timeout, progress)
                 put_in_place(part, destination)
     except (_FailedError, OSError) as error:
         existing = ", replacing a file with another hash" if destination.is_file() else ""
         raise DownloadError(
-            f"cannot download {destination.name} from {url}: {error}; to place it by hand, "
+            f"cannot download {destination.name} from {url}: {error}; {retry}to place it by hand, "
             f"download {url.rsplit('/', 1)[-1]} from that address on any machine and save it as "
             f"{destination.absolute()}{existing} (SHA-256 {sha256})"
         ) from error
     return destination
+
+
+def _say(text: str) -> None:
+    """Print a line on standard error, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(text, sys.stderr)
 
 
 def _sha256_of(path: Path) -> str:
@@ -106,14 +119,12 @@ def _is_right(path: Path, sha256: str) -> bool:
 @contextmanager
 def _only_process(destination: Path, progress: bool) -> Iterator[None]:
     """Hold the lock of ``destination``; report if it must be waited for."""
-    from tqdm import tqdm
-
     lock = FileLock(f"{destination}.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
         if progress:
-            tqdm.write(f"waiting for another process that downloads {destination}", sys.stderr)
+            _say(f"waiting for another process that downloads {destination}")
         lock.acquire()
     try:
         yield

@@ -17,9 +17,11 @@ from face2vec.calibration import Calibration
 from face2vec.errors import CalibrationError, ModelError
 from face2vec.fingerprint import ModelFingerprint
 from face2vec.models.cache import cache_dir, sha256_of
-from face2vec.models.catalogue import CATALOGUE, find_model
+from face2vec.models.catalogue import CATALOGUE, find_model, terms_in_words
 from face2vec.models.description import ModelDescription, Precision, check_precision
 from face2vec.models.formats import SUFFIXES, format_named, format_of
+
+MIRROR_VARIABLE = "FACE2VEC_MODELS_URL"
 
 SHIPPED = Path(__file__).parent
 """Folder of the models that are part of this package."""
@@ -60,7 +62,13 @@ class LoadedModel:
             alignment=description.alignment,
             template=None if template is None else [*map(list, template)],
             margin=[description.margin, description.margin_size],
-            standardization=[description.standardization, description.mean, description.std],
+            standardization=[
+                description.standardization,
+                *(
+                    list(v) if isinstance(v, tuple) else v
+                    for v in (description.mean, description.std)
+                ),
+            ],
             channels=description.channels,
             mirror=description.mirror,
         )
@@ -86,12 +94,23 @@ def calibration_of(key: str, weights: str, origin: str) -> Calibration | None:
                 "face2vec calibrate"
             )
         return calibration
-    shipped = Path(__file__).with_name(f"{key}.calibration.json") if key in CATALOGUE else None
-    if shipped is None or not shipped.is_file():
-        return None
-    calibration = Calibration.from_json(shipped.read_text(encoding="utf-8"))
+    shipped = shipped_calibration(key)
     # A model of a user may have the name of one of this package.
-    return calibration if calibration.weights == weights else None
+    return shipped if shipped is not None and shipped.weights == weights else None
+
+
+def shipped_calibration(key: str) -> Calibration | None:
+    """The calibration of a catalogue model that is part of this package; None if there is none.
+
+    Raises:
+        CalibrationError: it is damaged.
+    """
+    if key not in CATALOGUE:  # a user's key may be no file name
+        return None
+    path = Path(__file__).with_name(f"{key}.calibration.json")
+    if not path.is_file():
+        return None
+    return Calibration.from_json(path.read_text(encoding="utf-8"))
 
 
 def is_on_this_machine(model: ModelDescription) -> bool:
@@ -165,7 +184,7 @@ def _from_file(file: Path, described: Path, precision: Precision, *, origin: str
     known = format_of(file)
     parts = known.files(file)
     sha256 = sha256_of(parts)
-    published = next((m for m in CATALOGUE.values() if m.sha256 == sha256), None)
+    published = _published(sha256)
     if published is not None and not described.is_file():
         description, name = published, published.key
     else:
@@ -175,8 +194,28 @@ def _from_file(file: Path, described: Path, precision: Precision, *, origin: str
     return LoadedModel(description, graph, sha256, origin)
 
 
+def published_as(file: Path) -> ModelDescription | None:
+    """The catalogue model whose file this is, wherever it lies; None if it is none of them.
+
+    Raises:
+        ModelError: a file with its weights is missing, or it has another format than its name says.
+    """
+    return _published(sha256_of(format_of(file).files(file)))
+
+
+def _published(sha256: str) -> ModelDescription | None:
+    return next((m for m in CATALOGUE.values() if m.sha256 == sha256), None)
+
+
 def weights_of(key: str, *, progress: bool = True) -> Path:
     """The file of a catalogue model that is not part of this package; downloaded if it is missing.
+
+    With ``FACE2VEC_MODELS_URL``, it is downloaded from that folder instead of the model's address.
+
+    Args:
+        key: a key of the catalogue.
+        progress: print the terms of the model and a progress bar on standard error if the file
+            is downloaded.
 
     Raises:
         UnknownModelError: there is no such key.
@@ -189,9 +228,18 @@ def weights_of(key: str, *, progress: bool = True) -> Path:
     url, sha256 = description.url, description.sha256
     if url is None or sha256 is None:
         raise ModelError(f"model {key!r} is part of face2vec and has no file to download")
-    place = cache_dir() / "weights" / url.rsplit("/", 1)[-1]
-    size = description.size_bytes
-    return download(url, place, sha256=sha256, size=size, progress=progress)
+    file = url.rsplit("/", 1)[-1]
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    return download(
+        f"{mirror.rstrip('/')}/{file}" if mirror else url,
+        cache_dir() / "weights" / file,
+        sha256=sha256,
+        size=description.size_bytes,
+        progress=progress,
+        terms=terms_in_words(description) if progress else "",
+        retry=f"run face2vec models get {key} again where there is a network, or set "
+        f"{MIRROR_VARIABLE} to the address of a folder that has the file; ",
+    )
 
 
 def _file_of(described: Path) -> Path:

@@ -26,6 +26,8 @@ CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 class OnnxNetwork:
     """A graph loaded by ONNX Runtime; see `Network`.
 
+    A graph that declares one size of its batch is run as often as necessary, the last batch padded.
+
     Args:
         graph: the graph's bytes, or the path of its file.
         outputs: names of inner tensors to return after the graph's own outputs.
@@ -68,7 +70,11 @@ class OnnxNetwork:
                 "installed? see docs/gpu.md); choose runtime='onnxruntime' to use the processor"
             )
 
-        self.input_name = str(self._session.get_inputs()[0].name)
+        takes = self._session.get_inputs()
+        self.input_name = str(takes[0].name)
+        first = {one.shape[0] if one.shape else None for one in takes}
+        batch = first.pop() if len(first) == 1 else None
+        self._batch = batch if isinstance(batch, int) and batch > 0 else None
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Run one batch, see `Network.run`.
@@ -82,6 +88,27 @@ class OnnxNetwork:
         Raises:
             ModelError: the graph does not accept this input.
         """
+        import numpy as np
+
+        batch, counts = self._batch, {len(array) for array in inputs.values()}
+        count = counts.pop() if len(counts) == 1 else 0
+        if batch is None or count in (0, batch):
+            return self._run(inputs)
+        # Many published graphs take batches of one size only, mostly 1.
+        pieces = []
+        for start in range(0, count, batch):
+            piece = {name: array[start : start + batch] for name, array in inputs.items()}
+            short = batch - min(batch, count - start)
+            if short:
+                piece = {
+                    name: np.pad(array, [(0, short), *[(0, 0)] * (array.ndim - 1)])
+                    for name, array in piece.items()
+                }
+            pieces.append([np.atleast_1d(o)[: batch - short] for o in self._run(piece)])
+        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Run a batch of the size that the graph declares."""
         try:
             outputs: list[NDArray[np.float32]] = self._session.run(None, dict(inputs))
         except Exception as error:  # onnxruntime's exceptions share no base but Exception

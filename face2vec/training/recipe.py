@@ -190,9 +190,18 @@ class Recipe:
         return (stages, whole) if self.teacher_stages else (whole,)
 
     def description(self) -> ModelDescription:
-        """How crops are cut for the network."""
+        """How crops are cut for the network.
+
+        Raises:
+            SettingsError: ``start_from`` is a model of another network.
+        """
         known = CATALOGUE.get(self.start_from or "")
         if known is not None and self.network == "inception_resnet_v1":
+            if known.format != "keras":
+                raise SettingsError(
+                    f"start_from {known.key!r} is another network than {self.network}; give one "
+                    "of FaceNet's models"
+                )
             facts = asdict(known) | {"url": None, "sha256": None, "size_bytes": None, "lfw": None}
             return ModelDescription(**facts | {"key": "fine-tuned"})
         side = networks.side(self.network)

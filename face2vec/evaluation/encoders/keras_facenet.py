@@ -27,7 +27,7 @@ from face2vec.photos.decode import PhotoLike
 
 PREFIX = "keras-facenet"
 PACKAGES = ("keras_facenet", "mtcnn", "tensorflow", "scipy", "cv2")
-KEYS = tuple(key for key, model in CATALOGUE.items() if model.url is not None)
+KEYS = tuple(key for key, model in CATALOGUE.items() if model.format == "keras")
 
 
 class KerasFaceNetEncoder:
