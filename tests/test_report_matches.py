@@ -207,6 +207,8 @@ def test_matches_to_json_round_trip(matches: Matches) -> None:
             "right_mouth": [230.0, 65.0],
         },
         "confidence": 0.75,
+        "quality": None,
+        "parts": None,
         "copies": [],
         "face_id": 3,
     }

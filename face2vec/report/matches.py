@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 from face2vec.errors import SettingsError
@@ -112,7 +112,7 @@ class Matches(Sequence["Match"]):
 
         The keys are ``rank``, ``similarity``, ``probability``, ``false_matches``, ``photo``,
         ``box`` (left, top, right, bottom), ``landmarks`` (name to [x, y]), ``confidence``,
-        ``copies`` and ``face_id``; after a search by pose also ``pose_distance``.
+        ``quality``, ``parts``, ``copies`` and ``face_id``; after a search by pose also ``pose_distance``.
         """
         return [
             {
@@ -285,6 +285,8 @@ def _face_dict(face: Face) -> dict[str, Any]:
             for name, (x, y) in zip(LANDMARK_NAMES, face.landmarks, strict=True)
         },
         "confidence": float(face.confidence),
+        "quality": None if face.quality is None else float(face.quality),
+        "parts": None if face.parts is None else asdict(face.parts),
     }
 
 
