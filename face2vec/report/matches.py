@@ -112,7 +112,8 @@ class Matches(Sequence["Match"]):
 
         The keys are ``rank``, ``similarity``, ``probability``, ``false_matches``, ``photo``,
         ``box`` (left, top, right, bottom), ``landmarks`` (name to [x, y]), ``confidence``,
-        ``quality``, ``parts``, ``copies`` and ``face_id``; after a search by pose also ``pose_distance``.
+        ``quality``, ``parts``, ``copies`` and ``face_id``; after a search by pose also
+        ``pose_distance``.
         """
         return [
             {
