@@ -28,7 +28,7 @@ Certain = Callable[[ImageArray, Sequence[Face]], Sequence[float]]
 """How certain each face of an image is a face, 0…1."""
 STORED: Mapping[TryTurned, TryTurned | bool] = {"never": False, "auto": True, "always": "always"}
 """The choices as galleries store them, which had two of them at first."""
-SURE = 0.9
+SURE = 0.8
 """Second opinion from which a face ends the search of a photo."""
 LEAST = 0.5
 """Second opinion from which a face of a turned photo counts."""
