@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
 from face2vec.detection.select import AnyDetector
 from face2vec.errors import GalleryError, PhotoError, SettingsError
+from face2vec.files import expanded
 from face2vec.gallery.rows import Removed, StoredFace
 from face2vec.gallery.staging import abandon, upgrade_in_progress
 from face2vec.photos.decode import MAX_PIXELS, PhotoLike
@@ -85,7 +86,7 @@ class Face2Vec:
             )
             index_in_memory = hold_index
         self._session = Session(
-            None if gallery is None else Path(gallery).absolute(),
+            None if gallery is None else Path(expanded(gallery)).absolute(),
             model=model,
             detector=detector,
             runtime=runtime,

@@ -1,4 +1,4 @@
-"""Atomic writing of files: after an interruption, a file has its old or its new content."""
+"""Paths as users write them, and atomic writing: a file has its old or its new content."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ from typing import Any, BinaryIO
 
 ON_WINDOWS = os.name == "nt"
 REPLACE_SECONDS = 5.0
+
+
+def expanded(path: str | os.PathLike[str]) -> str:
+    """A path as text, with ``~`` or ``~user`` at its start replaced by the home folder.
+
+    A shell does this only at the start of a word, not in ``--gallery=~/photos``, and not at all
+    for Python code or for a path between quotes. ``./~`` is a folder with that name.
+    """
+    return os.path.expanduser(os.fspath(path))  # noqa: PTH111 - it does not raise without a home
 
 
 def put_in_place(new: Path, path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import logging
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from helpers import names_of_any_bytes
@@ -99,6 +101,52 @@ def test_help_lists_commands_and_exit_codes() -> None:
 def test_version_is_the_package_version() -> None:
     done = spawn("--version")
     assert (done.returncode, done.stdout) == (0, f"face2vec {face2vec.__version__}\n")
+
+
+def all_parameters(group: click.Group, names: str = "") -> Iterator[tuple[str, click.Parameter]]:
+    """Each option and argument of each command, with the name of its command."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from all_parameters(command, f"{names}{name} ")
+        else:
+            yield from ((f"{names}{name}", parameter) for parameter in command.params)
+
+
+def test_every_path_option_expands_the_home_folder(home: Path) -> None:
+    (home / "there").touch()
+    tried = []
+    for command, parameter in all_parameters(main):
+        kind = copy.copy(parameter.type)
+        if isinstance(kind, click.Path):
+            kind.exists, kind.file_okay, kind.dir_okay = False, True, True
+            assert Path(kind.convert("~/there", parameter, None)) == home / "there", command
+            tried.append(f"{command} {parameter.name}")
+        elif isinstance(kind, click.File):
+            with kind.convert("~/there", parameter, None) as file:
+                file.write("ok")
+            assert (home / "there").read_text() == "ok", command
+            tried.append(f"{command} {parameter.name}")
+    assert len(tried) > 30
+    assert {"index gallery", "index unreadable_to", "search page", "lab robustness out"} <= {*tried}
+
+
+def test_home_folder_is_expanded_in_photos_and_lists(
+    home: Path, faces_folder: Path, tiny_model: Path
+) -> None:
+    shutil.copy(faces_folder / "hopper.jpg", home / "one.jpg")
+    shutil.copy(faces_folder / "astronaut.jpg", home / "two.jpg")
+    for file in (tiny_model, tiny_model.with_suffix(".json")):
+        shutil.copy(file, home)
+    (home / "list.txt").write_text("~/two.jpg\n", encoding="utf-8")
+    made = run("index", "~/one.jpg", "@~/list.txt", "--gallery=~/g", "--model=~/tiny.onnx", "-q")
+    assert made.exit_code == cli.DONE, made.output
+    assert (home / "g" / "gallery.sqlite").is_file()
+    assert list(Path.cwd().iterdir()) == []
+    found = run("search", "~/g", "~/two.jpg", "-k1", "--json", "--html=~/page.html")
+    assert lines(found.stdout)[0]["matches"][0]["photo"] == str(home.resolve() / "two.jpg")
+    assert (home / "two.jpg").resolve().as_uri() in (home / "page.html").read_text("utf-8")
+    assert run("remove", "~/g", "~/one.jpg").exit_code == cli.DONE
+    assert list(Path.cwd().iterdir()) == []
 
 
 @pytest.mark.parametrize(

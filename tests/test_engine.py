@@ -79,6 +79,30 @@ def folder(built: tuple[Path, BuildSummary], tmp_path: Path) -> Path:
     return Path(shutil.copytree(built[0], tmp_path / "gallery"))
 
 
+def test_home_folder_is_expanded_in_every_path(
+    home: Path, faces_folder: Path, tiny_model: Path
+) -> None:
+    shutil.copy(faces_folder / "hopper.jpg", home / "one.jpg")
+    for file in (tiny_model, tiny_model.with_suffix(".json")):
+        shutil.copy(file, home)
+    photo = str(home.resolve() / "one.jpg")
+    with open_engine(Path("~/gallery"), Path("~/tiny.onnx")) as engine:
+        assert engine.add("~/one.jpg").added == 1
+        assert engine.info()["gallery"] == str(home / "gallery")
+        (result,) = engine.search("~/one.jpg")
+        assert (result.photo, result.matches[0].photo) == ("~/one.jpg", photo)
+        assert result.thumbnail() is not None
+        result.save_html("~/page.html")
+        (faces,) = engine.bulk_encode([Path("~/one.jpg")])
+        assert faces[0].box == result.face.box
+        assert engine.remove("~/one.jpg").photos == 1
+    assert (home / "page.html").is_file()
+    with Gallery.open("~/gallery") as gallery:
+        assert gallery.folder == home / "gallery"
+    assert open_photo("~/one.jpg").width == 512
+    assert list(Path.cwd().iterdir()) == []
+
+
 @pytest.fixture
 def photos(faces_folder: Path, tmp_path: Path) -> Path:
     """A few of the photos, free to be changed."""

@@ -1,4 +1,4 @@
-"""Atomic writing of files."""
+"""Paths as users write them, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,24 @@ from pathlib import Path
 import pytest
 
 from face2vec import files
-from face2vec.files import json_line, put_in_place, write_json, written_whole
+from face2vec.files import expanded, json_line, put_in_place, write_json, written_whole
+
+
+@pytest.mark.parametrize(
+    ("path", "means"),
+    [
+        ("~", "{home}"),
+        ("~/photos", "{home}/photos"),
+        (Path("~/photos/a.jpg"), "{home}/photos/a.jpg"),
+        ("./~/photos", "./~/photos"),
+        ("photos/~", "photos/~"),
+        ("~no-such-user-here/a.jpg", "~no-such-user-here/a.jpg"),
+        ("/a/b", "/a/b"),
+    ],
+    ids=str,
+)
+def test_expanded_replaces_only_a_leading_home(home: Path, path: str | Path, means: str) -> None:
+    assert Path(expanded(path)) == Path(means.format(home=home))
 
 
 def test_file_is_unchanged_if_writing_fails(tmp_path: Path) -> None:

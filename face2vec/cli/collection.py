@@ -10,7 +10,9 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from face2vec.cli.common import (
+    FilePath,
     Number,
+    OutputFile,
     count,
     gallery_argument,
     json_line_option,
@@ -45,7 +47,7 @@ class IndexKindName(click.Choice[str]):
 @click.argument("photos", nargs=-1, required=True)
 @click.option(
     "--gallery",
-    type=click.Path(path_type=Path),
+    type=FilePath(path_type=Path),
     required=True,
     help="Folder of the gallery, such as indexes/family. It is created if it does not exist.",
 )
@@ -74,7 +76,7 @@ class IndexKindName(click.Choice[str]):
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Refuse photos with more pixels.")
 @click.option(
     "--unreadable-to",
-    type=click.File("w", encoding="utf-8", errors="surrogateescape", lazy=False),
+    type=OutputFile("w", encoding="utf-8", errors="surrogateescape", lazy=False),
     help="Write each unreadable photo and its reason to this file, separated by a tab.",
 )
 @runtime_options
@@ -193,7 +195,7 @@ def rebuild_command(gallery: Path) -> None:
 
 
 @click.command("demo")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="face2vec-demo")
+@click.argument("folder", type=FilePath(path_type=Path, file_okay=False), default="face2vec-demo")
 @click.option(
     "--people",
     type=click.IntRange(min=1),

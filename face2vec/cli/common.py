@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
+from face2vec.files import expanded
 from face2vec.report.text import printable
 from face2vec.runtime.select import RUNTIMES
 
@@ -49,6 +50,23 @@ class Number(click.FloatRange):
         return number
 
 
+class FilePath(click.Path):
+    """A path; ``~`` at its start is expanded, as a shell does not do in ``--gallery=~/photos``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or a usage error."""
+        return super().convert(expanded(value), param, ctx)
+
+
+class OutputFile(click.File):
+    """A file that is written; ``~`` at the start of its path is expanded."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The open file, or a usage error."""
+        wanted = expanded(value) if isinstance(value, str | os.PathLike) else value
+        return super().convert(wanted, param, ctx)
+
+
 def _verbose(_ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
         logger = logging.getLogger("face2vec")
@@ -67,7 +85,7 @@ verbose_option = click.option(
     callback=_verbose,
     help="Log every step to stderr.",
 )
-gallery_argument = click.argument("gallery", type=click.Path(path_type=Path))
+gallery_argument = click.argument("gallery", type=FilePath(path_type=Path))
 photos_argument = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 json_lines_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON lines to stdout."
@@ -99,7 +117,7 @@ def report_option(plots: str) -> Option:
     """
     return click.option(
         "--out",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FilePath(path_type=Path, file_okay=False),
         help=f"Write report.html, figures.json and {plots} to this folder.",
     )
 

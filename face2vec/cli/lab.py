@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face2vec.cli.common import (
+    FilePath,
     Number,
     Option,
     json_line_option,
@@ -67,7 +68,7 @@ def _far_option(words: str) -> Option:
 
 
 @lab_commands.command("robustness")
-@click.argument("source", metavar="GALLERY_OR_FOLDER", type=click.Path(path_type=Path, exists=True))
+@click.argument("source", metavar="GALLERY_OR_FOLDER", type=FilePath(path_type=Path, exists=True))
 @click.option(
     "--only", multiple=True, metavar="NAME", help="Only this degradation; can be repeated."
 )
@@ -110,7 +111,7 @@ def robustness_command(
 
 
 @lab_commands.command("slices")
-@click.argument("table", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("table", type=FilePath(path_type=Path, exists=True, dir_okay=False))
 @click.option("--by", multiple=True, metavar="COLUMN", help="Column to slice by; can be repeated.")
 @_drawn_options(people=1000, photos=5)
 def slices_command(
@@ -156,13 +157,13 @@ def slices_command(
 _study_options = together(
     click.option(
         "--out",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FilePath(path_type=Path, file_okay=False),
         required=True,
         help="Folder for the trainings and the page; the same command resumes.",
     ),
     click.option(
         "--table",
-        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        type=FilePath(path_type=Path, dir_okay=False, exists=True),
         help="For a tar archive: a CSV file with the columns file and person.",
     ),
     click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face2vec.cli.common import (
+    FilePath,
     Number,
     count,
     gallery_argument,
@@ -45,7 +46,7 @@ faces_argument = click.argument(
     show_default=True,
     help="People to list, those with most faces first; --json lists all.",
 )
-@click.option("--html", "page", type=click.Path(dir_okay=False), help="Write a page with them.")
+@click.option("--html", "page", type=FilePath(dir_okay=False), help="Write a page with them.")
 @json_lines_option
 def people_command(gallery: Path, again: bool, most: int, page: str | None, as_json: bool) -> None:
     """Group the faces of a gallery into people and list them.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from face2vec.cli.common import Number, quiet_option
+from face2vec.cli.common import FilePath, Number, quiet_option
 from face2vec.errors import MissingExtraError, SettingsError
 from face2vec.training import LOSSES, NETWORKS, OPTIMIZERS
 
@@ -27,19 +27,19 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
 @click.argument("faces")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(path_type=Path, file_okay=False),
     required=True,
     help="Folder for checkpoint, curves and model; the same command resumes.",
 )
 @click.option(
     "--recipe",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=FilePath(path_type=Path, dir_okay=False, exists=True),
     help="A JSON file with all settings; only --teacher, --batch, --held-out and --seed "
     "can be given as well.",
 )
 @click.option(
     "--table",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=FilePath(path_type=Path, dir_okay=False, exists=True),
     help="For a tar archive: a CSV file with the columns file and person.",
 )
 @click.option("--aligned", is_flag=True, help="FACES are aligned crops: square, and of one size.")

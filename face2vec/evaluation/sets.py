@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder
+from face2vec.files import expanded
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.photos.discover import find_photos
@@ -74,6 +75,7 @@ class NamedPhotos(NamedTuple):
 
 def named_photos(people: Path) -> NamedPhotos:
     """Read a folder of people (`photos_in`) or a list (`photos_listed`)."""
+    people = Path(expanded(people))
     return photos_in(people) if people.is_dir() else photos_listed(people)
 
 
@@ -100,6 +102,7 @@ def photos_listed(file: Path) -> NamedPhotos:
         SettingsError: a line has another form, a photo does not exist, or there are fewer than two
             people.
     """
+    file = Path(expanded(file))
     root = _images_of(file.resolve().parent)
     people = {}
     for number, line in enumerate(text_of(file).splitlines(), 1):
@@ -133,7 +136,7 @@ def text_of(file: Path) -> str:
 
 
 def _images_of(folder: Path) -> Path:
-    folder = folder.resolve()
+    folder = Path(expanded(folder)).resolve()
     return folder / IMAGES if (folder / IMAGES).is_dir() else folder
 
 
@@ -146,7 +149,7 @@ def lfw_pairs(folder: Path) -> list[Pair]:
     Raises:
         SettingsError: there is no such file, or it has another form.
     """
-    file = folder.resolve() / PAIRS
+    file = Path(expanded(folder)).resolve() / PAIRS
     if not file.is_file():
         raise SettingsError(f"{folder} has no {PAIRS}, the list of pairs that LFW compares")
     root = _images_of(folder)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder, open_encoder
 from face2vec.evaluation.sets import NamedFaces, Pair
+from face2vec.files import expanded
 from face2vec.photos.decode import PhotoLike
 from face2vec.types import nearest_to
 
@@ -39,7 +40,7 @@ def youtube_pairs(folder: Path) -> list[Pair]:
     Raises:
         SettingsError: there is no such file, it has another form, or a video does not exist.
     """
-    file = folder.resolve() / SPLITS
+    file = Path(expanded(folder)).resolve() / SPLITS
     if not file.is_file():
         raise SettingsError(f"{folder} has no {SPLITS}, the list of pairs of videos")
     pairs = []

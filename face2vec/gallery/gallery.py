@@ -27,6 +27,7 @@ from face2vec.errors import (
     GalleryLockedError,
     GalleryVersionError,
 )
+from face2vec.files import expanded
 from face2vec.fingerprint import Fingerprint
 from face2vec.gallery.connection import (
     GalleryFile,
@@ -75,7 +76,7 @@ class Gallery:
             GalleryError: there is a gallery already, or the folder cannot be written.
             GalleryLockedError: another process is creating one there.
         """
-        folder = Path(folder).absolute()
+        folder = Path(expanded(folder)).absolute()
         meta = {
             "format": str(FORMAT),
             "uuid": str(uuid.uuid4()),
@@ -104,7 +105,7 @@ class Gallery:
             GalleryVersionError: a newer face2vec has written it.
             GalleryDamagedError: the file is truncated, or is not a gallery.
         """
-        return cls(Path(folder))
+        return cls(Path(expanded(folder)))
 
     @property
     def folder(self) -> Path:

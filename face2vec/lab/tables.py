@@ -16,6 +16,7 @@ from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import all_pairs
 from face2vec.evaluation.sets import IMAGES, text_of
+from face2vec.files import expanded
 from face2vec.lab.rates import Draws, threshold_for
 from face2vec.lab.slices import Slice, sliced
 from face2vec.lab.subjects import subjects_in
@@ -54,6 +55,7 @@ def read_table(file: Path, by: Sequence[str] = ()) -> Table:
     Raises:
         SettingsError: a column or photo does not exist, or a photo is listed twice.
     """
+    file = Path(expanded(file))
     reader = csv.DictReader(io.StringIO(text_of(file), newline=""))
     columns, rows = list(reader.fieldnames or ()), list(reader)
     photo_column = next((name for name in PHOTO_COLUMNS if name in columns), None)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from face2vec.calibration import Calibration
 from face2vec.errors import CalibrationError, ModelError
+from face2vec.files import expanded
 from face2vec.fingerprint import ModelFingerprint
 from face2vec.models.cache import cache_dir, sha256_of
 from face2vec.models.catalogue import CATALOGUE, find_model
@@ -132,7 +133,7 @@ def load_model(
     """
     check_precision(precision)
     name = os.fspath(model)
-    path = Path(name).expanduser().absolute()
+    path = Path(expanded(name)).absolute()
     suffix = path.suffix.lower()
     if suffix not in (*SUFFIXES, ".json"):
         return _from_catalogue(find_model(name), precision, progress)

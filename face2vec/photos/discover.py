@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from face2vec.errors import SettingsError
+from face2vec.files import expanded
 from face2vec.photos.formats import HEAD_BYTES, photo_format
 
 Source = str | os.PathLike[str]
@@ -77,13 +78,14 @@ class FoundPhoto:
 
 
 def paths_of(sources: Source | Iterable[Source | Iterable[Source]]) -> list[str]:
-    """Flatten a path, paths, or lists of paths to a list of strings, in order.
+    """Flatten a path, paths, or lists of paths to a list of strings, in order; ``~`` is expanded.
 
     Raises:
         SettingsError: an element is not a path.
     """
     if isinstance(sources, str | os.PathLike):
-        return [os.fspath(sources)]
+        path = os.fspath(sources)
+        return [f"@{expanded(path[1:])}" if path.startswith("@") else expanded(path)]
     if isinstance(sources, bytes) or not isinstance(sources, Iterable):
         kind = type(sources).__name__
         raise SettingsError(
@@ -355,7 +357,7 @@ def _listed(lines: list[str], base: Path) -> Iterator[_Found]:
         return real, top, real[len(below_top) :]
 
     for line in lines:
-        path = os.path.join(top, line)
+        path = os.path.join(top, expanded(line))
         try:
             mode = os.lstat(path).st_mode  # called once: it is most of the cost of a listed photo
         except (OSError, ValueError):

@@ -25,6 +25,7 @@ from PIL import Image
 from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.encoding.align import cut_faces
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
+from face2vec.files import expanded
 from face2vec.models.description import ModelDescription
 from face2vec.photos.decode import open_photo
 from face2vec.runtime.select import choose_runtime, detector_runtime
@@ -106,7 +107,7 @@ def load_faces(
         SettingsError: there is nothing to train on, or crops have different sizes.
         MissingExtraError: tensorflow_datasets is not installed.
     """
-    photos = _photos(str(source), None if table is None else Path(table))
+    photos = _photos(expanded(source), None if table is None else Path(expanded(table)))
     found = _as_they_are(photos) if aligned else _cut(photos, model)
     crops: list[NDArray[np.uint8]] = []
     people: list[str] = []
