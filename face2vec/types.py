@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 Landmarks = tuple[Point, Point, Point, Point, Point]
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC), in which names of people are compared.
+
+    The same name typed on macOS and on Linux can differ: é is one character, or e and an accent.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 class Boxed(Protocol):

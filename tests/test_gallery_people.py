@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,6 +85,35 @@ def test_person_is_found_by_number_and_name(gallery: Gallery) -> None:
     assert [reads(gallery).person(who).id for who in (1, 2, "2", "1", "Ada")] == [1, 2, 2, 1, 2]
     with pytest.raises(GalleryError, match=r"no person 'Eve' .* face2vec people"):
         reads(gallery).person("Eve")
+
+
+JOSE = {form: unicodedata.normalize(form, "José") for form in ("NFC", "NFD")}
+
+
+@pytest.mark.parametrize(("typed", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_person_is_found_by_the_name_in_another_normal_form(
+    gallery: Gallery, typed: str, asked: str
+) -> None:
+    assert JOSE[typed] != JOSE[asked]
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, JOSE[typed]))
+    found = reads(gallery).person(JOSE[asked])
+    assert (found.id, found.name) == (1, JOSE[typed])
+    with pytest.raises(GalleryError, match="person 1 already has the name"):
+        edit(gallery, lambda g: g.name(2, JOSE[asked]))
+    edit(gallery, lambda g: g.name(1, JOSE[asked]))
+    assert reads(gallery).person(JOSE[typed]).name == JOSE[asked]
+
+
+def test_names_in_two_normal_forms_from_an_older_version_can_be_merged(gallery: Gallery) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, JOSE["NFC"]))
+    with sqlite3.connect(gallery.folder / "gallery.sqlite") as connection:
+        connection.execute("UPDATE people SET name = ? WHERE id = 2", (JOSE["NFD"],))
+    connection.close()
+    assert [reads(gallery).person(JOSE[form]).id for form in ("NFC", "NFD")] == [1, 2]
+    edit(gallery, lambda g: g.merge(1, [2]))
+    assert reads(gallery).people()[0] == Person(1, JOSE["NFC"], (1, 2, 3, 4, 5))
 
 
 @pytest.mark.parametrize("name", ["1", " 12 ", "", "  "])

@@ -19,7 +19,7 @@ from face2vec.files import expanded
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.photos.discover import find_photos
-from face2vec.types import Box, Face, nearest_to
+from face2vec.types import Box, Face, composed, nearest_to
 
 PAIRS = "pairs.txt"
 IMAGES = "images"
@@ -117,6 +117,7 @@ def photos_listed(file: Path) -> NamedPhotos:
 
 
 def _checked(people: dict[Path, str], what: str, needed: str) -> NamedPhotos:
+    people = {photo: composed(person) for photo, person in people.items()}
     count = len(set(people.values()))
     if count < 2:
         raise SettingsError(f"{what} of {count} people; it needs {needed} of at least two people")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.rows import Removed
-from face2vec.types import Box, Face, Person
+from face2vec.types import Box, Face, Person, composed
 
 FORGOTTEN = 'SELECT 1 FROM forgotten WHERE sha256 = ? AND "left" IS NULL'
 """SQL: whether a photo showed only people who were forgotten."""
@@ -112,10 +112,10 @@ class PeopleWriter:
         if name is not None:
             _check_name(name)
         with self._transaction() as connection:
-            taken = connection.execute("SELECT id FROM people WHERE name = ?", (name,)).fetchone()
-            if taken is not None and taken[0] != person:
+            taken = None if name is None else _called(connection, name, person)
+            if taken is not None:
                 raise GalleryError(
-                    f"person {taken[0]} already has the name {name!r}; merge the two if they are "
+                    f"person {taken} already has the name {name!r}; merge the two if they are "
                     "the same person, or choose another name"
                 )
             was = _name(connection, person)
@@ -133,7 +133,7 @@ class PeopleWriter:
         with self._transaction() as connection:
             names = [_name(connection, person) for person in (into, *others)]
             known = [name for name in names if name is not None]
-            if len(set(known)) > 1:
+            if len(set(map(composed, known))) > 1:
                 raise GalleryError(
                     f"these people have different names: {', '.join(known)}; remove the wrong "
                     "names before merging"
@@ -431,6 +431,14 @@ def _new(connection: Connection, number: int | None) -> int:
     added = connection.execute("INSERT INTO people (id) VALUES (?)", (number,)).lastrowid
     assert added is not None
     return added
+
+
+def _called(connection: Connection, name: str, but: int) -> int | None:
+    """The number of a person with a name, other than ``but``; names are compared in NFC."""
+    for number, other in connection.execute("SELECT id, name FROM people WHERE name IS NOT NULL"):
+        if number != but and composed(other) == composed(name):
+            return int(number)
+    return None
 
 
 def _name(connection: Connection, person: int) -> str | None:

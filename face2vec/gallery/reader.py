@@ -31,7 +31,7 @@ from face2vec.gallery.rows import (
     owner_of,
 )
 from face2vec.gallery.schema import MAPPED, has_people, has_table
-from face2vec.types import Person
+from face2vec.types import Person, composed
 
 STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
 _SIZE = (
@@ -295,7 +295,10 @@ class Snapshot:
         Raises:
             GalleryError: there is none, or two are meant: one by name and one by number.
         """
-        found = [p for p in self.people() if who in (p.id, p.name, str(p.id))]
+        people = self.people()
+        found = [p for p in people if who in (p.id, p.name, str(p.id))]
+        if not found and isinstance(who, str):
+            found = [p for p in people if p.name and composed(p.name) == composed(who)]
         if len(found) == 1:
             return found[0]
         if found:

@@ -20,6 +20,7 @@ from face2vec.files import expanded
 from face2vec.lab.rates import Draws, threshold_for
 from face2vec.lab.slices import Slice, sliced
 from face2vec.lab.subjects import subjects_in
+from face2vec.types import composed
 
 PHOTO_COLUMNS, PERSON_COLUMN = ("photo", "file"), "person"
 MOST_VALUES = 12
@@ -74,8 +75,8 @@ def read_table(file: Path, by: Sequence[str] = ()) -> Table:
         path = _photo(file, row[photo_column] or "", number)
         if path in people:
             raise SettingsError(f"{file}, row {number}: {path} is listed twice")
-        people[path] = row[PERSON_COLUMN] or ""
-    values = {name: [row[name] or "" for row in rows] for name in by or others}
+        people[path] = composed(row[PERSON_COLUMN] or "")
+    values = {name: [composed(row[name] or "") for row in rows] for name in by or others}
     divided = {name: _groups(some) for name, some in values.items()}
     left_out = tuple(
         name for name, some in divided.items() if not by and len(set(some)) > MOST_VALUES

@@ -29,7 +29,7 @@ from face2vec.files import expanded
 from face2vec.models.description import ModelDescription
 from face2vec.photos.decode import open_photo
 from face2vec.runtime.select import choose_runtime, detector_runtime
-from face2vec.types import Photo
+from face2vec.types import Photo, composed
 
 log = logging.getLogger("face2vec")
 
@@ -118,7 +118,7 @@ def load_faces(
                 f"{crops[0].shape[1]}×{crops[0].shape[0]}; aligned crops must be of one size"
             )
         crops.append(crop)
-        people.append(person)
+        people.append(composed(person))
     if not crops:
         raise SettingsError(f"{source} has no photo with a face; there is nothing to train on")
     names = sorted(set(people) - {""})
