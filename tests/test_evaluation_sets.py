@@ -54,6 +54,13 @@ def test_list_of_photos_names_each_by_its_line(tmp_path: Path) -> None:
     assert listed == NamedPhotos({one: "2880", other: "17"})
 
 
+def test_list_in_utf_16_is_read(tmp_path: Path) -> None:
+    one, other = photo(tmp_path / "1.jpg"), photo(tmp_path / "2.jpg")
+    (tmp_path / "list.txt").write_text("1.jpg Jürgen\r\n2.jpg Bo\r\n", encoding="utf-16")
+    listed = photos_listed(tmp_path / "list.txt")
+    assert listed == NamedPhotos({one: "Jürgen", other: "Bo"})
+
+
 def test_names_in_two_normal_forms_are_one_person(tmp_path: Path) -> None:
     jose = [unicodedata.normalize(form, "José") for form in ("NFC", "NFD")]
     one, two, bo = (photo(tmp_path / f"{n}.jpg") for n in range(3))

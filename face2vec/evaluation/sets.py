@@ -19,6 +19,7 @@ from face2vec.files import expanded
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.photos.discover import find_photos
+from face2vec.photos.lists import text_of
 from face2vec.types import Box, Face, composed, nearest_to
 
 PAIRS = "pairs.txt"
@@ -122,18 +123,6 @@ def _checked(people: dict[Path, str], what: str, needed: str) -> NamedPhotos:
     if count < 2:
         raise SettingsError(f"{what} of {count} people; it needs {needed} of at least two people")
     return NamedPhotos(people)
-
-
-def text_of(file: Path) -> str:
-    """Read a text file.
-
-    Raises:
-        SettingsError: the file is not UTF-8.
-    """
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{file} is not UTF-8 ({error}); save it as UTF-8") from error
 
 
 def _images_of(folder: Path) -> Path:

@@ -19,6 +19,7 @@ from pathlib import Path
 from face2vec.errors import SettingsError
 from face2vec.files import expanded
 from face2vec.photos.formats import HEAD_BYTES, photo_format
+from face2vec.photos.lists import lines_of, other_readings
 
 Source = str | os.PathLike[str]
 
@@ -110,9 +111,11 @@ def find_photos(sources: Source | Iterable[Source | Iterable[Source]]) -> Iterat
     - a glob pattern (``*``, ``?``, ``[…]``, ``**`` for any depth), if no path has exactly that
       name. Matches are treated like the contents of a folder. Their root is the last folder
       before the first wildcard. ``**`` does not follow links to folders.
-    - ``@list.txt``: a UTF-8 text file with one file or folder per line, relative to the folder of
-      the list. Blank lines and lines that begin with ``#`` are skipped. A listed file is always
-      accepted, even if it is missing. Its root is the folder of the list if that contains it.
+    - ``@list.txt``: a text file with one file or folder per line, relative to the folder of the
+      list. It is UTF-8 or UTF-16; its lines end with LF, CR or NUL (``find -print0``). A path may
+      be in quotes or a ``file://`` URL. Blank lines and lines that begin with ``#`` are skipped.
+      A listed file is always accepted, even if it is missing, unless all are. Its root is the
+      folder of the list if that contains it.
     - ``-``: such a list on standard input, relative to the working directory.
 
     Args:
@@ -122,8 +125,9 @@ def find_photos(sources: Source | Iterable[Source | Iterable[Source]]) -> Iterat
         An iterator over the photos.
 
     Raises:
-        SettingsError: a source is not a path, does not exist, cannot be listed, or is a pattern
-            without matches. All sources are checked before this function returns.
+        SettingsError: a source is not a path, does not exist, cannot be listed, is a pattern
+            without matches, or a list without an existing path. All sources are checked before
+            this function returns.
     """
     return _distinct([_search(path) for path in paths_of(sources)])
 
@@ -143,9 +147,9 @@ def _distinct(searches: Sequence[Iterator[_Found]]) -> Iterator[FoundPhoto]:
 def _search(source: str) -> Iterator[_Found]:
     """Check one source and return an iterator over its photos."""
     if source == "-":
-        return _listed(_standard_input(), Path.cwd())
+        return _listed("on standard input", _standard_input(), Path.cwd())
     if source.startswith("@"):
-        return _listed(*_list_file(source))
+        return _listed(repr(source), *_list_file(source))
     if os.path.isdir(source):
         _check_listable(source)
         return _walk(os.path.realpath(source))
@@ -328,25 +332,55 @@ def _list_file(source: str) -> tuple[list[str], Path]:
         content = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"cannot read the list {source!r}: {error.strerror}") from error
-    return _lines(content), path.parent
+    kind = photo_format(content[:HEAD_BYTES])
+    if kind is not None:
+        raise SettingsError(
+            f"the list {source!r} is a photo ({kind}) and not a text file; give it without the @"
+        )
+    return lines_of(content), path.parent
 
 
 def _standard_input() -> list[str]:
     buffer = getattr(sys.stdin, "buffer", None)
     content = sys.stdin.read() if buffer is None else buffer.read()
-    return _lines(content.encode() if isinstance(content, str) else content)
+    if isinstance(content, str):
+        content = content.encode("utf-8", errors="surrogateescape")
+    return lines_of(content)
 
 
-def _lines(content: bytes) -> list[str]:
-    # Not str.splitlines, because a name may contain U+2028. Not strict, because a name may not be
-    # valid UTF-8.
-    text = content.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
-    lines = (line.removesuffix("\r") for line in text.split("\n"))
-    return [line for line in lines if line.strip() and not line.startswith("#")]
-
-
-def _listed(lines: list[str], base: Path) -> Iterator[_Found]:
+def _listed(name: str, lines: list[str], base: Path) -> Iterator[_Found]:
+    """Check that a list names something that exists and return an iterator over its photos."""
     top = os.path.realpath(base)
+    if lines and not any(_on_disk(top, line)[1] for line in lines):
+        first = lines[0] if len(lines[0]) <= _SHOWN else f"{lines[0][:_SHOWN]}…"
+        raise SettingsError(
+            f"the list {name} names no file or folder that exists; its first line is {first!r}, "
+            f"looked for in {top!r}; a list has one path on each line"
+        )
+    return _of_lines(top, lines)
+
+
+_SHOWN = 100  # characters of a line in a message
+
+
+def _on_disk(top: str, line: str) -> tuple[str, int]:
+    """The path that a line of a list means, and its mode; 0 if it does not exist."""
+    path, mode = os.path.join(top, line), _mode_of(os.path.join(top, line))
+    if mode:
+        return path, mode
+    readings = [os.path.join(top, reading) for reading in other_readings(line)]
+    found = ((reading, _mode_of(reading)) for reading in readings)
+    return next((one for one in found if one[1]), (readings[0], 0))
+
+
+def _mode_of(path: str) -> int:
+    try:
+        return os.lstat(path).st_mode
+    except (OSError, ValueError):
+        return 0  # reading the file reports the error
+
+
+def _of_lines(top: str, lines: list[str]) -> Iterator[_Found]:
     below_top = os.path.join(top, "")
 
     @lru_cache
@@ -357,11 +391,7 @@ def _listed(lines: list[str], base: Path) -> Iterator[_Found]:
         return real, top, real[len(below_top) :]
 
     for line in lines:
-        path = os.path.join(top, expanded(line))
-        try:
-            mode = os.lstat(path).st_mode  # called once: it is most of the cost of a listed photo
-        except (OSError, ValueError):
-            mode = 0  # reading the file reports the error
+        path, mode = _on_disk(top, line)  # one call of lstat, most of the cost of a listed photo
         link = stat.S_ISLNK(mode)
         if stat.S_ISDIR(mode) or (link and os.path.isdir(path)):
             yield from _walk(os.path.realpath(path))

@@ -28,6 +28,7 @@ from face2vec.errors import MissingExtraError, PhotoError, SettingsError
 from face2vec.files import expanded
 from face2vec.models.description import ModelDescription
 from face2vec.photos.decode import open_photo
+from face2vec.photos.lists import text_of
 from face2vec.runtime.select import choose_runtime, detector_runtime
 from face2vec.types import Photo, composed
 
@@ -183,11 +184,10 @@ def _of_tfds(name: str) -> Iterator[Named]:
 
 
 def _people_of(table: Path) -> dict[str, str]:
-    with table.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if reader.fieldnames is None or "file" not in reader.fieldnames:
-            raise SettingsError(f"{table} has no column 'file'")
-        return {row["file"]: row.get("person") or "" for row in reader}
+    reader = csv.DictReader(io.StringIO(text_of(table), newline=""))
+    if reader.fieldnames is None or "file" not in reader.fieldnames:
+        raise SettingsError(f"{table} has no column 'file'")
+    return {row["file"]: row.get("person") or "" for row in reader}
 
 
 def _as_they_are(photos: Iterable[Named]) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
