@@ -374,7 +374,7 @@ def test_photos_are_added_and_removed_by_lists_of_paths(folder: Path, faces_fold
         with pytest.raises(GalleryError, match=r"none of these .*hopper\.jpg, .*astronaut\.jpg"):
             engine.remove(two)
         assert engine.add(iter(two)).photos == 2
-        with pytest.raises(SettingsError, match="not by float64"):
+        with pytest.raises(SettingsError, match="not by an array float64"):
             engine.add(np.zeros(3))
         with pytest.raises(SettingsError, match="not by Image"):
             engine.remove(Image.new("L", (1, 1)))

@@ -25,7 +25,8 @@ from face2vec.encoding.extract import Extract, Extracted, Extractor, Wanted
 from face2vec.encoding.workers import ExtractorProcesses
 from face2vec.errors import PhotoError
 from face2vec.models import LoadedModel
-from face2vec.photos.decode import MAX_PIXELS, PhotoLike
+from face2vec.photos.decode import MAX_PIXELS
+from face2vec.photos.sources import PhotoLike
 from face2vec.runtime.select import Runtime, detector_runtime
 from face2vec.types import Face, Photo, Unopened
 

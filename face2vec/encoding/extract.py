@@ -13,7 +13,8 @@ from face2vec.detection.select import AnyDetector, open_detector
 from face2vec.encoding.align import cut_faces, cut_known
 from face2vec.errors import PhotoError
 from face2vec.models.description import ModelDescription
-from face2vec.photos.decode import MAX_PIXELS, PhotoLike, open_photo
+from face2vec.photos.decode import MAX_PIXELS, open_photo
+from face2vec.photos.sources import PhotoLike
 from face2vec.runtime.select import Runtime
 from face2vec.types import Face, Photo, Unopened
 

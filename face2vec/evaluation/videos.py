@@ -21,8 +21,8 @@ from face2vec.errors import MissingExtraError, PhotoError, SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder, open_encoder
 from face2vec.evaluation.sets import NamedFaces, Pair
 from face2vec.files import expanded
-from face2vec.photos.decode import PhotoLike
 from face2vec.photos.lists import text_of
+from face2vec.photos.sources import PhotoLike
 from face2vec.types import nearest_to
 
 SPLITS = "splits.txt"

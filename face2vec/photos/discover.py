@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from face2vec.arguments import described
 from face2vec.errors import SettingsError
 from face2vec.files import expanded
 from face2vec.photos.formats import HEAD_BYTES, photo_format
@@ -87,11 +88,11 @@ def paths_of(sources: Source | Iterable[Source | Iterable[Source]]) -> list[str]
     if isinstance(sources, str | os.PathLike):
         path = os.fspath(sources)
         return [f"@{expanded(path[1:])}" if path.startswith("@") else expanded(path)]
-    if isinstance(sources, bytes) or not isinstance(sources, Iterable):
-        kind = type(sources).__name__
+    is_data = isinstance(sources, bytes | bytearray | memoryview) or hasattr(sources, "dtype")
+    if is_data or not isinstance(sources, Iterable):
         raise SettingsError(
-            f"photos are found by path (folder, file or pattern), not by {kind}; an image in "
-            "memory can be encoded and searched for; save it to a file to add it"
+            f"photos are found by path (folder, file or pattern), not by {described(sources)}; an "
+            "image in memory can be encoded and searched for; save it to a file to add it"
         )
     return [path for source in sources for path in paths_of(source)]
 
