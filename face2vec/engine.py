@@ -168,7 +168,9 @@ class Face2Vec:
         """Faces of many photos, one list per photo, in order; later photos are read ahead.
 
         Args:
-            photos: several of anything that `encode` takes; consumed only as fast as needed.
+            photos: several of anything that `encode` takes; consumed only as fast as needed. The
+                first result comes before the second photo is consumed, and never more photos are
+                read ahead than results were taken, up to 16 per thread.
             on_error: called with each photo that cannot be read, for which an empty list is
                 yielded. Without it the error is raised.
 

@@ -376,7 +376,7 @@ def test_photos_are_added_and_removed_by_lists_of_paths(folder: Path, faces_fold
         assert engine.add(iter(two)).photos == 2
         with pytest.raises(SettingsError, match="not by an array float64"):
             engine.add(np.zeros(3))
-        with pytest.raises(SettingsError, match="not by Image"):
+        with pytest.raises(SettingsError, match="not by an object of type Image"):
             engine.remove(Image.new("L", (1, 1)))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -34,7 +35,8 @@ log = logging.getLogger("face2vec")
 
 Item = TypeVar("Item")
 
-CHUNK = 8  # photos per task of a worker thread
+CHUNK = 8  # photos per task of a worker thread, at most
+SLOW_SOURCE = 4.0  # times as long to get an item as to encode one
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,12 @@ class Encoder:
     ) -> Iterator[Encoded[Item]]:
         """Encode many photos, with one `Encoded` per item, in order.
 
+        The first result comes before a second item is consumed. Then the number of items in
+        progress grows with the number of results, up to 16 per thread. From a source that is much
+        slower than encoding, no item is consumed while a result is outstanding.
+
         Args:
-            items: any objects; consumed as workers become free.
+            items: any objects; consumed by the calling thread as workers become free.
             read: returns the photo of an item; called in a worker thread. An unopened photo is
                 opened by the process that extracts its faces, which is faster. None skips the
                 item, whose result then has no faces. A `PhotoError` becomes the error of the
@@ -137,18 +143,34 @@ class Encoder:
                 detecting them; the result keeps their order.
         """
         items = iter(items)
-        waiting: deque[Future[list[Encoded[Item]]]] = deque()
+        waiting: deque[Future[tuple[list[Encoded[Item]], float]]] = deque()
         threads = self.runtime.threads
+        # Each worker has one chunk in progress and one waiting.
+        chunks = 2 * threads
+        consumed = returned = 0
+        to_get = to_encode = 0.0  # seconds per item
         with ExtractorProcesses(self._extractor, threads) as extractor:
             encode = partial(self._encode_chunk, read=read, known=known, extract=extractor.extract)
             try:
                 while True:
-                    # Each worker has one chunk in progress and one waiting.
-                    while len(waiting) < 2 * threads and (chunk := list(islice(items, CHUNK))):
+                    while (free := min(returned + 1, chunks * CHUNK) - consumed + returned) > 0:
+                        is_slow = to_get > SLOW_SOURCE * to_encode
+                        if is_slow and waiting:
+                            break
+                        size = 1 if is_slow else min(max(returned // chunks, 1), CHUNK, free)
+                        started = time.monotonic()
+                        if not (chunk := list(islice(items, size))):
+                            break
+                        to_get = (time.monotonic() - started) / len(chunk)
+                        consumed += len(chunk)
                         waiting.append(self._pool.submit(encode, chunk))
                     if not waiting:
                         return
-                    yield from waiting.popleft().result()
+                    done, seconds = waiting.popleft().result()
+                    to_encode = seconds / len(done)
+                    for one in done:
+                        returned += 1
+                        yield one
             finally:
                 # After an early stop the caller may close what `read` and `known` use.
                 wait([future for future in waiting if not future.cancel()])
@@ -179,7 +201,9 @@ class Encoder:
         read: Callable[[Item], Photo | Unopened | None],
         known: Callable[[Item], Sequence[Face]] | None,
         extract: Extract,
-    ) -> list[Encoded[Item]]:
+    ) -> tuple[list[Encoded[Item]], float]:
+        """The results of a chunk, and how many seconds it took."""
+        started = time.monotonic()
         extracted = [Extracted()] * len(items)
         wanted: dict[int, Wanted] = {}
         for place, item in enumerate(items):
@@ -195,7 +219,7 @@ class Encoder:
                 extracted[place] = done
         crops = [done.crops for done in extracted if done.crops is not None]
         embeddings = iter(self._embedder(np.concatenate(crops)) if crops else ())
-        return [
+        encoded = [
             Encoded(
                 item,
                 tuple(self._embedded(done.faces, embeddings)),
@@ -205,6 +229,7 @@ class Encoder:
             )
             for item, done in zip(items, extracted, strict=True)
         ]
+        return encoded, time.monotonic() - started
 
     def _embedded(self, faces: list[Face], embeddings: Iterable[NDArray[np.float32]]) -> list[Face]:
         """Add to each face the next of the embeddings."""
