@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,73 @@ def expanded(path: str | os.PathLike[str]) -> str:
     for Python code or for a path between quotes. ``./~`` is a folder with that name.
     """
     return os.path.expanduser(os.fspath(path))  # noqa: PTH111 - it does not raise without a home
+
+
+def composed(text: str) -> str:
+    """Text in Unicode's composed form (NFC), in which names of people and files are compared.
+
+    The same name typed on macOS and on Linux can differ: é is one character, or e and an accent.
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def paths_to(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Absolute paths under which a file may have been recorded, the most literal first.
+
+    They are: the path as it stands; with the links of its folder followed; with all links
+    followed; and as its folders spell it, which matters where ``A.jpg`` and ``a.jpg``, or é in its
+    two forms, are one file.
+    """
+    given = Path(expanded(path)).absolute()
+    tried = {""}
+    for way in (_literal, _with_real_folder, _real, _spelled):
+        found = way(given)
+        if found not in tried:  # one by one, because the last ways are slow
+            tried.add(found)
+            yield found
+
+
+def _literal(path: Path) -> str:
+    """The path as it stands; empty if ".." in it can lead elsewhere, after a link to a folder."""
+    return "" if ".." in path.parts else str(path)
+
+
+def _with_real_folder(path: Path) -> str:
+    return os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
+
+
+def _real(path: Path) -> str:
+    return os.path.realpath(path)
+
+
+def _spelled(path: Path) -> str:
+    """The path with the names that its folders list; names that are not there stay as they are."""
+    path = path.resolve()
+    spelled = path.anchor
+    for name in path.parts[1:]:
+        below = os.path.join(spelled, name)  # noqa: PTH118
+        try:
+            names = os.listdir(spelled)  # noqa: PTH208
+        except OSError:
+            names = []
+        if name not in names:
+            alike = [one for one in names if _alike(one) == _alike(name)]
+            same = [one for one in alike if _is_same(os.path.join(spelled, one), below)]  # noqa: PTH118
+            by_form = [one for one in alike if composed(one) == composed(name)]
+            below = os.path.join(spelled, (same or by_form or [name])[0])  # noqa: PTH118
+        spelled = below
+    return spelled
+
+
+def _alike(name: str) -> str:
+    return composed(name).casefold()
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)  # noqa: PTH121
+    except OSError:
+        return False
 
 
 def put_in_place(new: Path, path: Path) -> None:

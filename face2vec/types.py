@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -16,14 +15,6 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 Landmarks = tuple[Point, Point, Point, Point, Point]
-
-
-def composed(name: str) -> str:
-    """A name in Unicode's composed form (NFC), in which names of people are compared.
-
-    The same name typed on macOS and on Linux can differ: é is one character, or e and an accent.
-    """
-    return unicodedata.normalize("NFC", name)
 
 
 class Boxed(Protocol):
@@ -147,7 +138,7 @@ class Match:
         rank: 1 for the most similar.
         similarity: cosine of the two embeddings, −1…1, higher is more similar.
         face: the matched face (its box and landmarks are in the matched photo).
-        photo: path of the photo that the face is in.
+        photo: path of the photo that the face is in; of several copies, the first that exists.
         copies: other paths in the gallery with the same bytes.
         probability: probability of the same person, 0…1, if one face of the gallery is expected to
             show the query's person; None without a calibration.

@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -561,6 +562,103 @@ def test_remove_takes_one_name_from_a_photo_with_copies(gallery: Gallery) -> Non
         assert writer.remove(f"{ROOT}/a.jpg") == Removed(1, 0)
         assert reads(gallery).stored_faces([1])[0].photo == f"{ROOT}/copy.jpg"
         assert writer.remove(Path(ROOT) / "copy.jpg") == Removed(1, 1)
+
+
+def real(folder: Path, *names: str) -> None:
+    """Write files and record them as photos of the folder, each with a face."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def recorded(folder: Path, name: str, seed: int) -> Entry:
+    status = (folder / name).stat()
+    made = entry(name, name, face(seed), root=str(folder))
+    return replace(made, size=status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+@posix_only
+@pytest.mark.parametrize(
+    "path",
+    [
+        "photos/trip/a.jpg",
+        "photos/../photos/trip/./a.jpg",
+        "to-trip/a.jpg",
+        "to-trip/../trip/a.jpg",
+        "to-a.jpg",
+        "trip-of-link/a.jpg",
+        "hard.jpg",
+        "photos/trip",
+        "to-trip",
+        "to-trip/",
+    ],
+)
+def test_remove_finds_a_photo_by_any_path_to_it(
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    photos = tmp_path.resolve() / "photos"
+    real(photos, "trip/a.jpg", "b.jpg")
+    (tmp_path / "to-trip").symlink_to(photos / "trip")
+    (tmp_path / "trip-of-link").symlink_to("to-trip")
+    (tmp_path / "to-a.jpg").symlink_to(photos / "trip" / "a.jpg")
+    os.link(photos / "trip" / "a.jpg", tmp_path / "hard.jpg")
+    with gallery.write() as writer:
+        writer.record([recorded(photos, "trip/a.jpg", 1), recorded(photos, "b.jpg", 2)])
+    for asked in (path, str(tmp_path / path)):
+        monkeypatch.chdir(tmp_path)
+        with gallery.write() as writer:
+            assert writer.remove(asked) == Removed(1, 1)
+            assert writer.remove(asked) == Removed(0, 0)
+            assert [name for name, _, _ in gallery.photos()] == [str(photos / "b.jpg")]
+            writer.record([recorded(photos, "trip/a.jpg", 1)])
+
+
+@posix_only
+def test_remove_follows_a_link_before_it_goes_up(gallery: Gallery, tmp_path: Path) -> None:
+    photos = tmp_path.resolve()
+    real(photos, "a/trip/1.jpg", "1.jpg", "a/1.jpg")
+    (photos / "link").symlink_to("a/trip")
+    with gallery.write() as writer:
+        writer.record([recorded(photos, name, n) for n, name in enumerate(("1.jpg", "a/1.jpg"))])
+        assert writer.remove(photos / "link" / ".." / "1.jpg") == Removed(1, 1)
+    assert [name for name, _, _ in gallery.photos()] == [str(photos / "1.jpg")]
+
+
+@posix_only
+def test_remove_of_a_recorded_link_leaves_its_target(gallery: Gallery, tmp_path: Path) -> None:
+    photos = tmp_path.resolve()
+    real(photos, "a.jpg")
+    (photos / "link.jpg").symlink_to("a.jpg")
+    with gallery.write() as writer:
+        writer.record([recorded(photos, "a.jpg", 1), link("link.jpg", "a.jpg", root=str(photos))])
+        assert writer.remove(photos / "link.jpg") == Removed(1, 0)
+    assert [name for name, _, _ in gallery.photos()] == [str(photos / "a.jpg")]
+
+
+def test_remove_finds_a_photo_in_the_other_normal_form(gallery: Gallery, tmp_path: Path) -> None:
+    photos = tmp_path.resolve()
+    real(photos, "Jose\u0301/e\u0301.jpg")
+    with gallery.write() as writer:
+        writer.record([recorded(photos, "Jose\u0301/e\u0301.jpg", 1)])
+        assert writer.remove(photos / "Jos\xe9" / "\xe9.jpg") == Removed(1, 1)
+
+
+def test_match_shows_the_copy_that_exists(gallery: Gallery, tmp_path: Path) -> None:
+    photos = tmp_path.resolve()
+    names = [str(photos / f"{name}.jpg") for name in "abc"]
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1), root=str(photos))])
+        writer.record([link(f"{name}.jpg", "a", root=str(photos)) for name in "bc"])
+
+    def shown() -> tuple[str, tuple[str, ...]]:
+        (stored,) = reads(gallery).stored_faces([1])
+        return stored.photo, stored.copies
+
+    assert shown() == (names[0], (names[1], names[2]))  # none exists
+    Path(names[1]).touch()
+    assert shown() == (names[1], (names[0], names[2]))
+    Path(names[0]).touch()
+    assert shown() == (names[0], (names[1], names[2]))
 
 
 def test_remove_of_a_folder_removes_exactly_its_photos(gallery: Gallery) -> None:

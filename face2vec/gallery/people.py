@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import GalleryError, SettingsError
+from face2vec.files import composed
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.rows import Removed
-from face2vec.types import Box, Face, Person, composed
+from face2vec.types import Box, Face, Person
 
 FORGOTTEN = 'SELECT 1 FROM forgotten WHERE sha256 = ? AND "left" IS NULL'
 """SQL: whether a photo showed only people who were forgotten."""

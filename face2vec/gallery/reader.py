@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryUpgradedError
+from face2vec.files import composed
 from face2vec.fingerprint import Fingerprint
 from face2vec.gallery import people as gallery_people
 from face2vec.gallery.connection import Connection, GalleryFile
@@ -31,7 +32,7 @@ from face2vec.gallery.rows import (
     owner_of,
 )
 from face2vec.gallery.schema import MAPPED, has_people, has_table
-from face2vec.types import Person, composed
+from face2vec.types import Person
 
 STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
 _SIZE = (

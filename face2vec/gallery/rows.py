@@ -93,7 +93,7 @@ class StoredFace:
 
     Attributes:
         face: the face with its ``id``, and with its embedding if that was requested.
-        photo: full path of the photo; with copies, the first in order of path.
+        photo: full path of the photo; with copies, the first in order of path that still exists.
         copies: full paths of the other files with the same bytes, in order.
     """
 
@@ -188,7 +188,9 @@ class StoredFaces:
                 face = Face((left, top, right, bottom), landmarks, confidence, None, i, quality)
                 if i in more_names:
                     names = more_names[i]
-                    photo, *copies = sorted(f"{roots[r]}{os.sep}{decoded(p)}" for r, p in names)
+                    copies = sorted(f"{roots[r]}{os.sep}{decoded(p)}" for r, p in names)
+                    photo = next(filter(_exists, copies), copies[0])
+                    copies.remove(photo)
                     yield face, photo, tuple(copies)
                 else:
                     yield face, f"{roots[root]}{os.sep}{decoded(path)}", ()
@@ -202,6 +204,10 @@ class StoredFaces:
             GalleryDamagedError: a row is invalid.
         """
         return [StoredFace(*one) for one in self]
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - for each copy of each match
 
 
 def face_rows(entry: Entry, dimension: int) -> list[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryMismatchError
+from face2vec.files import paths_to
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import (
     FORGOTTEN,
@@ -35,7 +36,16 @@ from face2vec.gallery.reader import (
     refuse_upgraded,
     roots_of,
 )
-from face2vec.gallery.rows import INDEXED, NO_FACE, Entry, Removed, encoded, face_rows, owner_of
+from face2vec.gallery.rows import (
+    INDEXED,
+    NO_FACE,
+    Entry,
+    Removed,
+    decoded,
+    encoded,
+    face_rows,
+    owner_of,
+)
 from face2vec.gallery.staging import (
     UPGRADED_INDEX,
     Map,
@@ -169,14 +179,15 @@ class Writer:
         """Remove photos and, if no copy is left, their faces.
 
         Args:
-            photos: full paths; a folder stands for all photos in it. Unknown paths are ignored.
+            photos: paths; a folder stands for all photos in it. A file or folder is also found
+                by another path to it, such as a link. Unknown paths are ignored.
         """
-        full_paths = [os.path.normpath(Path(photo).absolute()) for photo in paths_of(photos)]
+        wanted = paths_of(photos)
         with self._transaction() as connection:
             roots = roots_of(connection)
             names: dict[tuple[int, bytes], int] = {}
-            for photo in full_paths:
-                names.update(_names_under(connection, roots, photo))
+            for photo in wanted:
+                names.update(_names_of(connection, roots, photo))
             connection.executemany("DELETE FROM photos WHERE root_id = ? AND path = ?", names)
             faces = _drop_unused(connection, set(names.values()))
             connection.execute(
@@ -401,6 +412,37 @@ def _drop_unused(connection: Connection, contents: Iterable[int]) -> int:
         connection.execute(f"DELETE FROM contents WHERE id = ?1 AND {unused}", (content,))
         faces += count
     return faces
+
+
+_Names = dict[tuple[int, bytes], int]
+"""The content of each photo by (root, path in it)."""
+
+
+def _names_of(connection: Connection, roots: Mapping[str, int], photo: str) -> _Names:
+    """A photo, or all photos in a folder, by any path to it."""
+    for path in paths_to(photo):
+        if names := dict(_names_under(connection, roots, path)):
+            return names
+    return dict(_same_file(connection, roots, photo))
+
+
+def _same_file(
+    connection: Connection, roots: Mapping[str, int], photo: str
+) -> Iterator[tuple[tuple[int, bytes], int]]:
+    """The photos that are the same file as a path: hard links, and paths through other mounts."""
+    try:
+        status = os.stat(photo)  # noqa: PTH116 - as everywhere here
+    except (OSError, ValueError):
+        return
+    folders = {number: root for root, number in roots.items()}
+    for root, path, content in connection.execute(
+        "SELECT root_id, path, content_id FROM photos WHERE size = ? AND mtime_ns = ?",
+        (status.st_size, _fitting(status.st_mtime_ns)),
+    ).fetchall():
+        with suppress(OSError):
+            known = os.stat(f"{folders[root]}{os.sep}{decoded(path)}")  # noqa: PTH116
+            if (known.st_dev, known.st_ino) == (status.st_dev, status.st_ino):
+                yield (root, path), content
 
 
 def _names_under(
