@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -198,6 +199,8 @@ class Face2Vec:
     def add(
         self,
         *sources: Source | Iterable[Source],
+        exclude: Sequence[str] = (),
+        include: Sequence[str] = (),
         progress: bool = False,
         report: Callable[[PhotoError], None] | None = None,
     ) -> BuildSummary:
@@ -209,6 +212,9 @@ class Face2Vec:
         Args:
             sources: folders, files, glob patterns, ``@list.txt``, or ``-`` for paths on standard
                 input; one by one or in lists.
+            exclude: patterns of files and folders to leave out, as in ``.gitignore``, besides
+                those of files ``.face2vecignore`` and what other programs keep beside photos.
+            include: patterns of files and folders to take, although a pattern leaves them out.
             progress: show a progress bar on standard error.
             report: called with each photo that cannot be read.
 
@@ -225,10 +231,13 @@ class Face2Vec:
         arguments.function("report", report)
         started = time.monotonic()
         paths = paths_of(sources)
-        found = find_photos(paths)
+        left_out: Counter[str] = Counter()
+        found = find_photos(paths, exclude=exclude, include=include, left_out=left_out)
         gallery = self._session.gallery_to_add_to()
         # Standard input can be read only once, so its progress bar has no total.
-        total = sum(1 for _ in find_photos(paths)) if progress and "-" not in paths else None
+        total = None
+        if progress and "-" not in paths:
+            total = sum(1 for _ in find_photos(paths, exclude=exclude, include=include))
         interrupted = False
         with (
             gallery.write() as writer,
@@ -242,7 +251,7 @@ class Face2Vec:
             except KeyboardInterrupt:
                 interrupted = True
             self._session.index().save()
-        return build.summary(time.monotonic() - started, interrupted)
+        return build.summary(time.monotonic() - started, interrupted, left_out)
 
     def upgrade(
         self,

@@ -284,6 +284,23 @@ def test_index_writes_the_unreadable_to_a_file(
     ]
 
 
+def test_index_says_what_was_left_out(faces_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("a.jpg", "@eaDir/a.jpg/thumb.jpg", "scans/b.jpg", "old/@eaDir/c.jpg"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(faces_folder / "hopper.jpg", photos / name)
+    index = ("index", photos, "--gallery", tmp_path / "g", "--model", tiny_model, "--json")
+    first = run(*index, "--exclude", "scans/")
+    (summary,) = lines(first.stdout)
+    assert (summary["photos"], summary["left_out"]) == (1, {"@eaDir/": 2, "scans/": 1})
+    assert "left out, by pattern: 2 × @eaDir/, 1 × scans/ (--include takes them)" in first.stderr
+    (photos / ".face2vecignore").write_text("scans\n", encoding="utf-8")
+    second = run(*index, "--include", "@eaDir/")
+    (summary,) = lines(second.stdout)
+    assert (summary["unchanged"], summary["copies"]) == (1, 2)
+    assert summary["left_out"] == {"scans": 1}
+
+
 def test_index_again_finds_nothing_to_do(gallery: Path, faces_folder: Path) -> None:
     result = run("index", faces_folder, "--gallery", gallery)
     assert result.exit_code == cli.PARTLY

@@ -73,6 +73,18 @@ class IndexKindName(click.Choice[str]):
     show_default=True,
     help="Kind of index.",
 )
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out files and folders, as a line of .gitignore does; can be repeated.",
+)
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Take files and folders that are left out otherwise; can be repeated.",
+)
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Refuse photos with more pixels.")
 @click.option(
     "--unreadable-to",
@@ -93,6 +105,8 @@ def index_command(
     max_side: int | None,
     try_turned: bool,
     kind: str,
+    exclude: tuple[str, ...],
+    include: tuple[str, ...],
     max_pixels: int | None,
     unreadable_to: IO[str] | None,
     runtime: str,
@@ -105,6 +119,9 @@ def index_command(
     PHOTOS are folders (with all their subfolders), files, glob patterns, @FILE for a text file of
     paths, or - for paths on standard input. Unchanged photos are skipped, so the same command
     continues where it was stopped.
+
+    In folders, hidden files are left out, and what other programs keep beside photos: thumbnails,
+    previews, deleted files. A file .face2vecignore in a folder has further patterns.
     """
     from face2vec.engine import Face2Vec
     from face2vec.photos.decode import MAX_PIXELS
@@ -118,7 +135,7 @@ def index_command(
         index=kind,
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
     ) as engine:
-        summary = engine.add(*photos, progress=not quiet)
+        summary = engine.add(*photos, exclude=exclude, include=include, progress=not quiet)
     if unreadable_to is not None:
         for path, reason in summary.unreadable:
             unreadable_to.write(f"{_field(path)}\t{_field(reason)}\n")
@@ -260,6 +277,7 @@ def say_summary(summary: BuildSummary, gallery: Path) -> None:
     """Print the summary of a build for people."""
     if not summary.photos and not summary.interrupted:
         say("no photos found")
+        _say_left_out(summary)
         return
     parts = [f"{summary.added:,} new", f"{summary.unchanged:,} unchanged"]
     if summary.copies:
@@ -269,6 +287,7 @@ def say_summary(summary: BuildSummary, gallery: Path) -> None:
     if summary.unreadable:
         parts.append(f"{len(summary.unreadable):,} unreadable")
     say(f"{count(summary.photos, 'photo')}: {', '.join(parts)}")
+    _say_left_out(summary)
     say(f"{count(summary.faces, 'new face')}; {count(summary.no_face, 'new photo')} without a face")
     if summary.unreadable:
         say(f"{count(len(summary.unreadable), 'photo')} could not be read:")
@@ -277,6 +296,13 @@ def say_summary(summary: BuildSummary, gallery: Path) -> None:
     say(f"{summary.rate:,.1f} photos a second, {summary.seconds:,.1f} s")
     if not summary.interrupted:
         say(f"Search it: face2vec search {printable(shlex.quote(str(gallery)))} PHOTO")
+
+
+def _say_left_out(summary: BuildSummary) -> None:
+    if summary.left_out:
+        most = sorted(summary.left_out.items(), key=lambda one: -one[1])
+        patterns = ", ".join(f"{number:,} × {pattern}" for pattern, number in most)
+        say(f"left out, by pattern: {patterns} (--include takes them)")
 
 
 def info_lines(facts: dict[str, Any]) -> list[str]:

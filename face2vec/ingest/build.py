@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -47,6 +47,8 @@ class BuildSummary:
         forgotten: skipped photos that show only forgotten people.
         unreadable: (path, reason) of photos that could not be read. ``photos`` is the sum of
             added, unchanged, copies, forgotten and unreadable photos.
+        left_out: files and folders that were left out, by pattern, such as ``{"@eaDir/": 12}``; not
+            counted in ``photos``.
         seconds: duration.
         interrupted: whether Ctrl-C ended the build early; counted photos are stored.
     """
@@ -59,6 +61,7 @@ class BuildSummary:
     no_face: int = 0
     forgotten: int = 0
     unreadable: tuple[tuple[str, str], ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
 
@@ -127,7 +130,9 @@ class Build:
             with _interrupt_delayed():
                 self._store()
 
-    def summary(self, seconds: float, interrupted: bool) -> BuildSummary:
+    def summary(
+        self, seconds: float, interrupted: bool, left_out: Mapping[str, int]
+    ) -> BuildSummary:
         """The counts so far as a `BuildSummary`."""
         counts = dict(self.counts)
         # Each photo is counted under exactly one of these names.
@@ -136,6 +141,7 @@ class Build:
             photos=photos + len(self.unreadable),
             **counts,
             unreadable=tuple(self.unreadable),
+            left_out=dict(left_out),
             seconds=seconds,
             interrupted=interrupted,
         )
