@@ -44,6 +44,7 @@ from face2vec.photos.formats import (
     photo_format,
     read_photo_bytes,
 )
+from face2vec.photos.orientation import ORIENTATION_TAG, orientation_of
 from face2vec.photos.sources import PhotoLike, plain
 from face2vec.types import Photo
 
@@ -64,8 +65,9 @@ def open_photo(
 ) -> Photo:
     """Decode a photo and turn it upright.
 
-    EXIF orientation is applied. Every mode is converted to 8-bit RGB: 16-bit and float grey is
-    scaled, and transparency is composited on white. Only the first frame or page is decoded.
+    The orientation in EXIF is applied, or in XMP if EXIF has none. Every mode is converted to 8-bit
+    RGB: 16-bit and float grey is scaled, and transparency is composited on white. Only the first
+    frame or page is decoded.
 
     Args:
         source: a path; the bytes of a file; an open file, a stream or a member of a zip archive
@@ -262,7 +264,7 @@ def _make_room(image: TiffImagePlugin.TiffImageFile) -> None:
     """
     width, height = image.size
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        turned = image.tag_v2.get(_ORIENTATION_TAG) in (5, 6, 7, 8)
+        turned = image.tag_v2.get(ORIENTATION_TAG) in (5, 6, 7, 8)
         image.im = Image.new(image.mode, (height, width) if turned else (width, height)).im
 
 
@@ -304,8 +306,7 @@ def _finish(
         scale = max_side / max(full_width, full_height)
         size = max(1, round(full_width * scale)), max(1, round(full_height * scale))
         flat = flat.resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=3.0)
-    # The decoders of TIFF and HEIC apply the orientation and remove its tag.
-    orientation = _orientation(image.info.get("exif"))
+    orientation = orientation_of(image.info, image.format)
     if orientation != 1:
         flat = flat.transpose(_TURNS[orientation])
     if orientation >= 5:
@@ -315,7 +316,6 @@ def _finish(
     return _Decoded(np.asarray(flat), full_width, full_height, scale)
 
 
-_ORIENTATION_TAG = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -325,28 +325,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-def _orientation(exif: object) -> int:
-    """Orientation 1…8 from an EXIF block (EXIF 2.32, 4.6.4); 1 if it is missing or invalid.
-
-    Pillow's ``getexif`` is not used, because it warns about damage anywhere in the block.
-    """
-    if not isinstance(exif, bytes):
-        return 1
-    while exif.startswith(b"Exif\0\0"):
-        exif = exif[6:]
-    if exif[:4] not in (b"II*\0", b"MM\0*"):
-        return 1
-    order: Any = "little" if exif[:2] == b"II" else "big"
-    start = int.from_bytes(exif[4:8], order)
-    count = int.from_bytes(exif[start : start + 2], order)
-    for n in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
-        if int.from_bytes(exif[n : n + 2], order) == _ORIENTATION_TAG:
-            width = {3: 2, 4: 4}.get(int.from_bytes(exif[n + 2 : n + 4], order), 0)
-            value = int.from_bytes(exif[n + 8 : n + 8 + width], order)
-            return value if value in _TURNS else 1
-    return 1
 
 
 def _flatten(image: Image.Image) -> Image.Image:
