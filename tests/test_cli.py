@@ -15,7 +15,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from helpers import names_of_any_bytes
+from helpers import names_of_any_bytes, posix_only
 from PIL import Image
 
 import face2vec
@@ -236,6 +236,62 @@ def test_verbose_turns_on_the_logger(restored_logger: logging.Logger) -> None:
     assert len(restored_logger.handlers) == 1
     run("-v", "models", "-v")
     assert len(restored_logger.handlers) == 1
+
+
+EVIL = "a\x1b]0;owned\x07\u202egpj"
+SAFE = r"a\x1b]0;owned\x07\u202egpj"
+
+
+def assert_safe(done: subprocess.CompletedProcess[str], shown: bool = True) -> None:
+    text = done.stdout + done.stderr
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert (SAFE in text) == shown, text
+
+
+@posix_only
+def test_nothing_that_is_printed_changes_the_terminal(
+    faces_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / EVIL
+    folder.mkdir()
+    for name, new in (("both.jpg", f"{EVIL}.jpg"), ("broken.jpg", f"{EVIL}-broken.jpg")):
+        shutil.copy(faces_folder / name, folder / new)
+    for suffix in (".onnx", ".json"):
+        shutil.copy(tiny_model.with_suffix(suffix), folder / f"{EVIL}{suffix}")
+    photo, gallery = folder / f"{EVIL}.jpg", folder / "g"
+    tsv = folder / f"{EVIL}.tsv"
+    index = ("index", folder, "--gallery", gallery, "--model", folder / f"{EVIL}.onnx")
+    assert_safe(spawn(*index, "--unreadable-to", tsv, "--exclude", f"{EVIL}*.tsv"))
+    listed = tsv.read_text(encoding="utf-8")
+    assert SAFE in listed
+    assert "\x1b" not in listed
+    for command in (
+        ("search", gallery, photo),
+        ("search", gallery, photo, photo, "--one-person"),  # the log says which face was taken
+        ("search", gallery, f"{photo}.gone"),
+        ("search", gallery, photo, "-v"),
+        ("search", folder / "none", photo),
+        ("info", gallery),
+        ("remove", gallery, f"{photo}.gone"),
+        ("name", gallery, EVIL, "Ada"),
+        ("undo", gallery, EVIL),
+        (EVIL,),
+        (f"--{EVIL}",),
+        ("search", gallery, photo, f"--{EVIL}"),
+        ("models", EVIL),
+        ("verify", photo, photo, "--gallery", f"{folder}/{EVIL}"),
+        ("evaluate", "pairs", folder / "none"),
+    ):
+        assert_safe(spawn(*command))
+    for command in (("check", gallery), ("prune", gallery), ("rebuild", gallery, "-v")):
+        assert_safe(spawn(*command), shown=False)
+
+
+def test_warnings_of_the_log_are_shown_once(gallery: Path, faces_folder: Path) -> None:
+    query = faces_folder / "both.jpg"
+    done = spawn("search", gallery, query, faces_folder / "hopper.jpg", "--one-person", "-k1")
+    assert done.stderr.splitlines() == [f"{query}: took the largest of 2 faces"]
 
 
 @pytest.mark.parametrize("command", ["models", "index"])

@@ -349,5 +349,5 @@ def _megabytes(size: int) -> str:
 
 
 def _field(text: str) -> str:
-    """Text without tabs and line ends, which are written with a backslash."""
-    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    """Text without control characters, such as tabs and line ends."""
+    return printable(text, keep_bytes=True)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face2vec.cli.common import FilePath, json_line_option, quiet_option, report_option, together
+from face2vec.cli.common import (
+    FilePath,
+    json_line_option,
+    quiet_option,
+    report_option,
+    say,
+    together,
+)
+from face2vec.cli.common import out as print_result
 
 if TYPE_CHECKING:
     from face2vec.evaluation.report import Report
@@ -150,6 +158,6 @@ def _measure(
 
 
 def _tell(measured: Report, out: Path | None, as_json: bool) -> None:
-    click.echo(measured.to_json() if as_json else measured.to_text())
+    print_result(measured.to_json() if as_json else measured.to_text())
     if out is not None:
-        click.echo(f"See {measured.save(out)}", err=True)
+        say(f"See {measured.save(out)}")

@@ -17,6 +17,7 @@ from face2vec.cli.common import (
     opened,
     out,
     photos_argument,
+    safe,
     say,
     say_error,
 )
@@ -221,7 +222,7 @@ PEOPLE_COMMANDS = (
 def _confirmed(question: str) -> bool:
     """Whether the user says yes; no answer means no."""
     try:
-        return click.confirm(question, err=True)
+        return click.confirm(safe(question), err=True)
     except click.Abort:
         return False
 

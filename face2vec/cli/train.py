@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from face2vec.cli.common import FilePath, Number, quiet_option
+from face2vec.cli.common import FilePath, Number, quiet_option, say
 from face2vec.errors import MissingExtraError, SettingsError
 from face2vec.training import LOSSES, NETWORKS, OPTIMIZERS
 
@@ -165,12 +165,10 @@ def train_command(
     todo = _recipe(options) if recipe is None else _recipe_of(recipe, options, given)
     description = todo.description()
     found = load_faces(faces, description, table=options["table"], aligned=options["aligned"])
-    click.echo(f"{len(found):,} faces of {len(found.names):,} named people", err=True)
+    say(f"{len(found):,} faces of {len(found.names):,} named people")
     with _Bar(hidden=quiet) as bar:
         model = run(todo, found, out, watch=bar.show, description=description)
-    click.echo(
-        f"The model: {model}\nUse it: face2vec index PHOTOS --model {model} --gallery …", err=True
-    )
+    say(f"The model: {model}\nUse it: face2vec index PHOTOS --model {model} --gallery …")
 
 
 def choose_backend() -> None:

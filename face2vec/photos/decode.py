@@ -32,6 +32,7 @@ from PIL import (
 
 from face2vec.arguments import optional_whole, whole
 from face2vec.errors import PhotoError, SettingsError
+from face2vec.photos import libtiff
 from face2vec.photos.damage import boxes_go_on, is_truncated, says_truncated, without_metadata
 from face2vec.photos.formats import (
     CHANGED,
@@ -247,6 +248,8 @@ def _decode(name: str, kind: str, data: bytes, max_side: int | None, max_pixels:
         decoder: type[ImageFile.ImageFile] = pillow_heif.HeifImageFile
     else:
         decoder = _DECODERS[kind]
+    if kind == "TIFF":
+        libtiff.redirect()
     image = decoder(io.BytesIO(data))
     _check_pixels(name, image.size, max_pixels)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
