@@ -39,7 +39,7 @@ from face2vec import (
 from face2vec.encoding import workers as extraction_processes
 from face2vec.encoding.encoder import Encoder
 from face2vec.gallery.gallery import Gallery
-from face2vec.photos.formats import REASONS
+from face2vec.photos.formats import REASONS, read_photo_bytes
 
 HERE = Path(__file__).parent
 
@@ -320,6 +320,32 @@ def test_report_is_called_with_what_cannot_be_read(
     assert [(error.photo, error.reason) for error in errors] == [
         (str(photos / "broken.jpg"), "truncated")
     ]
+
+
+@pytest.mark.parametrize("reason", ["empty file", "truncated", "too many bytes"])
+def test_photo_that_became_unreadable_loses_its_faces(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    hopper = photos / "hopper.jpg"
+    with open_engine(tmp_path / "g", tiny_model) as engine:
+        before = engine.add(photos)
+        assert (before.faces, [why for _, why in before.unreadable]) == (2, ["truncated"])
+        data = hopper.read_bytes()
+        hopper.write_bytes({"empty file": b"", "truncated": data[:5000]}.get(reason, data + b"x"))
+        if reason == "too many bytes":
+            limits = {"name": None, "max_bytes": len(data)}
+            monkeypatch.setattr(read_photo_bytes, "__kwdefaults__", limits)
+        summary = engine.add(photos)
+        assert summary.unreadable == ((str(hopper), reason),)
+        assert engine.info()["faces"] == 1
+        with Gallery.open(tmp_path / "g") as gallery:
+            rows = {path: (status, why) for path, status, why in gallery.photos()}
+        recorded = None if reason == "too many bytes" else ("unreadable", reason)
+        assert rows.get(str(hopper)) == recorded
+        assert engine.add(photos).unreadable == (() if recorded else summary.unreadable)
+        monkeypatch.undo()
+        hopper.write_bytes(data)
+        assert (engine.add(photos).faces, engine.info()["faces"]) == (1, 2)
 
 
 def test_changed_photo_replaces_its_faces(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
