@@ -283,6 +283,21 @@ def test_forget_leaves_nothing_but_hashes(gallery: Gallery, tmp_path: Path) -> N
     assert problems(gallery) == []
 
 
+def test_forget_deletes_what_a_killed_process_left(gallery: Gallery) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, "Ada"))
+    (secret,) = reads(gallery).embeddings([1])
+    names = ("gallery.sqlite.new", "gallery.sqlite.new-wal", "gallery.sqlite.new-journal",
+             "index.faiss.new", "index.faiss.upgraded.new", "writer.json.new")  # fmt: skip
+    for name in names:
+        (gallery.folder / name).write_bytes(secret.tobytes())
+    (gallery.folder / "notes.new").write_text("not ours")
+    edit(gallery, lambda g: g.forget(1))
+    left = {file.name for file in gallery.folder.iterdir()}
+    assert left & {*names, "notes.new"} == {"notes.new"}
+    assert secret.tobytes() not in everything(gallery.folder)
+
+
 def test_forget_drops_the_edits_of_merged_people(gallery: Gallery) -> None:
     two_people(gallery)
     edit(gallery, lambda g: g.name(2, "Ada Nobody"))

@@ -46,6 +46,7 @@ from face2vec.gallery.rows import (
     face_rows,
     owner_of,
 )
+from face2vec.gallery.schema import FILE
 from face2vec.gallery.staging import (
     UPGRADED_INDEX,
     Map,
@@ -296,8 +297,7 @@ class Writer:
         writer = self._writer
         try:
             self._file.give_back(self._reader)
-            # A leftover of an upgrade that was killed at the switch; none is running now.
-            (self._file.folder / UPGRADED_INDEX).unlink(missing_ok=True)
+            _delete_leftovers(self._file.folder)
             unpurged = writer.execute("SELECT 1 FROM meta WHERE key = 'unpurged'").fetchone()
             if unpurged:
                 drop_removed(self._file.folder, writer)
@@ -359,6 +359,18 @@ class Writer:
                 raise
         except sqlite3.Error as error:
             raise self._file.error_for(error) from error
+
+
+# What a process that was killed while it wrote leaves behind: a gallery or an index under another
+# name, which can hold what was removed since.
+_LEFTOVERS = (UPGRADED_INDEX, f"{FILE}.new*", "index.faiss*.new", "writer.json.new")
+
+
+def _delete_leftovers(folder: Path) -> None:
+    """Delete files of processes that were killed; the caller is the only writer."""
+    for pattern in _LEFTOVERS:
+        for leftover in folder.glob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 def _request_purge(connection: Connection) -> None:
