@@ -1065,6 +1065,38 @@ def test_a_build_killed_anywhere_ends_equal_to_one_that_was_not(
         assert dump(work / outcome["point"]) == reference, outcome
 
 
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from face2vec.gallery.gallery import Gallery
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can be written, as on a full disk
+try:
+    with Gallery.open(Path(sys.argv[1])) as gallery, gallery.read() as now:
+        print(now.count, [ids.tolist() for ids, _ in now], now.stored_faces([1])[0].photo)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@posix_only
+def test_gallery_on_a_full_disk_is_read_without_its_shm(gallery: Gallery, folder: Path) -> None:
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1), face(2))])
+    gallery.close()
+    shm, wal = folder / "gallery.sqlite-shm", folder / "gallery.sqlite-wal"
+    assert not wal.exists() or not wal.stat().st_size
+    for file in (shm, wal):
+        file.unlink(missing_ok=True)
+    done = run_python(folder, code=FULL_DISK)
+    assert done == f"2 [[1, 2]] {ROOT}/a.jpg\n"
+    assert not shm.exists() or not shm.stat().st_size
+    wal.write_bytes(b"unfinished")
+    assert re.match(
+        r"GalleryError .* unfinished changes, .* disk full; ", run_python(folder, code=FULL_DISK)
+    )
+
+
 def test_where_a_batch_ends_makes_no_difference(tmp_path: Path) -> None:
     entries = [entry(f"{i}.jpg", i, face(i)) for i in range(12)]
     entries += [entry(f"{i}.jpg", 100 + i, face(100 + i), face(200 + i)) for i in (11, 3, 5)]

@@ -31,6 +31,14 @@ _BUSY_SECONDS = 5.0
 _MMAP_BYTES = 1 << 40  # SQLite maps as much as it can, usually 2 GB
 
 
+_NO_SHM = (
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+)
+"""Errors of SQLite when it cannot create or enlarge the ``-shm``."""
+
+
 class Connection(sqlite3.Connection):
     """One connection.
 
@@ -165,23 +173,28 @@ class GalleryFile:
     def _connect_reader(self) -> Connection:
         """Connect read-only.
 
-        In a read-only folder SQLite cannot create the ``-shm`` that it shares with a writer. With
-        an empty ``-wal`` the file alone is the whole gallery, and is opened as immutable. Another
-        user may still change it, so such a connection is used once.
+        In a read-only folder, and on a full disk, SQLite cannot create the ``-shm`` that it shares
+        with a writer. With an empty ``-wal`` the file alone is the whole gallery, and is opened as
+        immutable. Another user may still change it, so such a connection is used once.
         """
         try:
             return self._connect("mode=ro")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (
-                sqlite3.SQLITE_READONLY,
-                sqlite3.SQLITE_CANTOPEN,
+            if (
+                error.sqlite_errorcode & 0xFF
+                not in (
+                    sqlite3.SQLITE_READONLY,
+                    sqlite3.SQLITE_CANTOPEN,
+                    sqlite3.SQLITE_FULL,
+                )
+                and error.sqlite_errorcode not in _NO_SHM
             ):
                 raise
             if size_of(_beside(self.path, "-wal")):
                 raise GalleryError(
                     f"the gallery {self.folder} has unfinished changes, and its folder is "
-                    "read-only; open it once with write permission, or copy the folder and open "
-                    "the copy"
+                    "read-only or its disk full; open it once with write permission and free "
+                    "space, or copy the folder and open the copy"
                 ) from error
         connection = self._connect("mode=ro&immutable=1")
         connection.immutable = True
