@@ -18,7 +18,7 @@ from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
 from face2vec.detection.select import AnyDetector
 from face2vec.errors import GalleryError, PhotoError, SettingsError
 from face2vec.files import expanded
-from face2vec.gallery.rows import Removed, StoredFace
+from face2vec.gallery.rows import Readmitted, Removed, StoredFace
 from face2vec.gallery.staging import abandon, upgrade_in_progress
 from face2vec.photos.decode import MAX_PIXELS
 from face2vec.photos.discover import Source, find_photos, paths_of
@@ -595,8 +595,60 @@ class Face2Vec:
         arguments.numbers("faces", faces)
         return self._edit(who, lambda people, number: people.rule_out(number, faces))
 
+    def ignore(self, *faces: int) -> Removed:
+        """State that faces are no faces, such as a doll's; they leave the gallery for good.
+
+        They do not come back when their photos are indexed again. `undo` takes them back.
+
+        Args:
+            faces: ids of the faces.
+
+        Raises:
+            GalleryError: a face is not in the gallery, or it cannot be written.
+            SettingsError: no faces are given.
+        """
+        arguments.numbers("faces", faces)
+        if not faces:
+            raise SettingsError("give ids of faces to ignore, such as match.face.id")
+        some = list(dict.fromkeys(map(int, faces)))
+        with self._session.gallery().write() as writer:
+            writer.people.ignore(some)
+            self._session.index().save()
+        return Removed(0, len(some))
+
+    def readmit(self, *photos: Source | Iterable[Source]) -> Readmitted:
+        """Let photos be indexed again with the faces that were forgotten or ignored in them.
+
+        If the gallery has a photo, because it shows somebody else, its blocked faces are added at
+        once. Other photos are added when they are indexed.
+
+        Args:
+            photos: paths of photos, or of folders; one by one or in lists.
+
+        Raises:
+            GalleryError: none of them has a block, or the gallery cannot be written.
+            PhotoError: a photo cannot be read.
+            SettingsError: a source is not a path, or does not exist.
+        """
+        from face2vec.ingest.readmit import readmit
+
+        paths = paths_of(photos)
+        found = find_photos(paths)
+        with self._session.gallery_to_add_to().write() as writer:
+            done = readmit(found, writer, self._session.encoder)
+            if done.faces:
+                self._session.index().save()
+        if not done.photos:
+            raise GalleryError(
+                f"none of these has a forgotten or ignored face: {', '.join(paths)}; give photos "
+                "as they were when they were indexed"
+            )
+        return done
+
     def undo(self) -> str:
         """Undo the last edit of people; returns what it was.
+
+        Edits before somebody was forgotten cannot be undone.
 
         Raises:
             GalleryError: there is no edit to undo.

@@ -176,8 +176,8 @@ def test_open_reports_a_missing_gallery(tmp_path: Path) -> None:
 
 
 def test_open_refuses_a_newer_format(gallery: Gallery, folder: Path) -> None:
-    change(folder, "UPDATE meta SET value = '4' WHERE key = 'format'")
-    with pytest.raises(GalleryVersionError, match=r"format 4; this face2vec reads formats up to 3"):
+    change(folder, "UPDATE meta SET value = '5' WHERE key = 'format'")
+    with pytest.raises(GalleryVersionError, match=r"format 5; this face2vec reads formats up to 4"):
         Gallery.open(folder)
 
 

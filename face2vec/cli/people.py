@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,10 +129,34 @@ def not_this_person_command(gallery: Path, person: str, faces: tuple[int, ...]) 
         _say_faces(engine.not_this_person(person, *faces))
 
 
+@click.command("ignore")
+@gallery_argument
+@faces_argument
+def ignore_command(gallery: Path, faces: tuple[int, ...]) -> None:
+    """State that FACEs are no faces, such as those of dolls and posters.
+
+    They leave the gallery, and do not come back when their photos are indexed again. 'undo' takes
+    them back.
+    """
+    with opened(gallery) as engine:
+        say(f"{count(engine.ignore(*faces).faces, 'face')} ignored")
+
+
+@click.command("readmit")
+@gallery_argument
+@photos_argument
+def readmit_command(gallery: Path, photos: tuple[str, ...]) -> None:
+    """Let PHOTOs be indexed again with faces that were forgotten or ignored in them."""
+    with opened(gallery) as engine:
+        done = engine.readmit(*photos)
+    say(f"{count(done.photos, 'photo')} readmitted, {count(done.faces, 'face')} added")
+    say(f"Index them again: face2vec index PHOTOS --gallery {shlex.quote(str(gallery))}")
+
+
 @click.command("undo")
 @gallery_argument
 def undo_command(gallery: Path) -> None:
-    """Undo the last edit of people; repeat it to undo earlier edits."""
+    """Undo the last edit of people; repeat it to undo earlier edits, back to the last 'forget'."""
     with opened(gallery) as engine:
         say(f"undone: {printable(engine.undo())}")
 
@@ -214,8 +239,10 @@ PEOPLE_COMMANDS = (
     split_command,
     this_person_command,
     not_this_person_command,
+    ignore_command,
     undo_command,
     forget_command,
+    readmit_command,
 )
 
 

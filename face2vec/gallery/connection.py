@@ -21,7 +21,7 @@ from face2vec.errors import (
     GalleryNotFoundError,
 )
 from face2vec.files import put_in_place
-from face2vec.gallery.schema import FILE, PEOPLE_SCHEMA, SCHEMA, migrate
+from face2vec.gallery.schema import FILE, IGNORED_SCHEMA, PEOPLE_SCHEMA, SCHEMA, migrate
 
 # An embedding of dimension 512 takes about 2.1 kB: SQLite's default page of 4 kB holds one and
 # wastes the rest, 16 kB hold seven. Embeddings have their own table, because a search reads only
@@ -233,7 +233,7 @@ def write_empty(file: Path, meta: Mapping[str, str]) -> None:
         try:
             connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(f"BEGIN; {SCHEMA} {PEOPLE_SCHEMA} COMMIT;")
+            connection.executescript(f"BEGIN; {SCHEMA} {PEOPLE_SCHEMA} {IGNORED_SCHEMA} COMMIT;")
             connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
         finally:
             connection.close()

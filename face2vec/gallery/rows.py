@@ -48,6 +48,18 @@ class Removed(NamedTuple):
     faces: int
 
 
+class Readmitted(NamedTuple):
+    """What became of photos whose blocks were lifted.
+
+    Attributes:
+        photos: how many photos had a block.
+        faces: how many faces were added to photos of the gallery.
+    """
+
+    photos: int
+    faces: int
+
+
 @dataclass(frozen=True, eq=False)
 class Entry:
     """One photo to be recorded.
@@ -225,23 +237,28 @@ def face_rows(entry: Entry, dimension: int) -> list[tuple[Any, ...]]:
         )
     if bool(entry.faces) != (entry.status == INDEXED):
         raise GalleryError(f"{photo}: status {entry.status!r} with {len(entry.faces)} faces")
-    rows: list[tuple[Any, ...]] = []
-    for face in entry.faces:
-        embedding = np.asarray(face.embedding, dtype="<f4")
-        if embedding.shape != (dimension,):
-            raise GalleryError(
-                f"{photo}: an embedding has shape {embedding.shape}; "
-                f"this gallery takes ({dimension},)"
-            )
-        length = math.hypot(*embedding.tolist())
-        if not abs(length - 1) < _UNIT_TOLERANCE:
-            raise GalleryError(f"{photo}: an embedding has length {length}, not 1")
-        box = tuple(float(v) for v in face.box)
-        landmarks = LANDMARKS.pack(*(v for point in face.landmarks for v in point))
-        quality = None if face.quality is None else float(face.quality)
-        blob = embedding.tobytes()
-        rows.append((*box, landmarks, float(face.confidence), quality, zlib.crc32(blob), blob))
-    return rows
+    return [face_row(face, dimension, photo) for face in entry.faces]
+
+
+def face_row(face: Face, dimension: int, photo: str) -> tuple[Any, ...]:
+    """The columns of ``faces`` after ``content_id``, and the embedding, of a face.
+
+    Raises:
+        GalleryError: the embedding has the wrong shape or length.
+    """
+    embedding = np.asarray(face.embedding, dtype="<f4")
+    if embedding.shape != (dimension,):
+        raise GalleryError(
+            f"{photo}: an embedding has shape {embedding.shape}; this gallery takes ({dimension},)"
+        )
+    length = math.hypot(*embedding.tolist())
+    if not abs(length - 1) < _UNIT_TOLERANCE:
+        raise GalleryError(f"{photo}: an embedding has length {length}, not 1")
+    box = tuple(float(v) for v in face.box)
+    landmarks = LANDMARKS.pack(*(v for point in face.landmarks for v in point))
+    quality = None if face.quality is None else float(face.quality)
+    blob = embedding.tobytes()
+    return (*box, landmarks, float(face.confidence), quality, zlib.crc32(blob), blob)
 
 
 def matrix(blobs: Sequence[bytes], dimension: int) -> NDArray[np.float32]:

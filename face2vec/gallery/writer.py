@@ -16,6 +16,7 @@ from typing import Any
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryMismatchError
 from face2vec.files import paths_to
+from face2vec.gallery import ignored
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import (
     FORGOTTEN,
@@ -43,6 +44,7 @@ from face2vec.gallery.rows import (
     Removed,
     decoded,
     encoded,
+    face_row,
     face_rows,
     owner_of,
 )
@@ -59,6 +61,7 @@ from face2vec.gallery.staging import (
     switch,
 )
 from face2vec.photos.discover import Source, paths_of
+from face2vec.types import Face
 
 _INSERT_FACE = (
     'INSERT INTO faces (content_id, "left", "top", "right", "bottom", landmarks, confidence,'
@@ -175,6 +178,33 @@ class Writer:
                     _drop_unused(connection, [before[0]])
             _drop_unused(connection, waiting)
         return refused
+
+    def add_missing(self, sha256: bytes, faces: Iterable[Face]) -> int:
+        """Add the faces of a photo that the gallery does not have; returns how many.
+
+        Args:
+            sha256: the 32 bytes of the hash of the photo's bytes, which the gallery has.
+            faces: all faces of the photo, with embeddings float32 (d,).
+
+        Raises:
+            GalleryError: an embedding has another shape; nothing is stored.
+        """
+        added = 0
+        with self._transaction() as connection:
+            (content,) = connection.execute(CONTENT, (sha256,)).fetchone()
+            known = connection.execute(
+                'SELECT "left", "top", "right", "bottom" FROM faces WHERE content_id = ?',
+                (content,),
+            ).fetchall()
+            blocked = boxes_forgotten(connection, sha256)
+            for face in without_forgotten(faces, [*known, *blocked]):
+                _insert_face(connection, content, face_row(face, self._meta.dimension, "photo"))
+                added += 1
+            if added:
+                connection.execute(
+                    "UPDATE contents SET status = ? WHERE id = ?", (INDEXED, content)
+                )
+        return added
 
     def remove(self, photos: Source | Iterable[Source]) -> Removed:
         """Remove photos and, if no copy is left, their faces.
@@ -402,10 +432,15 @@ def _insert_content(connection: Connection, entry: Entry, faces: Sequence[tuple[
         ),
     ).lastrowid
     assert content is not None
-    for *face, embedding in faces:
-        added = connection.execute(_INSERT_FACE, (content, *face))
-        connection.execute("INSERT INTO embeddings VALUES (?, ?)", (added.lastrowid, embedding))
+    for row in faces:
+        _insert_face(connection, content, row)
     return content
+
+
+def _insert_face(connection: Connection, content: int, row: tuple[Any, ...]) -> None:
+    *face, embedding = row
+    added = connection.execute(_INSERT_FACE, (content, *face))
+    connection.execute("INSERT INTO embeddings VALUES (?, ?)", (added.lastrowid, embedding))
 
 
 def _fitting(number: int) -> int:
@@ -421,6 +456,11 @@ def _drop_unused(connection: Connection, contents: Iterable[int]) -> int:
         (count,) = connection.execute(
             f"SELECT count(*) FROM faces WHERE content_id = ?1 AND {unused}", (content,)
         ).fetchone()
+        hashes = connection.execute(
+            f"SELECT sha256 FROM contents WHERE id = ?1 AND {unused}", (content,)
+        ).fetchall()
+        for (sha256,) in hashes:
+            ignored.reduce(connection, f"sha256 = x'{sha256.hex()}'")
         connection.execute(f"DELETE FROM contents WHERE id = ?1 AND {unused}", (content,))
         faces += count
     return faces
