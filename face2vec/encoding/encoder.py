@@ -24,7 +24,8 @@ from face2vec.detection.select import AnyDetector
 from face2vec.encoding.embed import BATCH, Embedder
 from face2vec.encoding.extract import Extract, Extracted, Extractor, Wanted
 from face2vec.encoding.workers import ExtractorProcesses
-from face2vec.errors import PhotoError
+from face2vec.errors import PhotoError, RuntimeUnavailableError
+from face2vec.forks import abandon, renew_after_fork
 from face2vec.models import LoadedModel
 from face2vec.photos.decode import MAX_PIXELS
 from face2vec.photos.sources import PhotoLike
@@ -82,7 +83,15 @@ class Encoder:
         )
         self._embedder = Embedder(model, runtime)
         self._digest = model.fingerprint.digest
-        self._pool = ThreadPoolExecutor(runtime.threads, thread_name_prefix="face2vec")
+        self._pool = self._new_pool()
+        renew_after_fork(self._renew)
+
+    def _new_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.runtime.threads, thread_name_prefix="face2vec")
+
+    def _renew(self) -> None:
+        abandon(self._pool)
+        self._pool = self._new_pool()
 
     def close(self) -> None:
         """Stop the worker threads."""
@@ -145,6 +154,7 @@ class Encoder:
         items = iter(items)
         waiting: deque[Future[tuple[list[Encoded[Item]], float]]] = deque()
         threads = self.runtime.threads
+        process = os.getpid()
         # Each worker has one chunk in progress and one waiting.
         chunks = 2 * threads
         consumed = returned = 0
@@ -164,6 +174,11 @@ class Encoder:
                         to_get = (time.monotonic() - started) / len(chunk)
                         consumed += len(chunk)
                         waiting.append(self._pool.submit(encode, chunk))
+                    if os.getpid() != process:
+                        raise RuntimeUnavailableError(
+                            f"these results are computed by process {process}, from which this "
+                            "one was forked; begin again in the child"
+                        )
                     if not waiting:
                         return
                     done, seconds = waiting.popleft().result()
@@ -173,7 +188,8 @@ class Encoder:
                         yield one
             finally:
                 # After an early stop the caller may close what `read` and `known` use.
-                wait([future for future in waiting if not future.cancel()])
+                if os.getpid() == process:
+                    wait([future for future in waiting if not future.cancel()])
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the embeddings of crops with all worker threads.

@@ -21,6 +21,7 @@ from face2vec.errors import (
     GalleryNotFoundError,
 )
 from face2vec.files import put_in_place
+from face2vec.forks import abandon, renew_after_fork
 from face2vec.gallery.schema import FILE, IGNORED_SCHEMA, PEOPLE_SCHEMA, SCHEMA, migrate
 
 # An embedding of dimension 512 takes about 2.1 kB: SQLite's default page of 4 kB holds one and
@@ -67,7 +68,14 @@ class GalleryFile:
         self._open: list[Connection] = []
         self._idle: dict[bool, list[Connection]] = {False: [], True: []}
         self._closed = False
+        renew_after_fork(self._renew)
         _refuse_other_files(self.path)
+
+    def _renew(self) -> None:
+        """Leave the connections to the parent process; SQLite allows nothing else."""
+        abandon(*self._open)
+        self._open = []
+        self._idle = {False: [], True: []}
 
     def close(self) -> None:
         """Close all connections; calling it again does nothing."""
@@ -116,6 +124,8 @@ class GalleryFile:
 
     def give_back(self, connection: Connection) -> None:
         """End a reader's transaction and keep the connection for the next reader."""
+        if connection not in self._open:  # it belongs to the parent process
+            return
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         if connection.immutable:
@@ -143,9 +153,10 @@ class GalleryFile:
         return connection
 
     def disconnect(self, connection: Connection) -> None:
-        """Close one connection."""
-        self._open.remove(connection)
-        connection.close()
+        """Close one connection, unless it belongs to the parent process."""
+        if connection in self._open:
+            self._open.remove(connection)
+            connection.close()
 
     def refuse_truncated(self, connection: Connection) -> None:
         """Detect a missing end of the file while pages are in the ``-wal``; SQLite does not.

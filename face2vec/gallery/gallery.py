@@ -29,6 +29,7 @@ from face2vec.errors import (
 )
 from face2vec.files import expanded
 from face2vec.fingerprint import Fingerprint
+from face2vec.forks import renew_after_fork
 from face2vec.gallery.connection import (
     GalleryFile,
     refuse_orphaned_wal,
@@ -53,6 +54,7 @@ class Gallery:
     def __init__(self, folder: Path) -> None:
         self._file = GalleryFile(folder)
         self._writing = threading.Lock()
+        renew_after_fork(self._renew)
         try:
             stored = self._read_meta()
             fingerprint = Fingerprint.from_json(stored["fingerprint"])
@@ -63,6 +65,9 @@ class Gallery:
         except GalleryError:
             self.close()
             raise
+
+    def _renew(self) -> None:
+        self._writing = threading.Lock()
 
     @classmethod
     def create(cls, folder: str | Path, fingerprint: Fingerprint) -> Gallery:

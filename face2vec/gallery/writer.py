@@ -91,6 +91,7 @@ class Writer:
         self._meta = meta
         self.people = PeopleWriter(self._transaction)
         self._ended = False
+        self._process = os.getpid()
         try:
             self._writer = file.connect_writer()
             self._reader = file.borrow()
@@ -324,6 +325,8 @@ class Writer:
         All changes are on the disk by now, so errors are only logged.
         """
         self._ended = True
+        if os.getpid() != self._process:
+            return
         writer = self._writer
         try:
             self._file.give_back(self._reader)
@@ -352,6 +355,12 @@ class Writer:
             self._file.disconnect(writer)
 
     def _check_open(self) -> None:
+        if os.getpid() != self._process:
+            raise GalleryError(
+                f"this writer of the gallery {self._file.folder} belongs to process "
+                f"{self._process}, from which this one was forked; write in the child with "
+                "a writer of its own"
+            )
         if self._ended:
             raise GalleryError(
                 f"this writer of the gallery {self._file.folder} is closed; change the gallery "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ class OnnxNetwork:
             )
 
         self.input_name = str(self._session.get_inputs()[0].name)
+        self._cuda_of = os.getpid() if cuda else None
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Run one batch, see `Network.run`.
@@ -81,7 +83,13 @@ class OnnxNetwork:
 
         Raises:
             ModelError: the graph does not accept this input.
+            RuntimeUnavailableError: CUDA was opened by a process from which this one was forked.
         """
+        if self._cuda_of not in (None, os.getpid()):
+            raise RuntimeUnavailableError(
+                f"CUDA was opened by process {self._cuda_of}, and cannot be used after a fork; "
+                "open Face2Vec in the child, or start the child with 'spawn'"
+            )
         try:
             outputs: list[NDArray[np.float32]] = self._session.run(None, dict(inputs))
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
