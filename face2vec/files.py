@@ -1,7 +1,8 @@
-"""Paths as users write them, and atomic writing: a file has its old or its new content."""
+"""Paths and text files as users write them, and atomic writing: old or new content, no mixture."""
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import time
@@ -11,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from face2vec.errors import SettingsError
+
 ON_WINDOWS = os.name == "nt"
+_MOSTLY = 0.75  # of the characters of UTF-16 text without a byte order mark are ASCII
 REPLACE_SECONDS = 5.0
 
 
@@ -89,6 +93,47 @@ def _is_same(one: str, other: str) -> bool:
         return os.path.samefile(one, other)  # noqa: PTH121
     except OSError:
         return False
+
+
+def decoded(content: bytes, errors: str = "surrogateescape") -> str:
+    """Text of a file that is UTF-8, or UTF-16 with or without a byte order mark.
+
+    Args:
+        content: the bytes of the file.
+        errors: what to do with bytes that are not valid UTF-8, see `bytes.decode`.
+
+    Raises:
+        UnicodeDecodeError: the text is not valid, and ``errors`` is "strict".
+    """
+    for mark, encoding in (
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+    ):
+        if content.startswith(mark):
+            return content.removeprefix(mark).decode(encoding, errors)
+    for encoding in ("utf-16-le", "utf-16-be") if b"\0" in content else ():
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        # A list of paths that end with NUL can be valid UTF-16, too, but of unusual characters.
+        is_ascii = sum(c < "\x80" for c in text) > _MOSTLY * len(text)
+        if "\0" not in text and ("\n" in text or (is_ascii and not {*text}.isdisjoint(".{"))):
+            return text
+    return content.decode("utf-8", errors)
+
+
+def text_of(file: Path) -> str:
+    """Read a text file that is UTF-8 or UTF-16.
+
+    Raises:
+        SettingsError: the file is neither.
+    """
+    try:
+        return decoded(file.read_bytes(), errors="strict")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file} is not UTF-8 ({error}); save it as UTF-8") from error
 
 
 def put_in_place(new: Path, path: Path) -> None:

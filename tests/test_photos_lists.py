@@ -9,8 +9,9 @@ import pytest
 from helpers import posix_only
 
 from face2vec.errors import SettingsError
+from face2vec.files import decoded, text_of
 from face2vec.photos.discover import find_photos
-from face2vec.photos.lists import decoded, lines_of, text_of
+from face2vec.photos.lists import lines_of
 
 NAMES = ["a b.jpg", "été/#1.jpg", "照片/图 1.jpg", "c.jpg"]
 """Paths of photos, relative to the folder of the list."""

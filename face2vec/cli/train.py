@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from face2vec.cli.common import FilePath, Number, quiet_option, say
 from face2vec.errors import MissingExtraError, SettingsError
+from face2vec.files import decoded
 from face2vec.training import LOSSES, NETWORKS, OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _recipe_of(path: Path, options: dict[str, Any], given: set[str]) -> Any:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(wrong))
         raise SettingsError(f"{names} cannot be given beside --recipe; change {path} instead")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(decoded(path.read_bytes(), errors="strict"))
     except ValueError as error:
         raise SettingsError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):

@@ -150,6 +150,9 @@ class Encoder:
                 item; any other exception is raised here.
             known: returns the known faces of an item, in pixels of the full photo, instead of
                 detecting them; the result keeps their order.
+
+        Raises:
+            RuntimeUnavailableError: the results are asked for in a child process after a fork.
         """
         items = iter(items)
         waiting: deque[Future[tuple[list[Encoded[Item]], float]]] = deque()

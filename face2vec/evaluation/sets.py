@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder
-from face2vec.files import composed, expanded
+from face2vec.files import composed, expanded, text_of
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.photos.discover import find_photos
-from face2vec.photos.lists import text_of
 from face2vec.types import Box, Face, nearest_to
 
 PAIRS = "pairs.txt"

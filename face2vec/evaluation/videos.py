@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder, open_encoder
 from face2vec.evaluation.sets import NamedFaces, Pair
-from face2vec.files import expanded
-from face2vec.photos.lists import text_of
+from face2vec.files import expanded, text_of
 from face2vec.photos.sources import PhotoLike
 from face2vec.types import nearest_to
 

@@ -16,11 +16,10 @@ from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import all_pairs
 from face2vec.evaluation.sets import IMAGES
-from face2vec.files import composed, expanded
+from face2vec.files import composed, expanded, text_of
 from face2vec.lab.rates import Draws, threshold_for
 from face2vec.lab.slices import Slice, sliced
 from face2vec.lab.subjects import subjects_in
-from face2vec.photos.lists import text_of
 
 PHOTO_COLUMNS, PERSON_COLUMN = ("photo", "file"), "person"
 MOST_VALUES = 12

@@ -7,18 +7,13 @@ ends each with a NUL, old Mac programs with CR), and in the form of a path (in q
 
 from __future__ import annotations
 
-import codecs
 import os
 import unicodedata
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import unquote_to_bytes
 from urllib.request import url2pathname
 
-from face2vec.errors import SettingsError
-from face2vec.files import ON_WINDOWS, expanded
-
-_MOSTLY = 0.75  # of the characters of a UTF-16 list without a byte order mark are ASCII
+from face2vec.files import ON_WINDOWS, decoded, expanded
 
 
 def lines_of(content: bytes) -> list[str]:
@@ -39,47 +34,6 @@ def lines_of(content: bytes) -> list[str]:
     lines = text.split("\n") if "\n" in text else text.split("\r")
     lines = [line.removesuffix("\r") for line in lines]
     return [line for line in lines if line.strip() and not line.startswith("#")]
-
-
-def decoded(content: bytes, errors: str = "surrogateescape") -> str:
-    """Text of a file that is UTF-8, or UTF-16 with or without a byte order mark.
-
-    Args:
-        content: the bytes of the file.
-        errors: what to do with bytes that are not valid UTF-8, see `bytes.decode`.
-
-    Raises:
-        UnicodeDecodeError: the text is not valid, and ``errors`` is "strict".
-    """
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8"),
-        (codecs.BOM_UTF16_LE, "utf-16-le"),
-        (codecs.BOM_UTF16_BE, "utf-16-be"),
-    ):
-        if content.startswith(mark):
-            return content.removeprefix(mark).decode(encoding, errors)
-    for encoding in ("utf-16-le", "utf-16-be") if b"\0" in content else ():
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        # A list whose lines end with NUL can be valid UTF-16, too, but of unusual characters.
-        is_ascii = sum(c < "\x80" for c in text) > _MOSTLY * len(text)
-        if "\0" not in text and ("\n" in text or (is_ascii and "." in text)):
-            return text
-    return content.decode("utf-8", errors)
-
-
-def text_of(file: Path) -> str:
-    """Read a text file that is UTF-8 or UTF-16.
-
-    Raises:
-        SettingsError: the file is neither.
-    """
-    try:
-        return decoded(file.read_bytes(), errors="strict")
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{file} is not UTF-8 ({error}); save it as UTF-8") from error
 
 
 def other_readings(line: str) -> Iterator[str]:

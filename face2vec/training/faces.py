@@ -25,10 +25,9 @@ from PIL import Image
 from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.encoding.align import cut_faces
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
-from face2vec.files import composed, expanded
+from face2vec.files import composed, expanded, text_of
 from face2vec.models.description import ModelDescription
 from face2vec.photos.decode import open_photo
-from face2vec.photos.lists import text_of
 from face2vec.runtime.select import choose_runtime, detector_runtime
 from face2vec.types import Photo
 
