@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
+from face2vec.files import expanded
 from face2vec.report.matches import QueryResult
 from face2vec.report.thumbnails import thumbnail
 from face2vec.types import Match
@@ -70,7 +71,7 @@ def demo(
     from face2vec import samples
 
     started = time.monotonic()
-    folder = Path(folder)
+    folder = Path(expanded(folder))
     if people < 1:
         raise SettingsError(f"people must be at least 1, not {people}")
     say(f"drawing {people} people who do not exist")

@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec import arguments
 from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
 from face2vec.detection.select import AnyDetector
 from face2vec.errors import GalleryError, PhotoError, SettingsError
-from face2vec.gallery.rows import Removed, StoredFace
+from face2vec.files import expanded
+from face2vec.gallery.rows import Readmitted, Removed, StoredFace
 from face2vec.gallery.staging import abandon, upgrade_in_progress
-from face2vec.photos.decode import MAX_PIXELS, PhotoLike
+from face2vec.photos.decode import MAX_PIXELS
 from face2vec.photos.discover import Source, find_photos, paths_of
+from face2vec.photos.sources import PhotoLike
 from face2vec.query import Query, QueryReader
 from face2vec.report.matches import QueryResult
 from face2vec.runtime.select import detector_runtime
@@ -37,6 +41,14 @@ if TYPE_CHECKING:
 
 Who = int | str | Person
 """A person by number, by name, or as a `Person`."""
+
+
+def _limits(min_similarity: float | None, far: float | None) -> tuple[float | None, float | None]:
+    """Check the lowest similarity and the highest false accept rate of a search."""
+    return (
+        arguments.optional_within("min_similarity", min_similarity, -1, 1),
+        arguments.optional_within("far", far, 0, 1),
+    )
 
 
 class Face2Vec:
@@ -85,15 +97,18 @@ class Face2Vec:
                 "hold_index is deprecated; use index_in_memory", DeprecationWarning, stacklevel=2
             )
             index_in_memory = hold_index
+        for name, place in (("gallery", gallery), ("model", model)):
+            if place is not None:
+                arguments.path(name, place)
         self._session = Session(
-            None if gallery is None else Path(gallery).absolute(),
+            None if gallery is None else Path(expanded(gallery)).absolute(),
             model=model,
-            detector=detector,
-            runtime=runtime,
-            threads=threads,
-            index=index,
+            detector=arguments.detector(detector),
+            runtime=arguments.text("runtime", runtime),
+            threads=arguments.optional_whole("threads", threads, 1),
+            index=arguments.text("index", index),
             index_in_memory=index_in_memory,
-            max_pixels=max_pixels,
+            max_pixels=arguments.whole("max_pixels", max_pixels, 1),
         )
         self._queries = QueryReader(self._session)
         self._searcher = Searcher(self._session, self._queries)
@@ -135,10 +150,13 @@ class Face2Vec:
         """Faces of one photo with their embeddings, most confident first; [] if there are none.
 
         Args:
-            photo: a path, bytes, a PIL image, an RGB uint8 array (height, width, 3) or a `Photo`.
+            photo: a path, bytes, an open file or stream, a PIL image, an RGB uint8 array
+                (height, width, 3) or a `Photo`. An array of OpenCV is BGR:
+                ``open_photo(array, bgr=True)``.
 
         Raises:
             PhotoError: the photo cannot be read.
+            SettingsError: it is none of these.
             ModelError: the model cannot be found or loaded.
         """
         return self.encoder.encode(self._queries.open(photo))
@@ -152,13 +170,24 @@ class Face2Vec:
         """Faces of many photos, one list per photo, in order; later photos are read ahead.
 
         Args:
-            photos: anything that `encode` takes; consumed only as fast as needed.
+            photos: several of anything that `encode` takes; consumed only as fast as needed. The
+                first result comes before the second photo is consumed, and never more photos are
+                read ahead than results were taken, up to 16 per thread.
             on_error: called with each photo that cannot be read, for which an empty list is
                 yielded. Without it the error is raised.
 
         Raises:
             PhotoError: a photo cannot be read, and ``on_error`` is not given.
+            SettingsError: ``photos`` is one photo, or one of them is no photo.
         """
+        photos = arguments.several_photos("photos", photos)
+        return self._faces_of_all(photos, arguments.function("on_error", on_error))
+
+    def _faces_of_all(
+        self,
+        photos: Iterable[PhotoLike | Photo],
+        on_error: Callable[[PhotoError], None] | None,
+    ) -> Iterator[list[Face]]:
         for encoded in self.encoder.stream(photos, self.encoder.unopened):
             if encoded.error is not None:
                 if on_error is None:
@@ -171,6 +200,8 @@ class Face2Vec:
     def add(
         self,
         *sources: Source | Iterable[Source],
+        exclude: Sequence[str] = (),
+        include: Sequence[str] = (),
         progress: bool = False,
         report: Callable[[PhotoError], None] | None = None,
     ) -> BuildSummary:
@@ -182,6 +213,9 @@ class Face2Vec:
         Args:
             sources: folders, files, glob patterns, ``@list.txt``, or ``-`` for paths on standard
                 input; one by one or in lists.
+            exclude: patterns of files and folders to leave out, as in ``.gitignore``, besides
+                those of files ``.face2vecignore`` and what other programs keep beside photos.
+            include: patterns of files and folders to take, although a pattern leaves them out.
             progress: show a progress bar on standard error.
             report: called with each photo that cannot be read.
 
@@ -195,12 +229,16 @@ class Face2Vec:
 
         from face2vec.ingest.build import Build
 
+        arguments.function("report", report)
         started = time.monotonic()
         paths = paths_of(sources)
-        found = find_photos(paths)
+        left_out: Counter[str] = Counter()
+        found = find_photos(paths, exclude=exclude, include=include, left_out=left_out)
         gallery = self._session.gallery_to_add_to()
         # Standard input can be read only once, so its progress bar has no total.
-        total = sum(1 for _ in find_photos(paths)) if progress and "-" not in paths else None
+        total = None
+        if progress and "-" not in paths:
+            total = sum(1 for _ in find_photos(paths, exclude=exclude, include=include))
         interrupted = False
         with (
             gallery.write() as writer,
@@ -214,7 +252,7 @@ class Face2Vec:
             except KeyboardInterrupt:
                 interrupted = True
             self._session.index().save()
-        return build.summary(time.monotonic() - started, interrupted)
+        return build.summary(time.monotonic() - started, interrupted, left_out)
 
     def upgrade(
         self,
@@ -256,6 +294,8 @@ class Face2Vec:
         from face2vec.ingest import reembed
         from face2vec.models.store import load_model
 
+        arguments.path("model", model)
+        arguments.optional_whole("sample", sample, 1)
         session, gallery = self._session, self._session.gallery()
         session.check_detector_version()
         target = load_model(model)
@@ -314,11 +354,11 @@ class Face2Vec:
         """The k most similar gallery faces for each face of the query.
 
         Args:
-            query: a photo (path, bytes, PIL image, RGB uint8 array (height, width, 3), `Photo`):
-                one result per face; a list of photos of one person: one result for the mean of
-                the largest face of each photo; a `Face`, which is not returned itself if it is in
-                the gallery; an embedding float (d,): one result; or embeddings float (n, d): n
-                results.
+            query: a photo (path, bytes, open file, PIL image, RGB uint8 array (height, width, 3),
+                `Photo`): one result per face; a list of photos of one person: one result for the
+                mean of the largest face of each photo; a `Face`, which is not returned itself if
+                it is in the gallery; an embedding float (d,): one result; or embeddings float
+                (n, d): n results.
             k: maximum number of matches per result, at least 1.
             min_similarity: leave out matches below this similarity, −1…1.
             far: leave out matches below the threshold for this false accept rate, 0…1.
@@ -336,7 +376,8 @@ class Face2Vec:
             CalibrationError: ``far`` is given, and there is no calibration, or it does not reach
                 so low a rate.
         """
-        return self._searcher.search(query, k, min_similarity, far)
+        k = arguments.whole("k", k, 1)
+        return self._searcher.search(query, k, *_limits(min_similarity, far))
 
     def search_pose(
         self,
@@ -367,11 +408,15 @@ class Face2Vec:
         Raises:
             GalleryNotFoundError: there is no gallery.
             PhotoError: the photo cannot be read.
-            SettingsError: k is below 1, ``by`` is unknown, or a face is not in the gallery.
+            SettingsError: k is below 1, ``by`` is unknown, the query is an embedding, or a face is
+                not in the gallery.
             CalibrationError: ``far`` is given, and there is no calibration.
         """
+        k = arguments.whole("k", k, 1)
+        arguments.no_embedding("query", query)
+        limits = _limits(min_similarity, far)
         among = None if person is None else self.person(person).faces
-        return self._searcher.search_pose(query, k, by, among, min_similarity, far)
+        return self._searcher.search_pose(query, k, by, among, *limits)
 
     def search_layout(
         self, query: PhotoLike | Photo | Face, k: int = 10, **settings: Any
@@ -400,9 +445,12 @@ class Face2Vec:
             calibration: fitted with the gallery's own model, see ``face2vec calibrate``.
 
         Raises:
+            SettingsError: it is not a `Calibration`.
             GalleryMismatchError: it was fitted with another model.
             GalleryLockedError: another process is writing to the gallery.
         """
+        if not isinstance(calibration, Calibration):
+            raise arguments.refusal("calibration", calibration, "a Calibration")
         self._session.set_calibration(calibration)
 
     def verify(
@@ -427,6 +475,7 @@ class Face2Vec:
             GalleryMismatchError: a face was encoded with another model.
             CalibrationError: there is no calibration, or it does not reach so low a rate.
         """
+        arguments.within("far", far, 0, 1)
         calibration = self.calibration
         one, other = self._queries.embeddings_of(first), self._queries.embeddings_of(second)
         if one.shape != other.shape:
@@ -466,9 +515,11 @@ class Face2Vec:
 
         Raises:
             GalleryError: there is no such person.
+            SettingsError: ``who`` is neither a number, a name nor a `Person`.
         """
+        number_or_name = who.id if isinstance(who, Person) else arguments.who("who", who)
         with self._session.gallery().read() as now:
-            return now.person(who.id if isinstance(who, Person) else who)
+            return now.person(number_or_name)
 
     def faces_of(self, who: Who) -> list[StoredFace]:
         """The faces of a person, without embeddings, and their photos.
@@ -487,6 +538,8 @@ class Face2Vec:
             GalleryError: another person has that name.
             SettingsError: the name is empty, a number, or not valid text.
         """
+        if name is not None:
+            arguments.text("name", name)
         return self._edit(who, lambda people, number: people.name(number, name))
 
     def merge(self, who: Who, *others: Who) -> Person:
@@ -512,6 +565,7 @@ class Face2Vec:
         Raises:
             GalleryError: a face does not belong to that person.
         """
+        arguments.numbers("faces", faces)
         new: list[int] = []
         self._edit(who, lambda people, number: new.append(people.split(number, faces)))
         return self.person(new[0])
@@ -522,6 +576,7 @@ class Face2Vec:
         Raises:
             SettingsError: no faces are given, or one is not in the gallery.
         """
+        arguments.numbers("faces", faces)
         gallery = self._session.gallery()
         known = None if who is None else self.person(who).id
         with gallery.read() as now:
@@ -538,10 +593,63 @@ class Face2Vec:
         Raises:
             GalleryError: a face does not belong to that person.
         """
+        arguments.numbers("faces", faces)
         return self._edit(who, lambda people, number: people.rule_out(number, faces))
+
+    def ignore(self, *faces: int) -> Removed:
+        """State that faces are no faces, such as a doll's; they leave the gallery for good.
+
+        They do not come back when their photos are indexed again. `undo` takes them back.
+
+        Args:
+            faces: ids of the faces.
+
+        Raises:
+            GalleryError: a face is not in the gallery, or it cannot be written.
+            SettingsError: no faces are given.
+        """
+        arguments.numbers("faces", faces)
+        if not faces:
+            raise SettingsError("give ids of faces to ignore, such as match.face.id")
+        some = list(dict.fromkeys(map(int, faces)))
+        with self._session.gallery().write() as writer:
+            writer.people.ignore(some)
+            self._session.index().save()
+        return Removed(0, len(some))
+
+    def readmit(self, *photos: Source | Iterable[Source]) -> Readmitted:
+        """Let photos be indexed again with the faces that were forgotten or ignored in them.
+
+        If the gallery has a photo, because it shows somebody else, its blocked faces are added at
+        once. Other photos are added when they are indexed.
+
+        Args:
+            photos: paths of photos, or of folders; one by one or in lists.
+
+        Raises:
+            GalleryError: none of them has a block, or the gallery cannot be written.
+            PhotoError: a photo cannot be read.
+            SettingsError: a source is not a path, or does not exist.
+        """
+        from face2vec.ingest.readmit import readmit
+
+        paths = paths_of(photos)
+        found = find_photos(paths)
+        with self._session.gallery_to_add_to().write() as writer:
+            done = readmit(found, writer, self._session.encoder)
+            if done.faces:
+                self._session.index().save()
+        if not done.photos:
+            raise GalleryError(
+                f"none of these has a forgotten or ignored face: {', '.join(paths)}; give photos "
+                "as they were when they were indexed"
+            )
+        return done
 
     def undo(self) -> str:
         """Undo the last edit of people; returns what it was.
+
+        Edits before somebody was forgotten cannot be undone.
 
         Raises:
             GalleryError: there is no edit to undo.
@@ -565,9 +673,15 @@ class Face2Vec:
         Raises:
             CalibrationError: there is no calibration.
             PhotoError: the photo cannot be read.
+            SettingsError: the query is an embedding or a list, or a number is out of range.
         """
         from face2vec.people.identify import identified
 
+        arguments.no_embedding("query", query)
+        if isinstance(query, list | tuple):
+            raise arguments.refusal("query", query, "one photo or a Face")
+        arguments.within("at_least", at_least, 0, 1)
+        candidates = arguments.whole("candidates", candidates, 0)
         gallery, calibration = self._session.gallery(), self.calibration
         asked = self._queries.faces_of(query)
         faces = [face for face in asked.faces if face is not None]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from face2vec.errors import GalleryMismatchError, NoFaceError, SettingsError
 from face2vec.gallery.gallery import Gallery
-from face2vec.photos.decode import PhotoLike
+from face2vec.photos.sources import PhotoLike, array_of
 from face2vec.session import Session
 from face2vec.types import Face, Photo, largest_sure
 
@@ -64,6 +64,7 @@ class QueryReader:
             GalleryMismatchError: the query was made with another model.
         """
         gallery = self._session.gallery()
+        query = _with_array(query)
         if isinstance(query, Face):
             return QueryFaces("<face>", [query], self._embedding_in(gallery, query)[None], None)
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
@@ -90,6 +91,7 @@ class QueryReader:
             GalleryMismatchError: the query was made with another model.
         """
         session = self._session
+        query = _with_array(query)
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
             rows = unit_rows(query, session.model().description.dimension)
             return rows if query.ndim == 2 else rows[0]
@@ -136,6 +138,12 @@ class QueryReader:
         mean = (total / np.linalg.norm(total)).astype(np.float32)
         face, photo = max(largest, key=lambda pair: pair[0].area)
         return QueryFaces(name, [face.with_embedding(mean, face.model)], mean[None], photo.source)
+
+
+def _with_array(query: Any) -> Any:
+    """The query; an array of another package as one of NumPy."""
+    array = array_of(query)
+    return query if array is None else array
 
 
 def embedding_of(face: Face, model: str) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from face2vec.errors import SettingsError
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import StoredFace, StoredFaces
 from face2vec.index.sync import nearest_faces
-from face2vec.photos.decode import PhotoLike
+from face2vec.photos.sources import PhotoLike
 from face2vec.pose import By, pose_distances, pose_vectors
 from face2vec.query import Query, QueryReader, embedding_of, gallery_face
 from face2vec.report.matches import Matches, QueryResult
@@ -39,7 +39,6 @@ class Searcher:
     ) -> list[QueryResult]:
         """See `Face2Vec.search`."""
         gallery = self._session.gallery()
-        _check_k(k)
         least = self._least(min_similarity, far)
         name, faces, embeddings, source = self._queries.faces_of(query)
         if not len(embeddings):
@@ -84,10 +83,9 @@ class Searcher:
             far: highest false accept rate of that similarity, 0…1.
 
         Raises:
-            SettingsError: k is below 1, or a face is not in the gallery.
+            SettingsError: a face is not in the gallery.
         """
         gallery = self._session.gallery()
-        _check_k(k)
         least = self._least(min_similarity, far)
         if isinstance(query, Face):
             if query.embedding is not None:
@@ -129,11 +127,6 @@ class Searcher:
             return min_similarity
         least = self._session.calibration().threshold(far)
         return least if min_similarity is None else max(least, min_similarity)
-
-
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise SettingsError(f"k must be at least 1, not {k}")
 
 
 def _matches(

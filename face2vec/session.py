@@ -26,6 +26,7 @@ from face2vec.errors import (
     SettingsError,
 )
 from face2vec.fingerprint import Fingerprint
+from face2vec.forks import renew_after_fork
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.writer import Writer
 from face2vec.index.policy import canonical
@@ -92,6 +93,7 @@ class Session:
         self._encoder: Encoder | None = None
         self._index: GalleryIndex | None = None
         self._calibration: tuple[Calibration | None] | None = None
+        renew_after_fork(self._renew)
         if folder is not None:
             try:
                 self._gallery = Gallery.open(folder)
@@ -101,6 +103,9 @@ class Session:
                 self._check_detector(self._gallery)
                 if model is not None:
                     self.check_model()
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()  # another thread may have held it
 
     def close(self) -> None:
         """Close the gallery and stop the worker threads."""

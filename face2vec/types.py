@@ -181,7 +181,7 @@ class Match:
         rank: 1 for the most similar.
         similarity: cosine of the two embeddings, −1…1, higher is more similar.
         face: the matched face (its box and landmarks are in the matched photo).
-        photo: path of the photo that the face is in.
+        photo: path of the photo that the face is in; of several copies, the first that exists.
         copies: other paths in the gallery with the same bytes.
         probability: probability of the same person, 0…1, if one face of the gallery is expected to
             show the query's person; None without a calibration.

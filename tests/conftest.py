@@ -48,6 +48,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder; the working directory is another one."""
+    folder, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.chdir(elsewhere)
+    return folder
+
+
+@pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """Path of a weights file that is deleted after the test, because it is large."""
     path = tmp_path / "w.weights.h5"

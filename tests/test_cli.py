@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import errno
 import hashlib
 import json
@@ -16,10 +17,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import click
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from helpers import names_of_any_bytes
+from helpers import names_of_any_bytes, posix_only
 from PIL import Image
 
 import face2vec
@@ -107,6 +109,52 @@ def test_help_lists_commands_and_exit_codes() -> None:
 def test_version_is_the_package_version() -> None:
     done = spawn("--version")
     assert (done.returncode, done.stdout) == (0, f"face2vec {face2vec.__version__}\n")
+
+
+def all_parameters(group: click.Group, names: str = "") -> Iterator[tuple[str, click.Parameter]]:
+    """Each option and argument of each command, with the name of its command."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from all_parameters(command, f"{names}{name} ")
+        else:
+            yield from ((f"{names}{name}", parameter) for parameter in command.params)
+
+
+def test_every_path_option_expands_the_home_folder(home: Path) -> None:
+    (home / "there").touch()
+    tried = []
+    for command, parameter in all_parameters(main):
+        kind = copy.copy(parameter.type)
+        if isinstance(kind, click.Path):
+            kind.exists, kind.file_okay, kind.dir_okay = False, True, True
+            assert Path(kind.convert("~/there", parameter, None)) == home / "there", command
+            tried.append(f"{command} {parameter.name}")
+        elif isinstance(kind, click.File):
+            with kind.convert("~/there", parameter, None) as file:
+                file.write("ok")
+            assert (home / "there").read_text() == "ok", command
+            tried.append(f"{command} {parameter.name}")
+    assert len(tried) > 30
+    assert {"index gallery", "index unreadable_to", "search page", "lab robustness out"} <= {*tried}
+
+
+def test_home_folder_is_expanded_in_photos_and_lists(
+    home: Path, faces_folder: Path, tiny_model: Path
+) -> None:
+    shutil.copy(faces_folder / "hopper.jpg", home / "one.jpg")
+    shutil.copy(faces_folder / "astronaut.jpg", home / "two.jpg")
+    for file in (tiny_model, tiny_model.with_suffix(".json")):
+        shutil.copy(file, home)
+    (home / "list.txt").write_text("~/two.jpg\n", encoding="utf-8")
+    made = run("index", "~/one.jpg", "@~/list.txt", "--gallery=~/g", "--model=~/tiny.onnx", "-q")
+    assert made.exit_code == cli.DONE, made.output
+    assert (home / "g" / "gallery.sqlite").is_file()
+    assert list(Path.cwd().iterdir()) == []
+    found = run("search", "~/g", "~/two.jpg", "-k1", "--json", "--html=~/page.html")
+    assert lines(found.stdout)[0]["matches"][0]["photo"] == str(home.resolve() / "two.jpg")
+    assert (home / "two.jpg").resolve().as_uri() in (home / "page.html").read_text("utf-8")
+    assert run("remove", "~/g", "~/one.jpg").exit_code == cli.DONE
+    assert list(Path.cwd().iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -198,6 +246,62 @@ def test_verbose_turns_on_the_logger(restored_logger: logging.Logger) -> None:
     assert len(restored_logger.handlers) == 1
 
 
+EVIL = "a\x1b]0;owned\x07\u202egpj"
+SAFE = r"a\x1b]0;owned\x07\u202egpj"
+
+
+def assert_safe(done: subprocess.CompletedProcess[str], shown: bool = True) -> None:
+    text = done.stdout + done.stderr
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert (SAFE in text) == shown, text
+
+
+@posix_only
+def test_nothing_that_is_printed_changes_the_terminal(
+    faces_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / EVIL
+    folder.mkdir()
+    for name, new in (("both.jpg", f"{EVIL}.jpg"), ("broken.jpg", f"{EVIL}-broken.jpg")):
+        shutil.copy(faces_folder / name, folder / new)
+    for suffix in (".onnx", ".json"):
+        shutil.copy(tiny_model.with_suffix(suffix), folder / f"{EVIL}{suffix}")
+    photo, gallery = folder / f"{EVIL}.jpg", folder / "g"
+    tsv = folder / f"{EVIL}.tsv"
+    index = ("index", folder, "--gallery", gallery, "--model", folder / f"{EVIL}.onnx")
+    assert_safe(spawn(*index, "--unreadable-to", tsv, "--exclude", f"{EVIL}*.tsv"))
+    listed = tsv.read_text(encoding="utf-8")
+    assert SAFE in listed
+    assert "\x1b" not in listed
+    for command in (
+        ("search", gallery, photo),
+        ("search", gallery, photo, photo, "--one-person"),  # the log says which face was taken
+        ("search", gallery, f"{photo}.gone"),
+        ("search", gallery, photo, "-v"),
+        ("search", folder / "none", photo),
+        ("info", gallery),
+        ("remove", gallery, f"{photo}.gone"),
+        ("name", gallery, EVIL, "Ada"),
+        ("undo", gallery, EVIL),
+        (EVIL,),
+        (f"--{EVIL}",),
+        ("search", gallery, photo, f"--{EVIL}"),
+        ("models", EVIL),
+        ("verify", photo, photo, "--gallery", f"{folder}/{EVIL}"),
+        ("evaluate", "pairs", folder / "none"),
+    ):
+        assert_safe(spawn(*command))
+    for command in (("check", gallery), ("prune", gallery), ("rebuild", gallery, "-v")):
+        assert_safe(spawn(*command), shown=False)
+
+
+def test_warnings_of_the_log_are_shown_once(gallery: Path, faces_folder: Path) -> None:
+    query = faces_folder / "both.jpg"
+    done = spawn("search", gallery, query, faces_folder / "hopper.jpg", "--one-person", "-k1")
+    assert done.stderr.splitlines() == [f"{query}: took the largest of 2 faces"]
+
+
 @pytest.mark.parametrize("command", ["models", "index"])
 def test_help_of_a_command_describes_it(command: str) -> None:
     result = run(command, "--help")
@@ -242,6 +346,23 @@ def test_index_writes_the_unreadable_to_a_file(
         [str(faces_folder / "broken.jpg"), "truncated"],
         [str(faces_folder / "empty.jpg"), "empty file"],
     ]
+
+
+def test_index_says_what_was_left_out(faces_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("a.jpg", "@eaDir/a.jpg/thumb.jpg", "scans/b.jpg", "old/@eaDir/c.jpg"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(faces_folder / "hopper.jpg", photos / name)
+    index = ("index", photos, "--gallery", tmp_path / "g", "--model", tiny_model, "--json")
+    first = run(*index, "--exclude", "scans/")
+    (summary,) = lines(first.stdout)
+    assert (summary["photos"], summary["left_out"]) == (1, {"@eaDir/": 2, "scans/": 1})
+    assert "left out, by pattern: 2 × @eaDir/, 1 × scans/ (--include takes them)" in first.stderr
+    (photos / ".face2vecignore").write_text("scans\n", encoding="utf-8")
+    second = run(*index, "--include", "@eaDir/")
+    (summary,) = lines(second.stdout)
+    assert (summary["unchanged"], summary["copies"]) == (1, 2)
+    assert summary["left_out"] == {"scans": 1}
 
 
 def test_index_again_finds_nothing_to_do(gallery: Path, faces_folder: Path) -> None:

@@ -306,6 +306,39 @@ def test_stream_consumes_items_lazily(encoder: Encoder) -> None:
     assert taken <= 100 + in_hand + CHUNK
 
 
+def test_stream_gives_the_first_result_before_it_consumes_a_second_item(encoder: Encoder) -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for number in range(1, 60):
+            taken = number
+            yield number
+
+    ahead = []
+    for returned, encoded in enumerate(encoder.stream(items(), lambda _: None), 1):
+        assert encoded.item == returned
+        ahead.append(taken - returned)
+    assert len(ahead) == 59
+    assert ahead[0] == 0
+    assert all(many <= returned for returned, many in enumerate(ahead))
+    assert max(ahead) > 8  # later, work is kept ready for all threads
+
+
+def test_stream_of_a_slow_source_gives_each_result_before_the_next_item(encoder: Encoder) -> None:
+    events = []
+
+    def items() -> Iterator[int]:
+        for number in range(5):
+            time.sleep(0.2)
+            events.append(f"item {number}")
+            yield number
+
+    for encoded in encoder.stream(items(), lambda _: None):
+        events.append(f"result {encoded.item}")
+    assert events == [f"{what} {number}" for number in range(5) for what in ("item", "result")]
+
+
 def test_stream_closed_early_waits_for_running_reads(encoder: Encoder) -> None:
     reading: set[int] = set()
     more_than_the_first_chunk = threading.Event()
@@ -318,8 +351,8 @@ def test_stream_closed_early_waits_for_running_reads(encoder: Encoder) -> None:
         reading.remove(item)
 
     for one in encoder.stream(range(20 * CHUNK), read):
-        assert more_than_the_first_chunk.wait(60)
-        if one.item == CHUNK // 2:
+        if one.item == CHUNK:
+            assert more_than_the_first_chunk.wait(60)
             break
     else:
         pytest.fail("the stream ended")

@@ -39,7 +39,7 @@ from face2vec import (
 from face2vec.encoding import workers as extraction_processes
 from face2vec.encoding.encoder import Encoder
 from face2vec.gallery.gallery import Gallery
-from face2vec.photos.formats import REASONS
+from face2vec.photos.formats import REASONS, read_photo_bytes
 
 HERE = Path(__file__).parent
 
@@ -77,6 +77,30 @@ def family(built: tuple[Path, BuildSummary]) -> Iterator[Face2Vec]:
 def folder(built: tuple[Path, BuildSummary], tmp_path: Path) -> Path:
     """A copy of that gallery, free to be changed."""
     return Path(shutil.copytree(built[0], tmp_path / "gallery"))
+
+
+def test_home_folder_is_expanded_in_every_path(
+    home: Path, faces_folder: Path, tiny_model: Path
+) -> None:
+    shutil.copy(faces_folder / "hopper.jpg", home / "one.jpg")
+    for file in (tiny_model, tiny_model.with_suffix(".json")):
+        shutil.copy(file, home)
+    photo = str(home.resolve() / "one.jpg")
+    with open_engine(Path("~/gallery"), Path("~/tiny.onnx")) as engine:
+        assert engine.add("~/one.jpg").added == 1
+        assert engine.info()["gallery"] == str(home / "gallery")
+        (result,) = engine.search("~/one.jpg")
+        assert (result.photo, result.matches[0].photo) == ("~/one.jpg", photo)
+        assert result.thumbnail() is not None
+        result.save_html("~/page.html")
+        (faces,) = engine.bulk_encode([Path("~/one.jpg")])
+        assert faces[0].box == result.face.box
+        assert engine.remove("~/one.jpg").photos == 1
+    assert (home / "page.html").is_file()
+    with Gallery.open("~/gallery") as gallery:
+        assert gallery.folder == home / "gallery"
+    assert open_photo("~/one.jpg").width == 512
+    assert list(Path.cwd().iterdir()) == []
 
 
 @pytest.fixture
@@ -298,6 +322,32 @@ def test_report_is_called_with_what_cannot_be_read(
     ]
 
 
+@pytest.mark.parametrize("reason", ["empty file", "truncated", "too many bytes"])
+def test_photo_that_became_unreadable_loses_its_faces(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    hopper = photos / "hopper.jpg"
+    with open_engine(tmp_path / "g", tiny_model) as engine:
+        before = engine.add(photos)
+        assert (before.faces, [why for _, why in before.unreadable]) == (2, ["truncated"])
+        data = hopper.read_bytes()
+        hopper.write_bytes({"empty file": b"", "truncated": data[:5000]}.get(reason, data + b"x"))
+        if reason == "too many bytes":
+            limits = {"name": None, "max_bytes": len(data)}
+            monkeypatch.setattr(read_photo_bytes, "__kwdefaults__", limits)
+        summary = engine.add(photos)
+        assert summary.unreadable == ((str(hopper), reason),)
+        assert engine.info()["faces"] == 1
+        with Gallery.open(tmp_path / "g") as gallery:
+            rows = {path: (status, why) for path, status, why in gallery.photos()}
+        recorded = None if reason == "too many bytes" else ("unreadable", reason)
+        assert rows.get(str(hopper)) == recorded
+        assert engine.add(photos).unreadable == (() if recorded else summary.unreadable)
+        monkeypatch.undo()
+        hopper.write_bytes(data)
+        assert (engine.add(photos).faces, engine.info()["faces"]) == (1, 2)
+
+
 def test_changed_photo_replaces_its_faces(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     with open_engine(tmp_path / "gallery", tiny_model) as engine:
         engine.add(photos)
@@ -350,9 +400,9 @@ def test_photos_are_added_and_removed_by_lists_of_paths(folder: Path, faces_fold
         with pytest.raises(GalleryError, match=r"none of these .*hopper\.jpg, .*astronaut\.jpg"):
             engine.remove(two)
         assert engine.add(iter(two)).photos == 2
-        with pytest.raises(SettingsError, match="not by float64"):
+        with pytest.raises(SettingsError, match="not by an array float64"):
             engine.add(np.zeros(3))
-        with pytest.raises(SettingsError, match="not by Image"):
+        with pytest.raises(SettingsError, match="not by an object of type Image"):
             engine.remove(Image.new("L", (1, 1)))
 
 

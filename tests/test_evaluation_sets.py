@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,22 @@ def test_list_of_photos_names_each_by_its_line(tmp_path: Path) -> None:
     (tmp_path / "identity.txt").write_text("a b.jpg 2880\n\n2.jpg 17\n", encoding="utf-8")
     listed = photos_listed(tmp_path / "identity.txt")
     assert listed == NamedPhotos({one: "2880", other: "17"})
+
+
+def test_list_in_utf_16_is_read(tmp_path: Path) -> None:
+    one, other = photo(tmp_path / "1.jpg"), photo(tmp_path / "2.jpg")
+    (tmp_path / "list.txt").write_text("1.jpg Jürgen\r\n2.jpg Bo\r\n", encoding="utf-16")
+    listed = photos_listed(tmp_path / "list.txt")
+    assert listed == NamedPhotos({one: "Jürgen", other: "Bo"})
+
+
+def test_names_in_two_normal_forms_are_one_person(tmp_path: Path) -> None:
+    jose = [unicodedata.normalize(form, "José") for form in ("NFC", "NFD")]
+    one, two, bo = (photo(tmp_path / f"{n}.jpg") for n in range(3))
+    lines = [f"0.jpg {jose[0]}", f"1.jpg {jose[1]}", "2.jpg Bo"]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    listed = photos_listed(tmp_path / "list.txt")
+    assert listed == NamedPhotos({one: jose[0], two: jose[0], bo: "Bo"})
 
 
 @pytest.mark.parametrize("line", ["gone.jpg 7", "1.jpg"])

@@ -1,14 +1,50 @@
-"""Atomic writing of files."""
+"""Paths as users write them, and atomic writing of files."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from face2vec import files
-from face2vec.files import json_line, put_in_place, write_json, written_whole
+from face2vec.files import expanded, json_line, paths_to, put_in_place, write_json, written_whole
+
+
+@pytest.mark.parametrize(
+    ("path", "means"),
+    [
+        ("~", "{home}"),
+        ("~/photos", "{home}/photos"),
+        (Path("~/photos/a.jpg"), "{home}/photos/a.jpg"),
+        ("./~/photos", "./~/photos"),
+        ("photos/~", "photos/~"),
+        ("~no-such-user-here/a.jpg", "~no-such-user-here/a.jpg"),
+        ("/a/b", "/a/b"),
+    ],
+    ids=str,
+)
+def test_expanded_replaces_only_a_leading_home(home: Path, path: str | Path, means: str) -> None:
+    assert Path(expanded(path)) == Path(means.format(home=home))
+
+
+def test_paths_to_spells_names_as_a_case_blind_folder_lists_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path.resolve()
+    (folder / "Photos").mkdir()
+    (folder / "Photos" / "A.JPG").touch()
+    assert list(paths_to(folder / "photos" / "a.jpg")) == [str(folder / "photos" / "a.jpg")]
+
+    def same(one: str, other: str) -> bool:  # as on a disk that does not tell A from a
+        return one.casefold() == other.casefold()
+
+    monkeypatch.setattr(os.path, "samefile", same)
+    assert list(paths_to(folder / "photos" / "a.jpg")) == [
+        str(folder / "photos" / "a.jpg"),
+        str(folder / "Photos" / "A.JPG"),
+    ]
 
 
 def test_file_is_unchanged_if_writing_fails(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import fake_fingerprint, reads
+from helpers import fake_fingerprint, reads, state_of
 
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery.audit import problems
@@ -84,6 +85,35 @@ def test_person_is_found_by_number_and_name(gallery: Gallery) -> None:
     assert [reads(gallery).person(who).id for who in (1, 2, "2", "1", "Ada")] == [1, 2, 2, 1, 2]
     with pytest.raises(GalleryError, match=r"no person 'Eve' .* face2vec people"):
         reads(gallery).person("Eve")
+
+
+JOSE = {form: unicodedata.normalize(form, "José") for form in ("NFC", "NFD")}
+
+
+@pytest.mark.parametrize(("typed", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_person_is_found_by_the_name_in_another_normal_form(
+    gallery: Gallery, typed: str, asked: str
+) -> None:
+    assert JOSE[typed] != JOSE[asked]
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, JOSE[typed]))
+    found = reads(gallery).person(JOSE[asked])
+    assert (found.id, found.name) == (1, JOSE[typed])
+    with pytest.raises(GalleryError, match="person 1 already has the name"):
+        edit(gallery, lambda g: g.name(2, JOSE[asked]))
+    edit(gallery, lambda g: g.name(1, JOSE[asked]))
+    assert reads(gallery).person(JOSE[typed]).name == JOSE[asked]
+
+
+def test_names_in_two_normal_forms_from_an_older_version_can_be_merged(gallery: Gallery) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, JOSE["NFC"]))
+    with sqlite3.connect(gallery.folder / "gallery.sqlite") as connection:
+        connection.execute("UPDATE people SET name = ? WHERE id = 2", (JOSE["NFD"],))
+    connection.close()
+    assert [reads(gallery).person(JOSE[form]).id for form in ("NFC", "NFD")] == [1, 2]
+    edit(gallery, lambda g: g.merge(1, [2]))
+    assert reads(gallery).people()[0] == Person(1, JOSE["NFC"], (1, 2, 3, 4, 5))
 
 
 @pytest.mark.parametrize("name", ["1", " 12 ", "", "  "])
@@ -213,7 +243,7 @@ def test_gallery_of_format_2_is_read_and_migrated_by_a_writer(
     gallery.close()
     file = tmp_path / "g" / "gallery.sqlite"
     with sqlite3.connect(file) as connection:
-        for table in ("memberships", "refusals", "sayings", "forgotten", "people"):
+        for table in ("ignored", "memberships", "refusals", "sayings", "forgotten", "people"):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE meta SET value = '2' WHERE key = 'format'")
     connection.close()
@@ -226,7 +256,7 @@ def test_gallery_of_format_2_is_read_and_migrated_by_a_writer(
         assert problems(old) == []
     with sqlite3.connect(file) as connection:
         assert connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() == (
-            "3",
+            "4",
         )
     connection.close()
 
@@ -253,6 +283,21 @@ def test_forget_leaves_nothing_but_hashes(gallery: Gallery, tmp_path: Path) -> N
     assert problems(gallery) == []
 
 
+def test_forget_deletes_what_a_killed_process_left(gallery: Gallery) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, "Ada"))
+    (secret,) = reads(gallery).embeddings([1])
+    names = ("gallery.sqlite.new", "gallery.sqlite.new-wal", "gallery.sqlite.new-journal",
+             "index.faiss.new", "index.faiss.upgraded.new", "writer.json.new")  # fmt: skip
+    for name in names:
+        (gallery.folder / name).write_bytes(secret.tobytes())
+    (gallery.folder / "notes.new").write_text("not ours")
+    edit(gallery, lambda g: g.forget(1))
+    left = {file.name for file in gallery.folder.iterdir()}
+    assert left & {*names, "notes.new"} == {"notes.new"}
+    assert secret.tobytes() not in everything(gallery.folder)
+
+
 def test_forget_drops_the_edits_of_merged_people(gallery: Gallery) -> None:
     two_people(gallery)
     edit(gallery, lambda g: g.name(2, "Ada Nobody"))
@@ -264,12 +309,96 @@ def test_forget_drops_the_edits_of_merged_people(gallery: Gallery) -> None:
         edit(gallery, lambda g: g.undo())
 
 
-def test_forget_keeps_the_edits_of_other_people(gallery: Gallery) -> None:
+def test_undo_never_crosses_a_forget(gallery: Gallery) -> None:
     two_people(gallery)
     edit(gallery, lambda g: g.name(1, "Eve"))
     edit(gallery, lambda g: g.forget(2))
+    with pytest.raises(GalleryError, match="no edit to undo; edits before somebody was forgotten"):
+        edit(gallery, lambda g: g.undo())
+    assert reads(gallery).people() == [Person(1, "Eve", (1, 2, 3))]
+    edit(gallery, lambda g: g.name(1, "Eva"))
     edit(gallery, lambda g: g.undo())
-    assert reads(gallery).people() == [Person(1, None, (1, 2, 3))]
+    assert reads(gallery).person(1).name == "Eve"
+
+
+# --- ignoring -------------------------------------------------------------------------------
+
+
+def test_ignored_face_leaves_and_undo_takes_it_back(gallery: Gallery) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.confirm(2, [6]))
+    before, embeddings = rows(gallery), reads(gallery).embeddings([5, 6])
+    state = state_of(gallery)
+    edit(gallery, lambda g: g.ignore([4, 6]))
+    assert reads(gallery).counts().faces == 4
+    assert reads(gallery).stored_faces([4, 6]) == []
+    assert reads(gallery).person(2).faces == (5,)
+    assert reads(gallery).changes_since(state).removed.tolist() == [4, 6]
+    assert reads(gallery).counts().no_face == 1  # the photo of face 4
+    assert problems(gallery) == []
+    said: list[str] = []
+    edit(gallery, lambda g: said.append(g.undo()))
+    assert said == ["ignoring of 2 faces"]
+    assert rows(gallery) == before
+    assert np.array_equal(reads(gallery).embeddings([5, 6]), embeddings)
+    assert reads(gallery).counts()[2:4] == (6, 0)
+    assert problems(gallery) == []
+
+
+def test_ignored_face_never_comes_back(gallery: Gallery, tmp_path: Path) -> None:
+    two = photo(tmp_path, "two.jpg", face(5), face(6, left=20.0))
+    (secret,) = reads(gallery).embeddings([6])
+    edit(gallery, lambda g: g.ignore([6]))
+    change(gallery, lambda writer: writer.remove([tmp_path / "two.jpg"]))
+    assert secret.tobytes() not in everything(gallery.folder)
+    change(gallery, lambda writer: writer.record([two]))
+    boxes = [one.face.box for one in reads(gallery).faces_of(tmp_path / "two.jpg")]
+    assert boxes == [(0.0, 0.0, 10.0, 10.0)]
+    said: list[str] = []
+    edit(gallery, lambda g: said.append(g.undo()))
+    assert said == ["ignoring of face 6; to have face 6 back, remove the photo and index it again"]
+    change(gallery, lambda writer: writer.remove([tmp_path / "two.jpg"]))
+    change(gallery, lambda writer: writer.record([two]))
+    assert len(reads(gallery).faces_of(tmp_path / "two.jpg")) == 2
+    assert problems(gallery) == []
+
+
+def test_ignored_face_of_a_forgotten_person_leaves_no_trace(gallery: Gallery) -> None:
+    two_people(gallery)
+    (secret,) = reads(gallery).embeddings([4])
+    edit(gallery, lambda g: g.ignore([4]))
+    edit(gallery, lambda g: g.forget(2))
+    assert secret.tobytes() not in everything(gallery.folder)
+
+
+def test_ignoring_an_unknown_face_changes_nothing(gallery: Gallery) -> None:
+    two_people(gallery)
+    before = rows(gallery)
+    with pytest.raises(GalleryError, match="face 99 is not in the gallery"):
+        edit(gallery, lambda g: g.ignore([1, 99]))
+    assert rows(gallery) == before
+    assert reads(gallery).counts().faces == 6
+
+
+def test_readmitted_photo_is_recorded_again(gallery: Gallery, tmp_path: Path) -> None:
+    two_people(gallery)
+    one, two = photo(tmp_path, "4.jpg", face(4)), photo(tmp_path, "two.jpg", face(5), face(6, 20.0))
+    edit(gallery, lambda g: g.forget(2))  # faces 4 and 5
+    change(gallery, lambda writer: writer.record([one, two]))
+    assert reads(gallery).counts().faces == 4
+    lifted: list[bool] = []
+    for entry in (one, two, two):
+        edit(gallery, lambda g, entry=entry: lifted.append(g.readmit(entry.sha256)))
+    assert lifted == [True, True, False]
+    change(gallery, lambda writer: writer.record([one]))
+    added: list[int] = []
+    change(gallery, lambda writer: added.append(writer.add_missing(two.sha256, two.faces)))
+    assert added == [1]
+    assert [len(reads(gallery).faces_of(tmp_path / name)) for name in ("4.jpg", "two.jpg")] == [
+        1,
+        2,
+    ]
+    assert problems(gallery) == []
 
 
 def test_forgotten_photo_is_not_recorded_again(gallery: Gallery, tmp_path: Path) -> None:

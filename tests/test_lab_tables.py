@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,19 @@ def test_read_table_finds_photos_and_leaves_out_text_columns(drawn: Path) -> Non
     assert list(table.attributes) == ["sex", "age"]
     assert table.left_out == ("note",)
     assert list(read_table(drawn, ["sex"]).attributes) == ["sex"]
+
+
+def test_names_and_values_in_two_normal_forms_are_one(tmp_path: Path) -> None:
+    jose, benin = (
+        [unicodedata.normalize(form, text) for form in ("NFC", "NFD")] for text in ("José", "Bénin")
+    )
+    rows = []
+    for number in range(2):
+        (tmp_path / f"{number}.jpg").touch()
+        rows.append([f"{number}.jpg", jose[number], benin[number]])
+    table = read_table(written(tmp_path / "t.csv", ["photo", "person", "origin"], rows))
+    assert list(table.people.values()) == [jose[0], jose[0]]
+    assert table.attributes == {"origin": [benin[0], benin[0]]}
 
 
 def test_many_numbers_are_divided_into_quarters(tmp_path: Path) -> None:

@@ -597,6 +597,17 @@ def test_load_model_refuses_a_description_without_one_model(
         load(describe(tmp_path / "own.json", **values))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_load_model_reads_a_description_as_other_programs_write_it(
+    tmp_path: Path, encoding: str
+) -> None:
+    tiny_graph(tmp_path / "own.onnx")
+    described = describe(tmp_path / "own.json")
+    plain = load(tmp_path / "own.onnx").fingerprint
+    described.write_bytes(described.read_text(encoding="utf-8").encode(encoding))
+    assert load(tmp_path / "own.onnx").fingerprint == plain
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "\xff\xfe"])
 def test_load_model_refuses_a_description_that_is_not_json(tmp_path: Path, text: str) -> None:
     tiny_graph(tmp_path / "own.onnx")

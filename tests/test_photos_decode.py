@@ -566,11 +566,11 @@ def test_open_photo_refuses_an_array_that_is_not_an_image(array):
 
 
 def test_open_photo_refuses_invalid_settings_and_sources():
-    with pytest.raises(SettingsError, match="max_side is 0"):
+    with pytest.raises(SettingsError, match="max_side must be at least 1, not 0"):
         open_photo(corners(), max_side=0)
-    with pytest.raises(SettingsError, match="max_pixels is -1"):
+    with pytest.raises(SettingsError, match="max_pixels must be at least 1, not -1"):
         open_photo(corners(), max_pixels=-1)
-    with pytest.raises(SettingsError, match="not int"):
+    with pytest.raises(SettingsError, match="not 7"):
         open_photo(7)
 
 

@@ -105,7 +105,12 @@ def test_find_photos_accepts_paths_and_nested_lists(tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "kind"),
-    [(3, "int"), (PIXELS[0, 0], "uint8"), (Image.new("L", (1, 1)), "Image"), (b"GIF89a", "bytes")],
+    [
+        (3, "3"),
+        (PIXELS[0, 0], "an array uint8"),
+        (Image.new("L", (1, 1)), "an object of type Image"),
+        (b"GIF89a", "6 bytes"),
+    ],
 )
 def test_find_photos_refuses_non_paths(source, kind):
     with pytest.raises(SettingsError, match=f"found by path .*, not by {kind}"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import tarfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ def portrait(person: samples.Person, number: int) -> np.ndarray:
 
 def people(faces: Faces) -> list[str]:
     return [faces.names[i] if i >= 0 else "" for i in faces.people]
+
+
+def test_names_in_two_normal_forms_are_one_person(
+    tmp_path: Path, crops: dict[str, np.ndarray]
+) -> None:
+    jose = [unicodedata.normalize(form, "José") for form in ("NFC", "NFD")]
+    names = (f"{jose[0]}/1.png", f"{jose[1]}/2.png", "zoe/1.png")
+    archive = pack(tmp_path / "a.tar", dict(zip(names, crops.values(), strict=False)))
+    faces = load_faces(archive, MODEL, aligned=True)
+    assert faces.names == (jose[0], "zoe")
+    assert sorted(people(faces)) == [jose[0], jose[0], "zoe"]
 
 
 def test_faces_of_a_folder_a_person(tmp_path: Path, crops: dict[str, np.ndarray]) -> None:

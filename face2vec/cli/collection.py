@@ -10,7 +10,9 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from face2vec.cli.common import (
+    FilePath,
     Number,
+    OutputFile,
     count,
     gallery_argument,
     json_line_option,
@@ -46,7 +48,7 @@ class IndexKindName(click.Choice[str]):
 @click.argument("photos", nargs=-1, required=True)
 @click.option(
     "--gallery",
-    type=click.Path(path_type=Path),
+    type=FilePath(path_type=Path),
     required=True,
     help="Folder of the gallery, such as indexes/family. It is created if it does not exist.",
 )
@@ -82,10 +84,22 @@ class IndexKindName(click.Choice[str]):
     show_default=True,
     help="Kind of index.",
 )
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out files and folders, as a line of .gitignore does; can be repeated.",
+)
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Take files and folders that are left out otherwise; can be repeated.",
+)
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Refuse photos with more pixels.")
 @click.option(
     "--unreadable-to",
-    type=click.File("w", encoding="utf-8", errors="surrogateescape", lazy=False),
+    type=OutputFile("w", encoding="utf-8", errors="surrogateescape", lazy=False),
     help="Write each unreadable photo and its reason to this file, separated by a tab.",
 )
 @runtime_options
@@ -103,6 +117,8 @@ def index_command(
     detector: str | None,
     try_turned: str | None,
     kind: str,
+    exclude: tuple[str, ...],
+    include: tuple[str, ...],
     max_pixels: int | None,
     unreadable_to: IO[str] | None,
     runtime: str,
@@ -115,6 +131,9 @@ def index_command(
     PHOTOS are folders (with all their subfolders), files, glob patterns, @FILE for a text file of
     paths, or - for paths on standard input. Unchanged photos are skipped, so the same command
     continues where it was stopped.
+
+    In folders, hidden files are left out, and what other programs keep beside photos: thumbnails,
+    previews, deleted files. A file .face2vecignore in a folder has further patterns.
     """
     from face2vec.engine import Face2Vec
     from face2vec.photos.decode import MAX_PIXELS
@@ -128,7 +147,7 @@ def index_command(
         index=kind,
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
     ) as engine:
-        summary = engine.add(*photos, progress=not quiet)
+        summary = engine.add(*photos, exclude=exclude, include=include, progress=not quiet)
     if unreadable_to is not None:
         for path, reason in summary.unreadable:
             unreadable_to.write(f"{_field(path)}\t{_field(reason)}\n")
@@ -205,7 +224,7 @@ def rebuild_command(gallery: Path) -> None:
 
 
 @click.command("demo")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="face2vec-demo")
+@click.argument("folder", type=FilePath(path_type=Path, file_okay=False), default="face2vec-demo")
 @click.option(
     "--people",
     type=click.IntRange(min=1),
@@ -270,6 +289,7 @@ def say_summary(summary: BuildSummary, gallery: Path) -> None:
     """Print the summary of a build for people."""
     if not summary.photos and not summary.interrupted:
         say("no photos found")
+        _say_left_out(summary)
         return
     parts = [f"{summary.added:,} new", f"{summary.unchanged:,} unchanged"]
     if summary.copies:
@@ -279,6 +299,7 @@ def say_summary(summary: BuildSummary, gallery: Path) -> None:
     if summary.unreadable:
         parts.append(f"{len(summary.unreadable):,} unreadable")
     say(f"{count(summary.photos, 'photo')}: {', '.join(parts)}")
+    _say_left_out(summary)
     say(f"{count(summary.faces, 'new face')}; {count(summary.no_face, 'new photo')} without a face")
     if summary.unreadable:
         say(f"{count(len(summary.unreadable), 'photo')} could not be read:")
@@ -287,6 +308,13 @@ def say_summary(summary: BuildSummary, gallery: Path) -> None:
     say(f"{summary.rate:,.1f} photos a second, {summary.seconds:,.1f} s")
     if not summary.interrupted:
         say(f"Search it: face2vec search {printable(shlex.quote(str(gallery)))} PHOTO")
+
+
+def _say_left_out(summary: BuildSummary) -> None:
+    if summary.left_out:
+        most = sorted(summary.left_out.items(), key=lambda one: -one[1])
+        patterns = ", ".join(f"{number:,} × {pattern}" for pattern, number in most)
+        say(f"left out, by pattern: {patterns} (--include takes them)")
 
 
 def info_lines(facts: dict[str, Any]) -> list[str]:
@@ -333,5 +361,5 @@ def _megabytes(size: int) -> str:
 
 
 def _field(text: str) -> str:
-    """Text without tabs and line ends, which are written with a backslash."""
-    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    """Text without control characters, such as tabs and line ends."""
+    return printable(text, keep_bytes=True)

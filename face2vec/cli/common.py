@@ -8,14 +8,17 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
+from face2vec.files import expanded
 from face2vec.report.text import printable
 from face2vec.runtime.select import RUNTIMES
 
@@ -49,13 +52,72 @@ class Number(click.FloatRange):
         return number
 
 
+class FilePath(click.Path):
+    """A path; ``~`` at its start is expanded, as a shell does not do in ``--gallery=~/photos``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or a usage error."""
+        return super().convert(expanded(value), param, ctx)
+
+
+class OutputFile(click.File):
+    """A file that is written; ``~`` at the start of its path is expanded."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The open file, or a usage error."""
+        wanted = expanded(value) if isinstance(value, str | os.PathLike) else value
+        return super().convert(wanted, param, ctx)
+
+
+class _Messages(logging.StreamHandler[Any]):
+    """Writes the log to standard error, safe to print.
+
+    Args:
+        form: form of a line.
+    """
+
+    def __init__(self, form: str) -> None:
+        logging.Handler.__init__(self)
+        self.is_verbose = False
+        self.setFormatter(_Printable(form))
+
+    @property
+    def stream(self) -> Any:
+        """Standard error, whatever it is now."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: Any) -> None:
+        """Nothing else can be set."""
+
+
+class _Printable(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Show the warnings of the log, safe to print, unless the caller of the program logs itself."""
+    logger = logging.getLogger("face2vec")
+    handler = _Messages("%(message)s")
+    if not logger.handlers and not logging.getLogger().handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
 def _verbose(_ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
         logger = logging.getLogger("face2vec")
         logger.setLevel(logging.INFO)
-        if not logger.handlers:
-            handler = logging.StreamHandler()
-            handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+        if not any(isinstance(one, _Messages) and one.is_verbose for one in logger.handlers):
+            handler = _Messages("%(asctime)s %(name)s: %(message)s")
+            handler.is_verbose = True
+            logger.handlers[:] = [one for one in logger.handlers if not isinstance(one, _Messages)]
             logger.addHandler(handler)
 
 
@@ -67,7 +129,7 @@ verbose_option = click.option(
     callback=_verbose,
     help="Log every step to stderr.",
 )
-gallery_argument = click.argument("gallery", type=click.Path(path_type=Path))
+gallery_argument = click.argument("gallery", type=FilePath(path_type=Path))
 photos_argument = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 json_lines_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON lines to stdout."
@@ -99,7 +161,7 @@ def report_option(plots: str) -> Option:
     """
     return click.option(
         "--out",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FilePath(path_type=Path, file_okay=False),
         help=f"Write report.html, figures.json and {plots} to this folder.",
     )
 
@@ -126,13 +188,18 @@ def opened(gallery: Path, runtime: str = "auto", threads: int | None = None) -> 
 
 
 def out(text: str) -> None:
-    """Print a result."""
-    click.echo(text)
+    """Print a result, safe to print."""
+    click.echo(safe(text))
 
 
 def say(text: str) -> None:
-    """Print a message for people."""
-    click.echo(text, err=True)
+    """Print a message for people, safe to print."""
+    click.echo(safe(text), err=True)
+
+
+def safe(text: str) -> str:
+    """Lines of text with every character safe to print, see `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def say_error(error: Exception) -> None:
@@ -140,7 +207,7 @@ def say_error(error: Exception) -> None:
     if os.environ.get("FACE2VEC_DEBUG") == "1":
         say("".join(traceback.format_exception(error)).rstrip())
     lines = str(error).splitlines() or [type(error).__name__]
-    say("face2vec: " + "\n".join(printable(line) for line in lines))
+    say("face2vec: " + "\n".join(lines))
 
 
 def count(number: int, noun: str, nouns: str | None = None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from face2vec.cli.common import json_line_option, runtime_option, say
+from face2vec.cli.common import FilePath, json_line_option, runtime_option, say
 from face2vec.cli.common import out as print_result
 from face2vec.cli.exits import DONE, PARTLY
 
@@ -24,19 +24,19 @@ ENCODER is one of
 @click.argument("encoders", nargs=-1, required=True, metavar="ENCODER...")
 @click.option(
     "--lfw",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=FilePath(path_type=Path, exists=True, file_okay=False),
     required=True,
     help="The folder for 'evaluate lfw'.",
 )
 @click.option(
     "--people",
-    type=click.Path(path_type=Path, exists=True),
+    type=FilePath(path_type=Path, exists=True),
     help="Also measure rank-1 on photos for 'evaluate identification'.",
 )
 @runtime_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(path_type=Path, file_okay=False),
     help="Write compare.html, curves.png and figures.json to this folder.",
 )
 @json_line_option

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from face2vec.cli.common import json_line_option, quiet_option, report_option, together
+from face2vec.cli.common import (
+    FilePath,
+    json_line_option,
+    quiet_option,
+    report_option,
+    say,
+    together,
+)
+from face2vec.cli.common import out as print_result
 
 if TYPE_CHECKING:
     from face2vec.evaluation.report import Report
@@ -32,7 +40,7 @@ _shared_options = together(
     _encoder_option,
     click.option(
         "--gallery",
-        type=click.Path(path_type=Path),
+        type=FilePath(path_type=Path),
         help="Keep the faces in a gallery in this folder, to resume or to measure again.",
     ),
     _report_options,
@@ -40,7 +48,7 @@ _shared_options = together(
 
 
 @evaluate_commands.command("lfw")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=FilePath(path_type=Path, exists=True, file_okay=False))
 @_shared_options
 def lfw_command(folder: Path, **options: Any) -> None:
     """Labeled Faces in the Wild: View 2, and all pairs of photos.
@@ -60,7 +68,7 @@ def lfw_command(folder: Path, **options: Any) -> None:
 
 
 @evaluate_commands.command("youtube")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=FilePath(path_type=Path, exists=True, file_okay=False))
 @_encoder_option
 @_report_options
 def youtube_command(
@@ -82,7 +90,7 @@ def youtube_command(
 
 
 @evaluate_commands.command("pairs")
-@click.argument("people", type=click.Path(path_type=Path, exists=True))
+@click.argument("people", type=FilePath(path_type=Path, exists=True))
 @_shared_options
 def pairs_command(people: Path, **options: Any) -> None:
     """All pairs of photos: true accept rates at false accept rates.
@@ -96,7 +104,7 @@ def pairs_command(people: Path, **options: Any) -> None:
 
 
 @evaluate_commands.command("identification")
-@click.argument("people", type=click.Path(path_type=Path, exists=True))
+@click.argument("people", type=FilePath(path_type=Path, exists=True))
 @_shared_options
 def identification_command(people: Path, **options: Any) -> None:
     """Identification: rank-1 and other ranks, and strangers that are accepted.
@@ -150,6 +158,6 @@ def _measure(
 
 
 def _tell(measured: Report, out: Path | None, as_json: bool) -> None:
-    click.echo(measured.to_json() if as_json else measured.to_text())
+    print_result(measured.to_json() if as_json else measured.to_text())
     if out is not None:
-        click.echo(f"See {measured.save(out)}", err=True)
+        say(f"See {measured.save(out)}")

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from face2vec.cli.common import (
+    FilePath,
     Number,
     Option,
     json_line_option,
     quiet_option,
     report_option,
+    say,
     together,
 )
+from face2vec.cli.common import out as print_result
 from face2vec.cli.train import choose_backend
 
 if TYPE_CHECKING:
@@ -67,7 +70,7 @@ def _far_option(words: str) -> Option:
 
 
 @lab_commands.command("robustness")
-@click.argument("source", metavar="GALLERY_OR_FOLDER", type=click.Path(path_type=Path, exists=True))
+@click.argument("source", metavar="GALLERY_OR_FOLDER", type=FilePath(path_type=Path, exists=True))
 @click.option(
     "--only", multiple=True, metavar="NAME", help="Only this degradation; can be repeated."
 )
@@ -102,15 +105,15 @@ def robustness_command(
         measured = robustness(
             subjects, engine, degradations, far=far, seed=seed, progress=not quiet
         )
-    click.echo(json.dumps(measured.figures()) if as_json else robustness_text(measured))
+    print_result(json.dumps(measured.figures()) if as_json else robustness_text(measured))
     _warn_of_few_pairs(far, measured.impostor_pairs)
     if out is not None:
         title = f"What {measured.model} sees in {_name(source)}"
-        click.echo(f"See {save_robustness(measured, out, title)}", err=True)
+        say(f"See {save_robustness(measured, out, title)}")
 
 
 @lab_commands.command("slices")
-@click.argument("table", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("table", type=FilePath(path_type=Path, exists=True, dir_okay=False))
 @click.option("--by", multiple=True, metavar="COLUMN", help="Column to slice by; can be repeated.")
 @_drawn_options(people=1000, photos=5)
 def slices_command(
@@ -137,32 +140,32 @@ def slices_command(
     with _engine(table, model) as engine:
         measured = slices_of(read, engine, people=people, photos=photos, far=far, seed=seed)
     if as_json:
-        click.echo(json.dumps(measured.figures()))
+        print_result(json.dumps(measured.figures()))
     else:
         rows = (measured.everybody, *measured.slices)
-        click.echo(f"{measured.about}\n\n{slices_text(rows)}")
+        print_result(f"{measured.about}\n\n{slices_text(rows)}")
     for name in read.left_out:
-        click.echo(f"column {name} has too many different values to slice by", err=True)
+        say(f"column {name} has too many different values to slice by")
     for one in measured.slices:
         if one.remark and not quiet:
-            click.echo(f"{one.attribute} {one.value}: {one.remark}", err=True)
+            say(f"{one.attribute} {one.value}: {one.remark}")
     _warn_of_few_pairs(far, measured.impostor_pairs)
     if out is not None:
         title = f"Slices of {_name(table)}, {measured.model}"
         page = save_slices(measured.slices, measured.everybody, measured.about, out, title)
-        click.echo(f"See {page}", err=True)
+        say(f"See {page}")
 
 
 _study_options = together(
     click.option(
         "--out",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FilePath(path_type=Path, file_okay=False),
         required=True,
         help="Folder for the trainings and the page; the same command resumes.",
     ),
     click.option(
         "--table",
-        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        type=FilePath(path_type=Path, dir_okay=False, exists=True),
         help="For a tar archive: a CSV file with the columns file and person.",
     ),
     click.option(
@@ -244,12 +247,12 @@ def _study(
 
     recipe = Recipe(schedule=Schedule(epochs))
     faces = load_faces(source, recipe.description(), table=table, aligned=aligned)
-    say = (lambda _: None) if quiet else (lambda words: click.echo(words, err=True))
-    trainings = study(recipe, faces, out, values, far=far, say=say)
-    click.echo(
+    progress = (lambda _: None) if quiet else say
+    trainings = study(recipe, faces, out, values, far=far, say=progress)
+    print_result(
         json.dumps([one.figures() for one in trainings]) if as_json else study_text(trainings)
     )
-    click.echo(f"See {save_study(trainings, out, title)}", err=True)
+    say(f"See {save_study(trainings, out, title)}")
 
 
 def _engine(source: Path, model: str | None) -> Face2Vec:
@@ -267,8 +270,7 @@ def _name(source: Path) -> str:
 def _warn_of_few_pairs(far: float, pairs: int) -> None:
     """A threshold with fewer than ten pairs above it depends on chance."""
     if far * pairs < 10:
-        click.echo(
+        say(
             f"The threshold rests on {far * pairs:.1f} of {pairs:,} impostor pairs; use more "
-            "--people or a higher --far",
-            err=True,
+            "--people or a higher --far"
         )

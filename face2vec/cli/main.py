@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from face2vec.cli.collection import COLLECTION_COMMANDS
-from face2vec.cli.common import say, say_error, verbose_option
+from face2vec.cli.common import safe, say, say_error, verbose_option, warnings_shown
 from face2vec.cli.compare import compare_command
 from face2vec.cli.evaluate import evaluate_commands
 from face2vec.cli.exits import DONE, EPILOG, ERROR, INTERRUPTED
@@ -46,7 +46,11 @@ class Commands(click.Group):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(ctx)
+            with warnings_shown():
+                return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = safe(error.message)  # type: ignore[misc]
+            raise
         except OSError as error:
             if not _reader_has_ended(error):
                 say_error(_readable(error))
@@ -59,6 +63,14 @@ class Commands(click.Group):
         except Face2VecError as error:
             say_error(error)
             ctx.exit(ERROR)
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Read the options of the program itself."""
+        try:
+            return super().make_context(*args, **options)
+        except click.ClickException as error:
+            error.message = safe(error.message)  # type: ignore[misc]
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands in groups."""

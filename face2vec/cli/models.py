@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from face2vec.cli.common import json_lines_option, out, quiet_option, say, verbose_option
+from face2vec.cli.common import FilePath, json_lines_option, out, quiet_option, say, verbose_option
 from face2vec.report.text import columns
 
 if TYPE_CHECKING:
@@ -71,11 +71,11 @@ def get_command(name: str) -> None:
 
 
 @models_commands.command("add")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=FilePath(path_type=Path, exists=True, dir_okay=False))
 @click.option(
     "--out",
     "described",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(path_type=Path, dir_okay=False),
     help="Write the description to this .json file. [default: beside FILE]",
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing description.")

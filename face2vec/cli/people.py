@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from face2vec.cli.common import (
+    FilePath,
     Number,
     count,
     gallery_argument,
@@ -16,6 +18,7 @@ from face2vec.cli.common import (
     opened,
     out,
     photos_argument,
+    safe,
     say,
     say_error,
 )
@@ -45,7 +48,7 @@ faces_argument = click.argument(
     show_default=True,
     help="People to list, those with most faces first; --json lists all.",
 )
-@click.option("--html", "page", type=click.Path(dir_okay=False), help="Write a page with them.")
+@click.option("--html", "page", type=FilePath(dir_okay=False), help="Write a page with them.")
 @json_lines_option
 def people_command(gallery: Path, again: bool, most: int, page: str | None, as_json: bool) -> None:
     """Group the faces of a gallery into people and list them.
@@ -126,10 +129,34 @@ def not_this_person_command(gallery: Path, person: str, faces: tuple[int, ...]) 
         _say_faces(engine.not_this_person(person, *faces))
 
 
+@click.command("ignore")
+@gallery_argument
+@faces_argument
+def ignore_command(gallery: Path, faces: tuple[int, ...]) -> None:
+    """State that FACEs are no faces, such as those of dolls and posters.
+
+    They leave the gallery, and do not come back when their photos are indexed again. 'undo' takes
+    them back.
+    """
+    with opened(gallery) as engine:
+        say(f"{count(engine.ignore(*faces).faces, 'face')} ignored")
+
+
+@click.command("readmit")
+@gallery_argument
+@photos_argument
+def readmit_command(gallery: Path, photos: tuple[str, ...]) -> None:
+    """Let PHOTOs be indexed again with faces that were forgotten or ignored in them."""
+    with opened(gallery) as engine:
+        done = engine.readmit(*photos)
+    say(f"{count(done.photos, 'photo')} readmitted, {count(done.faces, 'face')} added")
+    say(f"Index them again: face2vec index PHOTOS --gallery {shlex.quote(str(gallery))}")
+
+
 @click.command("undo")
 @gallery_argument
 def undo_command(gallery: Path) -> None:
-    """Undo the last edit of people; repeat it to undo earlier edits."""
+    """Undo the last edit of people; repeat it to undo earlier edits, back to the last 'forget'."""
     with opened(gallery) as engine:
         say(f"undone: {printable(engine.undo())}")
 
@@ -212,15 +239,17 @@ PEOPLE_COMMANDS = (
     split_command,
     this_person_command,
     not_this_person_command,
+    ignore_command,
     undo_command,
     forget_command,
+    readmit_command,
 )
 
 
 def _confirmed(question: str) -> bool:
     """Whether the user says yes; no answer means no."""
     try:
-        return click.confirm(question, err=True)
+        return click.confirm(safe(question), err=True)
     except click.Abort:
         return False
 

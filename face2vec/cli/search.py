@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from face2vec.cli.common import (
+    FilePath,
     Number,
     gallery_argument,
     json_lines_option,
@@ -58,10 +59,10 @@ if TYPE_CHECKING:
 @click.option("--person", metavar="WHO", help="With --by: search only faces of this person.")
 @json_lines_option
 @click.option(
-    "--html", "page", type=click.Path(dir_okay=False), help="Write a page with the matches."
+    "--html", "page", type=FilePath(dir_okay=False), help="Write a page with the matches."
 )
 @click.option(
-    "--save", "picture", type=click.Path(dir_okay=False), help="Draw the matches, .png or .jpg."
+    "--save", "picture", type=FilePath(dir_okay=False), help="Draw the matches, .png or .jpg."
 )
 @runtime_options
 @verbose_option

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from face2vec.cli.common import Number, quiet_option
+from face2vec.cli.common import FilePath, Number, quiet_option, say
 from face2vec.errors import MissingExtraError, SettingsError
+from face2vec.files import decoded
 from face2vec.training import LOSSES, NETWORKS, OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
 @click.argument("faces", nargs=-1, required=True)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(path_type=Path, file_okay=False),
     required=True,
     help="Folder for checkpoint, curves and model; the same command resumes.",
 )
 @click.option(
     "--recipe",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=FilePath(path_type=Path, dir_okay=False, exists=True),
     help="A JSON file with all settings; only --teacher, --batch, --held-out and --seed "
     "can be given as well.",
 )
@@ -41,7 +42,7 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
     "--table",
     "tables",
     multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=FilePath(path_type=Path, dir_okay=False, exists=True),
     help="For a tar archive: a CSV file with the columns file, person and, optionally, held_out; "
     "once for each archive.",
 )
@@ -186,12 +187,10 @@ def train_command(
             for source, table in zip(faces, _one_each(options["tables"], faces), strict=True)
         ]
     )
-    click.echo(f"{len(found):,} faces of {len(found.names):,} named people", err=True)
+    say(f"{len(found):,} faces of {len(found.names):,} named people")
     with _Bar(hidden=quiet) as bar:
         model = run(todo, found, out, watch=bar.show, description=description)
-    click.echo(
-        f"The model: {model}\nUse it: face2vec index PHOTOS --model {model} --gallery …", err=True
-    )
+    say(f"The model: {model}\nUse it: face2vec index PHOTOS --model {model} --gallery …")
 
 
 def _one_each(
@@ -230,7 +229,7 @@ def _recipe_of(path: Path, options: dict[str, Any], given: set[str]) -> Any:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(wrong))
         raise SettingsError(f"{names} cannot be given beside --recipe; change {path} instead")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(decoded(path.read_bytes(), errors="strict"))
     except ValueError as error:
         raise SettingsError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):

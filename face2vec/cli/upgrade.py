@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from face2vec.cli.common import count, json_line_option, out, reasons, say, threads_option
+from face2vec.cli.common import FilePath, count, json_line_option, out, reasons, say, threads_option
 from face2vec.cli.exits import DONE, INTERRUPTED, PARTLY
 from face2vec.report.text import printable
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("upgrade")
-@click.argument("gallery", type=click.Path(path_type=Path))
+@click.argument("gallery", type=FilePath(path_type=Path))
 @click.option(
     "--model", metavar="KEY_OR_FILE", help="The new model: a key that 'models' lists, or a file."
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from face2vec.cli.common import (
+    FilePath,
     Number,
     json_line_option,
     model_option,
@@ -25,7 +26,7 @@ from face2vec.cli.exits import DONE, PARTLY
 @click.argument("second", metavar="PHOTO")
 @click.option(
     "--gallery",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=FilePath(path_type=Path, exists=True, file_okay=False),
     help="Use this gallery's model and calibration.",
 )
 @model_option
@@ -73,21 +74,21 @@ def verify_command(
 
 
 @click.command("calibrate")
-@click.argument("people", type=click.Path(path_type=Path, exists=True))
+@click.argument("people", type=FilePath(path_type=Path, exists=True))
 @click.option(
     "--gallery",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=FilePath(path_type=Path, exists=True, file_okay=False),
     help="Store it in this gallery, whose model is used.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(path_type=Path, dir_okay=False),
     help="Write it to this file. Beside a model it is found as NAME.calibration.json.",
 )
 @click.option("--model", metavar="KEY_OR_FILE", help="Embedding model, with --out.")
 @click.option(
     "--faces",
-    type=click.Path(path_type=Path),
+    type=FilePath(path_type=Path),
     help="Keep the faces of PEOPLE in a gallery in this folder.",
 )
 @click.option("--data", help="Description of PEOPLE. [default: its name]")

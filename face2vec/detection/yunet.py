@@ -257,7 +257,7 @@ def yunet_graph() -> bytes:
     kernel = next(one for one in graph.initializer if one.name == first.input[1])
     flipped = numpy_helper.to_array(kernel)[:, ::-1]  # RGB for BGR
     kernel.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(flipped), kernel.name))
-    shape = [1, "height", "width", 3]
+    shape: list[str | int | None] = [1, "height", "width", 3]
     graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.UINT8, shape))
     planes = helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2])
     floats = helper.make_node("Cast", ["planes"], [inner], to=TensorProto.FLOAT)

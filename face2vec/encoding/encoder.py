@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -23,9 +24,11 @@ from face2vec.detection.select import AnyDetector
 from face2vec.encoding.embed import BATCH, Embedder
 from face2vec.encoding.extract import Extract, Extracted, Extractor, Wanted
 from face2vec.encoding.workers import ExtractorProcesses
-from face2vec.errors import PhotoError
+from face2vec.errors import PhotoError, RuntimeUnavailableError
+from face2vec.forks import abandon, renew_after_fork
 from face2vec.models import LoadedModel
-from face2vec.photos.decode import MAX_PIXELS, PhotoLike
+from face2vec.photos.decode import MAX_PIXELS
+from face2vec.photos.sources import PhotoLike
 from face2vec.runtime.select import Runtime, detector_runtime
 from face2vec.types import Face, Photo, Unopened
 
@@ -33,7 +36,8 @@ log = logging.getLogger("face2vec")
 
 Item = TypeVar("Item")
 
-CHUNK = 8  # photos per task of a worker thread
+CHUNK = 8  # photos per task of a worker thread, at most
+SLOW_SOURCE = 4.0  # times as long to get an item as to encode one
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,15 @@ class Encoder:
         )
         self._embedder = Embedder(model, runtime)
         self._digest = model.fingerprint.digest
-        self._pool = ThreadPoolExecutor(runtime.threads, thread_name_prefix="face2vec")
+        self._pool = self._new_pool()
+        renew_after_fork(self._renew)
+
+    def _new_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.runtime.threads, thread_name_prefix="face2vec")
+
+    def _renew(self) -> None:
+        abandon(self._pool)
+        self._pool = self._new_pool()
 
     def close(self) -> None:
         """Stop the worker threads."""
@@ -126,31 +138,61 @@ class Encoder:
     ) -> Iterator[Encoded[Item]]:
         """Encode many photos, with one `Encoded` per item, in order.
 
+        The first result comes before a second item is consumed. Then the number of items in
+        progress grows with the number of results, up to 16 per thread. From a source that is much
+        slower than encoding, no item is consumed while a result is outstanding.
+
         Args:
-            items: any objects; consumed as workers become free.
+            items: any objects; consumed by the calling thread as workers become free.
             read: returns the photo of an item; called in a worker thread. An unopened photo is
                 opened by the process that extracts its faces, which is faster. None skips the
                 item, whose result then has no faces. A `PhotoError` becomes the error of the
                 item; any other exception is raised here.
             known: returns the known faces of an item, in pixels of the full photo, instead of
                 detecting them; the result keeps their order.
+
+        Raises:
+            RuntimeUnavailableError: the results are asked for in a child process after a fork.
         """
         items = iter(items)
-        waiting: deque[Future[list[Encoded[Item]]]] = deque()
+        waiting: deque[Future[tuple[list[Encoded[Item]], float]]] = deque()
         threads = self.runtime.threads
+        process = os.getpid()
+        # Each worker has one chunk in progress and one waiting.
+        chunks = 2 * threads
+        consumed = returned = 0
+        to_get = to_encode = 0.0  # seconds per item
         with ExtractorProcesses(self._extractor, threads) as extractor:
             encode = partial(self._encode_chunk, read=read, known=known, extract=extractor.extract)
             try:
                 while True:
-                    # Each worker has one chunk in progress and one waiting.
-                    while len(waiting) < 2 * threads and (chunk := list(islice(items, CHUNK))):
+                    while (free := min(returned + 1, chunks * CHUNK) - consumed + returned) > 0:
+                        is_slow = to_get > SLOW_SOURCE * to_encode
+                        if is_slow and waiting:
+                            break
+                        size = 1 if is_slow else min(max(returned // chunks, 1), CHUNK, free)
+                        started = time.monotonic()
+                        if not (chunk := list(islice(items, size))):
+                            break
+                        to_get = (time.monotonic() - started) / len(chunk)
+                        consumed += len(chunk)
                         waiting.append(self._pool.submit(encode, chunk))
+                    if os.getpid() != process:
+                        raise RuntimeUnavailableError(
+                            f"these results are computed by process {process}, from which this "
+                            "one was forked; begin again in the child"
+                        )
                     if not waiting:
                         return
-                    yield from waiting.popleft().result()
+                    done, seconds = waiting.popleft().result()
+                    to_encode = seconds / len(done)
+                    for one in done:
+                        returned += 1
+                        yield one
             finally:
                 # After an early stop the caller may close what `read` and `known` use.
-                wait([future for future in waiting if not future.cancel()])
+                if os.getpid() == process:
+                    wait([future for future in waiting if not future.cancel()])
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the embeddings of crops with all worker threads.
@@ -178,7 +220,9 @@ class Encoder:
         read: Callable[[Item], Photo | Unopened | None],
         known: Callable[[Item], Sequence[Face]] | None,
         extract: Extract,
-    ) -> list[Encoded[Item]]:
+    ) -> tuple[list[Encoded[Item]], float]:
+        """The results of a chunk, and how many seconds it took."""
+        started = time.monotonic()
         extracted = [Extracted()] * len(items)
         wanted: dict[int, Wanted] = {}
         for place, item in enumerate(items):
@@ -194,7 +238,7 @@ class Encoder:
                 extracted[place] = done
         crops = [done.crops for done in extracted if done.crops is not None]
         embeddings = iter(self._embedder(np.concatenate(crops)) if crops else ())
-        return [
+        encoded = [
             Encoded(
                 item,
                 tuple(self._embedded(done.faces, embeddings)),
@@ -204,6 +248,7 @@ class Encoder:
             )
             for item, done in zip(items, extracted, strict=True)
         ]
+        return encoded, time.monotonic() - started
 
     def _embedded(self, faces: list[Face], embeddings: Iterable[NDArray[np.float32]]) -> list[Face]:
         """Add to each face the next of the embeddings."""

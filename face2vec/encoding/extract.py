@@ -15,7 +15,8 @@ from face2vec.encoding.align import cut_known, full_size
 from face2vec.encoding.quality import with_parts
 from face2vec.errors import PhotoError
 from face2vec.models.description import ModelDescription
-from face2vec.photos.decode import MAX_PIXELS, PhotoLike, open_photo
+from face2vec.photos.decode import MAX_PIXELS, open_photo
+from face2vec.photos.sources import PhotoLike
 from face2vec.runtime.select import Runtime
 from face2vec.types import Face, Photo, Unopened
 

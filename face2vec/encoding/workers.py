@@ -56,11 +56,14 @@ class ExtractorProcesses:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._idle: SimpleQueue[subprocess.Popen[bytes] | None] = SimpleQueue()
         self._starting = threading.Lock()
+        self._parent = os.getpid()
 
     def __enter__(self) -> ExtractorProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if os.getpid() != self._parent:  # they belong to the process that this one was forked from
+            return
         for process in self._processes:
             process.kill()
         for process in self._processes:

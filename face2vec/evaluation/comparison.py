@@ -16,7 +16,7 @@ from face2vec.errors import ModelError
 from face2vec.evaluation.measuring import Measured, measured
 from face2vec.evaluation.report import CURVES, FIGURES, Report, identification_report, pairs_report
 from face2vec.evaluation.sets import NamedFaces, NamedPhotos, Pair, faces_found
-from face2vec.files import json_line, write_json
+from face2vec.files import expanded, json_line, write_json
 from face2vec.report.html import img, table, write_page
 from face2vec.report.text import columns
 
@@ -112,6 +112,7 @@ class Comparison:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
+        folder = Path(expanded(folder))
         folder.mkdir(parents=True, exist_ok=True)
         curves = tuple((row.encoder, *row.curve) for row in self.rows if row.curve is not None)
         title = "Encoders on Labeled Faces in the Wild"

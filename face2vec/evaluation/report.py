@@ -24,7 +24,7 @@ from face2vec.evaluation.metrics import (
     with_intervals,
 )
 from face2vec.evaluation.sets import NamedFaces, Pair
-from face2vec.files import json_line, write_json
+from face2vec.files import expanded, json_line, write_json
 from face2vec.report.grid import plot_package
 from face2vec.report.html import img, photo_link, table, write_page
 from face2vec.report.text import columns
@@ -82,6 +82,7 @@ class Report:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
+        folder = Path(expanded(folder))
         folder.mkdir(parents=True, exist_ok=True)
         self.plot(folder / CURVES)
         write_json(folder / FIGURES, self.figures)

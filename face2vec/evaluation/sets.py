@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder
+from face2vec.files import composed, expanded, text_of
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.photos.discover import find_photos
@@ -74,6 +75,7 @@ class NamedPhotos(NamedTuple):
 
 def named_photos(people: Path) -> NamedPhotos:
     """Read a folder of people (`photos_in`) or a list (`photos_listed`)."""
+    people = Path(expanded(people))
     return photos_in(people) if people.is_dir() else photos_listed(people)
 
 
@@ -100,6 +102,7 @@ def photos_listed(file: Path) -> NamedPhotos:
         SettingsError: a line has another form, a photo does not exist, or there are fewer than two
             people.
     """
+    file = Path(expanded(file))
     root = _images_of(file.resolve().parent)
     people = {}
     for number, line in enumerate(text_of(file).splitlines(), 1):
@@ -114,26 +117,15 @@ def photos_listed(file: Path) -> NamedPhotos:
 
 
 def _checked(people: dict[Path, str], what: str, needed: str) -> NamedPhotos:
+    people = {photo: composed(person) for photo, person in people.items()}
     count = len(set(people.values()))
     if count < 2:
         raise SettingsError(f"{what} of {count} people; it needs {needed} of at least two people")
     return NamedPhotos(people)
 
 
-def text_of(file: Path) -> str:
-    """Read a text file.
-
-    Raises:
-        SettingsError: the file is not UTF-8.
-    """
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{file} is not UTF-8 ({error}); save it as UTF-8") from error
-
-
 def _images_of(folder: Path) -> Path:
-    folder = folder.resolve()
+    folder = Path(expanded(folder)).resolve()
     return folder / IMAGES if (folder / IMAGES).is_dir() else folder
 
 
@@ -146,7 +138,7 @@ def lfw_pairs(folder: Path) -> list[Pair]:
     Raises:
         SettingsError: there is no such file, or it has another form.
     """
-    file = folder.resolve() / PAIRS
+    file = Path(expanded(folder)).resolve() / PAIRS
     if not file.is_file():
         raise SettingsError(f"{folder} has no {PAIRS}, the list of pairs that LFW compares")
     root = _images_of(folder)

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder, open_encoder
 from face2vec.evaluation.sets import NamedFaces, Pair
-from face2vec.photos.decode import PhotoLike
+from face2vec.files import expanded, text_of
+from face2vec.photos.sources import PhotoLike
 from face2vec.types import nearest_to
 
 SPLITS = "splits.txt"
@@ -39,11 +40,12 @@ def youtube_pairs(folder: Path) -> list[Pair]:
     Raises:
         SettingsError: there is no such file, it has another form, or a video does not exist.
     """
+    folder = Path(expanded(folder))
     file = folder.resolve() / SPLITS
     if not file.is_file():
         raise SettingsError(f"{folder} has no {SPLITS}, the list of pairs of videos")
     pairs = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text_of(file).splitlines(), 1):
         cells = [cell.strip() for cell in line.split(",")]
         if not cells[0].isdecimal():  # the headings or an empty line
             continue
@@ -153,7 +155,7 @@ def _labelled(video: Path) -> dict[str, tuple[float, float]]:
     if not file.is_file():
         return {}
     places = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in text_of(file).splitlines():
         cells = line.split(",")
         parts = re.split(r"[\\/]", cells[0])
         if len(cells) > 3 and len(parts) == 3 and parts[1] == video.name:

@@ -21,7 +21,8 @@ from face2vec.errors import (
     GalleryNotFoundError,
 )
 from face2vec.files import put_in_place
-from face2vec.gallery.schema import FILE, PEOPLE_SCHEMA, SCHEMA, migrate
+from face2vec.forks import abandon, renew_after_fork
+from face2vec.gallery.schema import FILE, IGNORED_SCHEMA, PEOPLE_SCHEMA, SCHEMA, migrate
 
 # An embedding of dimension 512 takes about 2.1 kB: SQLite's default page of 4 kB holds one and
 # wastes the rest, 16 kB hold seven. Embeddings have their own table, because a search reads only
@@ -29,6 +30,14 @@ from face2vec.gallery.schema import FILE, PEOPLE_SCHEMA, SCHEMA, migrate
 _PAGE_BYTES = 16384
 _BUSY_SECONDS = 5.0
 _MMAP_BYTES = 1 << 40  # SQLite maps as much as it can, usually 2 GB
+
+
+_NO_SHM = (
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+)
+"""Errors of SQLite when it cannot create or enlarge the ``-shm``."""
 
 
 class Connection(sqlite3.Connection):
@@ -59,7 +68,14 @@ class GalleryFile:
         self._open: list[Connection] = []
         self._idle: dict[bool, list[Connection]] = {False: [], True: []}
         self._closed = False
+        renew_after_fork(self._renew)
         _refuse_other_files(self.path)
+
+    def _renew(self) -> None:
+        """Leave the connections to the parent process; SQLite allows nothing else."""
+        abandon(*self._open)
+        self._open = []
+        self._idle = {False: [], True: []}
 
     def close(self) -> None:
         """Close all connections; calling it again does nothing."""
@@ -108,6 +124,8 @@ class GalleryFile:
 
     def give_back(self, connection: Connection) -> None:
         """End a reader's transaction and keep the connection for the next reader."""
+        if connection not in self._open:  # it belongs to the parent process
+            return
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         if connection.immutable:
@@ -135,9 +153,10 @@ class GalleryFile:
         return connection
 
     def disconnect(self, connection: Connection) -> None:
-        """Close one connection."""
-        self._open.remove(connection)
-        connection.close()
+        """Close one connection, unless it belongs to the parent process."""
+        if connection in self._open:
+            self._open.remove(connection)
+            connection.close()
 
     def refuse_truncated(self, connection: Connection) -> None:
         """Detect a missing end of the file while pages are in the ``-wal``; SQLite does not.
@@ -165,23 +184,28 @@ class GalleryFile:
     def _connect_reader(self) -> Connection:
         """Connect read-only.
 
-        In a read-only folder SQLite cannot create the ``-shm`` that it shares with a writer. With
-        an empty ``-wal`` the file alone is the whole gallery, and is opened as immutable. Another
-        user may still change it, so such a connection is used once.
+        In a read-only folder, and on a full disk, SQLite cannot create the ``-shm`` that it shares
+        with a writer. With an empty ``-wal`` the file alone is the whole gallery, and is opened as
+        immutable. Another user may still change it, so such a connection is used once.
         """
         try:
             return self._connect("mode=ro")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (
-                sqlite3.SQLITE_READONLY,
-                sqlite3.SQLITE_CANTOPEN,
+            if (
+                error.sqlite_errorcode & 0xFF
+                not in (
+                    sqlite3.SQLITE_READONLY,
+                    sqlite3.SQLITE_CANTOPEN,
+                    sqlite3.SQLITE_FULL,
+                )
+                and error.sqlite_errorcode not in _NO_SHM
             ):
                 raise
             if size_of(_beside(self.path, "-wal")):
                 raise GalleryError(
                     f"the gallery {self.folder} has unfinished changes, and its folder is "
-                    "read-only; open it once with write permission, or copy the folder and open "
-                    "the copy"
+                    "read-only or its disk full; open it once with write permission and free "
+                    "space, or copy the folder and open the copy"
                 ) from error
         connection = self._connect("mode=ro&immutable=1")
         connection.immutable = True
@@ -220,7 +244,7 @@ def write_empty(file: Path, meta: Mapping[str, str]) -> None:
         try:
             connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(f"BEGIN; {SCHEMA} {PEOPLE_SCHEMA} COMMIT;")
+            connection.executescript(f"BEGIN; {SCHEMA} {PEOPLE_SCHEMA} {IGNORED_SCHEMA} COMMIT;")
             connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
         finally:
             connection.close()

@@ -27,7 +27,9 @@ from face2vec.errors import (
     GalleryLockedError,
     GalleryVersionError,
 )
+from face2vec.files import expanded
 from face2vec.fingerprint import Fingerprint
+from face2vec.forks import renew_after_fork
 from face2vec.gallery.connection import (
     GalleryFile,
     refuse_orphaned_wal,
@@ -52,6 +54,7 @@ class Gallery:
     def __init__(self, folder: Path) -> None:
         self._file = GalleryFile(folder)
         self._writing = threading.Lock()
+        renew_after_fork(self._renew)
         try:
             stored = self._read_meta()
             fingerprint = Fingerprint.from_json(stored["fingerprint"])
@@ -62,6 +65,9 @@ class Gallery:
         except GalleryError:
             self.close()
             raise
+
+    def _renew(self) -> None:
+        self._writing = threading.Lock()
 
     @classmethod
     def create(cls, folder: str | Path, fingerprint: Fingerprint) -> Gallery:
@@ -75,7 +81,7 @@ class Gallery:
             GalleryError: there is a gallery already, or the folder cannot be written.
             GalleryLockedError: another process is creating one there.
         """
-        folder = Path(folder).absolute()
+        folder = Path(expanded(folder)).absolute()
         meta = {
             "format": str(FORMAT),
             "uuid": str(uuid.uuid4()),
@@ -104,7 +110,7 @@ class Gallery:
             GalleryVersionError: a newer face2vec has written it.
             GalleryDamagedError: the file is truncated, or is not a gallery.
         """
-        return cls(Path(folder))
+        return cls(Path(expanded(folder)))
 
     @property
     def folder(self) -> Path:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import GalleryError, SettingsError
+from face2vec.files import composed
+from face2vec.gallery import ignored
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.rows import Removed
 from face2vec.types import Box, Face, Person
@@ -112,10 +114,10 @@ class PeopleWriter:
         if name is not None:
             _check_name(name)
         with self._transaction() as connection:
-            taken = connection.execute("SELECT id FROM people WHERE name = ?", (name,)).fetchone()
-            if taken is not None and taken[0] != person:
+            taken = None if name is None else _called(connection, name, person)
+            if taken is not None:
                 raise GalleryError(
-                    f"person {taken[0]} already has the name {name!r}; merge the two if they are "
+                    f"person {taken} already has the name {name!r}; merge the two if they are "
                     "the same person, or choose another name"
                 )
             was = _name(connection, person)
@@ -133,7 +135,7 @@ class PeopleWriter:
         with self._transaction() as connection:
             names = [_name(connection, person) for person in (into, *others)]
             known = [name for name in names if name is not None]
-            if len(set(known)) > 1:
+            if len(set(map(composed, known))) > 1:
                 raise GalleryError(
                     f"these people have different names: {', '.join(known)}; remove the wrong "
                     "names before merging"
@@ -189,8 +191,23 @@ class PeopleWriter:
                 )
                 _refuse(connection, person, faces)
 
+    def ignore(self, faces: Sequence[int]) -> None:
+        """State that faces are no faces; they leave the gallery and never come back.
+
+        Raises:
+            GalleryError: a face is not in the gallery.
+        """
+        marks = ",".join("?" * len(faces))
+        with self._transaction() as connection:
+            people = connection.execute(
+                f"SELECT DISTINCT person_id FROM memberships WHERE face_id IN ({marks})", faces
+            ).fetchall()
+            numbers = [person for (person,) in people]
+            with _Edit(connection, f"ignoring of {_faces(faces)}", numbers, faces, ignored=True):
+                ignored.put_aside(connection, faces)
+
     def undo(self) -> str:
-        """Undo the last edit; returns what it was.
+        """Undo the last edit; returns what it was. No edit before a `forget` can be undone.
 
         Raises:
             GalleryError: there is no edit to undo.
@@ -200,11 +217,28 @@ class PeopleWriter:
                 "SELECT position, what, before FROM sayings ORDER BY position DESC LIMIT 1"
             ).fetchone()
             if last is None:
-                raise GalleryError("there is no edit to undo")
+                raise GalleryError(
+                    "there is no edit to undo; edits before somebody was forgotten cannot be undone"
+                )
             position, what, before = last
-            _restore(connection, json.loads(before))
+            lost = _restore(connection, json.loads(before))
             connection.execute("DELETE FROM sayings WHERE position = ?", (position,))
+        if lost:
+            what += f"; to have {_faces(lost)} back, remove the photo and index it again"
         return str(what)
+
+    def readmit(self, sha256: bytes) -> bool:
+        """Lift the blocks of a photo: forgotten and ignored faces; returns whether there were any.
+
+        Args:
+            sha256: the 32 bytes of the hash of the photo's bytes.
+        """
+        with self._transaction() as connection:
+            lifted = [
+                connection.execute(f"DELETE FROM {table} WHERE sha256 = ?", (sha256,)).rowcount
+                for table in ("forgotten", "ignored")
+            ]
+        return any(lifted)
 
     def forget(self, person: int) -> Removed:
         """Delete a person: faces, embeddings, name, and photos that show nobody else.
@@ -237,7 +271,9 @@ def _forget(connection: Connection, person: int) -> Removed:
     connection.execute(
         "DELETE FROM roots WHERE NOT EXISTS (SELECT 1 FROM photos WHERE root_id = roots.id)"
     )
-    _drop_edits(connection, person, set(faces))
+    # What was said before cannot be undone across this: it may be about the forgotten person.
+    connection.execute("DELETE FROM sayings")
+    ignored.reduce(connection)
     return Removed(photos, len(faces))
 
 
@@ -261,9 +297,12 @@ def _merge(connection: Connection, into: int, others: Sequence[int], name: str |
 
 
 def boxes_forgotten(connection: Connection, sha256: bytes) -> list[Box | None]:
-    """Boxes of forgotten faces in a photo; None stands for the whole photo."""
+    """Boxes of forgotten and ignored faces in a photo; None stands for the whole photo."""
+    box = '"left", "top", "right", "bottom"'
     rows = connection.execute(
-        'SELECT "left", "top", "right", "bottom" FROM forgotten WHERE sha256 = ?', (sha256,)
+        f"SELECT {box} FROM forgotten WHERE sha256 = ?1"
+        f" UNION ALL SELECT {box} FROM ignored WHERE sha256 = ?1",
+        (sha256,),
     )
     return [None if row[0] is None else row for row in rows]
 
@@ -311,10 +350,14 @@ class _Edit:
         what: str,
         people: Sequence[int],
         faces: Sequence[int] | None = None,
+        *,
+        ignored: bool = False,
     ) -> None:
         self._connection, self._what = connection, what
         known = set(faces or ()) | {face for p in people for face in _mentioned(connection, p)}
         self._before = _state(connection, people, sorted(known))
+        if ignored:
+            self._before["ignored"] = list(faces or ())
 
     def __enter__(self) -> None:
         return None
@@ -352,7 +395,9 @@ def _state(connection: Connection, people: Sequence[int], faces: Sequence[int]) 
     return {"people": rows, "faces": list(faces), "members": members, "refused": refused}
 
 
-def _restore(connection: Connection, before: dict[str, Any]) -> None:
+def _restore(connection: Connection, before: dict[str, Any]) -> list[int]:
+    """Bring the tables to an earlier state; returns faces that cannot be restored."""
+    lost = ignored.take_back(connection, before.get("ignored", ()))
     for person, was, words in before["people"]:
         if was == "new":
             connection.execute("DELETE FROM people WHERE id = ?", (person,))
@@ -372,26 +417,7 @@ def _restore(connection: Connection, before: dict[str, Any]) -> None:
         connection.execute(f"INSERT INTO memberships SELECT ?1, ?2, ?3 {still}", row)
     for row in before["refused"]:
         connection.execute(f"INSERT INTO refusals SELECT ?1, ?2 {still}", row)
-
-
-def _drop_edits(connection: Connection, person: int, faces: set[int]) -> None:
-    """Drop all edits of a person and of faces, and of everybody who is part of these edits."""
-    edits = [
-        (position, json.loads(text))
-        for position, text in connection.execute("SELECT position, before FROM sayings")
-    ]
-    people, found = {person}, -1
-    while found < len(
-        people
-    ):  # somebody who was merged into another person is part of other edits, too
-        found = len(people)
-        for _, before in edits:
-            about = {row[0] for row in before["people"]}
-            if about & people or faces.intersection(before["faces"]):
-                people |= about
-    for position, before in edits:
-        if people.intersection(row[0] for row in before["people"]):
-            connection.execute("DELETE FROM sayings WHERE position = ?", (position,))
+    return lost
 
 
 def _check_faces(connection: Connection, person: int, faces: Sequence[int]) -> None:
@@ -431,6 +457,14 @@ def _new(connection: Connection, number: int | None) -> int:
     added = connection.execute("INSERT INTO people (id) VALUES (?)", (number,)).lastrowid
     assert added is not None
     return added
+
+
+def _called(connection: Connection, name: str, but: int) -> int | None:
+    """The number of a person with a name, other than ``but``; names are compared in NFC."""
+    for number, other in connection.execute("SELECT id, name FROM people WHERE name IS NOT NULL"):
+        if number != but and composed(other) == composed(name):
+            return int(number)
+    return None
 
 
 def _name(connection: Connection, person: int) -> str | None:

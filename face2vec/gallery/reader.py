@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryUpgradedError
+from face2vec.files import composed
 from face2vec.fingerprint import Fingerprint
 from face2vec.gallery import people as gallery_people
 from face2vec.gallery.connection import Connection, GalleryFile
@@ -299,7 +300,10 @@ class Snapshot:
         Raises:
             GalleryError: there is none, or two are meant: one by name and one by number.
         """
-        found = [p for p in self.people() if who in (p.id, p.name, str(p.id))]
+        people = self.people()
+        found = [p for p in people if who in (p.id, p.name, str(p.id))]
+        if not found and isinstance(who, str):
+            found = [p for p in people if p.name and composed(p.name) == composed(who)]
         if len(found) == 1:
             return found[0]
         if found:

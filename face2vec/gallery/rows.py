@@ -50,6 +50,18 @@ class Removed(NamedTuple):
     faces: int
 
 
+class Readmitted(NamedTuple):
+    """What became of photos whose blocks were lifted.
+
+    Attributes:
+        photos: how many photos had a block.
+        faces: how many faces were added to photos of the gallery.
+    """
+
+    photos: int
+    faces: int
+
+
 @dataclass(frozen=True, eq=False)
 class Entry:
     """One photo to be recorded.
@@ -95,7 +107,7 @@ class StoredFace:
 
     Attributes:
         face: the face with its ``id``, and with its embedding if that was requested.
-        photo: full path of the photo; with copies, the first in order of path.
+        photo: full path of the photo; with copies, the first in order of path that still exists.
         copies: full paths of the other files with the same bytes, in order.
     """
 
@@ -192,7 +204,9 @@ class StoredFaces:
                 face = Face(box, landmarks, confidence, None, i, quality, parts=parts)
                 if i in more_names:
                     names = more_names[i]
-                    photo, *copies = sorted(f"{roots[r]}{os.sep}{decoded(p)}" for r, p in names)
+                    copies = sorted(f"{roots[r]}{os.sep}{decoded(p)}" for r, p in names)
+                    photo = next(filter(_exists, copies), copies[0])
+                    copies.remove(photo)
                     yield face, photo, tuple(copies)
                 else:
                     yield face, f"{roots[root]}{os.sep}{decoded(path)}", ()
@@ -206,6 +220,10 @@ class StoredFaces:
             GalleryDamagedError: a row is invalid.
         """
         return [StoredFace(*one) for one in self]
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - for each copy of each match
 
 
 def face_rows(entry: Entry, dimension: int) -> list[tuple[Any, ...]]:
@@ -223,25 +241,29 @@ def face_rows(entry: Entry, dimension: int) -> list[tuple[Any, ...]]:
         )
     if bool(entry.faces) != (entry.status == INDEXED):
         raise GalleryError(f"{photo}: status {entry.status!r} with {len(entry.faces)} faces")
-    rows: list[tuple[Any, ...]] = []
-    for face in entry.faces:
-        embedding = np.asarray(face.embedding, dtype="<f4")
-        if embedding.shape != (dimension,):
-            raise GalleryError(
-                f"{photo}: an embedding has shape {embedding.shape}; "
-                f"this gallery takes ({dimension},)"
-            )
-        length = math.hypot(*embedding.tolist())
-        if not abs(length - 1) < _UNIT_TOLERANCE:
-            raise GalleryError(f"{photo}: an embedding has length {length}, not 1")
-        box = tuple(float(v) for v in face.box)
-        landmarks = LANDMARKS.pack(*(v for point in face.landmarks for v in point))
-        quality = None if face.quality is None else float(face.quality)
-        parts = None if face.parts is None else PARTS.pack(*astuple(face.parts))
-        blob = embedding.tobytes()
-        crc32 = zlib.crc32(blob)
-        rows.append((*box, landmarks, float(face.confidence), quality, crc32, parts, blob))
-    return rows
+    return [face_row(face, dimension, photo) for face in entry.faces]
+
+
+def face_row(face: Face, dimension: int, photo: str) -> tuple[Any, ...]:
+    """The columns of ``faces`` after ``content_id``, and the embedding, of a face.
+
+    Raises:
+        GalleryError: the embedding has the wrong shape or length.
+    """
+    embedding = np.asarray(face.embedding, dtype="<f4")
+    if embedding.shape != (dimension,):
+        raise GalleryError(
+            f"{photo}: an embedding has shape {embedding.shape}; this gallery takes ({dimension},)"
+        )
+    length = math.hypot(*embedding.tolist())
+    if not abs(length - 1) < _UNIT_TOLERANCE:
+        raise GalleryError(f"{photo}: an embedding has length {length}, not 1")
+    box = tuple(float(v) for v in face.box)
+    landmarks = LANDMARKS.pack(*(v for point in face.landmarks for v in point))
+    quality = None if face.quality is None else float(face.quality)
+    parts = None if face.parts is None else PARTS.pack(*astuple(face.parts))
+    blob = embedding.tobytes()
+    return (*box, landmarks, float(face.confidence), quality, zlib.crc32(blob), parts, blob)
 
 
 def matrix(blobs: Sequence[bytes], dimension: int) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-FORMAT = 3
+FORMAT = 4
 OLDEST_FORMAT = 2
 """Oldest format that can be read. The next writer migrates it, see `migrate`."""
 FILE = "gallery.sqlite"
@@ -102,6 +102,25 @@ CREATE INDEX forgotten_by_content ON forgotten (sha256);
 """
 
 
+# The ignored faces: format 4 has this table in addition to those of format 3.
+IGNORED_SCHEMA = """
+CREATE TABLE ignored (
+    face_id INTEGER PRIMARY KEY,
+    sha256 BLOB NOT NULL CHECK (length(sha256) = 32),
+    "left" REAL NOT NULL,
+    "top" REAL NOT NULL,
+    "right" REAL NOT NULL,
+    "bottom" REAL NOT NULL,
+    landmarks BLOB,
+    confidence REAL NOT NULL,
+    quality REAL,
+    embedding_crc32 INTEGER NOT NULL,
+    embedding BLOB
+);
+CREATE INDEX ignored_by_content ON ignored (sha256);
+"""
+
+
 # Faces with mapped embeddings; the table exists only while there are some.
 MAPPED = "mapped"
 MAPPED_SCHEMA = f"""
@@ -134,8 +153,9 @@ def migrate(connection: sqlite3.Connection) -> None:
     """Bring a gallery of an older format to ``FORMAT``, in one transaction."""
     if not has_parts(connection):
         connection.execute("ALTER TABLE faces ADD COLUMN parts BLOB")
-    if not has_people(connection):
+    if not has_table(connection, "ignored"):
+        people = "" if has_people(connection) else PEOPLE_SCHEMA
         connection.executescript(
-            f"BEGIN IMMEDIATE; {PEOPLE_SCHEMA}"
+            f"BEGIN IMMEDIATE; {people} {IGNORED_SCHEMA}"
             f"UPDATE meta SET value = '{FORMAT}' WHERE key = 'format'; COMMIT;"
         )

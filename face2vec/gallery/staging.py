@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.fingerprint import Fingerprint
+from face2vec.gallery import ignored
 from face2vec.gallery.connection import Connection, gallery_error
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import matrix
@@ -259,6 +260,7 @@ def switch(
         "fingerprint": new.target.fingerprint.to_json(),
     }
     connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", sorted(facts.items()))
+    ignored.reduce(connection)  # embeddings by the old model
     # A calibration holds for one model only.
     connection.execute("DELETE FROM meta WHERE key = 'calibration'")
     return Switched(mapped, dropped)

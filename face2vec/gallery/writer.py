@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any
 
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryMismatchError
+from face2vec.files import paths_to
+from face2vec.gallery import ignored
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import (
     FORGOTTEN,
@@ -35,7 +37,18 @@ from face2vec.gallery.reader import (
     refuse_upgraded,
     roots_of,
 )
-from face2vec.gallery.rows import INDEXED, NO_FACE, Entry, Removed, encoded, face_rows, owner_of
+from face2vec.gallery.rows import (
+    INDEXED,
+    NO_FACE,
+    Entry,
+    Removed,
+    decoded,
+    encoded,
+    face_row,
+    face_rows,
+    owner_of,
+)
+from face2vec.gallery.schema import FILE
 from face2vec.gallery.staging import (
     UPGRADED_INDEX,
     Map,
@@ -48,6 +61,7 @@ from face2vec.gallery.staging import (
     switch,
 )
 from face2vec.photos.discover import Source, paths_of
+from face2vec.types import Face
 
 _INSERT_FACE = (
     'INSERT INTO faces (content_id, "left", "top", "right", "bottom", landmarks, confidence,'
@@ -77,6 +91,7 @@ class Writer:
         self._meta = meta
         self.people = PeopleWriter(self._transaction)
         self._ended = False
+        self._process = os.getpid()
         try:
             self._writer = file.connect_writer()
             self._reader = file.borrow()
@@ -165,18 +180,46 @@ class Writer:
             _drop_unused(connection, waiting)
         return refused
 
+    def add_missing(self, sha256: bytes, faces: Iterable[Face]) -> int:
+        """Add the faces of a photo that the gallery does not have; returns how many.
+
+        Args:
+            sha256: the 32 bytes of the hash of the photo's bytes, which the gallery has.
+            faces: all faces of the photo, with embeddings float32 (d,).
+
+        Raises:
+            GalleryError: an embedding has another shape; nothing is stored.
+        """
+        added = 0
+        with self._transaction() as connection:
+            (content,) = connection.execute(CONTENT, (sha256,)).fetchone()
+            known = connection.execute(
+                'SELECT "left", "top", "right", "bottom" FROM faces WHERE content_id = ?',
+                (content,),
+            ).fetchall()
+            blocked = boxes_forgotten(connection, sha256)
+            for face in without_forgotten(faces, [*known, *blocked]):
+                _insert_face(connection, content, face_row(face, self._meta.dimension, "photo"))
+                added += 1
+            if added:
+                connection.execute(
+                    "UPDATE contents SET status = ? WHERE id = ?", (INDEXED, content)
+                )
+        return added
+
     def remove(self, photos: Source | Iterable[Source]) -> Removed:
         """Remove photos and, if no copy is left, their faces.
 
         Args:
-            photos: full paths; a folder stands for all photos in it. Unknown paths are ignored.
+            photos: paths; a folder stands for all photos in it. A file or folder is also found
+                by another path to it, such as a link. Unknown paths are ignored.
         """
-        full_paths = [os.path.normpath(Path(photo).absolute()) for photo in paths_of(photos)]
+        wanted = paths_of(photos)
         with self._transaction() as connection:
             roots = roots_of(connection)
             names: dict[tuple[int, bytes], int] = {}
-            for photo in full_paths:
-                names.update(_names_under(connection, roots, photo))
+            for photo in wanted:
+                names.update(_names_of(connection, roots, photo))
             connection.executemany("DELETE FROM photos WHERE root_id = ? AND path = ?", names)
             faces = _drop_unused(connection, set(names.values()))
             connection.execute(
@@ -282,11 +325,12 @@ class Writer:
         All changes are on the disk by now, so errors are only logged.
         """
         self._ended = True
+        if os.getpid() != self._process:
+            return
         writer = self._writer
         try:
             self._file.give_back(self._reader)
-            # A leftover of an upgrade that was killed at the switch; none is running now.
-            (self._file.folder / UPGRADED_INDEX).unlink(missing_ok=True)
+            _delete_leftovers(self._file.folder)
             unpurged = writer.execute("SELECT 1 FROM meta WHERE key = 'unpurged'").fetchone()
             if unpurged:
                 drop_removed(self._file.folder, writer)
@@ -311,6 +355,12 @@ class Writer:
             self._file.disconnect(writer)
 
     def _check_open(self) -> None:
+        if os.getpid() != self._process:
+            raise GalleryError(
+                f"this writer of the gallery {self._file.folder} belongs to process "
+                f"{self._process}, from which this one was forked; write in the child with "
+                "a writer of its own"
+            )
         if self._ended:
             raise GalleryError(
                 f"this writer of the gallery {self._file.folder} is closed; change the gallery "
@@ -350,6 +400,18 @@ class Writer:
             raise self._file.error_for(error) from error
 
 
+# What a process that was killed while it wrote leaves behind: a gallery or an index under another
+# name, which can hold what was removed since.
+_LEFTOVERS = (UPGRADED_INDEX, f"{FILE}.new*", "index.faiss*.new", "writer.json.new")
+
+
+def _delete_leftovers(folder: Path) -> None:
+    """Delete files of processes that were killed; the caller is the only writer."""
+    for pattern in _LEFTOVERS:
+        for leftover in folder.glob(pattern):
+            leftover.unlink(missing_ok=True)
+
+
 def _request_purge(connection: Connection) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('unpurged', '1')")
 
@@ -379,10 +441,15 @@ def _insert_content(connection: Connection, entry: Entry, faces: Sequence[tuple[
         ),
     ).lastrowid
     assert content is not None
-    for *face, embedding in faces:
-        added = connection.execute(_INSERT_FACE, (content, *face))
-        connection.execute("INSERT INTO embeddings VALUES (?, ?)", (added.lastrowid, embedding))
+    for row in faces:
+        _insert_face(connection, content, row)
     return content
+
+
+def _insert_face(connection: Connection, content: int, row: tuple[Any, ...]) -> None:
+    *face, embedding = row
+    added = connection.execute(_INSERT_FACE, (content, *face))
+    connection.execute("INSERT INTO embeddings VALUES (?, ?)", (added.lastrowid, embedding))
 
 
 def _fitting(number: int) -> int:
@@ -398,9 +465,45 @@ def _drop_unused(connection: Connection, contents: Iterable[int]) -> int:
         (count,) = connection.execute(
             f"SELECT count(*) FROM faces WHERE content_id = ?1 AND {unused}", (content,)
         ).fetchone()
+        hashes = connection.execute(
+            f"SELECT sha256 FROM contents WHERE id = ?1 AND {unused}", (content,)
+        ).fetchall()
+        for (sha256,) in hashes:
+            ignored.reduce(connection, f"sha256 = x'{sha256.hex()}'")
         connection.execute(f"DELETE FROM contents WHERE id = ?1 AND {unused}", (content,))
         faces += count
     return faces
+
+
+_Names = dict[tuple[int, bytes], int]
+"""The content of each photo by (root, path in it)."""
+
+
+def _names_of(connection: Connection, roots: Mapping[str, int], photo: str) -> _Names:
+    """A photo, or all photos in a folder, by any path to it."""
+    for path in paths_to(photo):
+        if names := dict(_names_under(connection, roots, path)):
+            return names
+    return dict(_same_file(connection, roots, photo))
+
+
+def _same_file(
+    connection: Connection, roots: Mapping[str, int], photo: str
+) -> Iterator[tuple[tuple[int, bytes], int]]:
+    """The photos that are the same file as a path: hard links, and paths through other mounts."""
+    try:
+        status = os.stat(photo)  # noqa: PTH116 - as everywhere here
+    except (OSError, ValueError):
+        return
+    folders = {number: root for root, number in roots.items()}
+    for root, path, content in connection.execute(
+        "SELECT root_id, path, content_id FROM photos WHERE size = ? AND mtime_ns = ?",
+        (status.st_size, _fitting(status.st_mtime_ns)),
+    ).fetchall():
+        with suppress(OSError):
+            known = os.stat(f"{folders[root]}{os.sep}{decoded(path)}")  # noqa: PTH116
+            if (known.st_dev, known.st_ino) == (status.st_dev, status.st_ino):
+                yield (root, path), content
 
 
 def _names_under(

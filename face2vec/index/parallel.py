@@ -18,6 +18,8 @@ import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec.forks import abandon, run_after_fork
+
 faiss: Any = _faiss  # its type hints are incomplete
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -52,6 +54,15 @@ def run_parts(work: Callable[..., None], parts: Sequence[tuple[int, ...]]) -> No
 @cache
 def _workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "search", partial(faiss.omp_set_num_threads, 1))
+
+
+@run_after_fork
+def _renew() -> None:
+    """Use new threads, and none of OpenMP, whose threads in the parent this one would wait for."""
+    if _workers.cache_info().currsize:
+        abandon(_workers())  # deleting it would wake threads that are not there
+    _workers.cache_clear()
+    faiss.omp_set_num_threads(1)
 
 
 def merge_best(similarities: Vectors, ids: Ids) -> tuple[Vectors, Ids]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from face2vec.errors import GalleryError
 from face2vec.files import put_in_place
+from face2vec.forks import abandon, renew_after_fork
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot, State
 from face2vec.gallery.staging import UPGRADED_INDEX, Uncommitted
@@ -47,11 +48,22 @@ class GalleryIndex:
         self._wanted = wanted
         self._in_memory = in_memory
         self._index: FaceIndex | None = None
+        self._new_lock()
+        renew_after_fork(self._renew)
+        self.path = gallery.folder / INDEX_FILE
+        self._beside = gallery.folder / UPGRADED_INDEX
+
+    def _new_lock(self) -> None:
         self._lock = threading.RLock()
         self._search_ended = threading.Condition(self._lock)
         self._searches = self._waiting = 0
-        self.path = gallery.folder / INDEX_FILE
-        self._beside = gallery.folder / UPGRADED_INDEX
+
+    def _renew(self) -> None:
+        """Keep the index, whose memory is shared with the parent, unless it was being changed."""
+        if not self._lock.acquire(blocking=False):
+            abandon(self._index)
+            self._index = None
+        self._new_lock()
 
     def at(self, now: Snapshot) -> _InUse:
         """For a `with` block: the index at the state of a snapshot or newer, unchanged."""

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -24,7 +24,12 @@ from face2vec.errors import PhotoError
 from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry
 from face2vec.gallery.writer import Writer
 from face2vec.photos.discover import FoundPhoto
-from face2vec.photos.formats import TOO_MANY_PIXELS, read_photo_bytes
+from face2vec.photos.formats import (
+    EMPTY_FILE,
+    TOO_MANY_BYTES,
+    TOO_MANY_PIXELS,
+    read_photo_bytes,
+)
 from face2vec.types import Unopened
 
 log = logging.getLogger("face2vec")
@@ -47,6 +52,8 @@ class BuildSummary:
         forgotten: skipped photos that show only forgotten people.
         unreadable: (path, reason) of photos that could not be read. ``photos`` is the sum of
             added, unchanged, copies, forgotten and unreadable photos.
+        left_out: files and folders that were left out, by pattern, such as ``{"@eaDir/": 12}``; not
+            counted in ``photos``.
         seconds: duration.
         interrupted: whether Ctrl-C ended the build early; counted photos are stored.
     """
@@ -59,6 +66,7 @@ class BuildSummary:
     no_face: int = 0
     forgotten: int = 0
     unreadable: tuple[tuple[str, str], ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
 
@@ -127,7 +135,9 @@ class Build:
             with _interrupt_delayed():
                 self._store()
 
-    def summary(self, seconds: float, interrupted: bool) -> BuildSummary:
+    def summary(
+        self, seconds: float, interrupted: bool, left_out: Mapping[str, int]
+    ) -> BuildSummary:
         """The counts so far as a `BuildSummary`."""
         counts = dict(self.counts)
         # Each photo is counted under exactly one of these names.
@@ -136,6 +146,7 @@ class Build:
             photos=photos + len(self.unreadable),
             **counts,
             unreadable=tuple(self.unreadable),
+            left_out=dict(left_out),
             seconds=seconds,
             interrupted=interrupted,
         )
@@ -162,7 +173,14 @@ class Build:
                 yield _Task(photo, *size_and_time)
 
     def _read(self, task: _Task) -> Unopened | None:
-        data = read_photo_bytes(task.found.full)
+        try:
+            data = read_photo_bytes(task.found.full)
+        except PhotoError as error:
+            if error.reason == EMPTY_FILE and self._is_recorded(task):
+                # An empty file may still be filled, and is tried again; one that was emptied is
+                # recorded as unreadable, so that its old faces go.
+                task.sha256 = hashlib.sha256(b"").digest()
+            raise
         task.sha256 = hashlib.sha256(data).digest()
         task.known = self.writer.content_of(task.sha256) is not None
         task.forgotten = self.writer.is_forgotten(task.sha256)
@@ -182,7 +200,7 @@ class Build:
                 self.report(error)
             if not task.sha256 or error.reason == TOO_MANY_PIXELS:
                 # Not recorded, so that the next build tries it again.
-                if task.sha256:
+                if error.reason in (TOO_MANY_PIXELS, TOO_MANY_BYTES):
                     self._remove_stale(task)
                 return
         place = (task.found.folder, task.found.name, task.size, task.mtime_ns, task.sha256)
@@ -202,8 +220,11 @@ class Build:
 
     def _remove_stale(self, task: _Task) -> None:
         """Remove a photo from the gallery if its file has been replaced."""
-        if self.writer.stat_of(task.found.folder, task.found.name) is not None:
+        if self._is_recorded(task):
             self.writer.remove(task.found.full)
+
+    def _is_recorded(self, task: _Task) -> bool:
+        return self.writer.stat_of(task.found.folder, task.found.name) is not None
 
     def _added_meanwhile(self, sha256: bytes) -> bool:
         """Whether a copy was recorded while this photo was being encoded."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
-from face2vec.files import write_json
+from face2vec.files import expanded, write_json
 from face2vec.lab.catalogue import HEADINGS, Heading
 from face2vec.lab.findings import BAD, GOOD, LOST, VERDICTS, Finding, findings
 from face2vec.lab.plots import all_series_plot, overview_plot, series_plot, slices_plot
@@ -69,6 +69,7 @@ def save_robustness(measured: Robustness, folder: Path, title: str) -> Path:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
+    folder = Path(expanded(folder))
     folder.mkdir(parents=True, exist_ok=True)
     overview_plot(measured).savefig(folder / OVERVIEW, dpi=DENSITY)
     all_series_plot(measured).savefig(folder / CURVES, dpi=DENSITY)
@@ -85,6 +86,7 @@ def save_slices(
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
+    folder = Path(expanded(folder))
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"all": everybody.figures(), "slices": [one.figures() for one in slices]}
     write_json(folder / FIGURES, figures)

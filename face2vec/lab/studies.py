@@ -14,7 +14,7 @@ import numpy as np
 from face2vec.encoding.embed import Embedder
 from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import TrueAccepts, all_pairs, with_intervals
-from face2vec.files import write_json
+from face2vec.files import expanded, write_json
 from face2vec.lab.rates import Rate
 from face2vec.lab.report import FIGURES, PAGE, picture
 from face2vec.lab.slices import FEWEST_PEOPLE
@@ -228,6 +228,7 @@ def save_study(trainings: Sequence[Training], folder: Path, title: str) -> Path:
     """
     from face2vec.lab.plots import rates_plot
 
+    folder = Path(expanded(folder))
     folder.mkdir(parents=True, exist_ok=True)
     figures = [one.figures() for one in trainings]
     write_json(folder / FIGURES, figures)

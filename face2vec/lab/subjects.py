@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from face2vec.engine import Face2Vec
 from face2vec.errors import PhotoError, SettingsError
 from face2vec.evaluation.sets import named_photos
+from face2vec.files import expanded
 from face2vec.gallery.schema import FILE
 from face2vec.lab.portraits import Portrait, portrait_of
 from face2vec.types import Face, Unopened, nearest_to
@@ -87,7 +88,7 @@ def subjects_of(
 
 def is_gallery(folder: Path) -> bool:
     """Whether a folder is a gallery."""
-    return (folder / FILE).is_file()
+    return (Path(expanded(folder)) / FILE).is_file()
 
 
 def subjects_in(

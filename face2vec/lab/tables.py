@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import all_pairs
-from face2vec.evaluation.sets import IMAGES, text_of
+from face2vec.evaluation.sets import IMAGES
+from face2vec.files import composed, expanded, text_of
 from face2vec.lab.rates import Draws, threshold_for
 from face2vec.lab.slices import Slice, sliced
 from face2vec.lab.subjects import subjects_in
@@ -54,6 +55,7 @@ def read_table(file: Path, by: Sequence[str] = ()) -> Table:
     Raises:
         SettingsError: a column or photo does not exist, or a photo is listed twice.
     """
+    file = Path(expanded(file))
     reader = csv.DictReader(io.StringIO(text_of(file), newline=""))
     columns, rows = list(reader.fieldnames or ()), list(reader)
     photo_column = next((name for name in PHOTO_COLUMNS if name in columns), None)
@@ -72,8 +74,8 @@ def read_table(file: Path, by: Sequence[str] = ()) -> Table:
         path = _photo(file, row[photo_column] or "", number)
         if path in people:
             raise SettingsError(f"{file}, row {number}: {path} is listed twice")
-        people[path] = row[PERSON_COLUMN] or ""
-    values = {name: [row[name] or "" for row in rows] for name in by or others}
+        people[path] = composed(row[PERSON_COLUMN] or "")
+    values = {name: [composed(row[name] or "") for row in rows] for name in by or others}
     divided = {name: _groups(some) for name, some in values.items()}
     left_out = tuple(
         name for name, some in divided.items() if not by and len(set(some)) > MOST_VALUES

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from face2vec.errors import ModelError
-from face2vec.files import write_json, written_whole
+from face2vec.files import expanded, write_json, written_whole
 from face2vec.models.description import Precision
 
 CACHE_VARIABLE = "FACE2VEC_CACHE"
@@ -22,7 +22,7 @@ BUILDER_VERSION = 1
 def cache_dir() -> Path:
     """The cache directory: ``$FACE2VEC_CACHE``, or that of the system's user."""
     if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser().absolute()
+        return Path(expanded(chosen)).absolute()
     from platformdirs import user_cache_path
 
     return user_cache_path("face2vec")

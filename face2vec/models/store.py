@@ -15,6 +15,7 @@ from pathlib import Path
 
 from face2vec.calibration import Calibration
 from face2vec.errors import CalibrationError, ModelError
+from face2vec.files import decoded, expanded
 from face2vec.fingerprint import ModelFingerprint
 from face2vec.models.cache import cache_dir, sha256_of
 from face2vec.models.catalogue import CATALOGUE, find_model, terms_in_words
@@ -87,7 +88,10 @@ def calibration_of(key: str, weights: str, origin: str) -> Calibration | None:
     """
     beside = Path(origin).with_suffix(".calibration.json")
     if Path(origin).is_absolute() and beside.is_file():
-        calibration = Calibration.from_json(beside.read_text(encoding="utf-8"))
+        try:
+            calibration = Calibration.from_json(_text(beside))
+        except UnicodeDecodeError as error:
+            raise CalibrationError(f"{beside} is not UTF-8 ({error}); fit it again") from error
         if calibration.weights != weights:
             raise CalibrationError(
                 f"{beside} belongs to other weights of {calibration.model!r}; fit it again: "
@@ -151,7 +155,7 @@ def load_model(
     """
     check_precision(precision)
     name = os.fspath(model)
-    path = Path(name).expanduser().absolute()
+    path = Path(expanded(name)).absolute()
     suffix = path.suffix.lower()
     if suffix not in (*SUFFIXES, ".json"):
         return _from_catalogue(find_model(name), precision, progress)
@@ -271,14 +275,19 @@ def _description(described: Path, model: Path, example: Mapping[str, object]) ->
             f"{json.dumps(dict(example))}"
         )
     try:
-        return ModelDescription.from_json(described.read_text(encoding="utf-8"), key=described.stem)
+        return ModelDescription.from_json(_text(described), key=described.stem)
     except (ModelError, UnicodeDecodeError) as error:
         raise ModelError(f"{described}: {error}") from error
 
 
+def _text(path: Path) -> str:
+    """Text of a file that a user may have written, see `decoded`."""
+    return decoded(path.read_bytes(), errors="strict")
+
+
 def _json(path: Path) -> dict[str, object]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(_text(path))
     except ValueError as error:
         raise ModelError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):

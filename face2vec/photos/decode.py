@@ -11,7 +11,6 @@ All functions are safe to use from several threads.
 from __future__ import annotations
 
 import io
-import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -31,7 +30,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from face2vec.arguments import optional_whole, whole
 from face2vec.errors import PhotoError, SettingsError
+from face2vec.photos import libtiff
 from face2vec.photos.damage import boxes_go_on, is_truncated, says_truncated, without_metadata
 from face2vec.photos.formats import (
     CHANGED,
@@ -44,9 +45,9 @@ from face2vec.photos.formats import (
     photo_format,
     read_photo_bytes,
 )
+from face2vec.photos.orientation import ORIENTATION_TAG, orientation_of
+from face2vec.photos.sources import PhotoLike, plain
 from face2vec.types import Photo
-
-PhotoLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 MAX_PIXELS = 200_000_000
 
@@ -61,19 +62,25 @@ def open_photo(
     name: str | None = None,
     max_side: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    bgr: bool = False,
 ) -> Photo:
     """Decode a photo and turn it upright.
 
-    EXIF orientation is applied. Every mode is converted to 8-bit RGB: 16-bit and float grey is
-    scaled, and transparency is composited on white. Only the first frame or page is decoded.
+    The orientation in EXIF is applied, or in XMP if EXIF has none. Every mode is converted to 8-bit
+    RGB: 16-bit and float grey is scaled, and transparency is composited on white. Only the first
+    frame or page is decoded.
 
     Args:
-        source: a path, the bytes of a file, a PIL image, or an RGB uint8 array (height, width, 3).
-            A contiguous array is not copied.
-        name: name of the photo; if None, the path, ``"<bytes>"``, ``"<image>"`` or ``"<array>"``.
+        source: a path; the bytes of a file; an open file, a stream or a member of a zip archive
+            (`zipfile.Path`), which are read from their start; a PIL image; or an RGB array uint8
+            (height, width, 3) of NumPy or of another package. A contiguous array is not copied.
+        name: name of the photo; if None, the path or the name of the file, ``"<bytes>"``,
+            ``"<stream>"``, ``"<image>"`` or ``"<array>"``.
         max_side: largest number of pixels of the longer side; a larger image is resized to
             exactly this. Large JPEG files are then decoded at a reduced scale.
         max_pixels: photos with more pixels are refused before they are decoded.
+        bgr: whether an array has the channels blue, green, red, as OpenCV makes them. An array does
+            not tell; with the wrong order, faces are found and their embeddings are wrong.
 
     Returns:
         The photo. Its image may be read-only.
@@ -82,31 +89,24 @@ def open_photo(
         PhotoError: the photo cannot be used; its ``reason`` is one of
             :data:`~face2vec.photos.formats.REASONS`.
         SettingsError: the source has an unsupported type, an array has the wrong dtype or shape,
-            or a limit is less than one.
+            a limit is less than one, or ``bgr`` is given for something else than an array.
     """
-    for setting, value in (("max_side", max_side), ("max_pixels", max_pixels)):
-        if value is not None and value < 1:
-            raise SettingsError(f"{setting} is {value}; it must be at least 1")
-    if isinstance(source, np.ndarray):
-        name = "<array>" if name is None else name
-        decoded = _from_array(name, source, max_side, max_pixels)
-    elif isinstance(source, Image.Image):
-        name = "<image>" if name is None else name
-        decoded = _from_image(name, source, max_side, max_pixels)
-    elif isinstance(source, bytes):
-        name = "<bytes>" if name is None else name
-        decoded = _from_bytes(name, source, max_side, max_pixels)
-    elif isinstance(source, str | os.PathLike):
-        name = os.fspath(source) if name is None else name
-        data = read_photo_bytes(source, name=name)
-        decoded = _from_bytes(name, data, max_side, max_pixels)
+    optional_whole("max_side", max_side, 1)
+    whole("max_pixels", max_pixels, 1)
+    found, name = plain(source, name)
+    if bgr:
+        if not isinstance(found, np.ndarray):
+            raise SettingsError(f"bgr is for arrays only; {name} states its own order of channels")
+        found = found[..., ::-1]
+    if isinstance(found, np.ndarray):
+        decoded = _from_array(name, found, max_side, max_pixels)
+    elif isinstance(found, Image.Image):
+        decoded = _from_image(name, found, max_side, max_pixels)
     else:
-        raise SettingsError(
-            f"a photo must be a path, bytes, a PIL image or an RGB array, "
-            f"not {type(source).__name__}"
-        )
+        data = found if isinstance(found, bytes) else read_photo_bytes(found, name=name)
+        decoded = _from_bytes(name, data, max_side, max_pixels)
     return Photo(
-        name, decoded.image, decoded.width, decoded.height, scale=decoded.scale, source=source
+        name, decoded.image, decoded.width, decoded.height, scale=decoded.scale, source=found
     )
 
 
@@ -147,7 +147,8 @@ def _from_array(name: str, array: NDArray[Any], max_side: int | None, max_pixels
         raise SettingsError(
             f"{name} has dtype {array.dtype} and shape {array.shape}; an image must be RGB uint8 "
             "(height, width, 3); convert grey (height, width) and RGBA arrays first, for example "
-            "grey with np.stack([grey] * 3, axis=-1)"
+            "grey with np.stack([grey] * 3, axis=-1), and floats of 0 to 1 with "
+            "(255 * image).astype(np.uint8)"
         )
     height, width = array.shape[:2]
     _check_pixels(name, (width, height), max_pixels)
@@ -247,6 +248,8 @@ def _decode(name: str, kind: str, data: bytes, max_side: int | None, max_pixels:
         decoder: type[ImageFile.ImageFile] = pillow_heif.HeifImageFile
     else:
         decoder = _DECODERS[kind]
+    if kind == "TIFF":
+        libtiff.redirect()
     image = decoder(io.BytesIO(data))
     _check_pixels(name, image.size, max_pixels)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -264,7 +267,7 @@ def _make_room(image: TiffImagePlugin.TiffImageFile) -> None:
     """
     width, height = image.size
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        turned = image.tag_v2.get(_ORIENTATION_TAG) in (5, 6, 7, 8)
+        turned = image.tag_v2.get(ORIENTATION_TAG) in (5, 6, 7, 8)
         image.im = Image.new(image.mode, (height, width) if turned else (width, height)).im
 
 
@@ -306,8 +309,7 @@ def _finish(
         scale = max_side / max(full_width, full_height)
         size = max(1, round(full_width * scale)), max(1, round(full_height * scale))
         flat = flat.resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=3.0)
-    # The decoders of TIFF and HEIC apply the orientation and remove its tag.
-    orientation = _orientation(image.info.get("exif"))
+    orientation = orientation_of(image.info, image.format)
     if orientation != 1:
         flat = flat.transpose(_TURNS[orientation])
     if orientation >= 5:
@@ -317,7 +319,6 @@ def _finish(
     return _Decoded(np.asarray(flat), full_width, full_height, scale)
 
 
-_ORIENTATION_TAG = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -327,28 +328,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-def _orientation(exif: object) -> int:
-    """Orientation 1…8 from an EXIF block (EXIF 2.32, 4.6.4); 1 if it is missing or invalid.
-
-    Pillow's ``getexif`` is not used, because it warns about damage anywhere in the block.
-    """
-    if not isinstance(exif, bytes):
-        return 1
-    while exif.startswith(b"Exif\0\0"):
-        exif = exif[6:]
-    if exif[:4] not in (b"II*\0", b"MM\0*"):
-        return 1
-    order: Any = "little" if exif[:2] == b"II" else "big"
-    start = int.from_bytes(exif[4:8], order)
-    count = int.from_bytes(exif[start : start + 2], order)
-    for n in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
-        if int.from_bytes(exif[n : n + 2], order) == _ORIENTATION_TAG:
-            width = {3: 2, 4: 4}.get(int.from_bytes(exif[n + 2 : n + 4], order), 0)
-            value = int.from_bytes(exif[n + 8 : n + 8 + width], order)
-            return value if value in _TURNS else 1
-    return 1
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -11,13 +11,18 @@ import os
 import re
 import stat
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from face2vec.arguments import described, refusal
 from face2vec.errors import SettingsError
+from face2vec.files import expanded
+from face2vec.photos.exclude import IGNORE_FILE, Rules, ignore_file_of
 from face2vec.photos.formats import HEAD_BYTES, photo_format
+from face2vec.photos.lists import lines_of, other_readings
 
 Source = str | os.PathLike[str]
 
@@ -77,53 +82,76 @@ class FoundPhoto:
 
 
 def paths_of(sources: Source | Iterable[Source | Iterable[Source]]) -> list[str]:
-    """Flatten a path, paths, or lists of paths to a list of strings, in order.
+    """Flatten a path, paths, or lists of paths to a list of strings, in order; ``~`` is expanded.
 
     Raises:
         SettingsError: an element is not a path.
     """
     if isinstance(sources, str | os.PathLike):
-        return [os.fspath(sources)]
-    if isinstance(sources, bytes) or not isinstance(sources, Iterable):
-        kind = type(sources).__name__
+        path = os.fspath(sources)
+        return [f"@{expanded(path[1:])}" if path.startswith("@") else expanded(path)]
+    is_data = isinstance(sources, bytes | bytearray | memoryview) or hasattr(sources, "dtype")
+    if is_data or not isinstance(sources, Iterable):
         raise SettingsError(
-            f"photos are found by path (folder, file or pattern), not by {kind}; an image in "
-            "memory can be encoded and searched for; save it to a file to add it"
+            f"photos are found by path (folder, file or pattern), not by {described(sources)}; an "
+            "image in memory can be encoded and searched for; save it to a file to add it"
         )
     return [path for source in sources for path in paths_of(source)]
 
 
-def find_photos(sources: Source | Iterable[Source | Iterable[Source]]) -> Iterator[FoundPhoto]:
+def find_photos(
+    sources: Source | Iterable[Source | Iterable[Source]],
+    *,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+    left_out: Counter[str] | None = None,
+) -> Iterator[FoundPhoto]:
     """Find the photos in the sources, in a fixed order, each real file once.
 
     A source is one of
 
     - a folder, searched with all its subfolders in order of names. Names that begin with a dot
-      are skipped. A file is accepted if its suffix is one of :data:`PHOTO_SUFFIXES`, skipped if
-      it is one of :data:`OTHER_SUFFIXES`, and otherwise accepted if its first bytes are those of
-      a photo. Links are followed. A link to a target inside the same folder is skipped, because
-      the target is found under its own name. An unreadable subfolder is yielded as a photo, so
-      that reading it reports the reason.
+      are skipped, and what other programs keep beside photos, such as thumbnails, previews and
+      deleted files (:data:`face2vec.photos.exclude.USUAL`). A file ``.face2vecignore`` in a folder
+      has further patterns, as in ``.gitignore``. A file is accepted if its suffix is one of
+      :data:`PHOTO_SUFFIXES`, skipped if it is one of :data:`OTHER_SUFFIXES`, and otherwise
+      accepted if its first bytes are those of a photo. Links are followed. A link to a target
+      inside the same folder is skipped, because the target is found under its own name. An
+      unreadable subfolder is yielded as a photo, so that reading it reports the reason.
     - a file, always accepted; its root is its folder.
     - a glob pattern (``*``, ``?``, ``[…]``, ``**`` for any depth), if no path has exactly that
       name. Matches are treated like the contents of a folder. Their root is the last folder
       before the first wildcard. ``**`` does not follow links to folders.
-    - ``@list.txt``: a UTF-8 text file with one file or folder per line, relative to the folder of
-      the list. Blank lines and lines that begin with ``#`` are skipped. A listed file is always
-      accepted, even if it is missing. Its root is the folder of the list if that contains it.
+    - ``@list.txt``: a text file with one file or folder per line, relative to the folder of the
+      list. It is UTF-8 or UTF-16; its lines end with LF, CR or NUL (``find -print0``). A path may
+      be in quotes or a ``file://`` URL. Blank lines and lines that begin with ``#`` are skipped.
+      A listed file is always accepted, even if it is missing, unless all are. Its root is the
+      folder of the list if that contains it.
     - ``-``: such a list on standard input, relative to the working directory.
 
     Args:
         sources: the sources in the order of the search; one, several, or lists of them.
+        exclude: patterns of files and folders to leave out, relative to each folder that is
+            searched, as in ``.gitignore``.
+        include: patterns of files and folders to take, although a pattern leaves them out.
+        left_out: counts the files and folders that are left out, by pattern.
 
     Returns:
         An iterator over the photos.
 
     Raises:
-        SettingsError: a source is not a path, does not exist, cannot be listed, or is a pattern
-            without matches. All sources are checked before this function returns.
+        SettingsError: a source is not a path, does not exist, cannot be listed, is a pattern
+            without matches, or a list without an existing path. All sources are checked before
+            this function returns.
     """
-    return _distinct([_search(path) for path in paths_of(sources)])
+    rules = Rules.of(_patterns("exclude", exclude), _patterns("include", include), left_out)
+    return _distinct([_search(path, rules) for path in paths_of(sources)])
+
+
+def _patterns(name: str, patterns: Sequence[str]) -> Sequence[str]:
+    if isinstance(patterns, str) or not all(isinstance(one, str) for one in patterns):
+        raise refusal(name, patterns, "a list of patterns")
+    return patterns
 
 
 _Found = tuple[str, str, str]  # root, path relative to it, real path
@@ -138,22 +166,22 @@ def _distinct(searches: Sequence[Iterator[_Found]]) -> Iterator[FoundPhoto]:
                 yield FoundPhoto(root, relative or os.curdir)
 
 
-def _search(source: str) -> Iterator[_Found]:
+def _search(source: str, rules: Rules) -> Iterator[_Found]:
     """Check one source and return an iterator over its photos."""
     if source == "-":
-        return _listed(_standard_input(), Path.cwd())
+        return _listed("on standard input", _standard_input(), Path.cwd(), rules)
     if source.startswith("@"):
-        return _listed(*_list_file(source))
+        return _listed(repr(source), *_list_file(source), rules)
     if os.path.isdir(source):
         _check_listable(source)
-        return _walk(os.path.realpath(source))
+        return _walk(os.path.realpath(source), rules)
     if os.path.exists(source):
         return iter([_single(source)])
     if _is_pattern(source):
         root, parts = _split_pattern(source)
-        if next(_matching(root, parts), None) is None:
+        if next(_matching(root, parts, rules.uncounted()), None) is None:
             raise SettingsError(f"no file matches the pattern {source!r}")
-        return _globbed(root, parts)
+        return _globbed(root, parts, rules)
     raise SettingsError(
         f"{source!r} does not exist (looked in {str(Path.cwd())!r}); give a folder, a file, "
         "a glob pattern, @LIST for a text file of paths, or - for paths on standard input"
@@ -173,11 +201,12 @@ def _single(path: str) -> _Found:
     return root, name, os.path.realpath(path)
 
 
-def _walk(root: str, start: str = "") -> Iterator[_Found]:
+def _walk(root: str, rules: Rules, start: str = "") -> Iterator[_Found]:
     """Search a folder and its subfolders in sorted order.
 
     Args:
         root: absolute real path of the root.
+        rules: what is left out.
         start: the folder to search, relative to ``root``.
     """
     top = os.path.realpath(os.path.join(root, start))
@@ -187,27 +216,27 @@ def _walk(root: str, start: str = "") -> Iterator[_Found]:
         return
     visited = {_identity(top)}
     # An explicit stack, because a tree may be deeper than Python's recursion limit.
-    stack = [(first, start, top)]
+    stack = [(iter(first), start, top, _rules_in(rules, start, top, first))]
     while stack:
-        entries, folder, real_folder = stack[-1]
+        entries, folder, real_folder, rules = stack[-1]
         entry = next(entries, None)
         if entry is None:
             stack.pop()
             continue
         name = entry.name
-        if name.startswith("."):
-            continue
         relative = os.path.join(folder, name)
         if entry.is_symlink():
             real = os.path.realpath(entry.path)
             is_folder, is_file = os.path.isdir(real), os.path.isfile(real)
-            if (is_folder or is_file) and _has_own_name(real, top, is_folder):
+            if (is_folder or is_file) and _has_own_name(real, top, is_folder, rules):
                 continue
             if not os.path.exists(real):  # a broken link with a photo's suffix is reported
                 is_file = _suffix(name) in PHOTO_SUFFIXES
         else:
             real = os.path.join(real_folder, name)
             is_folder, is_file = entry.is_dir(), entry.is_file()
+        if rules.leave_out(relative, is_folder):
+            continue
         if is_folder:
             below = _sorted_entries(entry.path)
             if below is None:
@@ -216,9 +245,17 @@ def _walk(root: str, start: str = "") -> Iterator[_Found]:
             identity = _identity(entry.path)
             if identity not in visited:
                 visited.add(identity)
-                stack.append((below, relative, real))
+                inner = _rules_in(rules, relative, entry.path, below)
+                stack.append((iter(below), relative, real, inner))
         elif is_file and _may_be_photo(name, entry.path):
             yield root, relative, real
+
+
+def _rules_in(rules: Rules, folder: str, path: str, entries: Sequence[os.DirEntry[str]]) -> Rules:
+    """The rules in a folder, with those of its own ignore file."""
+    if any(entry.name == IGNORE_FILE for entry in entries):
+        return rules.below(folder.replace(os.sep, "/"), ignore_file_of(path))
+    return rules
 
 
 def _identity(folder: str) -> tuple[int, int]:
@@ -227,21 +264,20 @@ def _identity(folder: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _sorted_entries(folder: str) -> Iterator[os.DirEntry[str]] | None:
+def _sorted_entries(folder: str) -> list[os.DirEntry[str]] | None:
     """Entries of a folder sorted by name, or None if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            return iter(sorted(entries, key=lambda entry: entry.name))
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError:
         return None
 
 
-def _has_own_name(real: str, top: str, is_folder: bool) -> bool:
+def _has_own_name(real: str, top: str, is_folder: bool, rules: Rules) -> bool:
     """Whether the walk of ``top`` finds a link's target under the target's own name."""
     if real != top and not real.startswith(os.path.join(top, "")):
         return False
-    parts = Path(real[len(top) :]).parts
-    if any(part.startswith(".") for part in parts):
+    if rules.leave_out_below(os.path.relpath(real, top)) and real != top:
         return False
     return is_folder or _suffix(real) not in OTHER_SUFFIXES
 
@@ -282,33 +318,39 @@ def _split_pattern(pattern: str) -> tuple[str, tuple[str, ...]]:
     return os.path.realpath(folder), ()
 
 
-def _matching(root: str, parts: tuple[str, ...], folder: str = "") -> Iterator[str]:
-    """Paths relative to ``root`` that match the parts of a pattern, in sorted order."""
+def _matching(root: str, parts: tuple[str, ...], rules: Rules, folder: str = "") -> Iterator[str]:
+    """Paths relative to ``root`` that match the parts of a pattern, in sorted order.
+
+    The rules apply to names that a wildcard matches, and not to names that the pattern spells.
+    """
     if not parts:
         yield folder
         return
     part, rest = parts[0], parts[1:]
     path = os.path.join(root, folder)
     if part == "**":
-        yield from _matching(root, rest, folder)
+        yield from _matching(root, rest, rules, folder)
         for entry in _sorted_entries(path) or ():
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                yield from _matching(root, parts, os.path.join(folder, entry.name))
+            below = os.path.join(folder, entry.name)
+            if entry.is_dir(follow_symlinks=False) and not rules.leave_out(below, True):
+                yield from _matching(root, parts, rules, below)
     elif os.path.lexists(os.path.join(path, part)):  # may be a literal name with a wildcard
-        yield from _matching(root, rest, os.path.join(folder, part))
+        yield from _matching(root, rest, rules, os.path.join(folder, part))
     elif _is_pattern(part):
         names = [entry.name for entry in _sorted_entries(path) or ()]
         for name in fnmatch.filter(names, part):
-            if part.startswith(".") or not name.startswith("."):
-                yield from _matching(root, rest, os.path.join(folder, name))
+            below = os.path.join(folder, name)
+            is_folder = os.path.isdir(os.path.join(root, below))
+            if part.startswith(".") or not rules.leave_out(below, is_folder):
+                yield from _matching(root, rest, rules, below)
 
 
-def _globbed(root: str, parts: tuple[str, ...]) -> Iterator[_Found]:
+def _globbed(root: str, parts: tuple[str, ...], rules: Rules) -> Iterator[_Found]:
     real_folder = lru_cache(os.path.realpath)
-    for relative in _matching(root, parts):
+    for relative in _matching(root, parts, rules):
         path = os.path.join(root, relative)
         if os.path.isdir(path):
-            yield from _walk(root, relative)
+            yield from _walk(root, rules, relative)
         elif _may_be_photo(relative, path):
             folder, name = os.path.split(path)
             yield root, relative, _real_path(real_folder(folder), name)
@@ -326,25 +368,55 @@ def _list_file(source: str) -> tuple[list[str], Path]:
         content = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"cannot read the list {source!r}: {error.strerror}") from error
-    return _lines(content), path.parent
+    kind = photo_format(content[:HEAD_BYTES])
+    if kind is not None:
+        raise SettingsError(
+            f"the list {source!r} is a photo ({kind}) and not a text file; give it without the @"
+        )
+    return lines_of(content), path.parent
 
 
 def _standard_input() -> list[str]:
     buffer = getattr(sys.stdin, "buffer", None)
     content = sys.stdin.read() if buffer is None else buffer.read()
-    return _lines(content.encode() if isinstance(content, str) else content)
+    if isinstance(content, str):
+        content = content.encode("utf-8", errors="surrogateescape")
+    return lines_of(content)
 
 
-def _lines(content: bytes) -> list[str]:
-    # Not str.splitlines, because a name may contain U+2028. Not strict, because a name may not be
-    # valid UTF-8.
-    text = content.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
-    lines = (line.removesuffix("\r") for line in text.split("\n"))
-    return [line for line in lines if line.strip() and not line.startswith("#")]
-
-
-def _listed(lines: list[str], base: Path) -> Iterator[_Found]:
+def _listed(name: str, lines: list[str], base: Path, rules: Rules) -> Iterator[_Found]:
+    """Check that a list names something that exists and return an iterator over its photos."""
     top = os.path.realpath(base)
+    if lines and not any(_on_disk(top, line)[1] for line in lines):
+        first = lines[0] if len(lines[0]) <= _SHOWN else f"{lines[0][:_SHOWN]}…"
+        raise SettingsError(
+            f"the list {name} names no file or folder that exists; its first line is {first!r}, "
+            f"looked for in {top!r}; a list has one path on each line"
+        )
+    return _of_lines(top, lines, rules)
+
+
+_SHOWN = 100  # characters of a line in a message
+
+
+def _on_disk(top: str, line: str) -> tuple[str, int]:
+    """The path that a line of a list means, and its mode; 0 if it does not exist."""
+    path, mode = os.path.join(top, line), _mode_of(os.path.join(top, line))
+    if mode:
+        return path, mode
+    readings = [os.path.join(top, reading) for reading in other_readings(line)]
+    found = ((reading, _mode_of(reading)) for reading in readings)
+    return next((one for one in found if one[1]), (readings[0], 0))
+
+
+def _mode_of(path: str) -> int:
+    try:
+        return os.lstat(path).st_mode
+    except (OSError, ValueError):
+        return 0  # reading the file reports the error
+
+
+def _of_lines(top: str, lines: list[str], rules: Rules) -> Iterator[_Found]:
     below_top = os.path.join(top, "")
 
     @lru_cache
@@ -355,14 +427,10 @@ def _listed(lines: list[str], base: Path) -> Iterator[_Found]:
         return real, top, real[len(below_top) :]
 
     for line in lines:
-        path = os.path.join(top, line)
-        try:
-            mode = os.lstat(path).st_mode  # called once: it is most of the cost of a listed photo
-        except (OSError, ValueError):
-            mode = 0  # reading the file reports the error
+        path, mode = _on_disk(top, line)  # one call of lstat, most of the cost of a listed photo
         link = stat.S_ISLNK(mode)
         if stat.S_ISDIR(mode) or (link and os.path.isdir(path)):
-            yield from _walk(os.path.realpath(path))
+            yield from _walk(os.path.realpath(path), rules)
         else:
             folder, name = os.path.split(path)
             real_folder, root, rest = root_and_rest(folder)

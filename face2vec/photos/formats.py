@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from face2vec.errors import PhotoError
+from face2vec.files import expanded
 
 MISSING = "missing"  # no file of that name, or a broken link
 NO_PERMISSION = "no permission"
@@ -80,7 +81,7 @@ def read_photo_bytes(
     """Read a whole file.
 
     Args:
-        path: the file.
+        path: the file; ``~`` at its start is the home folder.
         name: name of the photo in errors; the path if None.
         max_bytes: size limit.
 
@@ -91,6 +92,7 @@ def read_photo_bytes(
         PhotoError: the file is missing, not a regular file, empty, too large, or unreadable.
     """
     name = os.fspath(path) if name is None else name
+    path = expanded(path)
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face2vec.errors import MissingExtraError, SettingsError
+from face2vec.files import expanded
 from face2vec.report.text import printable, short_name
 from face2vec.report.thumbnails import THUMBNAIL_SIDE, placeholder, thumbnail
 
@@ -86,6 +87,7 @@ def draw_grid(
     across = left + max(min(columns, max(len(matches) for _, matches in blocks)), 1)
     width, height = across * CELL_INCHES[0], sum(rows_of) * CELL_INCHES[1]
     figure: Figure = NotebookFigure(figsize=(width, height))
+    path = None if path is None else expanded(path)
     suffix = None if path is None else Path(path).suffix[1:].lower()
     if suffix is not None and suffix not in figure.canvas.get_supported_filetypes():
         raise SettingsError(

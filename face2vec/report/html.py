@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from face2vec.files import expanded
 from face2vec.report.text import box_words, printable, short_name
 from face2vec.report.thumbnails import thumbnail
 
@@ -60,7 +61,7 @@ _PAGE = """<!DOCTYPE html>
 def write_page(path: str | os.PathLike[str], title: str, body: str) -> None:
     """Write one page; ``body`` is HTML in which text is already escaped."""
     page = _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
-    Path(path).write_text(page, "utf-8")
+    Path(expanded(path)).write_text(page, "utf-8")
 
 
 def img(image: Image.Image, alt: str) -> str:
@@ -101,7 +102,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = Fal
 def photo_link(photo: str) -> str:
     """The path of a photo, as a link if the file exists."""
     name = f"<bdi>{html.escape(printable(photo))}</bdi>"
-    path = Path(photo)
+    path = Path(expanded(photo))
     try:
         there = path.is_file()
     except OSError:  # several names in one, too long for a path

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from face2vec.photos.decode import PhotoLike
+    from face2vec.photos.sources import PhotoLike
     from face2vec.types import Face, Match
 
 LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")

@@ -23,14 +23,24 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def printable(text: str) -> str:
+_REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the order in which others are shown (Unicode's Bidi_Control)."""
+
+
+def printable(text: str, *, keep_bytes: bool = False) -> str:
     r"""Text that is safe to print: control characters become ``\x1b``, bad bytes ``\udcff``.
 
-    A file name can contain anything, including escape codes of the terminal.
+    A file name can contain anything: escape codes of the terminal, line ends, and characters that
+    reorder the rest of the line, so that ``gpj.exe`` is shown as ``exe.jpg``.
+
+    Args:
+        text: one line of text.
+        keep_bytes: leave bytes that are not valid UTF-8, for a file and not a terminal.
     """
+    escaped = {"Cc", "Zl", "Zp"} if keep_bytes else {"Cc", "Zl", "Zp", "Cs"}
     return "".join(
         c.encode("unicode_escape").decode()
-        if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}
+        if c in _REORDERING or unicodedata.category(c) in escaped
         else c
         for c in text
     )

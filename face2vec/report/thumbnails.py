@@ -9,7 +9,7 @@ from face2vec.errors import PhotoError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from face2vec.photos.decode import PhotoLike
+    from face2vec.photos.sources import PhotoLike
     from face2vec.types import Box
 
 MARGIN = 0.3  # of the box's longer side, added on each side to show hair and chin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,7 @@ class OnnxNetwork:
         first = {one.shape[0] if one.shape else None for one in takes}
         batch = first.pop() if len(first) == 1 else None
         self._batch = batch if isinstance(batch, int) and batch > 0 else None
+        self._cuda_of = os.getpid() if cuda else None
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Run one batch, see `Network.run`.
@@ -87,7 +89,13 @@ class OnnxNetwork:
 
         Raises:
             ModelError: the graph does not accept this input.
+            RuntimeUnavailableError: CUDA was opened by a process from which this one was forked.
         """
+        if self._cuda_of not in (None, os.getpid()):
+            raise RuntimeUnavailableError(
+                f"CUDA was opened by process {self._cuda_of}, and cannot be used after a fork; "
+                "open Face2Vec in the child, or start the child with 'spawn'"
+            )
         import numpy as np
 
         batch, counts = self._batch, {len(array) for array in inputs.values()}

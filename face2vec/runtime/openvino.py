@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from face2vec.errors import ModelError
+from face2vec.forks import abandon, renew_after_fork, run_after_fork
 from face2vec.runtime.network import (
     Graph,
     graph_name,
@@ -37,7 +38,21 @@ class OpenVinoNetwork:
     """
 
     def __init__(self, graph: Graph, streams: int, precision: str, outputs: Sequence[str]) -> None:
+        self._made_of = graph, streams, precision, outputs
+        self._loading = threading.Lock()
+        self._compiled: Any = None
+        self._compile()
+        renew_after_fork(self._renew)
+
+    def _renew(self) -> None:
+        """Compile the network again at its next run, because the threads of OpenVINO are gone."""
+        abandon(self._compiled, self._mine)
+        self._loading, self._compiled = threading.Lock(), None
+
+    def _compile(self) -> None:
         import openvino
+
+        graph, streams, precision, outputs = self._made_of
 
         # One stream with one thread for each caller, as in OnnxNetwork.
         config = {
@@ -62,20 +77,21 @@ class OpenVinoNetwork:
             }
             refuse_missing_tensors(graph, outputs, inside)
             model.add_outputs([inside[name] for name in outputs])
-            self._compiled = core.compile_model(model, "CPU", config)
+            compiled = core.compile_model(model, "CPU", config)
         except ModelError:
             raise
         except Exception as error:  # openvino raises RuntimeError and pybind's own
             raise ModelError(
                 f"{graph_name(graph)} cannot be loaded by OpenVINO: {last_line(error)}"
             ) from error
-        self.input_name = str(self._compiled.input(0).get_any_name())
+        self.input_name = str(compiled.input(0).get_any_name())
         self._takes = {
             name: value.get_partial_shape()
-            for value in self._compiled.inputs
+            for value in compiled.inputs
             for name in value.get_names()
         }
         self._mine = threading.local()
+        self._compiled = compiled
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Run one batch, see `Network.run`.
@@ -91,6 +107,10 @@ class OpenVinoNetwork:
         """
         from openvino import PartialShape
 
+        if self._compiled is None:
+            with self._loading:
+                if self._compiled is None:
+                    self._compile()
         if not hasattr(self._mine, "request"):
             self._mine.request = self._compiled.create_infer_request()
         try:
@@ -103,6 +123,15 @@ class OpenVinoNetwork:
         except RuntimeError as error:
             raise input_refused(inputs, error) from error
         return [results[output] for output in self._compiled.outputs]
+
+
+@run_after_fork
+def _renew() -> None:
+    global _loading_openvino
+    _loading_openvino = threading.Lock()
+    if _only_core.cache_info().currsize:
+        abandon(_only_core())
+    _only_core.cache_clear()
 
 
 def _openvino_core() -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from face2vec.errors import SettingsError
+from face2vec.files import expanded
 from face2vec.samples import drawing
 from face2vec.samples.camera import background, developed
 from face2vec.samples.drawing import Clothes, Looks, Pose
@@ -180,7 +181,7 @@ def write(
     for what, number in numbers.items():
         if number < 0:
             raise SettingsError(f"{what} must not be negative, but is {number}")
-    target = Path(folder)
+    target = Path(expanded(folder))
     if target.exists() and any(target.iterdir()):
         raise SettingsError(
             f"{target} already contains files; delete them, or choose another folder for the "

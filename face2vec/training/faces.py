@@ -25,6 +25,7 @@ from PIL import Image
 from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.encoding.align import cut_faces
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
+from face2vec.files import composed, expanded, text_of
 from face2vec.models.description import ModelDescription
 from face2vec.photos.decode import open_photo
 from face2vec.runtime.select import choose_runtime, detector_runtime
@@ -113,10 +114,11 @@ def load_faces(
         SettingsError: there is nothing to train on, or crops have different sizes.
         MissingExtraError: tensorflow_datasets is not installed.
     """
+    source = expanded(source)
     if table is None and Path(source).suffix == ".csv":
         table = source
-    rows = None if table is None else _rows_of(Path(table))
-    photos = _photos(str(source), rows)
+    rows = None if table is None else _rows_of(Path(expanded(table)))
+    photos = _photos(source, rows)
     found = _as_they_are(photos) if aligned else _cut(photos, model)
     crops: list[NDArray[np.uint8]] = []
     people: list[str] = []
@@ -128,7 +130,7 @@ def load_faces(
                 f"{crops[0].shape[1]}×{crops[0].shape[0]}; aligned crops must be of one size"
             )
         crops.append(crop)
-        people.append(person)
+        people.append(composed(person))
         held.append((rows or {}).get(name, ("", False))[1])
     if not crops:
         raise SettingsError(f"{source} has no photo with a face; there is nothing to train on")
@@ -220,13 +222,10 @@ def _of_tfds(name: str) -> Iterator[Named]:
 
 
 def _rows_of(table: Path) -> dict[str, Row]:
-    with table.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if reader.fieldnames is None or "file" not in reader.fieldnames:
-            raise SettingsError(f"{table} has no column 'file'")
-        return {
-            row["file"]: (row.get("person") or "", row.get("held_out") == "1") for row in reader
-        }
+    reader = csv.DictReader(io.StringIO(text_of(table), newline=""))
+    if reader.fieldnames is None or "file" not in reader.fieldnames:
+        raise SettingsError(f"{table} has no column 'file'")
+    return {row["file"]: (row.get("person") or "", row.get("held_out") == "1") for row in reader}
 
 
 def _as_they_are(photos: Iterable[Named]) -> Iterator[tuple[str, NDArray[np.uint8], str]]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import SettingsError, TrainingError
+from face2vec.files import expanded
 from face2vec.models import CATALOGUE
 from face2vec.models.description import FIVE_POINTS, ModelDescription
 from face2vec.models.store import load_model, weights_of
@@ -267,7 +268,7 @@ def run(
         SettingsError: faces, network and loss do not match.
         TrainingError: the folder contains a training of another recipe, or this one diverged.
     """
-    folder = Path(folder)
+    folder = Path(expanded(folder))
     _claim(folder, recipe)
     keras.utils.set_random_seed(recipe.seed)
     description = description or recipe.description()
@@ -388,7 +389,7 @@ def build(recipe: Recipe, description: ModelDescription) -> keras.Model:
     start = recipe.start_from
     if start is None:
         return network
-    path = Path(start)
+    path = Path(expanded(start))
     if start.endswith(".weights.h5"):
         network.load_weights(path)
     elif path.suffix == ".onnx" or not path.suffix:

@@ -19,6 +19,7 @@ from face2vec.evaluation.encoders.deepface import DeepFaceEncoder
 from face2vec.evaluation.encoders.keras_facenet import KerasFaceNetEncoder
 from face2vec.evaluation.encoders.own import OwnEncoder
 from face2vec.evaluation.encoders.seam import EncodedFace, EncodedPhoto, PhotoEncoder
+from face2vec.files import expanded
 from face2vec.models.catalogue import find_model
 from face2vec.models.formats import SUFFIXES
 
@@ -49,7 +50,7 @@ def check_encoder(name: str) -> None:
     if package == keras_facenet.PREFIX:
         keras_facenet.check_key(parts[0])
     elif not package:
-        path = Path(name).expanduser()
+        path = Path(expanded(name))
         if path.suffix.lower() not in (*SUFFIXES, ".json"):
             find_model(name)
         elif not path.is_file():
@@ -71,7 +72,7 @@ def open_encoder(name: str | Path | None, runtime: str = "auto") -> PhotoEncoder
     package, *parts = _parts(name)
     if package == keras_facenet.PREFIX:
         key, *file = parts
-        return KerasFaceNetEncoder(key, Path(file[0]).expanduser() if file else None)
+        return KerasFaceNetEncoder(key, Path(expanded(file[0])) if file else None)
     if package == deepface.PREFIX:
         return DeepFaceEncoder(*parts)
     return OwnEncoder(name, runtime)

@@ -23,7 +23,7 @@ from face2vec.evaluation.encoders.seam import (
     quiet,
     unit_rows,
 )
-from face2vec.photos.decode import PhotoLike
+from face2vec.photos.sources import PhotoLike
 
 PREFIX = "deepface"
 PACKAGES = ("deepface", "werkzeug")

@@ -23,7 +23,7 @@ from face2vec.evaluation.encoders.seam import (
 )
 from face2vec.models import CATALOGUE
 from face2vec.models.store import weights_of
-from face2vec.photos.decode import PhotoLike
+from face2vec.photos.sources import PhotoLike
 
 PREFIX = "keras-facenet"
 PACKAGES = ("keras_facenet", "mtcnn", "tensorflow", "scipy", "cv2")

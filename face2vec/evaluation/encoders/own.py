@@ -12,7 +12,7 @@ from face2vec.detection.mtcnn import DetectorSettings
 from face2vec.encoding.encoder import Encoder
 from face2vec.evaluation.encoders.seam import EncodedFace, EncodedPhoto
 from face2vec.models import DEFAULT_MODEL, load_model
-from face2vec.photos.decode import PhotoLike
+from face2vec.photos.sources import PhotoLike
 from face2vec.runtime.select import choose_runtime
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import ModelError, PhotoError
-from face2vec.photos.decode import PhotoLike, open_photo
+from face2vec.photos.decode import open_photo
+from face2vec.photos.sources import PhotoLike
 from face2vec.types import Box, nearest_to
 
 log = logging.getLogger("face2vec")
