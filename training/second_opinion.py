@@ -5,7 +5,8 @@ r"""Train the second opinion on faces: is it an upright face, how much is covere
 
 FACES.tar holds aligned crops, and its table says which are held out, the age where it is known, and
 the set; there may be several. NOT_FACES.npz holds what the cascade takes for faces in photos that
-hold none, as ``crops`` (n, 128, 128, 3), cut with its landmarks, and ``src`` (n,), the photo.
+hold none: ``crops`` (n, side, side, 3), cut by its landmarks, and ``src`` (n,), the photo; see
+not_faces.py.
 """
 
 from __future__ import annotations
