@@ -290,9 +290,9 @@ class _Bar:
     def show(self, progress: Progress) -> None:
         """Move the bar to the current step."""
         if self._bar.total != progress.steps or progress.step <= self._bar.n:  # another phase
-            self._bar.total = progress.steps
-            self._bar.initial = progress.step - 1
-            self._bar.n = progress.step - 1
+            self._bar.reset(progress.steps)
+            before = progress.step - 1
+            self._bar.initial = self._bar.n = self._bar.last_print_n = before
         self._bar.set_description(f"epoch {progress.epoch}", refresh=False)
         figures = {name: f"{value:.3f}" for name, value in progress.figures.items()}
         self._bar.set_postfix(
