@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from face2vec import Face2Vec, GalleryMismatchError, MissingExtraError, ModelErr
 from face2vec.detection import yunet
 from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.detection.select import fingerprint_of, named_settings, settings_from
+from face2vec.detection.turned import tilt
 from face2vec.detection.yunet import Yunet, YunetSettings
 from face2vec.runtime.select import Runtime
 from face2vec.types import Box, Face
@@ -155,3 +157,12 @@ def test_gallery_keeps_its_detector_by_name(
         assert engine.search(f"{faces_folder}/hopper.jpg")[0].matches[0].similarity > 0.999
     with pytest.raises(GalleryMismatchError, match="made with the detector 'yunet', not"):
         Face2Vec(gallery, detector="mtcnn")
+
+
+@pytest.mark.parametrize("degrees", [-30, 20, 35])
+def test_landmarks_of_a_tilted_face_follow_its_angle(degrees: int, hopper: Image.Image) -> None:
+    upright = np.asarray(hopper)
+    turned = np.asarray(hopper.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=(128,) * 3))
+    (before,), (after,) = detect(upright), detect(turned)
+    apart = math.degrees(tilt(after) - tilt(before)) + degrees
+    assert abs(math.remainder(apart, 360)) < 6

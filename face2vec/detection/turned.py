@@ -136,7 +136,7 @@ def faces_at_any_angle(
     for _, face, turn in sorted(seen, key=lambda one: -one[0]):
         if all(_overlap(face.box, other.box) < OVERLAP for other in best):
             left = math.remainder(tilt(face) - math.radians(turn), math.tau)
-            best.append(face if abs(left) < STRAIGHT else _looked_at(image, face, find))
+            best.append(face if abs(left) < STRAIGHT else looked_at(image, face, find))
     inside = [_clipped(face, width, height) for face in best]
     return sorted((f for f in inside if f is not None), key=lambda face: -face.confidence)
 
@@ -162,8 +162,14 @@ def tilt(face: Face) -> float:
     return math.atan2(y, x)
 
 
-def _looked_at(image: ImageArray, face: Face, find: Find) -> Face:
-    """The same face with the landmarks of a look at it alone, upright."""
+def looked_at(image: ImageArray, face: Face, find: Find) -> Face:
+    """The same face with the landmarks of a look at it alone, upright.
+
+    Args:
+        image: RGB uint8 (height, width, 3).
+        face: a face in its pixels.
+        find: a detector of upright faces.
+    """
     for _ in range(LAST_LOOKS):
         left, top, right, bottom = face.box
         centre = (left + right) / 2, (top + bottom) / 2

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from PIL import Image
 from face2vec.detection import TryTurned
 from face2vec.detection.nms import nms
 from face2vec.detection.opinion import SecondOpinion
-from face2vec.detection.turned import stored_choice, with_turned
+from face2vec.detection.turned import looked_at, stored_choice, tilt, with_turned
 from face2vec.errors import MissingExtraError, ModelError, SettingsError
 from face2vec.fingerprint import YUNET
 from face2vec.runtime.select import Runtime
@@ -49,6 +50,7 @@ COARSEST_SIDE = 640  # no level above it has a longer side
 MAYBE = 0.3  # score from which something small is looked at again
 SURE = 0.9  # score from which it is not
 SMALL = 48.0  # pixels at the finest level; larger faces do not gain from twice the size
+TILTED = math.radians(5)  # from which a face is looked at again, upright
 TILE, MARGIN = 320, 48  # pixels at the finest level: a tile, and what is seen around it
 
 
@@ -172,6 +174,13 @@ class Yunet:
         ]
 
     def _faces(self, image: ImageArray) -> list[Face]:
+        return [
+            face if abs(tilt(face)) < TILTED else looked_at(image, face, self._upright)
+            for face in self._upright(image)
+        ]
+
+    def _upright(self, image: ImageArray) -> list[Face]:
+        """Faces with the network's landmarks, which lag behind a head's angle in the plane."""
         found = self.candidates(image)
         found = found.take(found.scores >= self.options.threshold)
         return _as_faces(found, *image.shape[1::-1])
