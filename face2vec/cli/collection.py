@@ -141,7 +141,7 @@ def index_command(
     with Face2Vec(
         gallery,
         model=model,
-        detector=_detector(detector, min_face, max_side, try_turned),
+        detector=_detector(gallery, detector, min_face, max_side, try_turned),
         runtime=runtime,
         threads=threads,
         index=kind,
@@ -270,10 +270,16 @@ COLLECTION_COMMANDS = (
 
 
 def _detector(
-    name: str | None, min_face: float | None, max_side: int | None, try_turned: str | None
+    gallery: Path,
+    name: str | None,
+    min_face: float | None,
+    max_side: int | None,
+    try_turned: str | None,
 ) -> OwnSettings | None:
-    """The settings that were given; None if none was."""
+    """The settings that were given, of the gallery's detector; None if none was."""
     from face2vec.detection.select import named_settings
+    from face2vec.errors import GalleryNotFoundError
+    from face2vec.gallery.gallery import Gallery
 
     given: dict[str, Any] = {}
     if min_face is not None:
@@ -282,7 +288,22 @@ def _detector(
         given["max_side"] = max_side or None
     if try_turned is not None:
         given["try_turned"] = try_turned
-    return named_settings(name or DETECTORS[0], **given) if given or name else None
+    if not given and name is None:
+        return None
+    if name is None:
+        try:
+            with Gallery.open(gallery) as there:
+                name = there.fingerprint.detector.name
+        except GalleryNotFoundError:
+            name = DETECTORS[0]
+    return named_settings(name, **given)
+
+
+def _setting_words(name: str, value: Any) -> str:
+    """The value of a detector's setting as its option has it."""
+    if name == "try_turned" and isinstance(value, bool):
+        return TURNED[value]
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def say_summary(summary: BuildSummary, gallery: Path) -> None:
@@ -330,7 +351,9 @@ def info_lines(facts: dict[str, Any]) -> list[str]:
         f"{runtime['name']} ({runtime['precision']}, {count(runtime['threads'], 'thread')})"
         for runtime in (facts["runtime"], facts["detector_runtime"])
     ]
-    settings = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in detector.items())
+    settings = ", ".join(
+        f"{k.replace('_', ' ')} {_setting_words(k, v)}" for k, v in detector.items()
+    )
     lines = [
         f"Gallery    {printable(facts['gallery'])}, {_megabytes(facts['bytes'])}",
         f"Photos     {facts['photos']:,}: {', '.join(photos)}",
