@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import GalleryError, SettingsError
+from face2vec.gallery import removals
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.rows import Removed
 from face2vec.types import Box, Face, Person
@@ -70,10 +71,10 @@ class PeopleWriter:
     """Changes people; each call is one transaction.
 
     Args:
-        transaction: begins one; ``purge=True`` has the file rewritten when writing ends.
+        transaction: begins one.
     """
 
-    def __init__(self, transaction: Callable[..., AbstractContextManager[Connection]]) -> None:
+    def __init__(self, transaction: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._transaction = transaction
 
     def assign(
@@ -211,8 +212,16 @@ class PeopleWriter:
 
         The hashes of the photos are kept, so that they are not indexed again.
         """
-        with self._transaction(purge=True) as connection:
-            return _forget(connection, person)
+        with self._transaction() as connection:
+            name = _name(connection, person)
+            removed = _forget(connection, person)
+            keys = tuple(
+                removals.key_of(connection, removals.FORGET, [word])
+                for word in (str(person), name)
+                if word is not None
+            )
+            removals.begin(connection, removals.Removal(*removed, person, keys))
+        return removed
 
 
 def _forget(connection: Connection, person: int) -> Removed:

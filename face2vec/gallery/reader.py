@@ -18,6 +18,7 @@ from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryUpgradedError
 from face2vec.fingerprint import Fingerprint
 from face2vec.gallery import people as gallery_people
+from face2vec.gallery import removals
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import Memberships
 from face2vec.gallery.rows import (
@@ -310,6 +311,29 @@ class Snapshot:
         raise GalleryError(
             f"there is no person {who!r} in the gallery {self._file.folder}; "
             f"list all people: face2vec people {self._file.folder}"
+        )
+
+    def forgetting(self, who: int | str) -> removals.Removal | None:
+        """The unfinished deletion of a person who is no longer in the gallery, or None.
+
+        Args:
+            who: the number or name that the deletion was asked for with.
+        """
+        if any(who in (p.id, p.name, str(p.id)) for p in self.people()):
+            return None
+        return removals.find(self.connection, removals.FORGET, [str(who)])
+
+    def purge_is_due(self) -> bool:
+        """Whether traces of removed rows may be left in the file."""
+        return removals.is_due(self.connection)
+
+    def has_removed_since(self, state: State) -> bool:
+        """Whether faces, or embeddings of faces, were removed after a state of the journal."""
+        return bool(
+            self.connection.execute(
+                "SELECT 1 FROM journal WHERE position > ? AND change = '-' LIMIT 1",
+                (state.position,),
+            ).fetchone()
         )
 
     def memberships(self) -> Memberships:

@@ -325,6 +325,23 @@ def drop_removed(folder: Path, gallery: Connection) -> None:
             connection.execute("VACUUM")
 
 
+def is_leftover(folder: Path, gallery: str) -> bool:
+    """Whether an upgrade has ended, or belongs to another gallery, and its file is still there.
+
+    Args:
+        folder: folder of the gallery.
+        gallery: `Gallery.uuid` of the gallery.
+    """
+    with _open_upgrade(folder / UPGRADE_FILE) as open_:
+        return open_ is not None and open_[1].gallery != gallery
+
+
+def drop_leftover(folder: Path, gallery: str) -> None:
+    """Delete the file of an upgrade that has ended, as after a kill just behind the switch."""
+    if is_leftover(folder, gallery):
+        abandon(folder)
+
+
 def upgrade_in_progress(folder: Path) -> dict[str, Any] | None:
     """The model of an upgrade in progress and how many faces are done, or None."""
     with _open_upgrade(folder / UPGRADE_FILE) as open_:

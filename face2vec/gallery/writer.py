@@ -15,6 +15,7 @@ from typing import Any
 
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryMismatchError
+from face2vec.gallery import removals
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import (
     FORGOTTEN,
@@ -27,6 +28,7 @@ from face2vec.gallery.reader import (
     CALIBRATION,
     CONTENT,
     STAT,
+    UUID,
     Meta,
     Snapshot,
     State,
@@ -43,6 +45,7 @@ from face2vec.gallery.staging import (
     Remade,
     Switched,
     Uncommitted,
+    drop_leftover,
     drop_removed,
     replace_mapped,
     switch,
@@ -70,6 +73,7 @@ class Writer:
 
     Attributes:
         people: changes people.
+        unfinished: removals that an earlier writer has not finished; this one does.
     """
 
     def __init__(self, file: GalleryFile, meta: Meta) -> None:
@@ -82,6 +86,7 @@ class Writer:
             self._reader = file.borrow()
             refuse_upgraded(self._writer, file, meta.uuid)
             self._roots = roots_of(self._writer)
+            self.unfinished = removals.unfinished(self._writer)
         except sqlite3.Error as error:
             raise file.error_for(error) from error
         self._lock = threading.Lock()
@@ -170,8 +175,13 @@ class Writer:
 
         Args:
             photos: full paths; a folder stands for all photos in it. Unknown paths are ignored.
+
+        Returns:
+            What was removed; or, if nothing is left to be removed and an earlier removal of the
+            same paths was interrupted, what that one removed.
         """
         full_paths = [os.path.normpath(Path(photo).absolute()) for photo in paths_of(photos)]
+        words = sorted(full_paths)
         with self._transaction() as connection:
             roots = roots_of(connection)
             names: dict[tuple[int, bytes], int] = {}
@@ -183,7 +193,10 @@ class Writer:
                 "DELETE FROM roots WHERE NOT EXISTS (SELECT 1 FROM photos WHERE root_id = roots.id)"
             )
             if names:
-                _request_purge(connection)
+                key = removals.key_of(connection, removals.REMOVE, words)
+                removals.begin(connection, removals.Removal(len(names), faces, keys=(key,)))
+            elif earlier := removals.find(connection, removals.REMOVE, words):
+                return Removed(earlier.photos, earlier.faces)
         return Removed(len(names), faces)
 
     def prune(self, force: bool = False) -> Removed:
@@ -287,20 +300,10 @@ class Writer:
             self._file.give_back(self._reader)
             # A leftover of an upgrade that was killed at the switch; none is running now.
             (self._file.folder / UPGRADED_INDEX).unlink(missing_ok=True)
-            unpurged = writer.execute("SELECT 1 FROM meta WHERE key = 'unpurged'").fetchone()
-            if unpurged:
-                drop_removed(self._file.folder, writer)
-                # SQLite overwrites deleted rows, but leaves copies behind when it moves rows
-                # between pages. Only rewriting the file removes those.
-                writer.execute("VACUUM")
-                if _empty_wal(writer):
-                    writer.execute("DELETE FROM meta WHERE key = 'unpurged'")
-                else:
-                    _log.warning(
-                        "the gallery %s is being read, so what was removed stays in its -wal until "
-                        "the next change",
-                        self._file.folder,
-                    )
+            (gallery,) = writer.execute(UUID).fetchone()
+            drop_leftover(self._file.folder, gallery)
+            if removals.is_due(writer):
+                self._purge()
             writer.execute("PRAGMA busy_timeout = 0")  # do not wait for readers
             _empty_wal(writer)
         except sqlite3.Error as error:
@@ -309,6 +312,39 @@ class Writer:
             _log.warning("after writing: %s", error)
         finally:
             self._file.disconnect(writer)
+
+    def _purge(self) -> None:
+        """Rewrite the file, so that nothing of what was removed is left in it."""
+        writer, folder = self._writer, self._file.folder
+        drop_removed(folder, writer)
+        try:
+            # SQLite overwrites deleted rows, but leaves copies behind when it moves rows between
+            # pages. Only rewriting the file removes those.
+            writer.execute("VACUUM")
+        except sqlite3.Error as error:
+            _log.warning(
+                "what was removed is still in %s, which could not be rewritten (%s); the next "
+                "change of the gallery, or the same command, tries again",
+                self._file.path,
+                error,
+            )
+            return
+        if not _empty_wal(writer):
+            _log.warning(
+                "the gallery %s is being read, so what was removed stays in its -wal until "
+                "the next change",
+                folder,
+            )
+            return
+        removals.finish(writer)
+        for earlier in self.unfinished:
+            _log.warning(
+                "an earlier removal of %d photos and %d faces from the gallery %s was interrupted; "
+                "it is finished now",
+                earlier.photos,
+                earlier.faces,
+                folder,
+            )
 
     def _check_open(self) -> None:
         if self._ended:
@@ -337,7 +373,7 @@ class Writer:
             try:
                 yield writer
                 if purge:
-                    _request_purge(writer)
+                    removals.request_purge(writer)
                 roots = roots_of(writer)
                 with self._lock:
                     self._reader.rollback()
@@ -348,10 +384,6 @@ class Writer:
                 raise
         except sqlite3.Error as error:
             raise self._file.error_for(error) from error
-
-
-def _request_purge(connection: Connection) -> None:
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('unpurged', '1')")
 
 
 def _place(connection: Connection, roots: dict[str, int], entry: Entry) -> tuple[int, bytes]:
