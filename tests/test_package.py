@@ -26,8 +26,18 @@ HEAVY = (
 # From the bottom to the top: a package, or a module beside the packages, imports only what stands
 # before it.
 ORDER = (
-    *("errors", "files", "fingerprint", "types", "calibration", "pose", "runtime", "photos"),
-    *("detection", "models", "encoding", "gallery", "index", "ingest", "report", "people"),
+    *("errors", "files", "stored", "fingerprint", "types", "calibration", "pose", "runtime"),
+    *(
+        "photos",
+        "detection",
+        "models",
+        "encoding",
+        "gallery",
+        "index",
+        "ingest",
+        "report",
+        "people",
+    ),
     *("session", "query", "search", "engine", "face2vec", "samples", "evaluation", "training"),
     *("lab", "demo", "cli", "__main__"),
 )

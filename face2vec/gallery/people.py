@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec import stored
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.gallery import removals
 from face2vec.gallery.connection import Connection
-from face2vec.gallery.rows import Removed
+from face2vec.gallery.rows import Removed, integers
 from face2vec.types import Box, Face, Person
 
 FORGOTTEN = 'SELECT 1 FROM forgotten WHERE sha256 = ? AND "left" IS NULL'
@@ -46,9 +47,9 @@ def everyone(connection: Connection) -> list[Person]:
     for face, person in connection.execute(
         "SELECT face_id, person_id FROM memberships ORDER BY face_id"
     ):
-        faces.setdefault(person, []).append(face)
+        faces.setdefault(person, []).append(stored.integer(face, "the number of a face"))
     found = [
-        Person(i, name, tuple(faces.get(i, ())))
+        Person(i, stored.text_or_none(name, "the name of a person"), tuple(faces.get(i, ())))
         for i, name in connection.execute("SELECT id, name FROM people ORDER BY id")
     ]
     return sorted(found, key=lambda person: -len(person.faces))
@@ -56,10 +57,8 @@ def everyone(connection: Connection) -> list[Person]:
 
 def memberships(connection: Connection) -> Memberships:
     """The person of each face that has one."""
-    rows = connection.execute(
-        "SELECT face_id, person_id, said FROM memberships ORDER BY face_id"
-    ).fetchall()
-    return Memberships(*np.array(rows, np.int64).reshape(-1, 3).T)
+    rows = connection.execute("SELECT face_id, person_id, said FROM memberships ORDER BY face_id")
+    return Memberships(*integers(rows, 3, "the people of faces"))
 
 
 def refusals(connection: Connection) -> set[tuple[int, int]]:
@@ -203,9 +202,9 @@ class PeopleWriter:
             if last is None:
                 raise GalleryError("there is no edit to undo")
             position, what, before = last
-            _restore(connection, json.loads(before))
+            _restore(connection, _edit(before))
             connection.execute("DELETE FROM sayings WHERE position = ?", (position,))
-        return str(what)
+        return stored.text(what, "the description of an edit")
 
     def forget(self, person: int) -> Removed:
         """Delete a person: faces, embeddings, name, and photos that show nobody else.
@@ -361,6 +360,33 @@ def _state(connection: Connection, people: Sequence[int], faces: Sequence[int]) 
     return {"people": rows, "faces": list(faces), "members": members, "refused": refused}
 
 
+def _edit(text: object) -> dict[str, Any]:
+    """What the tables held before an edit, from its stored form.
+
+    Raises:
+        StoredValueError: it is not what `_state` gives.
+    """
+    what = "an edit"
+    whole = stored.mapping(stored.parsed(text, what), what)
+    people, faces, members, refused = (
+        stored.array(stored.field(whole, name, what), what)
+        for name in ("people", "faces", "members", "refused")
+    )
+    for row in people:
+        person, was, name = stored.array(row, what, 3)
+        stored.integer(person, "a person in an edit")
+        if was not in ("there", "new"):
+            raise stored.StoredValueError(f"{what} has {was!r} instead of 'there' or 'new'")
+        stored.text_or_none(name, "a name in an edit")
+    for face in faces:
+        stored.integer(face, "a face in an edit")
+    for rows, columns in ((members, 3), (refused, 2)):
+        for row in rows:
+            for value in stored.array(row, what, columns):
+                stored.integer(value, "a number in an edit")
+    return {"people": people, "faces": faces, "members": members, "refused": refused}
+
+
 def _restore(connection: Connection, before: dict[str, Any]) -> None:
     for person, was, words in before["people"]:
         if was == "new":
@@ -386,7 +412,7 @@ def _restore(connection: Connection, before: dict[str, Any]) -> None:
 def _drop_edits(connection: Connection, person: int, faces: set[int]) -> None:
     """Drop all edits of a person and of faces, and of everybody who is part of these edits."""
     edits = [
-        (position, json.loads(text))
+        (position, _edit(text))
         for position, text in connection.execute("SELECT position, before FROM sayings")
     ]
     people, found = {person}, -1
@@ -444,8 +470,7 @@ def _new(connection: Connection, number: int | None) -> int:
 
 def _name(connection: Connection, person: int) -> str | None:
     found = connection.execute("SELECT name FROM people WHERE id = ?", (person,)).fetchone()
-    name: str | None = found[0]
-    return name
+    return None if found is None else stored.text_or_none(found[0], "the name of a person")
 
 
 def _overlap(one: Box, other: Box) -> float:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from face2vec import stored
 from face2vec.gallery.connection import Connection
 
 FORGET, REMOVE = "forget", "remove"
@@ -41,14 +42,12 @@ class Removal(NamedTuple):
     def from_json(cls, text: object) -> Removal:
         """Read what `to_json` wrote; anything else gives a removal of nothing."""
         try:
-            stored = json.loads(text) if isinstance(text, str) else {}
-            photos, faces, person = (stored[name] for name in ("photos", "faces", "person"))
-            keys = stored["keys"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return cls(0, 0)
-        if not all(type(number) is int and number >= 0 for number in (photos, faces, person)):
-            return cls(0, 0)
-        if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
+            values = stored.mapping(stored.parsed(text, "it"), "it")
+            photos, faces, person = (
+                stored.integer(values.get(name), name) for name in ("photos", "faces", "person")
+            )
+            keys = [stored.text(key, "a key") for key in stored.array(values.get("keys"), "keys")]
+        except stored.StoredValueError:
             return cls(0, 0)
         return cls(photos, faces, person, tuple(keys))
 

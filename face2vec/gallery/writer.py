@@ -51,6 +51,7 @@ from face2vec.gallery.staging import (
     switch,
 )
 from face2vec.photos.discover import Source, paths_of
+from face2vec.stored import StoredValueError
 
 _INSERT_FACE = (
     'INSERT INTO faces (content_id, "left", "top", "right", "bottom", landmarks, confidence,'
@@ -87,7 +88,7 @@ class Writer:
             refuse_upgraded(self._writer, file, meta.uuid)
             self._roots = roots_of(self._writer)
             self.unfinished = removals.unfinished(self._writer)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StoredValueError) as error:
             raise file.error_for(error) from error
         self._lock = threading.Lock()
 
@@ -382,7 +383,7 @@ class Writer:
             except BaseException:
                 writer.rollback()
                 raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StoredValueError) as error:
             raise self._file.error_for(error) from error
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face2vec.errors import GalleryError
-from face2vec.files import put_in_place
+from face2vec.files import open_regular, put_in_place
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot, State
 from face2vec.gallery.staging import UPGRADED_INDEX, Uncommitted
@@ -166,7 +166,7 @@ class GalleryIndex:
     def _header(self, path: Path, *, whole: bool = False) -> Header | None:
         """The header of an index file; None if it is missing or damaged."""
         try:
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 return read_header(stream, path, whole=whole)
         except (OSError, IndexDamagedError):
             return None
