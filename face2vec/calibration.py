@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face2vec import stored
 from face2vec.errors import CalibrationError
 
 Similarities = TypeVar("Similarities", float, NDArray[np.float64])
@@ -143,15 +144,21 @@ class Calibration:
             CalibrationError: the text is damaged, or was written by a newer face2vec.
         """
         try:
-            facts: dict[str, Any] = json.loads(text)
-            if facts.pop("format") > FORMAT:
+            facts = stored.mapping(stored.parsed(text, "it"), "it")
+            if stored.integer(facts.pop("format", None), "its format") > FORMAT:
                 raise CalibrationError(
                     "the calibration was written by a newer face2vec; update face2vec, or fit it "
                     "again"
                 )
-            lists = {name: tuple(v) for name, v in facts.items() if isinstance(v, list)}
-            return cls(**facts | lists)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            for name in ("model", "weights", "data"):
+                stored.text(facts.get(name), name)
+            for name in ("people", "genuine", "impostor"):
+                stored.integer(facts.get(name), name)
+            for name in ("fars", "thresholds", "similarities", "log_ratios"):
+                values = stored.array(facts.get(name), name)
+                facts[name] = tuple(stored.number(value, name) for value in values)
+            return cls(**facts)
+        except (ValueError, TypeError) as error:
             raise CalibrationError(f"the calibration is damaged ({error}); fit it again") from error
 
 

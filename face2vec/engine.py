@@ -19,6 +19,7 @@ from face2vec.detection.select import AnyDetector
 from face2vec.errors import GalleryError, PhotoError, SettingsError
 from face2vec.files import expanded
 from face2vec.gallery.rows import Readmitted, Removed, StoredFace
+from face2vec.gallery.schema import FILE
 from face2vec.gallery.staging import abandon, upgrade_in_progress
 from face2vec.photos.decode import MAX_PIXELS
 from face2vec.photos.discover import Source, find_photos, paths_of
@@ -234,14 +235,14 @@ class Face2Vec:
         paths = paths_of(sources)
         left_out: Counter[str] = Counter()
         found = find_photos(paths, exclude=exclude, include=include, left_out=left_out)
-        gallery = self._session.gallery_to_add_to()
+        self._session.gallery_to_add_to()
         # Standard input can be read only once, so its progress bar has no total.
         total = None
         if progress and "-" not in paths:
             total = sum(1 for _ in find_photos(paths, exclude=exclude, include=include))
         interrupted = False
         with (
-            gallery.write() as writer,
+            self._session.write() as writer,
             tqdm(total=total, unit="photo", disable=not progress, dynamic_ncols=True) as bar,
         ):
             if self._session.wanted_model is not None:
@@ -308,7 +309,7 @@ class Face2Vec:
         ):
             done = reembed.UpgradeSummary(switched=True)
             if gallery.fingerprint.model.digest == target.fingerprint.digest:
-                with gallery.write() as writer:
+                with session.write() as writer:
                     session.note_origin(writer, target)
             else:
                 done = reembed.upgrade(
@@ -338,7 +339,7 @@ class Face2Vec:
             GalleryLockedError: another process is writing to the gallery.
         """
         gallery = self._session.gallery()
-        with gallery.write():
+        with self._session.write():
             return abandon(gallery.folder)
 
     # Searching
@@ -501,7 +502,7 @@ class Face2Vec:
         from face2vec.people.assign import find_people
 
         gallery, calibration = self._session.gallery(), self.calibration
-        with gallery.write() as writer:
+        with self._session.write() as writer:
             index = self._session.index()
             return find_people(writer, gallery.read, index, calibration, again=again)
 
@@ -577,13 +578,12 @@ class Face2Vec:
             SettingsError: no faces are given, or one is not in the gallery.
         """
         arguments.numbers("faces", faces)
-        gallery = self._session.gallery()
         known = None if who is None else self.person(who).id
-        with gallery.read() as now:
+        with self._session.gallery().read() as now:
             found = len(now.faces(faces))
         if found < len(set(faces)) or not faces:
             raise SettingsError(f"give ids of faces in the gallery, not {faces}")
-        with gallery.write() as writer:
+        with self._session.write() as writer:
             number = writer.people.confirm(known, faces)
         return self.person(number)
 
@@ -654,7 +654,7 @@ class Face2Vec:
         Raises:
             GalleryError: there is no edit to undo.
         """
-        with self._session.gallery().write() as writer:
+        with self._session.write() as writer:
             return writer.people.undo()
 
     def identify(
@@ -692,7 +692,9 @@ class Face2Vec:
         """Delete a person: faces, embeddings, name, and photos that show nobody else.
 
         The photo files are not touched. Their hashes are kept, so that they are not indexed again.
-        Afterwards the files of the gallery are searched for traces.
+        Afterwards the files of the gallery are searched for traces. If that was interrupted, the
+        same call finishes it; the embeddings are not known any more then, and the files are
+        searched for the name only.
 
         Raises:
             GalleryError: there is no such person, or the gallery cannot be written.
@@ -700,18 +702,37 @@ class Face2Vec:
         from face2vec.people.traces import traces
 
         gallery = self._session.gallery()
-        person = self.person(who)
+        asked = who.id if isinstance(who, Person) else who
         with gallery.read() as now:
-            stored = now.stored_faces(person.faces)
-        with gallery.write() as writer:
-            removed = writer.people.forget(person.id)
-            self._session.index().rebuild()
-        left = traces(gallery.folder, person, stored)
-        return Forgotten(person.id, removed.faces, removed.photos, tuple(left))
+            earlier = now.forgetting(asked)
+            if earlier is None:
+                person = now.person(asked)
+                stored = now.stored_faces(person.faces)
+            else:
+                name = asked if isinstance(asked, str) and not asked.isdecimal() else None
+                person, stored = Person(earlier.person, name), []
+        with self._session.write() as writer:
+            if earlier is None:
+                removed = writer.people.forget(person.id)
+                self._session.index().rebuild()
+            else:  # opening the writer has brought the index up to date
+                removed = Removed(earlier.photos, earlier.faces)
+        left = list(traces(gallery.folder, person, stored))
+        with gallery.read() as now:
+            if not left and now.purge_is_due():
+                left = [f"what was removed may be left in {gallery.folder / FILE}"]
+        return Forgotten(
+            person.id, removed.faces, removed.photos, tuple(left), resumed=earlier is not None
+        )
+
+    def is_half_forgotten(self, who: Who) -> bool:
+        """Whether the deletion of a person was interrupted; `forget` finishes it."""
+        with self._session.gallery().read() as now:
+            return now.forgetting(who.id if isinstance(who, Person) else who) is not None
 
     def _edit(self, who: Who, change: Callable[[PeopleWriter, int], object]) -> Person:
         number = self.person(who).id
-        with self._session.gallery().write() as writer:
+        with self._session.write() as writer:
             change(writer.people, number)
         return self.person(number)
 
@@ -748,7 +769,7 @@ class Face2Vec:
         return self._remove(lambda writer: writer.prune(force))
 
     def _remove(self, remove: Callable[[Writer], Removed]) -> Removed:
-        with self._session.gallery().write() as writer:
+        with self._session.write() as writer:
             removed = remove(writer)
             if removed.faces:
                 self._session.index().save()
@@ -760,7 +781,7 @@ class Face2Vec:
         Raises:
             GalleryLockedError: another process is writing to the gallery.
         """
-        with self._session.gallery().write():
+        with self._session.write():
             self._session.index().rebuild()
 
     def check(self) -> list[str]:

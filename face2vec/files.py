@@ -1,14 +1,22 @@
-"""Paths and text files as users write them, and atomic writing: old or new content, no mixture."""
+"""Paths and text files as users write them; files that are written whole, and read safely.
+
+After an interruption, a file has its old or its new content. A folder may come from somebody else:
+no name in it is written through, and whatever is not a regular file is refused.
+"""
 
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
+import re
+import secrets
+import stat
 import time
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +25,19 @@ from face2vec.errors import SettingsError
 ON_WINDOWS = os.name == "nt"
 _MOSTLY = 0.75  # of the characters of UTF-16 text without a byte order mark are ASCII
 REPLACE_SECONDS = 5.0
+LEFTOVER_SECONDS = 86_400.0
+"""Age from which on an unfinished file that `written_whole` finds is one of a killed process."""
+
+_TOKEN_BYTES = 16
+_UNFINISHED = re.compile(rf"(.+)\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.new(-journal|-wal|-shm)?")
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+class IrregularFileError(OSError):
+    """A link, a pipe, a device or a folder is where a regular file should be."""
+
+    filename: str
 
 
 def expanded(path: str | os.PathLike[str]) -> str:
@@ -161,28 +182,107 @@ def put_in_place(new: Path, path: Path) -> None:
             return
 
 
+def new_beside(path: Path) -> Path:
+    """Create an empty file for the next content of a file, under a name that nobody can guess.
+
+    A link or file that was put there before is never opened. The caller renames or deletes it;
+    otherwise `delete_leftovers` does.
+
+    Args:
+        path: the file that it will replace.
+
+    Returns:
+        Path of the new file, in the same folder.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    new = path.with_name(f"{path.name}.{secrets.token_hex(_TOKEN_BYTES)}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS
+    os.close(os.open(new, flags, 0o666))
+    return new
+
+
+def delete_leftovers(folder: Path, name: str | None = None, seconds: float = 0.0) -> None:
+    """Delete the unfinished files of processes that were killed.
+
+    Args:
+        folder: where they are; nobody writes there, unless ``seconds`` is given.
+        name: only those that were to become the file of this name; None for all.
+        seconds: only those that have not been written to for so long.
+
+    Raises:
+        OSError: the folder cannot be read, or a file cannot be deleted.
+    """
+    latest = time.time() - seconds
+    with os.scandir(folder) as entries:
+        found = [entry for entry in entries if _UNFINISHED.fullmatch(entry.name)]
+    for entry in found:
+        match = _UNFINISHED.fullmatch(entry.name)
+        if match is None or name not in (None, match[1]):
+            continue
+        with suppress(FileNotFoundError):
+            if not seconds or entry.stat(follow_symlinks=False).st_mtime < latest:
+                Path(entry.path).unlink()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading that may be anything: neither waits nor follows a link.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IrregularFileError: it is a link, a pipe, a device or a folder.
+        OSError: it cannot be read.
+    """
+    refuse_irregular(path)
+    flags = os.O_RDONLY | _NO_LINKS | _BINARY | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise IrregularFileError(errno.EINVAL, "not a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def refuse_irregular(path: Path) -> None:
+    """Check that a path is a regular file, and not a link to one, or does not exist.
+
+    Raises:
+        IrregularFileError: it is a link, a pipe, a device or a folder.
+    """
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a link, not a regular file" if stat.S_ISLNK(mode) else "not a regular file"
+            raise IrregularFileError(errno.EINVAL, what, str(path))
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a stream whose content replaces a file if the block ends without an error.
 
-    The content is first written to a file of the same name with the suffix ``.new``. Only one
-    process at a time may write a file.
+    The content is first written to a file beside it, see `new_beside`. What killed processes have
+    left there is deleted after a day.
 
     Args:
-        path: the file to write.
+        path: the file to write. A link is replaced, not followed.
 
     Raises:
         OSError: the file cannot be written; an existing file is unchanged.
     """
-    new = path.with_name(path.name + ".new")
+    new = new_beside(path)
     try:
-        with new.open("w+b") as stream:
+        with new.open("r+b") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         put_in_place(new, path)
     finally:
         new.unlink(missing_ok=True)
+    with suppress(OSError):
+        delete_leftovers(path.parent, path.name, LEFTOVER_SECONDS)
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -14,6 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from face2vec import stored
+
+LARGEST_SIDE = 1 << 20
+"""No embedding has a larger dimension, and no crop a longer side."""
 MTCNN = "mtcnn"
 """Name of the detector that a fingerprint without a detector name stands for."""
 YUNET = "yunet"
@@ -111,14 +115,31 @@ class Fingerprint:
         Raises:
             ValueError: the text is not the JSON of a fingerprint.
         """
+        return cls.from_dict(stored.parsed(text, "the fingerprint"))
+
+    @classmethod
+    def from_dict(cls, values: object) -> Fingerprint:
+        """Read what `to_dict` gave.
+
+        Raises:
+            ValueError: these are not the values of a fingerprint.
+        """
+        whole = stored.mapping(values, "the fingerprint")
+        detector = DetectorFingerprint(
+            stored.text(whole.get("detector_name", MTCNN), "the name of the detector"),
+            stored.integer(stored.field(whole, "cascade", "the fingerprint"), "the detector"),
+            stored.mapping(stored.field(whole, "detector", "the fingerprint"), "its settings"),
+        )
+        model = stored.mapping(stored.field(whole, "model", "the fingerprint"), "the model")
+        for name in ("key", "origin", "weights", "alignment", "channels"):
+            stored.text(stored.field(model, name, "the model"), f"{name!r} of the model")
+        for name in ("dimension", "input_size"):
+            value = stored.field(model, name, "the model")
+            stored.integer(value, f"{name!r} of the model", 1, LARGEST_SIDE)
         try:
-            stored = json.loads(text)
-            detector = DetectorFingerprint(
-                stored.get("detector_name", MTCNN), stored["cascade"], stored["detector"]
-            )
-            return cls(detector, ModelFingerprint(**stored["model"]))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"not a fingerprint: {error}") from error
+            return cls(detector, ModelFingerprint(**model))
+        except TypeError as error:  # names that are missing or unknown
+            raise stored.StoredValueError(f"not a fingerprint: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values, as a gallery stores them.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +32,7 @@ from face2vec.forks import renew_after_fork
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.writer import Writer
 from face2vec.index.policy import canonical
-from face2vec.index.sync import GalleryIndex
+from face2vec.index.sync import GalleryIndex, writing
 from face2vec.models.catalogue import DEFAULT_MODEL
 from face2vec.models.store import (
     LoadedModel,
@@ -175,6 +177,18 @@ class Session:
                 )
             return self._index
 
+    @contextmanager
+    def write(self) -> Iterator[Writer]:
+        """The right to write to the gallery, after finishing what a killed writer has left.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery.
+            GalleryLockedError: another process, or this one, is writing; the message names it.
+            GalleryError: the folder cannot be written.
+        """
+        with writing(self.gallery(), self.index()) as writer:
+            yield writer
+
     # The model and what runs it
 
     def model(self) -> LoadedModel:
@@ -262,7 +276,7 @@ class Session:
         Raises:
             GalleryMismatchError: it was fitted with another model.
         """
-        with self.gallery().write() as writer:
+        with self.write() as writer:
             writer.calibrate(calibration)
         self._calibration = None
 

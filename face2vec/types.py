@@ -279,9 +279,11 @@ class Forgotten:
         faces: number of deleted faces.
         photos: number of removed photos, which showed nobody else.
         left: traces that are left in the files of the gallery, one phrase each; normally empty.
+        resumed: whether an earlier deletion was finished, which had been interrupted.
     """
 
     person: int
     faces: int
     photos: int
     left: tuple[str, ...] = ()
+    resumed: bool = False

@@ -7,9 +7,21 @@ import os
 from pathlib import Path
 
 import pytest
+from helpers import posix_only
 
 from face2vec import files
-from face2vec.files import expanded, json_line, paths_to, put_in_place, write_json, written_whole
+from face2vec.files import (
+    IrregularFileError,
+    delete_leftovers,
+    expanded,
+    json_line,
+    new_beside,
+    open_regular,
+    paths_to,
+    put_in_place,
+    write_json,
+    written_whole,
+)
 
 
 @pytest.mark.parametrize(
@@ -126,3 +138,78 @@ def test_file_that_cannot_be_replaced_raises_after_a_while(
         assert len(seen) >= least
         assert on_windows or len(seen) == 1
         assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("facts", "old")]
+
+
+@posix_only
+def test_writing_never_goes_through_a_link(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("of somebody")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("facts", "facts.new"):
+        (folder / name).symlink_to(other)
+    with written_whole(folder / "facts") as stream:
+        stream.write(b"new")
+    assert other.read_text() == "of somebody"
+    assert not (folder / "facts").is_symlink()
+    assert (folder / "facts").read_text() == "new"
+
+
+@posix_only
+def test_unfinished_file_has_another_name_each_time_and_the_usual_permissions(
+    tmp_path: Path,
+) -> None:
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    names = [new_beside(tmp_path / "facts") for _ in range(3)]
+    assert len(set(names)) == 3
+    for new in names:
+        assert new.parent == tmp_path
+        assert new.name.startswith("facts.")
+        assert len(new.name) == len("facts..new") + 32
+        assert new.stat().st_mode == ordinary.stat().st_mode
+        with pytest.raises(FileExistsError):
+            os.close(os.open(new, os.O_CREAT | os.O_EXCL))
+
+
+def test_leftovers_of_killed_processes_are_deleted_and_nothing_else(tmp_path: Path) -> None:
+    kept = ["facts", "facts.new", "facts.0123.new", f"facts.{'0' * 32}.new.txt", f".{'0' * 32}.new"]
+    for name in kept:
+        (tmp_path / name).touch()
+    mine, other = new_beside(tmp_path / "facts"), new_beside(tmp_path / "figures")
+    (tmp_path / (mine.name + "-wal")).touch()
+    delete_leftovers(tmp_path, "facts", seconds=60)
+    assert mine.exists()
+    os.utime(mine, (1, 1))
+    delete_leftovers(tmp_path, "facts", seconds=60)
+    assert not mine.exists()
+    assert other.exists()
+    delete_leftovers(tmp_path)
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_writing_deletes_leftovers_of_the_same_file_after_a_day(tmp_path: Path) -> None:
+    old, new, other = (new_beside(tmp_path / name) for name in ("facts", "facts", "figures"))
+    for file in (old, other):
+        os.utime(file, (1, 1))
+    write_json(tmp_path / "facts", {})
+    assert [file.exists() for file in (old, new, other)] == [False, True, True]
+
+
+@posix_only
+def test_open_regular_refuses_what_is_no_regular_file_without_waiting(tmp_path: Path) -> None:
+    (tmp_path / "facts").write_text("here")
+    (tmp_path / "link").symlink_to("facts")
+    (tmp_path / "broken").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with open_regular(tmp_path / "facts") as stream:
+        assert stream.read() == b"here"
+    for name in ("link", "broken"):
+        with pytest.raises(IrregularFileError, match="a link, not a regular file"):
+            open_regular(tmp_path / name)
+    for path in (tmp_path / "pipe", tmp_path / "folder", Path("/dev/zero")):
+        with pytest.raises(IrregularFileError, match="not a regular file"):
+            open_regular(path)
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "nowhere")

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,10 +33,11 @@ from face2vec.errors import (
     GalleryVersionError,
 )
 from face2vec.gallery.audit import problems
-from face2vec.gallery.connection import GalleryFile
+from face2vec.gallery.connection import GalleryFile, limited_time
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Counts, State
 from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry, Removed
+from face2vec.gallery.staging import NewEmbeddings
 from face2vec.types import Face
 
 HERE = Path(__file__).parent
@@ -229,6 +232,163 @@ def test_closed_gallery_raises_an_error(gallery: Gallery) -> None:
     gallery.close()
     with pytest.raises(GalleryError, match="is closed"):
         reads(gallery).counts()
+
+
+INFINITE = struct.pack("<d", float("inf"))
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT"
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        (
+            ["DROP TABLE photos",
+             f"CREATE VIEW photos AS {ENDLESS} 1 AS root_id, x'00' AS path, i AS content_id,"
+             " 1 AS size, 1 AS mtime_ns FROM n"],
+            "it has the view 'photos'",
+        ),
+        (
+            ["DROP TABLE meta", f"CREATE VIEW meta AS {ENDLESS} i AS key, i AS value FROM n"],
+            "'meta' is not a table",
+        ),
+        ([f"CREATE VIEW more AS {ENDLESS} i FROM n"], "it has the view 'more'"),
+        (
+            [f"CREATE TRIGGER more AFTER INSERT ON photos BEGIN {ENDLESS} count(*) FROM n; END"],
+            "it has the trigger 'more'",
+        ),
+        (
+            ["DROP TRIGGER face_added",
+             "CREATE TRIGGER face_added AFTER INSERT ON faces BEGIN DELETE FROM photos; END"],
+            "it has the trigger 'face_added'",
+        ),
+        (["CREATE VIRTUAL TABLE more USING rtree(i, a, b)"], "it has the virtual table 'more'"),
+        (["DROP TABLE embeddings"], "'embeddings' is not a table"),
+        (["ALTER TABLE faces DROP COLUMN quality"], "'quality' of 'faces' is missing"),
+        (
+            ["DROP TABLE people",
+             "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT AS (hex(id)))"],
+            "'name' of 'people' is missing or another",
+        ),
+    ],
+)  # fmt: skip
+def test_open_refuses_views_and_what_else_is_not_a_table_of_a_gallery(
+    gallery: Gallery, folder: Path, statements: list[str], words: str
+) -> None:
+    gallery.close()
+    for statement in statements:
+        change(folder, statement)
+    before = (folder / "gallery.sqlite").read_bytes()
+    with pytest.raises(GalleryDamagedError, match=re.escape(words)):
+        Gallery.open(folder)
+    assert (folder / "gallery.sqlite").read_bytes() == before
+
+
+def test_open_accepts_tables_and_indexes_that_it_does_not_know(
+    gallery: Gallery, folder: Path
+) -> None:
+    change(folder, "ANALYZE")
+    change(folder, "CREATE TABLE notes (text)")
+    change(folder, "CREATE INDEX by_quality ON faces (quality)")
+    with Gallery.open(folder) as again:
+        assert problems(again) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("fingerprint", "{}"), ("fingerprint", "[]"), ("fingerprint", b"{}"),
+        ("fingerprint", "[" * 100_000), ("dimension", "0"), ("dimension", "-5"),
+        ("dimension", "9" * 5000), ("dimension", str(2**70)), ("uuid", b"\x00"),
+        ("format", b"3"), ("more", b"bytes"),
+    ],
+)  # fmt: skip
+def test_open_refuses_a_description_of_other_types(
+    gallery: Gallery, folder: Path, key: str, value: object
+) -> None:
+    gallery.close()
+    connection = sqlite3.connect(folder / "gallery.sqlite")
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+    connection.commit()
+    connection.close()
+    with pytest.raises(GalleryDamagedError, match="nothing was overwritten"):
+        Gallery.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("statement", "read"),
+    [
+        ("UPDATE people SET name = x'41'", lambda now: now.people()),
+        ("UPDATE people SET name = x'41'", lambda now: now.person(1)),
+        ("UPDATE memberships SET person_id = 'one'", lambda now: now.memberships()),
+        ("UPDATE roots SET path = 'text'", lambda now: now.roots),
+        ("UPDATE photos SET path = 'text'", lambda now: now.faces([1]).records()),
+        ("UPDATE contents SET reason = x'00'", lambda now: now.photos(1, b"", 9)),
+        ("UPDATE contents SET width = 'wide'", lambda now: now.size_of(f"{ROOT}/0.jpg")),
+        ("UPDATE contents SET width = 'wide'", lambda now: now.landmarks()),
+        ("UPDATE faces SET landmarks = 'text'", lambda now: now.landmarks()),
+        ("UPDATE faces SET embedding_crc32 = 'text'", lambda now: now.crc32s([1])),
+        ("UPDATE faces SET embedding_crc32 = 'text'", lambda now: now.all_crc32s()),
+        ("UPDATE faces SET confidence = 'sure'", lambda now: now.faces([1]).records()),
+        ("UPDATE faces SET \"left\" = 9e999", lambda now: now.faces([1]).records()),
+        (f"UPDATE faces SET landmarks = x'{10 * INFINITE.hex()}'",
+         lambda now: now.faces([1]).records()),
+        ("UPDATE journal SET history = 'text'", lambda now: now.state),
+        ("UPDATE journal SET history = 5, face_id = 'text'",
+         lambda now: now.changes_since(State(now.state.gallery_uuid))),
+        ("UPDATE embeddings SET embedding = 'text'", lambda now: list(now)),
+        ("UPDATE embeddings SET embedding = 'text'", lambda now: now.embeddings([1])),
+    ],
+)  # fmt: skip
+def test_values_of_other_types_are_reported_as_damage(
+    gallery: Gallery, folder: Path, statement: str, read: Any
+) -> None:
+    with gallery.write() as writer:
+        writer.record([entry("0.jpg", "a", face(1))])
+        writer.people.assign({}, [[1]])
+        writer.people.name(1, "Ada")
+    gallery.close()
+    change(folder, statement)
+    with (
+        Gallery.open(folder) as again,
+        pytest.raises(GalleryDamagedError, match="is damaged"),
+        again.read() as now,
+    ):
+        read(now)
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["{", "7", "[]", "{}", '{"people": 1, "faces": [], "members": [], "refused": []}',
+     '{"people": [[1, "gone", null]], "faces": [], "members": [], "refused": []}',
+     '{"people": [[1, "there", 7]], "faces": [], "members": [], "refused": []}',
+     '{"people": [], "faces": ["one"], "members": [], "refused": []}',
+     '{"people": [], "faces": [], "members": [[1, 2]], "refused": []}'],
+)  # fmt: skip
+def test_edit_that_is_not_one_is_reported_as_damage(
+    gallery: Gallery, folder: Path, before: str
+) -> None:
+    with gallery.write() as writer:
+        writer.record([entry("0.jpg", "a", face(1))])
+        writer.people.assign({}, [[1]])
+        writer.people.name(1, "Ada")
+    change(folder, f"UPDATE sayings SET before = '{before}'")
+    with gallery.write() as writer, pytest.raises(GalleryDamagedError, match="an edit"):
+        writer.people.undo()
+    assert [person.name for person in reads(gallery).people()] == ["Ada"]
+
+
+def test_connections_trust_nothing_in_the_file(gallery: Gallery) -> None:
+    with gallery.read() as now:
+        for setting, value in (("trusted_schema", 0), ("cell_size_check", 1)):
+            assert now.connection.execute(f"PRAGMA {setting}").fetchone() == (value,)
+
+
+def test_statement_that_does_not_end_is_interrupted() -> None:
+    connection = sqlite3.connect(":memory:")
+    with limited_time(connection, 0.05), pytest.raises(sqlite3.OperationalError, match="interrupt"):
+        connection.execute(f"{ENDLESS} count(*) FROM n").fetchone()
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+    connection.close()
 
 
 # Recording and reading
@@ -934,6 +1094,80 @@ def test_writing_ends_where_the_card_of_the_writer_cannot_be_deleted(
     assert reads(gallery).counts().photos == 2
 
 
+@posix_only
+@pytest.mark.parametrize(
+    "name", ["writer.json", "writer.json.new", "index.faiss.new", "gallery.sqlite.new"]
+)
+def test_writer_never_writes_through_a_link_in_the_folder(
+    gallery: Gallery, folder: Path, tmp_path: Path, name: str
+) -> None:
+    other = tmp_path / "other"
+    other.write_text("of somebody")
+    (folder / name).symlink_to(other)
+    with gallery.write() as writer:
+        writer.record([entry("a.jpg", "a", face(1))])
+    assert other.read_text() == "of somebody"
+    assert not (folder / name).is_symlink()
+    assert reads(gallery).counts().faces == 1
+
+
+@posix_only
+def test_lock_that_is_a_link_is_refused_and_its_target_kept(
+    gallery: Gallery, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.write_text("of somebody")
+    (folder / "writer.lock").unlink()
+    (folder / "writer.lock").symlink_to(other)
+    with pytest.raises(GalleryError, match=r"writer\.lock is a link, not a regular file"):  # noqa: SIM117
+        with gallery.write():
+            pass
+    assert other.read_text() == "of somebody"
+
+
+@posix_only
+def test_open_refuses_a_gallery_file_that_is_a_link_or_a_pipe(filled: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "gallery.sqlite").symlink_to(filled / "gallery.sqlite")
+    (tmp_path / "piped").mkdir()
+    os.mkfifo(tmp_path / "piped" / "gallery.sqlite")
+    (tmp_path / "beside").mkdir()
+    shutil.copy(filled / "gallery.sqlite", tmp_path / "beside")
+    os.mkfifo(tmp_path / "beside" / "gallery.sqlite-wal")
+    for name, words in (
+        ("linked", r"gallery\.sqlite is a link, not a regular"),
+        ("piped", r"gallery\.sqlite is not a regular"),
+        ("beside", r"gallery\.sqlite-wal is not a regular"),
+    ):
+        with pytest.raises(GalleryError, match=words):
+            Gallery.open(tmp_path / name)
+
+
+@posix_only
+def test_upgrade_file_that_is_a_link_is_refused_and_its_target_kept(
+    gallery: Gallery, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.sqlite"
+    other.touch()
+    (folder / "upgrade.sqlite").symlink_to(other)
+    with pytest.raises(GalleryError, match=r"upgrade\.sqlite is a link"):
+        NewEmbeddings(folder, gallery.uuid, fake_fingerprint(DIMENSION, "new"))
+    assert other.read_bytes() == b""
+
+
+def test_writer_deletes_what_killed_writers_left(gallery: Gallery, folder: Path) -> None:
+    names = [f"{name}.{'5' * 32}.new" for name in ("index.faiss", "writer.json", "gallery.sqlite")]
+    names += ["index.faiss.new", "index.faiss.upgraded.new"]
+    for name in names:
+        (folder / name).write_bytes(b"half of it")
+    (folder / "notes.new").write_bytes(b"of the user")
+    with gallery.write():
+        pass
+    left = {file.name for file in folder.iterdir()}
+    assert left.isdisjoint(names)
+    assert "notes.new" in left
+
+
 def test_writer_flushes_the_disk_s_own_cache_on_macos(gallery: Gallery) -> None:
     file = GalleryFile(gallery.folder)
     writer = file.connect_writer()
@@ -1143,8 +1377,10 @@ def test_renamed_and_copied_photos_add_no_faces(tmp_path: Path, photos: Path) ->
 
 def test_create_works_after_a_kill_during_create(folder: Path) -> None:
     folder.mkdir()
-    for name in ("gallery.sqlite.new", "gallery.sqlite.new-wal", "gallery.sqlite.new-journal"):
-        (folder / name).write_bytes(b"half of it")
+    unguessable = f"gallery.sqlite.{'0a' * 16}.new"
+    for name in ("gallery.sqlite.new", unguessable):
+        for end in ("", "-wal", "-journal"):
+            (folder / (name + end)).write_bytes(b"half of it")
     (folder / "writer.lock").touch()
     (folder / "writer.json").write_text('{"pid": 1')
     with pytest.raises(GalleryNotFoundError):
@@ -1302,7 +1538,7 @@ READ_ONLY = """
 import os, sys
 from face2vec.errors import GalleryError
 from face2vec.gallery.audit import problems
-from face2vec.gallery.connection import GalleryFile
+from face2vec.gallery.connection import GalleryFile, limited_time
 from face2vec.gallery.gallery import Gallery
 if os.getuid() == 0:  # whom no permission binds
     os.setgid(65534)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import names_of_any_bytes, posix_only
+from helpers import names_of_any_bytes
 from numpy.typing import NDArray
 
 from face2vec.errors import GalleryError, SettingsError
@@ -700,15 +700,21 @@ def test_load_of_a_file_that_is_not_there(tmp_path: Path) -> None:
         FaceIndex.load(tmp_path / "index")
 
 
-@posix_only
-def test_save_that_fails_leaves_the_older_file(few: tuple[Ids, Vectors], tmp_path: Path) -> None:
+def test_save_that_fails_leaves_the_older_file(
+    few: tuple[Ids, Vectors], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = FaceIndex.build([few], 40, D, "flat")
     path = tmp_path / "index"
     index.save(path)
     before = path.read_bytes()
-    (tmp_path / "index.new").symlink_to("/dev/full")
-    with pytest.raises(GalleryError, match=r"cannot write the index .*gallery itself is safe"):
-        index.save(path)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("face2vec.files.os.fsync", full)
+        with pytest.raises(GalleryError, match=r"cannot write the index .*gallery itself is safe"):
+            index.save(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
     with pytest.raises(GalleryError, match="cannot write the index"):
@@ -767,3 +773,16 @@ def test_file_that_faiss_cannot_read_is_reported(tmp_path: Path, how: str) -> No
     (tmp_path / "index").write_bytes(content + words + footer)
     with pytest.raises(IndexDamagedError, match="FAISS cannot read it"):
         loaded(tmp_path / "index", how)
+
+
+def test_index_that_declares_another_kind_is_damage(
+    few: tuple[Ids, Vectors], tmp_path: Path
+) -> None:
+    path = tmp_path / "index"
+    for kind, declared in (("flat", "hnsw"), ("flat", "ivf"), ("flat", "ivfpq"), ("hnsw", "ivf")):
+        index = FaceIndex.build([few], 40, D, kind)
+        index.kind = declared
+        index.save(path)
+        for how in ("", "mmap", "in_memory"):
+            with pytest.raises(IndexDamagedError, match="FAISS cannot read it"):
+                loaded(path, how)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,56 @@ def test_another_format_is_refused_by_its_number(
 ) -> None:
     monkeypatch.setattr(index_file, "_FORMAT", index_file._FORMAT + 1)
     with pytest.raises(IndexDamagedError, match=f"it has format {index_file._FORMAT - 1}"):
+        checked(path, whole=False)
+
+
+def with_header(path: Path, change: Any) -> None:
+    """Write the header again after a change of its values, with a right checksum."""
+    content = path.read_bytes()
+    length, _, magic = index_file._FOOTER.unpack(content[-index_file._FOOTER.size :])
+    start = len(content) - index_file._FOOTER.size - length
+    words = change(json.loads(content[start : start + length]))
+    words = words if isinstance(words, bytes) else json.dumps(words).encode()
+    footer = index_file._FOOTER.pack(len(words), zlib.crc32(words), magic)
+    path.write_bytes(content[:start] + words + footer)
+
+
+def test_header_that_is_written_again_is_read(path: Path) -> None:
+    with_header(path, lambda values: values)
+    assert checked(path, whole=True) == WRITTEN
+
+
+@pytest.mark.parametrize("name", ["format", "kind", "dimension", "count", "state", "ends", "crc32"])
+def test_header_without_a_value_is_damage(path: Path, name: str) -> None:
+    with_header(path, lambda values: {key: v for key, v in values.items() if key != name})
+    with pytest.raises(IndexDamagedError, match=f"has no '{name}'"):
+        checked(path, whole=False)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"kind": 7}, {"kind": "tree"}, {"kind": "auto"}, {"dimension": 0}, {"dimension": "32"},
+        {"dimension": 2**63}, {"count": -1}, {"count": 1.5}, {"count": True}, {"state": []},
+        {"state": {}}, {"state": {"gallery_uuid": 1, "position": 0, "history": 0}},
+        {"state": {"gallery_uuid": "", "position": -1, "history": 0}},
+        {"state": {"gallery_uuid": "", "position": 2**63, "history": 0}},
+        {"ends": []}, {"ends": 5}, {"ends": [5]}, {"ends": [-5, WRITTEN.ends[1]]},
+        {"ends": [9, 9, WRITTEN.ends[1]]}, {"ends": [WRITTEN.ends[1], WRITTEN.ends[0]]},
+        {"ends": ["a", WRITTEN.ends[1]]}, {"format": None}, {"crc32": None},
+    ],
+)  # fmt: skip
+def test_header_with_an_invalid_value_is_damage(path: Path, changed: dict[str, Any]) -> None:
+    with_header(path, lambda values: values | changed)
+    for whole in (False, True):
+        with pytest.raises(IndexDamagedError, match="rebuild it from the gallery"):
+            checked(path, whole)
+
+
+@pytest.mark.parametrize("words", [b"", b"7", b"[]", b"{", b"\xff", b"[" * 100_000])
+def test_header_that_is_no_json_object_is_damage(path: Path, words: bytes) -> None:
+    with_header(path, lambda _: words)
+    with pytest.raises(IndexDamagedError, match=r"its header|codec"):
         checked(path, whole=False)
 
 

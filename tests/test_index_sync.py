@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from gallery_builder import DIMENSION
-from helpers import fake_fingerprint, loaded_by, reads, state_of, written
+from helpers import fake_fingerprint, loaded_by, posix_only, reads, state_of, written
 
+from face2vec.errors import GalleryError
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import INDEXED, Entry
@@ -330,3 +332,33 @@ def test_save_rebuilds_an_index_of_another_kind_or_a_damaged_one(
     index.save()
     assert FaceIndex.load(path).kind == kind
     assert index.problems() == []
+
+
+@posix_only
+@pytest.mark.parametrize("what", ["link", "pipe", "folder"])
+def test_index_file_that_is_not_regular_is_reported_and_replaced(
+    gallery: Gallery, folder: Path, tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    GalleryIndex(gallery).save()
+    path = folder / "index.faiss"
+    other = path.rename(tmp_path / "other")
+    before = other.read_bytes()
+    if what == "link":
+        path.symlink_to(other)
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    index = GalleryIndex(gallery)
+    assert ["regular file" in problem for problem in index.problems()] == [True]
+    with gallery.read() as now:
+        assert found(index, now, QUERY) == truth(gallery, QUERY)
+    assert "regular file" in caplog.text
+    assert other.read_bytes() == before
+    if what == "folder":
+        with pytest.raises(GalleryError, match="cannot write the index"):
+            index.rebuild()
+        return
+    index.rebuild()
+    assert index.problems() == []
+    assert other.read_bytes() == before

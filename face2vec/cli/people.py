@@ -216,18 +216,22 @@ def forget_command(ctx: click.Context, gallery: Path, person: str, yes: bool) ->
     left in the files of the gallery.
     """
     with opened(gallery) as engine:
-        known = engine.person(person)
-        if not yes and not _confirmed(
-            f"Delete {printable(known.label)} and {count(len(known.faces), 'face')} permanently?"
-        ):
-            say("nothing was deleted; --yes deletes without a question")
-            ctx.exit(INTERRUPTED)
-        done = engine.forget(known)
-    say(f"{count(done.faces, 'face')} and {count(done.photos, 'photo')} deleted")
+        if not engine.is_half_forgotten(person):
+            known = engine.person(person)
+            faces = count(len(known.faces), "face")
+            if not yes and not _confirmed(
+                f"Delete {printable(known.label)} and {faces} permanently?"
+            ):
+                say("nothing was deleted; --yes deletes without a question")
+                ctx.exit(INTERRUPTED)
+        done = engine.forget(person)
+    deleted = f"{count(done.faces, 'face')} and {count(done.photos, 'photo')} deleted"
+    say(f"finished a deletion that was interrupted: {deleted}" if done.resumed else deleted)
     for left in done.left:
         out(left)
     found = f"{len(done.left)} found" if done.left else "nothing is left"
-    say(f"searched all files of the gallery for embeddings, landmarks and the name: {found}")
+    secrets = "the name" if done.resumed else "embeddings, landmarks and the name"
+    say(f"searched all files of the gallery for {secrets}: {found}")
     ctx.exit(PARTLY if done.left else DONE)
 
 

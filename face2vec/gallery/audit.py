@@ -6,10 +6,12 @@ import zlib
 from collections.abc import Iterator
 
 from face2vec.errors import GalleryError
+from face2vec.gallery import removals
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.rows import LANDMARKS
 from face2vec.gallery.schema import FILE
+from face2vec.gallery.staging import UPGRADE_FILE, is_leftover
 
 _COUNT_CHANGES = (
     "(SELECT face_id AS i, sum(change = '+') AS added, sum(change = '-') AS removed"
@@ -23,6 +25,11 @@ def problems(gallery: Gallery) -> list[str]:
     try:
         with gallery.read() as snapshot:
             found += _problems(snapshot.connection, gallery.dimension)
+        if is_leftover(gallery.folder, gallery.uuid):
+            found.append(
+                f"{UPGRADE_FILE} is left from an upgrade that has ended; the next change of the "
+                "gallery deletes it"
+            )
     except GalleryError as error:
         found.append(str(error))
     return found
@@ -60,8 +67,8 @@ def _problems(connection: Connection, dimension: int) -> Iterator[str]:
     ):
         if not isinstance(embedding, bytes) or zlib.crc32(embedding) != crc32:
             yield f"face {i}: its embedding has changed since it was recorded"
-    if connection.execute("SELECT 1 FROM meta WHERE key = 'unpurged'").fetchone():
+    if removals.is_due(connection):
         yield (
-            "traces of removed photos may be left in the file, because it could not be rewritten "
-            "after the removal; the next change of the gallery tries again"
+            "traces of removed photos may be left in the file, because it was not rewritten "
+            "after the removal; the next change of the gallery, or the same command, does it"
         )

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -20,15 +21,33 @@ from face2vec.errors import (
     GalleryLockedError,
     GalleryNotFoundError,
 )
-from face2vec.files import put_in_place
+from face2vec.files import (
+    IrregularFileError,
+    delete_leftovers,
+    new_beside,
+    open_regular,
+    put_in_place,
+    refuse_irregular,
+    written_whole,
+)
 from face2vec.forks import abandon, renew_after_fork
 from face2vec.gallery.schema import FILE, IGNORED_SCHEMA, PEOPLE_SCHEMA, SCHEMA, migrate
+from face2vec.stored import StoredValueError
 
 # An embedding of dimension 512 takes about 2.1 kB: SQLite's default page of 4 kB holds one and
 # wastes the rest, 16 kB hold seven. Embeddings have their own table, because a search reads only
 # faces, of which a page holds a hundred.
 _PAGE_BYTES = 16384
 _BUSY_SECONDS = 5.0
+OPENING_SECONDS = 30.0
+_STEPS_PER_LOOK = 10_000  # of SQLite's virtual machine, some hundred microseconds
+CARD, LOCK = "writer.json", "writer.lock"
+_CARD_BYTES = 1 << 16
+# Unfinished files of older versions.
+_FORMER_LEFTOVERS = (
+    *(f"{name}.new" for name in ("index.faiss", "index.faiss.upgraded", CARD)),
+    *(f"{FILE}.new{end}" for end in ("", "-journal", "-wal", "-shm")),
+)
 _MMAP_BYTES = 1 << 40  # SQLite maps as much as it can, usually 2 GB
 
 
@@ -98,7 +117,7 @@ class GalleryFile:
                 yield connection
             finally:
                 self.give_back(connection)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StoredValueError) as error:
             raise self.error_for(error) from error
 
     def borrow(self, mmap: bool = False) -> Connection:
@@ -177,8 +196,8 @@ class GalleryFile:
         """The error for a damaged file."""
         return _damaged(self.path, what)
 
-    def error_for(self, error: sqlite3.Error) -> GalleryError:
-        """The error of face2vec for an error of SQLite."""
+    def error_for(self, error: sqlite3.Error | StoredValueError) -> GalleryError:
+        """The error of face2vec for an error of SQLite, or for a value of the wrong type."""
         return gallery_error(error, self.path)
 
     def _connect_reader(self) -> Connection:
@@ -221,6 +240,7 @@ class GalleryFile:
             factory=Connection,
         )
         try:
+            defend(connection)
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.Error:
             connection.close()
@@ -229,31 +249,68 @@ class GalleryFile:
         return connection
 
 
+def defend(connection: sqlite3.Connection) -> None:
+    """Settings for a database that may come from somebody else (sqlite.org/security.html)."""
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    configure = getattr(connection, "setconfig", None)  # from Python 3.12 on
+    if configure is not None:
+        configure(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)  # type: ignore[attr-defined,unused-ignore]
+
+
+@contextmanager
+def limited_time(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Interrupt statements after some seconds, for what is quick in any sound file.
+
+    Raises:
+        sqlite3.OperationalError: a statement took longer.
+    """
+    end = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS_PER_LOOK)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
 def write_empty(file: Path, meta: Mapping[str, str]) -> None:
     """Create the file under another name and rename it, so that it is complete or missing.
+
+    The caller holds ``writer_lock``.
 
     Raises:
         GalleryError: the file cannot be written.
     """
-    new = _beside(file, ".new")
-    leftovers = [new, *(_beside(new, end) for end in ("-journal", "-wal", "-shm"))]
     try:
-        for leftover in leftovers:
-            leftover.unlink(missing_ok=True)
-        connection = sqlite3.connect(new.as_uri(), uri=True, isolation_level=None)
+        new = new_beside(file)
         try:
-            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(f"BEGIN; {SCHEMA} {PEOPLE_SCHEMA} {IGNORED_SCHEMA} COMMIT;")
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
+            _fill(new, meta)
+            put_in_place(new, file)
         finally:
-            connection.close()
-        put_in_place(new, file)
+            for end in ("", "-journal", "-wal", "-shm"):
+                _beside(new, end).unlink(missing_ok=True)
         _sync_folder(file.parent)
     except sqlite3.Error as error:
         raise gallery_error(error, file) from error
     except OSError as error:
         raise GalleryError(f"cannot write the gallery {file.parent}: {error}") from error
+
+
+def _fill(new: Path, meta: Mapping[str, str]) -> None:
+    """Write the tables of an empty gallery to an empty file.
+
+    It is in WAL mode at the end only: closing a connection does not report that a checkpoint has
+    failed, as on a full disk, and the tables would be in the ``-wal`` alone.
+    """
+    connection = sqlite3.connect(new.as_uri(), uri=True, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(f"BEGIN; {SCHEMA} {PEOPLE_SCHEMA} {IGNORED_SCHEMA} COMMIT;")
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
+        connection.execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -273,15 +330,18 @@ def writer_lock(folder: Path) -> Iterator[None]:
         GalleryLockedError: another process has it.
         GalleryError: the folder cannot be written.
     """
-    card = folder / "writer.json"
-    lock = FileLock(folder / "writer.lock", timeout=0, thread_local=False)
+    card = folder / CARD
+    lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
     try:
+        refuse_irregular(folder / LOCK)  # older filelock follows a link, and empties its target
         lock.acquire()
     except Timeout as error:
         raise GalleryLockedError(
             f"the gallery {folder} is being written by {_writer(card)}; "
             "wait until it has finished, or stop it, and run this again"
         ) from error
+    except IrregularFileError as error:
+        raise irregular(error) from error
     except OSError as error:
         raise GalleryError(
             f"the gallery {folder} cannot be written: {error}; it can still be read; to change it, "
@@ -289,11 +349,14 @@ def writer_lock(folder: Path) -> Iterator[None]:
         ) from error
     try:
         try:
-            new = _beside(card, ".new")
+            delete_leftovers(folder)
+            for name in _FORMER_LEFTOVERS:
+                if (folder / name).exists():
+                    (folder / name).unlink(missing_ok=True)
             started = datetime.now().astimezone().isoformat(timespec="seconds")
             writer = {"pid": os.getpid(), "host": platform.node(), "started": started}
-            new.write_text(json.dumps(writer), encoding="utf-8")
-            put_in_place(new, card)
+            with written_whole(card) as stream:
+                stream.write(json.dumps(writer).encode())
         except OSError as error:
             raise GalleryError(f"the gallery {folder} cannot be written: {error}") from error
         yield
@@ -306,7 +369,8 @@ def writer_lock(folder: Path) -> Iterator[None]:
 
 def _writer(card: Path) -> str:
     try:
-        who = json.loads(card.read_text(encoding="utf-8"))
+        with open_regular(card) as stream:
+            who = json.loads(stream.read(_CARD_BYTES))
         return f"process {who['pid']} on {who['host']} since {who['started']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"  # it has just started or ended
@@ -315,8 +379,10 @@ def _writer(card: Path) -> str:
 def _refuse_other_files(file: Path) -> None:
     """Check the first bytes before SQLite does, which accepts an empty file as a new database."""
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             header = stream.read(100)
+        for end in ("-wal", "-shm", "-journal"):
+            refuse_irregular(_beside(file, end))
     except NotADirectoryError as error:
         raise GalleryNotFoundError(
             f"{file.parent} is not a folder, so it is not a gallery; give the folder of a gallery"
@@ -327,6 +393,8 @@ def _refuse_other_files(file: Path) -> None:
             f"there is no gallery in {file.parent}: it has no {FILE}; "
             f"make one: face2vec index PHOTOS --gallery {file.parent}"
         ) from error
+    except IrregularFileError as error:
+        raise irregular(error) from error
     except OSError as error:
         raise GalleryError(f"the gallery {file.parent} cannot be read: {error}") from error
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
@@ -347,6 +415,14 @@ def refuse_orphaned_wal(file: Path) -> None:
         )
 
 
+def irregular(error: IrregularFileError) -> GalleryError:
+    """The error for something in a gallery's folder that is not a regular file."""
+    return GalleryError(
+        f"{error.filename} is {error.strerror}; a gallery from somebody else can use it to reach "
+        "other files; nothing was changed; delete it, or copy a gallery with its files and no links"
+    )
+
+
 def _damaged(file: Path, what: str) -> GalleryDamagedError:
     return GalleryDamagedError(
         f"the gallery file {file} is damaged: {what}; nothing was overwritten; restore a copy of "
@@ -354,8 +430,10 @@ def _damaged(file: Path, what: str) -> GalleryDamagedError:
     )
 
 
-def gallery_error(error: sqlite3.Error, file: Path) -> GalleryError:
+def gallery_error(error: sqlite3.Error | StoredValueError, file: Path) -> GalleryError:
     """The error of face2vec for an error of SQLite at a file in a gallery's folder."""
+    if isinstance(error, StoredValueError):
+        return _damaged(file, str(error))
     code = getattr(error, "sqlite_errorcode", 0)
     if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (
         code == sqlite3.SQLITE_IOERR_SHORT_READ

@@ -28,17 +28,30 @@ from face2vec.errors import (
     GalleryVersionError,
 )
 from face2vec.files import expanded
-from face2vec.fingerprint import Fingerprint
+from face2vec.fingerprint import LARGEST_SIDE, Fingerprint
 from face2vec.forks import renew_after_fork
 from face2vec.gallery.connection import (
+    OPENING_SECONDS,
     GalleryFile,
+    limited_time,
     refuse_orphaned_wal,
     write_empty,
     writer_lock,
 )
 from face2vec.gallery.reader import Meta, Snapshot, all_photos
-from face2vec.gallery.schema import FILE, FORMAT, OLDEST_FORMAT
+from face2vec.gallery.schema import (
+    FILE,
+    FORMAT,
+    OLDEST_FORMAT,
+    check_meta,
+    check_schema,
+    has_table,
+)
 from face2vec.gallery.writer import Writer
+from face2vec.stored import integer, text
+
+MOST = 1_000_000
+"""Most lines of the table ``meta`` that are read."""
 
 
 class Gallery:
@@ -58,7 +71,8 @@ class Gallery:
         try:
             stored = self._read_meta()
             fingerprint = Fingerprint.from_json(stored["fingerprint"])
-            self._meta = Meta(stored["uuid"], int(stored["dimension"]), fingerprint)
+            dimension = integer(int(stored["dimension"]), "the dimension", 1, LARGEST_SIDE)
+            self._meta = Meta(stored["uuid"], dimension, fingerprint)
         except (KeyError, ValueError) as error:
             self.close()
             raise self._file.damaged(f"its description is missing or wrong ({error})") from error
@@ -187,14 +201,20 @@ class Gallery:
 
     def _read_meta(self) -> dict[str, str]:
         """The table ``meta``, after checking that the file is a complete gallery."""
-        with self._file.reading() as connection:
-            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            if ("meta",) not in tables.fetchall():
+        with (
+            self._file.reading() as connection,
+            limited_time(connection, OPENING_SECONDS),
+        ):
+            if not has_table(connection, "meta"):
                 raise GalleryDamagedError(
                     f"{self._file.path} is an SQLite file, but not a gallery of face2vec; "
                     "it was not changed, choose another folder"
                 )
-            meta = dict(connection.execute("SELECT key, value FROM meta"))
+            check_meta(connection)
+            meta = {
+                text(key, "a key of meta"): text(value, f"{key!r} of meta")
+                for key, value in connection.execute("SELECT key, value FROM meta LIMIT ?", (MOST,))
+            }
             if int(meta["format"]) < OLDEST_FORMAT:
                 raise GalleryVersionError(
                     f"the gallery {self.folder} has format {meta['format']}, which is older than "
@@ -206,5 +226,6 @@ class Gallery:
                     f"the gallery {self.folder} has format {meta['format']}; this face2vec reads "
                     f"formats up to {FORMAT}; install a newer face2vec"
                 )
+            check_schema(connection)
             self._file.refuse_truncated(connection)
         return meta

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec import stored
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.files import composed
-from face2vec.gallery import ignored
+from face2vec.gallery import ignored, removals
 from face2vec.gallery.connection import Connection
-from face2vec.gallery.rows import Removed
+from face2vec.gallery.rows import Removed, integers
 from face2vec.types import Box, Face, Person
 
 FORGOTTEN = 'SELECT 1 FROM forgotten WHERE sha256 = ? AND "left" IS NULL'
@@ -47,9 +48,9 @@ def everyone(connection: Connection) -> list[Person]:
     for face, person in connection.execute(
         "SELECT face_id, person_id FROM memberships ORDER BY face_id"
     ):
-        faces.setdefault(person, []).append(face)
+        faces.setdefault(person, []).append(stored.integer(face, "the number of a face"))
     found = [
-        Person(i, name, tuple(faces.get(i, ())))
+        Person(i, stored.text_or_none(name, "the name of a person"), tuple(faces.get(i, ())))
         for i, name in connection.execute("SELECT id, name FROM people ORDER BY id")
     ]
     return sorted(found, key=lambda person: -len(person.faces))
@@ -57,10 +58,8 @@ def everyone(connection: Connection) -> list[Person]:
 
 def memberships(connection: Connection) -> Memberships:
     """The person of each face that has one."""
-    rows = connection.execute(
-        "SELECT face_id, person_id, said FROM memberships ORDER BY face_id"
-    ).fetchall()
-    return Memberships(*np.array(rows, np.int64).reshape(-1, 3).T)
+    rows = connection.execute("SELECT face_id, person_id, said FROM memberships ORDER BY face_id")
+    return Memberships(*integers(rows, 3, "the people of faces"))
 
 
 def refusals(connection: Connection) -> set[tuple[int, int]]:
@@ -72,10 +71,10 @@ class PeopleWriter:
     """Changes people; each call is one transaction.
 
     Args:
-        transaction: begins one; ``purge=True`` has the file rewritten when writing ends.
+        transaction: begins one.
     """
 
-    def __init__(self, transaction: Callable[..., AbstractContextManager[Connection]]) -> None:
+    def __init__(self, transaction: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._transaction = transaction
 
     def assign(
@@ -221,11 +220,12 @@ class PeopleWriter:
                     "there is no edit to undo; edits before somebody was forgotten cannot be undone"
                 )
             position, what, before = last
-            lost = _restore(connection, json.loads(before))
+            lost = _restore(connection, _edit(before))
             connection.execute("DELETE FROM sayings WHERE position = ?", (position,))
+        words = stored.text(what, "the description of an edit")
         if lost:
-            what += f"; to have {_faces(lost)} back, remove the photo and index it again"
-        return str(what)
+            words += f"; to have {_faces(lost)} back, remove the photo and index it again"
+        return words
 
     def readmit(self, sha256: bytes) -> bool:
         """Lift the blocks of a photo: forgotten and ignored faces; returns whether there were any.
@@ -245,8 +245,16 @@ class PeopleWriter:
 
         The hashes of the photos are kept, so that they are not indexed again.
         """
-        with self._transaction(purge=True) as connection:
-            return _forget(connection, person)
+        with self._transaction() as connection:
+            name = _name(connection, person)
+            removed = _forget(connection, person)
+            keys = tuple(
+                removals.key_of(connection, removals.FORGET, [word])
+                for word in (str(person), name)
+                if word is not None
+            )
+            removals.begin(connection, removals.Removal(*removed, person, keys))
+        return removed
 
 
 def _forget(connection: Connection, person: int) -> Removed:
@@ -395,9 +403,41 @@ def _state(connection: Connection, people: Sequence[int], faces: Sequence[int]) 
     return {"people": rows, "faces": list(faces), "members": members, "refused": refused}
 
 
+def _edit(text: object) -> dict[str, Any]:
+    """What the tables held before an edit, from its stored form.
+
+    Raises:
+        StoredValueError: it is not what `_state` gives.
+    """
+    what = "an edit"
+    whole = stored.mapping(stored.parsed(text, what), what)
+    people, faces, members, refused = (
+        stored.array(stored.field(whole, name, what), what)
+        for name in ("people", "faces", "members", "refused")
+    )
+    for row in people:
+        person, was, name = stored.array(row, what, 3)
+        stored.integer(person, "a person in an edit")
+        if was not in ("there", "new"):
+            raise stored.StoredValueError(f"{what} has {was!r} instead of 'there' or 'new'")
+        stored.text_or_none(name, "a name in an edit")
+    for face in faces:
+        stored.integer(face, "a face in an edit")
+    for rows, columns in ((members, 3), (refused, 2)):
+        for row in rows:
+            for value in stored.array(row, what, columns):
+                stored.integer(value, "a number in an edit")
+    aside = stored.array(whole.get("ignored", []), what)
+    for face in aside:
+        stored.integer(face, "an ignored face in an edit")
+    return {
+        "people": people, "faces": faces, "members": members, "refused": refused, "ignored": aside,
+    }  # fmt: skip
+
+
 def _restore(connection: Connection, before: dict[str, Any]) -> list[int]:
     """Bring the tables to an earlier state; returns faces that cannot be restored."""
-    lost = ignored.take_back(connection, before.get("ignored", ()))
+    lost = ignored.take_back(connection, before["ignored"])
     for person, was, words in before["people"]:
         if was == "new":
             connection.execute("DELETE FROM people WHERE id = ?", (person,))
@@ -469,8 +509,7 @@ def _called(connection: Connection, name: str, but: int) -> int | None:
 
 def _name(connection: Connection, person: int) -> str | None:
     found = connection.execute("SELECT name FROM people WHERE id = ?", (person,)).fetchone()
-    name: str | None = found[0]
-    return name
+    return None if found is None else stored.text_or_none(found[0], "the name of a person")
 
 
 def _overlap(one: Box, other: Box) -> float:

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec import stored
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryUpgradedError
 from face2vec.files import composed
 from face2vec.fingerprint import Fingerprint
 from face2vec.gallery import people as gallery_people
+from face2vec.gallery import removals
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import Memberships
 from face2vec.gallery.rows import (
@@ -31,6 +33,7 @@ from face2vec.gallery.rows import (
     StoredFace,
     StoredFaces,
     decoded,
+    integers,
     matrix,
     owner_of,
 )
@@ -165,7 +168,7 @@ class Snapshot:
             except BaseException:
                 self._file.give_back(connection)
                 raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, stored.StoredValueError) as error:
             raise self._file.error_for(error) from error
         self.state = known.state
         self.roots = known.roots
@@ -178,13 +181,13 @@ class Snapshot:
             self._file.give_back(self.connection)
         except sqlite3.Error as late:
             error = error or late
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, sqlite3.Error | stored.StoredValueError):
             raise self._file.error_for(error) from error
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         rows = self.connection.execute(f"{_EMBEDDINGS} ORDER BY face_id")
         while batch := rows.fetchmany(self.batch_size):
-            ids = np.fromiter((row[0] for row in batch), np.int64, len(batch))
+            (ids,) = integers([row[:1] for row in batch], 1, "the numbers of faces")
             yield ids, self._matrix([row[1] for row in batch])
 
     @property
@@ -284,11 +287,19 @@ class Snapshot:
 
     def photos(self, root: int, after: bytes, most: int) -> list[tuple[bytes, str, str]]:
         """(path in the root, status, reason) of up to ``most`` photos of a root after a path."""
-        return self.connection.execute(
+        rows = self.connection.execute(
             "SELECT path, status, reason FROM photos JOIN contents ON id = content_id"
             " WHERE root_id = ? AND path > ? ORDER BY path LIMIT ?",
             (root, after, most),
-        ).fetchall()
+        )
+        return [
+            (
+                stored.blob(path, "a path"),
+                stored.text(status, "the status of a photo"),
+                stored.text(reason, "the reason of an unreadable photo"),
+            )
+            for path, status, reason in rows
+        ]
 
     def people(self) -> list[Person]:
         """All people, those with most faces first."""
@@ -316,6 +327,29 @@ class Snapshot:
             f"list all people: face2vec people {self._file.folder}"
         )
 
+    def forgetting(self, who: int | str) -> removals.Removal | None:
+        """The unfinished deletion of a person who is no longer in the gallery, or None.
+
+        Args:
+            who: the number or name that the deletion was asked for with.
+        """
+        if any(who in (p.id, p.name, str(p.id)) for p in self.people()):
+            return None
+        return removals.find(self.connection, removals.FORGET, [str(who)])
+
+    def purge_is_due(self) -> bool:
+        """Whether traces of removed rows may be left in the file."""
+        return removals.is_due(self.connection)
+
+    def has_removed_since(self, state: State) -> bool:
+        """Whether faces, or embeddings of faces, were removed after a state of the journal."""
+        return bool(
+            self.connection.execute(
+                "SELECT 1 FROM journal WHERE position > ? AND change = '-' LIMIT 1",
+                (state.position,),
+            ).fetchone()
+        )
+
     def memberships(self) -> Memberships:
         """The person of each face that has one, in order of face."""
         if has_people(self.connection):
@@ -335,7 +369,7 @@ class Snapshot:
     def contents(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All faces and the content of each, two int64 (n,) in order of face."""
         rows = self.connection.execute("SELECT id, content_id FROM faces ORDER BY id").fetchall()
-        faces, contents = np.array(rows, np.int64).reshape(-1, 2).T
+        faces, contents = integers(rows, 2, "the numbers of faces")
         return faces, contents
 
     def mapped(self) -> NDArray[np.int64]:
@@ -343,23 +377,26 @@ class Snapshot:
         if not has_table(self.connection, MAPPED):
             return np.empty(0, np.int64)
         rows = self.connection.execute(f"SELECT face_id FROM {MAPPED} ORDER BY face_id")
-        return np.array([row[0] for row in rows], np.int64)
+        faces: NDArray[np.int64] = integers(rows, 1, "the numbers of mapped faces")[0]
+        return faces
 
     def crc32s(self, ids: Sequence[int]) -> dict[int, int]:
         """CRC-32 of the embeddings by face id; unknown ids are skipped."""
-        return dict(self._rows_of(ids, "SELECT id, embedding_crc32 FROM faces WHERE id"))
+        rows = self._rows_of(ids, "SELECT id, embedding_crc32 FROM faces WHERE id")
+        faces, crc32s = integers(rows, 2, "the checksums of embeddings")
+        return dict(zip(faces.tolist(), crc32s.tolist(), strict=True))
 
     def all_crc32s(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All faces and the CRC-32 of the embedding of each, two int64 (n,) in order of face."""
         rows = self.connection.execute("SELECT id, embedding_crc32 FROM faces ORDER BY id")
-        ids, crc32s = np.array(rows.fetchall(), np.int64).reshape(-1, 2).T
+        ids, crc32s = integers(rows, 2, "the checksums of embeddings")
         return ids, crc32s
 
     def known_photos(self, contents: Sequence[int]) -> list[KnownPhoto]:
         """Contents with their faces by number; unknown ones are skipped."""
         rows = self._rows_of(contents, "SELECT content_id, id FROM faces WHERE content_id")
         numbers = sorted({face for _, face in rows})
-        stored = {one.face.id: one for one in self.faces(numbers).records()}
+        records = {one.face.id: one for one in self.faces(numbers).records()}
         crc32s = self.crc32s(numbers)
         hashes = dict(self._rows_of(contents, "SELECT id, sha256 FROM contents WHERE id"))
         inside: dict[int, list[int]] = {content: [] for content in contents}
@@ -369,8 +406,8 @@ class Snapshot:
             KnownPhoto(
                 content,
                 hashes[content],
-                (stored[faces[0]].photo, *stored[faces[0]].copies),
-                tuple(stored[i].face for i in faces),
+                (records[faces[0]].photo, *records[faces[0]].copies),
+                tuple(records[i].face for i in faces),
                 tuple(crc32s[i] for i in faces),
             )
             for content, faces in inside.items()
@@ -417,7 +454,7 @@ class Snapshot:
             points = np.frombuffer(b"".join(row[1] for row in rows), "<f8").reshape(-1, 5, 2)
         except (TypeError, ValueError) as error:
             raise self._file.damaged(f"landmarks are invalid ({error})") from error
-        sizes = np.array([row[2:] for row in rows], np.int64).reshape(-1, 2)
+        sizes = integers([row[2:] for row in rows], 2, "the sizes of photos").T
         if len(points) != len(ids):
             raise self._file.damaged("landmarks have the wrong size")
         return ids, points, sizes
@@ -475,9 +512,10 @@ class Snapshot:
             " WHERE position > ? GROUP BY face_id HAVING net <> 0 OR back ORDER BY face_id",
             (state.position,),
         ).fetchall()
+        what = "the faces of the journal"
         return Changes(
-            added=np.array([face for face, net, _ in rows if net >= 0], dtype=np.int64),
-            removed=np.array([face for face, net, _ in rows if net <= 0], dtype=np.int64),
+            added=integers([row[:1] for row in rows if row[1] >= 0], 1, what)[0],
+            removed=integers([row[:1] for row in rows if row[1] <= 0], 1, what)[0],
         )
 
     def _reread(self, version: int) -> _Known:
@@ -492,8 +530,11 @@ class Snapshot:
         owner = owner_of(self.roots, photo)
         if owner is None:
             return None
-        found: tuple[int, int] | None = self.connection.execute(select, owner).fetchone()
-        return found
+        found = self.connection.execute(select, owner).fetchone()
+        if found is None:
+            return None
+        one, other = (stored.integer(value, "a size of a photo", -(2**63)) for value in found)
+        return one, other
 
     def _rows_of(self, ids: Sequence[int], select: str) -> list[tuple[Any, ...]]:
         """Rows of a SELECT that ends with the column of the ids."""
@@ -545,7 +586,7 @@ def _for_ids(select: str, marks: int) -> str:
 def roots_of(connection: Connection) -> dict[str, int]:
     """Number of each folder that photos were added from, oldest first, by path."""
     rows = connection.execute("SELECT path, id FROM roots ORDER BY id")
-    return {decoded(path): root_id for path, root_id in rows}
+    return {decoded(path): stored.integer(root, "the number of a folder") for path, root in rows}
 
 
 def last_change(connection: Connection) -> tuple[int, int]:
@@ -553,7 +594,10 @@ def last_change(connection: Connection) -> tuple[int, int]:
     last = connection.execute(
         "SELECT position, history FROM journal ORDER BY position DESC LIMIT 1"
     ).fetchone()
-    return last or (0, 0)
+    if last is None:
+        return 0, 0
+    position, history = last
+    return position, stored.integer(history, "the checksum of the journal")
 
 
 def _history_at(connection: Connection, position: int) -> int | None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import GalleryDamagedError, GalleryError
+from face2vec.stored import StoredValueError, blob
 from face2vec.types import Face, QualityParts
 
 INDEXED, NO_FACE, UNREADABLE = "indexed", "no face", "unreadable"
@@ -200,6 +201,11 @@ class StoredFaces:
                 x1, y1, x2, y2, x3, y3, x4, y4, x5, y5 = LANDMARKS.unpack(points)
                 landmarks = ((x1, y1), (x2, y2), (x3, y3), (x4, y4), (x5, y5))
                 parts = None if made is None else QualityParts(*PARTS.unpack(made))
+                # A sum is not finite, or not a number, if one of its terms is not.
+                if not math.isfinite(
+                    left + top + right + bottom + confidence + sum(map(sum, landmarks))
+                ):
+                    raise StoredValueError("a number is not finite")
                 box = (left, top, right, bottom)
                 face = Face(box, landmarks, confidence, None, i, quality, parts=parts)
                 if i in more_names:
@@ -210,7 +216,7 @@ class StoredFaces:
                     yield face, photo, tuple(copies)
                 else:
                     yield face, f"{roots[root]}{os.sep}{decoded(path)}", ()
-        except (AttributeError, KeyError, TypeError, struct.error) as error:
+        except (KeyError, TypeError, ValueError, struct.error) as error:
             raise self._damaged(f"the row of a face is invalid ({error})") from error
 
     def records(self) -> list[StoredFace]:
@@ -270,7 +276,7 @@ def matrix(blobs: Sequence[bytes], dimension: int) -> NDArray[np.float32]:
     """Embeddings float32 (n, d) from their stored bytes.
 
     Raises:
-        ValueError: the bytes of one have the wrong size.
+        StoredValueError: the bytes of one have the wrong size.
     """
     size = 4 * dimension
     try:
@@ -279,7 +285,7 @@ def matrix(blobs: Sequence[bytes], dimension: int) -> NDArray[np.float32]:
     except TypeError:  # a damaged row can hold any type
         sound = False
     if not sound:
-        raise ValueError(f"an embedding does not have {size} bytes")
+        raise StoredValueError(f"an embedding does not have {size} bytes")
     stored = np.frombuffer(whole, dtype="<f4").reshape(-1, dimension)
     return stored.astype(np.float32, copy=False)
 
@@ -301,6 +307,27 @@ def encoded(path: str) -> bytes:
     return path.encode("utf-8", _PATH_ERRORS)
 
 
-def decoded(path: bytes) -> str:
-    """The path of its stored form."""
-    return path.decode("utf-8", _PATH_ERRORS)
+def decoded(path: object) -> str:
+    """The path of its stored form.
+
+    Raises:
+        StoredValueError: it is not bytes.
+    """
+    return blob(path, "a path").decode("utf-8", _PATH_ERRORS)
+
+
+def integers(rows: Iterable[Sequence[Any]], columns: int, what: str) -> NDArray[np.int64]:
+    """Rows of integers as int64 (columns, n).
+
+    Args:
+        rows: n rows.
+        columns: number of columns.
+        what: what they are, for messages.
+
+    Raises:
+        StoredValueError: a value is no integer.
+    """
+    values = [value for row in rows for value in row]
+    if not set(map(type, values)) <= {int}:
+        raise StoredValueError(f"{what} are not all integers")
+    return np.array(values, np.int64).reshape(-1, columns).T

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import cache
+
+from face2vec.stored import StoredValueError
 
 FORMAT = 4
 OLDEST_FORMAT = 2
@@ -120,6 +123,12 @@ CREATE TABLE ignored (
 CREATE INDEX ignored_by_content ON ignored (sha256);
 """
 
+_LATER_TABLES = {
+    **dict.fromkeys(("people", "memberships", "refusals", "sayings", "forgotten"), "people"),
+    "ignored": "ignored",
+}
+"""Tables that older galleries have not: each must be there if the named one is."""
+_LATER_COLUMNS = {"faces": ("parts",)}  # which the first galleries have not
 
 # Faces with mapped embeddings; the table exists only while there are some.
 MAPPED = "mapped"
@@ -128,6 +137,71 @@ CREATE TABLE IF NOT EXISTS {MAPPED} (
     face_id INTEGER PRIMARY KEY REFERENCES faces ON DELETE CASCADE
 )
 """
+
+
+def check_meta(connection: sqlite3.Connection) -> None:
+    """Check that ``meta``, which is read before all else, is a table.
+
+    Raises:
+        StoredValueError: it is something else, such as a view.
+    """
+    _check_table(connection, "meta")
+
+
+def check_schema(connection: sqlite3.Connection) -> None:
+    """Check that the file has the tables of a gallery, and nothing that runs when they are used.
+
+    A view in the place of a table could go on without end, and a trigger do anything to the rows.
+
+    Raises:
+        StoredValueError: it has a view, a virtual table or a trigger of its own, or a table or
+            column is missing or another.
+    """
+    triggers = _made()[1]
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    for kind, name, sql in rows:
+        virtual = kind == "table" and str(sql).upper().startswith("CREATE VIRTUAL")
+        if kind == "view" or virtual or (kind == "trigger" and triggers.get(name) != sql):
+            what = "virtual table" if virtual else kind
+            raise StoredValueError(f"it has the {what} {name!r}, which is not one of a gallery")
+    names = {name for kind, name, _ in rows if kind == "table"}
+    for table in _made()[0]:
+        if table in names or _LATER_TABLES.get(table, "meta") in names:
+            _check_table(connection, table)
+
+
+def _check_table(connection: sqlite3.Connection, table: str) -> None:
+    found = connection.execute("SELECT type FROM sqlite_master WHERE name = ?", (table,)).fetchall()
+    if found != [("table",)]:
+        raise StoredValueError(f"{table!r} is not a table")
+    columns = _columns(connection, table)
+    for name, (kind, key, _) in _made()[0][table].items():
+        if name not in columns and name in _LATER_COLUMNS.get(table, ()):
+            continue
+        if columns.get(name) != (kind, key, 0):
+            raise StoredValueError(f"the column {name!r} of {table!r} is missing or another")
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> dict[str, tuple[str, int, int]]:
+    """(type, place in the primary key, 0 unless it is computed) of each column."""
+    rows = connection.execute(f"PRAGMA table_xinfo({table})")
+    return {name: (kind, key, hidden) for _, name, kind, _, _, key, hidden in rows}
+
+
+@cache
+def _made() -> tuple[dict[str, dict[str, tuple[str, int, int]]], dict[str, str]]:
+    """The columns of each table, and the triggers, of a new gallery."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.executescript(SCHEMA + PEOPLE_SCHEMA + IGNORED_SCHEMA)
+        select = "SELECT name, sql FROM sqlite_master WHERE type = ? AND name NOT LIKE 'sqlite_%'"
+        tables = [name for name, _ in connection.execute(select, ("table",))]
+        return (
+            {table: _columns(connection, table) for table in tables},
+            dict(connection.execute(select, ("trigger",))),
+        )
+    finally:
+        connection.close()
 
 
 def has_people(connection: sqlite3.Connection) -> bool:

@@ -19,12 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec import stored
 from face2vec.errors import GalleryError, SettingsError
+from face2vec.files import IrregularFileError, refuse_irregular
 from face2vec.fingerprint import Fingerprint
 from face2vec.gallery import ignored
-from face2vec.gallery.connection import Connection, gallery_error
+from face2vec.gallery.connection import Connection, defend, gallery_error, irregular
 from face2vec.gallery.reader import Snapshot
-from face2vec.gallery.rows import matrix
+from face2vec.gallery.rows import integers, matrix
 from face2vec.gallery.schema import LAST_HISTORY, MAPPED, MAPPED_SCHEMA, has_table
 from face2vec.types import Face
 
@@ -69,11 +71,20 @@ class Target(NamedTuple):
         return self.fingerprint.model.dimension
 
     @classmethod
-    def from_json(cls, text: str) -> Target:
-        """Read what `to_json` wrote."""
-        stored = json.loads(text)
-        fingerprint = Fingerprint.from_json(json.dumps(stored["fingerprint"]))
-        return cls(stored["gallery"], stored["new_gallery"], fingerprint)
+    def from_json(cls, text: object) -> Target:
+        """Read what `to_json` wrote.
+
+        Raises:
+            StoredValueError: it is something else.
+        """
+        what = "the target of the upgrade"
+        values = stored.mapping(stored.parsed(text, what), what)
+        gallery, new_gallery = (
+            stored.text(stored.field(values, name, what), name)
+            for name in ("gallery", "new_gallery")
+        )
+        fingerprint = Fingerprint.from_dict(stored.field(values, "fingerprint", what))
+        return cls(gallery, new_gallery, fingerprint)
 
     def to_json(self) -> str:
         """JSON for `from_json`."""
@@ -152,7 +163,7 @@ class NewEmbeddings:
             rows = self._connection.execute(
                 "SELECT face_id, was_crc32 FROM embeddings ORDER BY face_id"
             ).fetchall()
-        ids, crc32s = np.array(rows, np.int64).reshape(-1, 2).T
+            ids, crc32s = integers(rows, 2, "the numbers of new embeddings")
         return ids, crc32s
 
     def store(self, faces: Iterable[Remade], gallery: Callable[[], Snapshot]) -> None:
@@ -185,7 +196,7 @@ class NewEmbeddings:
                 ).fetchone()[0]
                 for i in ids
             ]
-        return matrix(blobs, self.target.dimension)
+            return matrix(blobs, self.target.dimension)
 
     def rows(self) -> Iterator[tuple[int, int, float | None, bytes]]:
         """(face, CRC-32 of the replaced embedding, quality, new embedding), in order of face."""
@@ -206,7 +217,7 @@ class NewEmbeddings:
     def _own_errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, stored.StoredValueError) as error:
             raise gallery_error(error, self.path) from error
 
 
@@ -327,6 +338,23 @@ def drop_removed(folder: Path, gallery: Connection) -> None:
             connection.execute("VACUUM")
 
 
+def is_leftover(folder: Path, gallery: str) -> bool:
+    """Whether an upgrade has ended, or belongs to another gallery, and its file is still there.
+
+    Args:
+        folder: folder of the gallery.
+        gallery: `Gallery.uuid` of the gallery.
+    """
+    with _open_upgrade(folder / UPGRADE_FILE) as open_:
+        return open_ is not None and open_[1].gallery != gallery
+
+
+def drop_leftover(folder: Path, gallery: str) -> None:
+    """Delete the file of an upgrade that has ended, as after a kill just behind the switch."""
+    if is_leftover(folder, gallery):
+        abandon(folder)
+
+
 def upgrade_in_progress(folder: Path) -> dict[str, Any] | None:
     """The model of an upgrade in progress and how many faces are done, or None."""
     with _open_upgrade(folder / UPGRADE_FILE) as open_:
@@ -349,6 +377,10 @@ def abandon(folder: Path) -> bool:
 @contextmanager
 def _open_upgrade(path: Path) -> Iterator[tuple[sqlite3.Connection, Target] | None]:
     """The open file of an upgrade in progress and its target, or None."""
+    try:
+        refuse_irregular(path)
+    except IrregularFileError as error:
+        raise irregular(error) from error
     if not path.exists():
         yield None
         return
@@ -360,7 +392,7 @@ def _open_upgrade(path: Path) -> Iterator[tuple[sqlite3.Connection, Target] | No
             else None
         )
         yield None if found is None else (connection, Target.from_json(found[0]))
-    except sqlite3.Error as error:
+    except (sqlite3.Error, stored.StoredValueError) as error:
         raise gallery_error(error, path) from error
     finally:
         connection.close()
@@ -368,6 +400,7 @@ def _open_upgrade(path: Path) -> Iterator[tuple[sqlite3.Connection, Target] | No
 
 def _connected(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
+    defend(connection)
     connection.execute("PRAGMA page_size = 16384")
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA synchronous = FULL")

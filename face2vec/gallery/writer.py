@@ -15,8 +15,8 @@ from typing import Any
 
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryMismatchError
-from face2vec.files import paths_to
-from face2vec.gallery import ignored
+from face2vec.files import expanded, paths_to
+from face2vec.gallery import ignored, removals
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import (
     FORGOTTEN,
@@ -29,6 +29,7 @@ from face2vec.gallery.reader import (
     CALIBRATION,
     CONTENT,
     STAT,
+    UUID,
     Meta,
     Snapshot,
     State,
@@ -48,7 +49,6 @@ from face2vec.gallery.rows import (
     face_rows,
     owner_of,
 )
-from face2vec.gallery.schema import FILE
 from face2vec.gallery.staging import (
     UPGRADED_INDEX,
     Map,
@@ -56,11 +56,13 @@ from face2vec.gallery.staging import (
     Remade,
     Switched,
     Uncommitted,
+    drop_leftover,
     drop_removed,
     replace_mapped,
     switch,
 )
 from face2vec.photos.discover import Source, paths_of
+from face2vec.stored import StoredValueError
 from face2vec.types import Face
 
 _INSERT_FACE = (
@@ -84,6 +86,7 @@ class Writer:
 
     Attributes:
         people: changes people.
+        unfinished: removals that an earlier writer has not finished; this one does.
     """
 
     def __init__(self, file: GalleryFile, meta: Meta) -> None:
@@ -91,13 +94,15 @@ class Writer:
         self._meta = meta
         self.people = PeopleWriter(self._transaction)
         self._ended = False
+        self._removals: set[str] = set()
         self._process = os.getpid()
         try:
             self._writer = file.connect_writer()
             self._reader = file.borrow()
             refuse_upgraded(self._writer, file, meta.uuid)
             self._roots = roots_of(self._writer)
-        except sqlite3.Error as error:
+            self.unfinished = removals.unfinished(self._writer)
+        except (sqlite3.Error, StoredValueError) as error:
             raise file.error_for(error) from error
         self._lock = threading.Lock()
 
@@ -213,8 +218,13 @@ class Writer:
         Args:
             photos: paths; a folder stands for all photos in it. A file or folder is also found
                 by another path to it, such as a link. Unknown paths are ignored.
+
+        Returns:
+            What was removed; or, if nothing is left to be removed and an earlier removal of the
+            same paths was interrupted, what that one removed.
         """
         wanted = paths_of(photos)
+        words = sorted(os.path.normpath(Path(expanded(photo)).absolute()) for photo in wanted)
         with self._transaction() as connection:
             roots = roots_of(connection)
             names: dict[tuple[int, bytes], int] = {}
@@ -225,8 +235,14 @@ class Writer:
             connection.execute(
                 "DELETE FROM roots WHERE NOT EXISTS (SELECT 1 FROM photos WHERE root_id = roots.id)"
             )
+            key = removals.key_of(connection, removals.REMOVE, words)
             if names:
-                _request_purge(connection)
+                removals.begin(connection, removals.Removal(len(names), faces, keys=(key,)))
+                self._removals.add(key)
+            elif key not in self._removals:  # those of this writer are finished when it ends
+                earlier = removals.find(connection, removals.REMOVE, words)
+                if earlier is not None:
+                    return Removed(earlier.photos, earlier.faces)
         return Removed(len(names), faces)
 
     def prune(self, force: bool = False) -> Removed:
@@ -330,21 +346,12 @@ class Writer:
         writer = self._writer
         try:
             self._file.give_back(self._reader)
-            _delete_leftovers(self._file.folder)
-            unpurged = writer.execute("SELECT 1 FROM meta WHERE key = 'unpurged'").fetchone()
-            if unpurged:
-                drop_removed(self._file.folder, writer)
-                # SQLite overwrites deleted rows, but leaves copies behind when it moves rows
-                # between pages. Only rewriting the file removes those.
-                writer.execute("VACUUM")
-                if _empty_wal(writer):
-                    writer.execute("DELETE FROM meta WHERE key = 'unpurged'")
-                else:
-                    _log.warning(
-                        "the gallery %s is being read, so what was removed stays in its -wal until "
-                        "the next change",
-                        self._file.folder,
-                    )
+            # A leftover of an upgrade that was killed at the switch; none is running now.
+            (self._file.folder / UPGRADED_INDEX).unlink(missing_ok=True)
+            (gallery,) = writer.execute(UUID).fetchone()
+            drop_leftover(self._file.folder, gallery)
+            if removals.is_due(writer):
+                self._purge()
             writer.execute("PRAGMA busy_timeout = 0")  # do not wait for readers
             _empty_wal(writer)
         except sqlite3.Error as error:
@@ -353,6 +360,39 @@ class Writer:
             _log.warning("after writing: %s", error)
         finally:
             self._file.disconnect(writer)
+
+    def _purge(self) -> None:
+        """Rewrite the file, so that nothing of what was removed is left in it."""
+        writer, folder = self._writer, self._file.folder
+        drop_removed(folder, writer)
+        try:
+            # SQLite overwrites deleted rows, but leaves copies behind when it moves rows between
+            # pages. Only rewriting the file removes those.
+            writer.execute("VACUUM")
+        except sqlite3.Error as error:
+            _log.warning(
+                "what was removed is still in %s, which could not be rewritten (%s); the next "
+                "change of the gallery, or the same command, tries again",
+                self._file.path,
+                error,
+            )
+            return
+        if not _empty_wal(writer):
+            _log.warning(
+                "the gallery %s is being read, so what was removed stays in its -wal until "
+                "the next change",
+                folder,
+            )
+            return
+        removals.finish(writer)
+        for earlier in self.unfinished:
+            _log.warning(
+                "an earlier removal of %d photos and %d faces from the gallery %s was interrupted; "
+                "it is finished now",
+                earlier.photos,
+                earlier.faces,
+                folder,
+            )
 
     def _check_open(self) -> None:
         if os.getpid() != self._process:
@@ -387,7 +427,7 @@ class Writer:
             try:
                 yield writer
                 if purge:
-                    _request_purge(writer)
+                    removals.request_purge(writer)
                 roots = roots_of(writer)
                 with self._lock:
                     self._reader.rollback()
@@ -396,24 +436,8 @@ class Writer:
             except BaseException:
                 writer.rollback()
                 raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StoredValueError) as error:
             raise self._file.error_for(error) from error
-
-
-# What a process that was killed while it wrote leaves behind: a gallery or an index under another
-# name, which can hold what was removed since.
-_LEFTOVERS = (UPGRADED_INDEX, f"{FILE}.new*", "index.faiss*.new", "writer.json.new")
-
-
-def _delete_leftovers(folder: Path) -> None:
-    """Delete files of processes that were killed; the caller is the only writer."""
-    for pattern in _LEFTOVERS:
-        for leftover in folder.glob(pattern):
-            leftover.unlink(missing_ok=True)
-
-
-def _request_purge(connection: Connection) -> None:
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('unpurged', '1')")
 
 
 def _place(connection: Connection, roots: dict[str, int], entry: Entry) -> tuple[int, bytes]:

@@ -17,13 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import SettingsError
-from face2vec.files import ON_WINDOWS
+from face2vec.files import ON_WINDOWS, open_regular
 from face2vec.gallery.reader import State
 from face2vec.index import file as index_file
 from face2vec.index.kinds import KINDS, IndexKind
 from face2vec.index.parallel import Batches, Ids, Vectors, faiss, run_parts
 from face2vec.index.policy import IVF_FACES_LEAST, LEARNED, canonical
 
+_WRONG_PARTS = (
+    *(RuntimeError, TypeError, MemoryError),
+    *(ValueError, AttributeError, IndexError, AssertionError),
+)
 ROWS_PER_READER = 500  # embeddings that are read in a millisecond
 
 
@@ -184,11 +188,11 @@ class FaceIndex:
 
         Raises:
             FileNotFoundError: there is no such file.
-            IndexDamagedError: it is incomplete, or not an index of face2vec.
+            IndexDamagedError: it is incomplete, not an index of face2vec, or cannot be read.
             SettingsError: the memory is too small for ``in_memory``.
         """
         path = Path(path)
-        with path.open("rb") as stream:
+        with _opened(path) as stream:
             # FAISS can crash on bytes that it did not write, so they are verified first.
             header = index_file.read_header(stream, path, whole=in_memory or not mmap)
             data = _bytes_of(stream, path, in_memory) if mmap or in_memory else None
@@ -197,9 +201,10 @@ class FaceIndex:
                     faiss.read_index(_reader(stream, data, start, end))
                     for start, end in header.parts
                 ]
-            except (RuntimeError, TypeError, MemoryError) as error:
+                self = cls(KINDS[header.kind](parts), header.kind)
+            # Parts that are not those of the kind have other attributes, or another number.
+            except _WRONG_PARTS as error:
                 raise index_file.damaged(path, f"FAISS cannot read it ({error})") from error
-        self = cls(KINDS[header.kind](parts), header.kind)
         self.read_only = data is not None
         self._bytes = data
         if (len(self), self.dimension) != (header.count, header.dimension):
@@ -240,6 +245,15 @@ def _reranked(
     missing = np.isnan(similarities)
     similarities[missing] = ids[missing] = -1
     return similarities, ids
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise index_file.damaged(path, f"it cannot be read ({error.strerror})") from error
 
 
 def _bytes_of(stream: BinaryIO, path: Path, in_memory: bool) -> NDArray[np.uint8]:

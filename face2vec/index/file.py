@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from face2vec import stored
 from face2vec.errors import GalleryError
 from face2vec.files import written_whole
 from face2vec.gallery.reader import State
-from face2vec.index.policy import KIND_NAMES, canonical
+from face2vec.index.policy import FORMER_NAMES, KIND_NAMES
+from face2vec.stored import StoredValueError
 
 _FORMAT = 4
 _FOOTER = struct.Struct("<II8s")  # length and CRC-32 of the JSON before it, magic
@@ -126,19 +128,52 @@ def read_header(stream: BinaryIO, path: Path, *, whole: bool) -> Header:
     words = stream.read(length)
     if zlib.crc32(words) != crc:
         raise damaged(path, "its checksum is wrong")
-    stored = json.loads(words)
-    kind = canonical(stored["kind"])
-    if stored["format"] != _FORMAT or kind not in KIND_NAMES or stored["ends"][-1:] != [end]:
-        raise damaged(path, f"it has format {stored['format']}, {kind}, {end} bytes")
+    try:
+        header, checksum, ends_checksum = _trailer(words.decode("utf-8"), end)
+    except (StoredValueError, UnicodeDecodeError) as error:
+        raise damaged(path, str(error)) from error
     sound = (
-        _crc32(stream, 0, end) == stored["crc32"]
+        _crc32(stream, 0, end) == checksum
         if whole
-        else _ends_crc32(stream, stored["ends"]) == stored["ends_crc32"]
+        else _ends_crc32(stream, header.ends) == ends_checksum
     )
     if not sound:
         raise damaged(path, "its checksum is wrong")
-    state, ends = State(**stored["state"]), tuple(stored["ends"])
-    return Header(kind, stored["dimension"], stored["count"], state, ends)
+    return header
+
+
+def _trailer(words: str, end: int) -> tuple[Header, int, int]:
+    """The header, and the checksums of all bytes and of the ends, from the JSON in the file.
+
+    Raises:
+        StoredValueError: a value is missing, has the wrong type or is out of range.
+    """
+    what = "its header"
+    values = stored.mapping(stored.parsed(words, what), what)
+
+    def number(name: str, source: dict[str, Any] = values, least: int = 0) -> int:
+        return stored.integer(stored.field(source, name, what), f"{name!r} of {what}", least)
+
+    if number("format") != _FORMAT:
+        raise StoredValueError(f"it has format {values['format']}")
+    kind = stored.text(stored.field(values, "kind", what), "its kind")
+    kind = FORMER_NAMES.get(kind, kind)
+    if kind not in KIND_NAMES:
+        raise StoredValueError(f"it is of the unknown kind {kind!r}")
+    state = stored.mapping(stored.field(values, "state", what), "its state")
+    uuid = stored.text(stored.field(state, "gallery_uuid", what), "its gallery")
+    ends = stored.array(stored.field(values, "ends", what), "'ends' of its header")
+    bounds = [0, *(stored.integer(place, "an end of a part") for place in ends)]
+    if bounds != sorted(set(bounds)) or bounds[-1] != end:
+        raise StoredValueError("its parts are not one after another")
+    header = Header(
+        kind,
+        number("dimension", least=1),
+        number("count"),
+        State(uuid, number("position", state), number("history", state)),
+        tuple(bounds[1:]),
+    )
+    return header, number("crc32"), number("ends_crc32")
 
 
 class _Blocks:

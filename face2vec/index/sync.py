@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face2vec.errors import GalleryError
-from face2vec.files import put_in_place
+from face2vec.files import open_regular, put_in_place
 from face2vec.forks import abandon, renew_after_fork
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot, State
 from face2vec.gallery.staging import UPGRADED_INDEX, Uncommitted
-from face2vec.index.file import IndexDamagedError, read_header
+from face2vec.gallery.writer import Writer
+from face2vec.index.file import Header, IndexDamagedError, read_header
 from face2vec.index.policy import available_memory, choose_kind
 
 if TYPE_CHECKING:
@@ -107,6 +110,39 @@ class GalleryIndex:
             with suppress(FileNotFoundError):  # it is rebuilt when it is needed
                 put_in_place(self._beside, self.path)
 
+    def recover(self) -> None:
+        """Finish what a killed writer has left undone; the caller has the right to write.
+
+        The index of an upgrade that was killed behind its switch is put in place. A file that may
+        hold embeddings of removed faces is written again, or deleted if there is no room.
+
+        Raises:
+            GalleryError: the folder cannot be written.
+        """
+        with self._lock, self._gallery.read() as now:
+            try:
+                beside = self._header(self._beside, whole=True)
+                if beside is not None and beside.state == now.state:
+                    self.take_beside()
+                else:
+                    self._beside.unlink(missing_ok=True)
+                if not self._may_hold_removed(now):
+                    return
+                try:
+                    if now.purge_is_due():
+                        self.rebuild()
+                    else:
+                        self.save()
+                except GalleryError as error:
+                    log.warning("%s; the file is deleted, because it holds removed faces", error)
+                    self._index = None
+                    self.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise GalleryError(
+                    f"cannot write the gallery {self._gallery.folder}: {error}; get write "
+                    "permission, or copy the folder"
+                ) from error
+
     def problems(self) -> list[str]:
         """What is wrong with the index file, one sentence each; empty if it is sound."""
         from face2vec.index.face_index import FaceIndex
@@ -125,16 +161,34 @@ class GalleryIndex:
                 return [f"{self.path} {_foreign(index, now)}; run rebuild"]
             if index.state == now.state and len(index) != faces:
                 return [f"{self.path} holds {len(index)} faces, not {faces}; run rebuild"]
+            if now.has_removed_since(index.state):
+                return [
+                    f"{self.path} holds faces that were removed from the gallery; the next change "
+                    "of the gallery, or rebuild, removes them from it"
+                ]
             return []
 
     def _is_written(self, now: Snapshot) -> bool:
         """Whether the file has the state of the snapshot and the right kind."""
-        try:
-            with self.path.open("rb") as stream:
-                header = read_header(stream, self.path, whole=False)
-        except (OSError, IndexDamagedError):
+        header = self._header(self.path)
+        if header is None:
             return False  # loading it reports the damage
         return header.state == now.state and header.kind == self._kind(header.count)
+
+    def _header(self, path: Path, *, whole: bool = False) -> Header | None:
+        """The header of an index file; None if it is missing or damaged."""
+        try:
+            with open_regular(path) as stream:
+                return read_header(stream, path, whole=whole)
+        except (OSError, IndexDamagedError):
+            return None
+
+    def _may_hold_removed(self, now: Snapshot) -> bool:
+        """Whether the file may hold embeddings that the gallery no longer has."""
+        header = self._header(self.path)
+        if header is not None and now.has_been(header.state):
+            return now.has_removed_since(header.state)
+        return now.purge_is_due() and self.path.exists()
 
     def _kind(self, count: int) -> str:
         return choose_kind(count, self._gallery.dimension, available_memory(), self._wanted)
@@ -220,6 +274,23 @@ class GalleryIndex:
         index = FaceIndex.build(batches, count, dimension, kind)
         index.state = state
         return index
+
+
+@contextmanager
+def writing(gallery: Gallery, index: GalleryIndex) -> Iterator[Writer]:
+    """`Gallery.write`, after finishing what a killed writer has left undone.
+
+    Args:
+        gallery: the gallery.
+        index: its index.
+
+    Raises:
+        GalleryLockedError: another process, or this one, is writing; the message names it.
+        GalleryError: the folder cannot be written.
+    """
+    with gallery.write() as writer:
+        index.recover()
+        yield writer
 
 
 def nearest_faces(

@@ -23,7 +23,7 @@ from face2vec.fingerprint import Fingerprint
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.rows import KnownPhoto
 from face2vec.gallery.staging import NewEmbeddings, Remade, abandon
-from face2vec.index.sync import GalleryIndex
+from face2vec.index.sync import GalleryIndex, writing
 from face2vec.ingest.build import BATCH_PHOTOS, BATCH_SECONDS
 from face2vec.ingest.embedding_map import EmbeddingMap, MapFigures, learn_map
 from face2vec.photos.formats import read_photo_bytes
@@ -290,7 +290,7 @@ def upgrade(
                     pass  # other processes may have added photos meanwhile
         except KeyboardInterrupt:
             return work.summary(False, started, interrupted=True)
-        with gallery.write() as writer:
+        with writing(gallery, index) as writer:
             if not with_map:
                 work.run(waiting(gallery, new))  # photos added before the lock was held
                 if work.missing and not drop_missing:
@@ -320,7 +320,7 @@ def finish(
     """
     started = time.monotonic()
     interrupted, dropped = False, 0
-    with gallery.write() as writer:
+    with writing(gallery, index) as writer:
         work = Remaking(gallery, encoder, writer.replace_mapped, bar)
         with gallery.read() as now:
             faces, contents = now.contents()
