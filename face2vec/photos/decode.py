@@ -10,7 +10,6 @@ All functions are safe to use from several threads.
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import warnings
@@ -44,6 +43,7 @@ from face2vec.photos.formats import (
     photo_format,
     read_photo_bytes,
 )
+from face2vec.photos.source import BMP_READS, SMALL_READS, PhotoSource, refuse_many_scans
 from face2vec.types import Photo
 
 PhotoLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
@@ -247,7 +247,9 @@ def _decode(name: str, kind: str, data: bytes, max_side: int | None, max_pixels:
         decoder: type[ImageFile.ImageFile] = pillow_heif.HeifImageFile
     else:
         decoder = _DECODERS[kind]
-    image = decoder(io.BytesIO(data))
+    if kind == "JPEG":
+        refuse_many_scans(data, name)
+    image = decoder(PhotoSource(data, name, BMP_READS if kind == "BMP" else SMALL_READS))
     _check_pixels(name, image.size, max_pixels)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _make_room(image)
