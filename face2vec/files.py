@@ -279,8 +279,9 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         put_in_place(new, path)
-    finally:
+    except BaseException:
         new.unlink(missing_ok=True)
+        raise
     with suppress(OSError):
         delete_leftovers(path.parent, path.name, LEFTOVER_SECONDS)
 

@@ -11,7 +11,6 @@ from face2vec.calibration import Calibration
 from face2vec.errors import SettingsError
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import StoredFace, StoredFaces
-from face2vec.index.sync import nearest_faces
 from face2vec.photos.sources import PhotoLike
 from face2vec.pose import By, pose_distances, pose_vectors
 from face2vec.query import Query, QueryReader, embedding_of, gallery_face
@@ -45,10 +44,8 @@ class Searcher:
             return []
         itself = gallery_face(query, gallery) if isinstance(query, Face) else None
         with gallery.read(mmap=True) as now:
-            with self._session.index().at(now) as index:
-                wanted = k if itself is None else k + 1
-                similarities, ids = nearest_faces(index, now, embeddings, wanted)
-                count = len(index)
+            wanted = k if itself is None else k + 1
+            similarities, ids, count = self._session.index().nearest(now, embeddings, wanted)
             if itself is not None or least is not None:
                 lowest = -1.0 if least is None else least
                 for n, row in enumerate(similarities):

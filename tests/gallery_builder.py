@@ -118,7 +118,8 @@ def kill_at_statement(number: int) -> list[int]:
 
     def traced(*args: object, **kwargs: object) -> sqlite3.Connection:
         connection = connect(*args, **kwargs)
-        connection.set_trace_callback(count)
+        if args[0] != ":memory:":
+            connection.set_trace_callback(count)
         return connection
 
     sqlite3.connect = traced

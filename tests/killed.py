@@ -179,7 +179,8 @@ def count_steps(number: int) -> list[str]:
 
     def traced(*args: Any, **options: Any) -> sqlite3.Connection:
         connection = connect(*args, **options)
-        connection.set_trace_callback(step)
+        if args[0] != ":memory:":
+            connection.set_trace_callback(step)
         return connection
 
     sqlite3.connect = traced  # type: ignore[assignment]

@@ -17,7 +17,7 @@ from PIL import Image
 from face2vec import Detector, Face, Face2Vec, GalleryMismatchError, SettingsError
 from face2vec.detection.detector import detected
 from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
-from face2vec.detection.select import fingerprint_of, open_detector
+from face2vec.detection.select import fingerprint_of, open_detector, settings_from
 from face2vec.detection.yunet import Yunet, YunetSettings
 from face2vec.fingerprint import DetectorFingerprint
 from face2vec.runtime.select import Runtime
@@ -176,3 +176,21 @@ def test_gallery_of_another_version_of_a_detector_is_refused(
         pytest.raises(GalleryMismatchError, match=r"version 1 of .* 'centre'.* version 2"),
     ):
         engine.search(faces_folder / "hopper.jpg")
+
+
+@pytest.mark.parametrize("name", ["mtcnn", "yunet"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"evil": 1},
+        {"max_side": "wide"},
+        {"max_side": -1},
+        {"min_face_size": []},
+        {"try_turned": {}},
+    ],
+)
+def test_stored_settings_that_a_detector_does_not_take_are_refused(
+    name: str, settings: dict[str, object]
+) -> None:
+    with pytest.raises(GalleryMismatchError, match="settings of the detector"):
+        settings_from(DetectorFingerprint(name, 1, settings))

@@ -1534,6 +1534,41 @@ def test_full_disk_is_reported_and_the_build_resumes(tmp_path: Path) -> None:
         assert dump(folder) == dump(tmp_path / "reference")
 
 
+def mount(*options: str | Path) -> bool:
+    """Whether a file system could be mounted, which needs Linux and the rights of root."""
+    if sys.platform != "linux" or shutil.which("mount") is None:
+        return False
+    return subprocess.run(["mount", *options], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("kilobytes", [40, 360, 400, 440, 520, 640])
+def test_disk_that_fills_while_a_gallery_is_made_leaves_one_that_resumes(
+    tmp_path: Path, kilobytes: int
+) -> None:
+    """On a real file system, where a checkpoint can fail after its pages were committed."""
+    photos, disk = tmp_path / "photos", tmp_path / "disk"
+    for place in (photos, disk):
+        place.mkdir()
+    for i in range(40):
+        (photos / f"{i:03}.jpg").write_bytes(b"photo %d" % i)
+    build(photos, tmp_path / "reference")
+    if not mount("-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", disk):
+        pytest.skip("needs the right to mount a file system")
+    try:
+        with pytest.raises(GalleryError, match=r"full|No space left") as refused:
+            build(photos, disk / "gallery")
+        assert not isinstance(refused.value, GalleryDamagedError)
+        if (disk / "gallery" / "gallery.sqlite").exists():
+            with Gallery.open(disk / "gallery") as gallery:
+                assert problems(gallery) == []
+        assert mount("-o", "remount,size=30m", disk)
+        build(photos, disk / "gallery")
+        assert dump(disk / "gallery") == dump(tmp_path / "reference")
+        assert not list((disk / "gallery").glob("*.new*"))
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 READ_ONLY = """
 import os, sys
 from face2vec.errors import GalleryError

@@ -362,3 +362,124 @@ def test_index_file_that_is_not_regular_is_reported_and_replaced(
     index.rebuild()
     assert index.problems() == []
     assert other.read_bytes() == before
+
+
+def damaged_at(path: Path, whole: bytes, place: int) -> None:
+    content = bytearray(whole)
+    content[place] ^= 0x40  # of a float's last byte, this bit makes it huge or tiny
+    path.write_bytes(content)
+
+
+def wait_for_verification() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "verify index":
+            thread.join()
+
+
+@pytest.fixture
+def large(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> Gallery:
+    """A gallery whose index counts as large, and whose parts are longer than their two ends."""
+    monkeypatch.setattr("face2vec.index.face_index.VERIFIED_BYTES", 0)
+    monkeypatch.setattr("face2vec.index.file._END_BYTES", 64)
+    return gallery
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_damaged_index_never_gives_a_wrong_similarity(
+    large: Gallery, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever byte of the embeddings is damaged, and before the file has been verified."""
+    monkeypatch.setattr(GalleryIndex, "_verify_later", lambda *_: None)
+    GalleryIndex(large, kind).save()
+    path = large.folder / "index.faiss"
+    whole = path.read_bytes()
+    right, distrusted = truth(large, QUERY), 0
+    with large.read() as now:
+        vectors = now.embeddings([2])[0].tobytes()
+        start = whole.index(vectors)
+        for place in range(start + 3, start + len(vectors), 8):
+            damaged_at(path, whole, place)
+            index = GalleryIndex(large, kind)
+            similarities, ids, total = index.nearest(now, QUERY[None], 5)
+            assert len(ids[0]) == 5
+            assert total == 20
+            for face, similarity in zip(ids[0].tolist(), similarities[0].tolist(), strict=True):
+                assert similarity == right[face]
+            distrusted += index._distrusted
+    assert distrusted >= 1
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_damage_anywhere_in_a_large_index_is_found_after_it_was_opened(
+    large: Gallery, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    GalleryIndex(large, kind).save()
+    path = large.folder / "index.faiss"
+    whole = path.read_bytes()
+    with large.read() as now:
+        vectors = now.embeddings([7])[0].tobytes()
+        place = whole.index(vectors) + 1  # changes too little to be seen in a similarity
+        damaged_at(path, whole, place)
+        index = GalleryIndex(large, kind)
+        index.nearest(now, QUERY[None], 5)
+        wait_for_verification()
+        for _ in range(3):
+            similarities, ids, _ = index.nearest(now, QUERY[None], 20)
+            assert dict(zip(ids[0].tolist(), similarities[0].tolist(), strict=True)) == truth(
+                large, QUERY
+            )
+            wait_for_verification()
+    warnings = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert ["its checksum is wrong" in one.getMessage() for one in warnings] == [True]  # said once
+    index.save()
+    assert path.read_bytes() == whole
+    assert GalleryIndex(large, kind).problems() == []
+
+
+def test_damage_in_a_small_index_is_found_when_it_is_opened(
+    gallery: Gallery, caplog: pytest.LogCaptureFixture
+) -> None:
+    GalleryIndex(gallery).save()
+    path = gallery.folder / "index.faiss"
+    whole = path.read_bytes()
+    with gallery.read() as now:
+        place = whole.index(now.embeddings([7])[0].tobytes()) + 1
+        damaged_at(path, whole, place)
+        index = GalleryIndex(gallery)
+        similarities, ids, _ = index.nearest(now, QUERY[None], 20)
+        assert dict(zip(ids[0].tolist(), similarities[0].tolist(), strict=True)) == truth(
+            gallery, QUERY
+        )
+    assert caplog.text.count("its checksum is wrong") == 1
+
+
+def test_sound_index_is_verified_once_and_stays_mapped(
+    large: Gallery, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    GalleryIndex(large).save()
+    verified = []
+    verify = GalleryIndex._verify
+    monkeypatch.setattr(
+        GalleryIndex, "_verify", lambda *given: (verified.append(1), verify(*given))
+    )
+    index = GalleryIndex(large)
+    with large.read() as now:
+        for _ in range(3):
+            index.nearest(now, QUERY[None], 5)
+            wait_for_verification()
+        with index.at(now) as ready:
+            assert ready.read_only
+    assert verified == [1]
+    assert caplog.text == ""
+
+
+def test_index_newer_than_the_snapshot_is_not_taken_for_damaged(
+    gallery: Gallery, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = GalleryIndex(gallery)
+    with gallery.read() as old:
+        record(gallery, entry("5.jpg", "changed"))
+        index.save()
+        _, ids, total = index.nearest(old, QUERY[None], 20)
+        assert (len(ids[0]), total) == (20, 20)
+    assert caplog.text == ""

@@ -65,11 +65,18 @@ def settings_from(stored: DetectorFingerprint) -> OwnSettings:
     """The settings to make a detector of the package again.
 
     Raises:
-        GalleryMismatchError: the detector is not one of this package.
+        GalleryMismatchError: the detector is not one of this package, or does not take the
+            settings.
     """
     if stored.name not in SETTINGS:
         raise GalleryMismatchError(
             f"the gallery was made with the detector {stored.name!r}, version {stored.version}, "
             "which is not part of face2vec; pass that detector: Face2Vec(gallery, detector=…)"
         )
-    return SETTINGS[stored.name](**stored.settings)
+    try:
+        return SETTINGS[stored.name](**stored.settings)
+    except (TypeError, ValueError) as error:  # unknown names, other types, out of range
+        raise GalleryMismatchError(
+            f"the gallery has settings of the detector {stored.name!r} that it does not take "
+            f"({error}); pass settings of your own: Face2Vec(gallery, detector=…)"
+        ) from error

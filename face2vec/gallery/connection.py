@@ -349,10 +349,10 @@ def writer_lock(folder: Path) -> Iterator[None]:
         ) from error
     try:
         try:
-            delete_leftovers(folder)
-            for name in _FORMER_LEFTOVERS:
-                if (folder / name).exists():
-                    (folder / name).unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows does not delete a file that is being read
+                delete_leftovers(folder)
+                for leftover in _FORMER_LEFTOVERS:
+                    (folder / leftover).unlink(missing_ok=True)
             started = datetime.now().astimezone().isoformat(timespec="seconds")
             writer = {"pid": os.getpid(), "host": platform.node(), "started": started}
             with written_whole(card) as stream:

@@ -8,6 +8,7 @@ instead.
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ _WRONG_PARTS = (
     *(RuntimeError, TypeError, MemoryError),
     *(ValueError, AttributeError, IndexError, AssertionError),
 )
+VERIFIED_BYTES = 32 << 20  # are read and verified in some ten milliseconds
 ROWS_PER_READER = 500  # embeddings that are read in a millisecond
 
 
@@ -41,6 +43,7 @@ class FaceIndex:
             some faces are missed); or ``"ivfpq"`` (compressed).
         dimension: length of an embedding.
         read_only: whether its memory is that of the file, so that it cannot change.
+        verified: whether all bytes of its file were verified when it was loaded.
         state: state of the gallery whose faces these are.
     """
 
@@ -48,6 +51,7 @@ class FaceIndex:
         self._faces = faces
         self._bytes: NDArray[np.uint8] | None = None  # FAISS's arrays are views of it
         self.read_only = False
+        self.verified = True
         self.kind = kind
         self.dimension = faces.dimension
         self.state = State()
@@ -181,8 +185,8 @@ class FaceIndex:
         Args:
             path: the file.
             mmap: map the file to memory. It opens at once and processes share the memory, but it
-                is read-only. Only its size and both ends of each part are verified, for a full
-                verification reads the whole file.
+                is read-only. Of a file of more than ``VERIFIED_BYTES`` only the size and both ends
+                of each part are verified, and ``verified`` is False.
             in_memory: read the file's bytes to memory, in large pages where the system has them.
                 A large index is searched faster, but it is read-only.
 
@@ -194,7 +198,8 @@ class FaceIndex:
         path = Path(path)
         with _opened(path) as stream:
             # FAISS can crash on bytes that it did not write, so they are verified first.
-            header = index_file.read_header(stream, path, whole=in_memory or not mmap)
+            whole = in_memory or not mmap or os.fstat(stream.fileno()).st_size <= VERIFIED_BYTES
+            header = index_file.read_header(stream, path, whole=whole)
             data = _bytes_of(stream, path, in_memory) if mmap or in_memory else None
             try:
                 parts = [
@@ -206,6 +211,7 @@ class FaceIndex:
             except _WRONG_PARTS as error:
                 raise index_file.damaged(path, f"FAISS cannot read it ({error})") from error
         self.read_only = data is not None
+        self.verified = whole
         self._bytes = data
         if (len(self), self.dimension) != (header.count, header.dimension):
             raise index_file.damaged(path, f"it declares {header.count} faces and has {len(self)}")

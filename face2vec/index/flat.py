@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from face2vec.index.parallel import Batches, Ids, Vectors, even_parts, faiss, run_parts
+from face2vec.index.parallel import Batches, Ids, Vectors, check_type, even_parts, faiss, run_parts
 
 # Vectors that one thread scans in one to two milliseconds. Waking another thread for less does not
 # pay.
@@ -25,6 +25,7 @@ class Flat:
 
     def __init__(self, parts: Sequence[Any]) -> None:
         (self._index,) = self.parts = parts
+        check_type(self._index, faiss.IndexIDMap, faiss.IndexFlat)
         self.dimension: int = self._index.d
 
     @classmethod

@@ -19,6 +19,7 @@ from face2vec.index.parallel import (
     Batches,
     Ids,
     Vectors,
+    check_type,
     even_parts,
     faiss,
     merge_best,
@@ -54,6 +55,8 @@ class Hnsw:
     proposals = 0
 
     def __init__(self, parts: Sequence[Any]) -> None:
+        for index in parts:
+            check_type(index, faiss.IndexIDMap, faiss.IndexHNSWFlat)
         self._graphs = [_Graph(index) for index in parts]
         self._expected = 0
         self.dimension: int = parts[0].d

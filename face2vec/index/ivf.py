@@ -17,6 +17,7 @@ from face2vec.index.parallel import (
     Batches,
     Ids,
     Vectors,
+    check_type,
     even_parts,
     faiss,
     merge_best,
@@ -57,8 +58,8 @@ class Ivf:
 
     def __init__(self, parts: Sequence[Any]) -> None:
         (self._index,) = self.parts = parts
-        self.dimension: int = self._index.d
         self._lists = self._inverted_lists()
+        self.dimension: int = self._index.d
         stored = faiss.downcast_index(self._lists.quantizer).get_xb()
         centroids = faiss.rev_swig_ptr(stored, self._lists.nlist * self._lists.d)
         self._centroids = _matrix(centroids.reshape(self._lists.nlist, self._lists.d))
@@ -83,6 +84,7 @@ class Ivf:
         return faiss.IndexIVFFlat(quantizer, quantizer.d, lists, faiss.METRIC_INNER_PRODUCT)
 
     def _inverted_lists(self) -> Any:
+        check_type(self._index, faiss.IndexIVFFlat)
         self._index.parallel_mode = _EACH_QUERY_ON_ALL_CORES  # FAISS does not save it
         return self._index
 
@@ -173,6 +175,7 @@ class IvfPq(Ivf):
         return faiss.IndexPreTransform(_rotation(examples, parts), codes)
 
     def _inverted_lists(self) -> Any:
+        check_type(self._index, faiss.IndexPreTransform, faiss.IndexIVFPQFastScan)
         self._turn = faiss.downcast_VectorTransform(self._index.chain.at(0))
         return faiss.downcast_index(self._index.index)
 

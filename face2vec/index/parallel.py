@@ -26,6 +26,23 @@ Vectors = NDArray[np.float32]
 Batches = Iterable[tuple[Ids, Vectors]]
 
 
+def check_type(index: Any, outer: Any, inner: Any = None) -> None:
+    """Check the type of a FAISS index, which may come from a file, and of the one inside it.
+
+    Args:
+        index: the index.
+        outer: the class that it must have.
+        inner: the class that the index inside it must have; None if there is none.
+
+    Raises:
+        TypeError: it has another class.
+    """
+    if not isinstance(index, outer):
+        raise TypeError(f"a {type(index).__name__} is not a {outer.__name__}")
+    if inner is not None:
+        check_type(faiss.downcast_index(index.index), inner)
+
+
 def even_parts(start: int, end: int, parts: int) -> list[tuple[int, int]]:
     """Cut a range into ``parts`` nearly equal parts; (start, end) of each."""
     ends = [start + (end - start) * part // parts for part in range(parts + 1)]

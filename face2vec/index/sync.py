@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from face2vec.errors import GalleryError
 from face2vec.files import open_regular, put_in_place
@@ -19,11 +21,10 @@ from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot, State
 from face2vec.gallery.staging import UPGRADED_INDEX, Uncommitted
 from face2vec.gallery.writer import Writer
-from face2vec.index.file import Header, IndexDamagedError, read_header
+from face2vec.index.file import Header, IndexDamagedError, damaged, read_header
 from face2vec.index.policy import available_memory, choose_kind
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from face2vec.index.face_index import FaceIndex
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("face2vec")
 
 INDEX_FILE = "index.faiss"
+# FAISS and NumPy add in another order. A cosine of float32 vectors of length 1 differs by 1e-6 or
+# less for that; a changed bit below this limit does not change an answer that anybody sees.
+COSINE_TOLERANCE = 1e-4
 # Embeddings read at a time; building needs little memory besides the index. The cost of a call
 # grows with a graph, so a large one is built in larger steps.
 BATCH = 256
@@ -55,6 +59,7 @@ class GalleryIndex:
         renew_after_fork(self._renew)
         self.path = gallery.folder / INDEX_FILE
         self._beside = gallery.folder / UPGRADED_INDEX
+        self._distrusted = False  # the file; what is built from the gallery is trusted
 
     def _new_lock(self) -> None:
         self._lock = threading.RLock()
@@ -72,6 +77,55 @@ class GalleryIndex:
         """For a `with` block: the index at the state of a snapshot or newer, unchanged."""
         return _InUse(self, now)
 
+    def nearest(self, now: Snapshot, queries: NDArray[np.float32], k: int) -> Nearest:
+        """The most similar faces of each query, with similarities that agree with the gallery.
+
+        An index whose similarities are not those of the gallery's embeddings is damaged: it is
+        built again from the gallery, and searched again.
+
+        Args:
+            now: the snapshot.
+            queries: float32 (n, d) of unit length.
+            k: maximum number of faces per query.
+
+        Raises:
+            IndexDamagedError: a new index disagrees, too, so the gallery's embeddings are invalid.
+        """
+        for _ in range(2):
+            with self.at(now) as index:
+                similarities, ids = nearest_faces(index, now, queries, k)
+                if _agree(index, now, queries, similarities, ids):
+                    return Nearest(similarities, ids, len(index))
+            self._distrust(index, "a similarity is not that of the gallery's embeddings")
+        raise damaged(self.path, "its similarities are not those of the gallery's embeddings")
+
+    def _distrust(self, index: FaceIndex, what: str) -> None:
+        """Have a damaged index built from the gallery when it is needed next."""
+        with self._lock:
+            if self._index is index:
+                if not self._distrusted:
+                    log.warning("%s", damaged(self.path, what))
+                self._distrusted = True
+                self._index = None
+
+    def _verify_later(self, index: FaceIndex) -> None:
+        """Verify all bytes of the file of a mapped index in a thread, once per opening."""
+        if not index.verified:
+            index.verified = True
+            threading.Thread(
+                target=self._verify, args=(index,), name="verify index", daemon=True
+            ).start()
+
+    def _verify(self, index: FaceIndex) -> None:
+        try:
+            with open_regular(self.path) as stream:
+                if read_header(stream, self.path, whole=False).state == index.state:
+                    read_header(stream, self.path, whole=True)
+        except IndexDamagedError:
+            self._distrust(index, "its checksum is wrong")
+        except OSError as error:  # another process replaces it, or the disk fails
+            log.info("the index %s cannot be verified: %s", self.path, error)
+
     def save(self) -> None:
         """Bring the index up to date, change its kind if the size requires it, and write it.
 
@@ -79,19 +133,21 @@ class GalleryIndex:
             GalleryError: it cannot be written.
         """
         with self._lock, self._gallery.read() as now:
-            if self._index is None and self._is_written(now):
+            if self._index is None and not self._distrusted and self._is_written(now):
                 return
             index = self._brought_to(now)
             if index.kind != self._kind(len(index)):
                 index = self._index = self._built(now)
             if not index.read_only:  # a read-only one is the file itself
                 index.save(self.path)
+                self._distrusted = False
 
     def rebuild(self) -> None:
         """Rebuild the index from the embeddings of the gallery and write it."""
         with self._lock, self._gallery.read() as now:
             index = self._index = self._built(now)
             index.save(self.path)
+            self._distrusted = False
 
     def write_beside(self, batches: Uncommitted, dimension: int, state: State) -> None:
         """Write an index of embeddings that are not committed yet, beside the current one.
@@ -106,7 +162,7 @@ class GalleryIndex:
     def take_beside(self) -> None:
         """Replace the index by the one of `write_beside`."""
         with self._lock:
-            self._index = None
+            self._index, self._distrusted = None, False
             with suppress(FileNotFoundError):  # it is rebuilt when it is needed
                 put_in_place(self._beside, self.path)
 
@@ -233,6 +289,8 @@ class GalleryIndex:
         """The index, updated from the journal; None if there is none to start from."""
         from face2vec.index.face_index import FaceIndex
 
+        if self._distrusted and index is None:
+            return None
         try:
             if index is None or index.read_only or self._is_written(now):
                 # Another process may have written a newer file. Mapped, a large index opens at once
@@ -241,6 +299,7 @@ class GalleryIndex:
                 if self._in_memory and self._serves(index, now):
                     index = FaceIndex.load(self.path, in_memory=True)
             if self._serves(index, now):
+                self._verify_later(index)
                 return index
             if index.read_only:
                 index = FaceIndex.load(self.path)
@@ -274,6 +333,46 @@ class GalleryIndex:
         index = FaceIndex.build(batches, count, dimension, kind)
         index.state = state
         return index
+
+
+class Nearest(NamedTuple):
+    """The most similar faces of each query.
+
+    Attributes:
+        similarities: cosines float32 (m,), m ≤ k, of each query, most similar first.
+        ids: numbers of the faces, int64 (m,), of each query.
+        total: number of faces in the index.
+    """
+
+    similarities: list[NDArray[np.float32]]
+    ids: list[NDArray[np.int64]]
+    total: int
+
+
+def _agree(
+    index: FaceIndex,
+    now: Snapshot,
+    queries: NDArray[np.float32],
+    similarities: Sequence[NDArray[np.float32]],
+    ids: Sequence[NDArray[np.int64]],
+) -> bool:
+    """Whether similarities are those of the gallery's embeddings, where both have one state."""
+    if index.state != now.state:
+        return True
+    numbers, places = np.unique(np.concatenate([*ids]), return_inverse=True)
+    if len(numbers) == 0:
+        return True
+    embeddings = now.embeddings(numbers)
+    start = 0
+    for query, told, row in zip(queries, similarities, ids, strict=True):
+        found = embeddings[places[start : start + len(row)]]
+        start += len(row)
+        # Not ">": a comparison with NaN, of a face that the gallery does not have, is false.
+        if not np.all(np.abs(np.vecdot(found, query) - told) <= COSINE_TOLERANCE):
+            return False
+        if len(np.unique(row)) < len(row):
+            return False
+    return True
 
 
 @contextmanager

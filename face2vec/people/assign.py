@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from face2vec.calibration import Calibration
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.writer import Writer
-from face2vec.index.face_index import FaceIndex
-from face2vec.index.sync import GalleryIndex, nearest_faces
+from face2vec.index.sync import GalleryIndex
 from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, Ids, average, joined
 
 QUERIES = 1024  # queries per search of the index
@@ -104,8 +103,7 @@ def _material(
     assigned, owners = members.faces[kept], members.people[kept]
     unassigned = ~np.isin(ids, assigned)
     free = unassigned & (now.sure())
-    with index.at(now) as current:
-        near = list(_nearest(now, current, ids[free]))
+    near = list(_nearest(now, index, ids[free]))
     faces = Faces(ids[free], now.embeddings(ids[free]), photos[free])
     people = {}
     for person in np.unique(owners).tolist():
@@ -115,10 +113,10 @@ def _material(
     return faces, near, people, int((unassigned & ~free).sum())
 
 
-def _nearest(now: Snapshot, index: FaceIndex, ids: NDArray[np.int64]) -> Iterator[Ids]:
+def _nearest(now: Snapshot, index: GalleryIndex, ids: NDArray[np.int64]) -> Iterator[Ids]:
     for start in range(0, len(ids), QUERIES):
         queries = now.embeddings(ids[start : start + QUERIES])
-        yield from nearest_faces(index, now, queries, NEIGHBOURS + 1)[1]
+        yield from index.nearest(now, queries, NEIGHBOURS + 1).ids
 
 
 def _reuse_numbers(

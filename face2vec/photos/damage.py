@@ -94,7 +94,9 @@ def boxes_go_on(data: bytes) -> bool:
     Only the boxes that hold the photo count, because some phones append data that is not a box.
     """
     at = 0
-    while at + 8 <= len(data):
+    for _ in range(_BOXES):
+        if at + 8 > len(data):
+            break
         size = int.from_bytes(data[at : at + 4], "big")
         if size == 1:
             size = int.from_bytes(data[at + 8 : at + 16], "big")
@@ -118,7 +120,10 @@ def _tiff_goes_on(data: bytes) -> bool:
     pointer, entries = (8, 8) if big else (4, 2)
     start = number(pointer, pointer)
     first, step = start + entries, 4 + 2 * pointer
-    end = first + step * number(start, entries)
+    listed = number(start, entries)
+    if listed > _TIFF_ENTRIES:
+        return False  # no photo has so many
+    end = first + step * listed
     if end + pointer > len(data):
         return True
     values: dict[int, list[int]] = {}
@@ -130,7 +135,9 @@ def _tiff_goes_on(data: bytes) -> bool:
             at = number(at, pointer)
         if at + width * count > len(data):
             return True
-        if tag in (273, 279, 324, 325):  # offsets and sizes of strips and of tiles
+        if (
+            tag in (273, 279, 324, 325) and count <= _TIFF_STRIPS
+        ):  # offsets and sizes of strips and of tiles
             values[tag] = [number(n, width) for n in range(at, at + width * count, width)]
     return any(
         offset + size > len(data)
@@ -139,4 +146,6 @@ def _tiff_goes_on(data: bytes) -> bool:
     )
 
 
+_BOXES = 10_000
+_TIFF_ENTRIES, _TIFF_STRIPS = 1 << 16, 1 << 20
 _TIFF_WIDTHS = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8, 17: 8, 18: 8}

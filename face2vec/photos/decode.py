@@ -10,7 +10,6 @@ All functions are safe to use from several threads.
 
 from __future__ import annotations
 
-import io
 import re
 import warnings
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from face2vec.photos.formats import (
     read_photo_bytes,
 )
 from face2vec.photos.orientation import ORIENTATION_TAG, orientation_of
+from face2vec.photos.source import BMP_READS, SMALL_READS, PhotoSource, refuse_many_scans
 from face2vec.photos.sources import PhotoLike, plain
 from face2vec.types import Photo
 
@@ -250,7 +250,9 @@ def _decode(name: str, kind: str, data: bytes, max_side: int | None, max_pixels:
         decoder = _DECODERS[kind]
     if kind == "TIFF":
         libtiff.redirect()
-    image = decoder(io.BytesIO(data))
+    if kind == "JPEG":
+        refuse_many_scans(data, name)
+    image = decoder(PhotoSource(data, name, BMP_READS if kind == "BMP" else SMALL_READS))
     _check_pixels(name, image.size, max_pixels)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _make_room(image)

@@ -20,6 +20,7 @@ NOT_A_PHOTO = "not a photo"  # the first bytes match no supported format
 TRUNCATED = "truncated"
 DAMAGED = "damaged"  # the decoder failed in another way
 TOO_MANY_PIXELS = "too many pixels"
+TOO_SLOW = "takes too long"  # a decoder reads on and on without a result
 CHANGED = "changed while in use"  # the second decode gave another size than the first
 
 REASONS = (
@@ -33,6 +34,7 @@ REASONS = (
     TRUNCATED,
     DAMAGED,
     TOO_MANY_PIXELS,
+    TOO_SLOW,
     CHANGED,
 )
 """All values of ``reason`` of a :class:`~face2vec.errors.PhotoError`."""
