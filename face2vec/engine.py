@@ -6,7 +6,7 @@ import contextlib
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,7 +21,8 @@ from face2vec.files import expanded
 from face2vec.gallery.rows import Readmitted, Removed, StoredFace
 from face2vec.gallery.staging import abandon, upgrade_in_progress
 from face2vec.photos.decode import MAX_PIXELS
-from face2vec.photos.discover import Source, find_photos, paths_of
+from face2vec.photos.discover import FoundPhoto, Source, find_photos, paths_of
+from face2vec.photos.named import named_photos
 from face2vec.photos.sources import PhotoLike
 from face2vec.query import Query, QueryReader
 from face2vec.report.matches import QueryResult
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from face2vec.gallery.people import PeopleWriter
     from face2vec.gallery.writer import Writer
     from face2vec.ingest.build import BuildSummary
+    from face2vec.ingest.enroll import Enrolled
     from face2vec.ingest.reembed import UpgradeSummary
     from face2vec.people.assign import PeopleSummary
     from face2vec.pose import By
@@ -225,20 +227,31 @@ class Face2Vec:
             GalleryError: the gallery cannot be written.
             ModelError: the model cannot be found or loaded.
         """
-        from tqdm import tqdm
-
-        from face2vec.ingest.build import Build
-
         arguments.function("report", report)
-        started = time.monotonic()
         paths = paths_of(sources)
         left_out: Counter[str] = Counter()
         found = find_photos(paths, exclude=exclude, include=include, left_out=left_out)
-        gallery = self._session.gallery_to_add_to()
         # Standard input can be read only once, so its progress bar has no total.
         total = None
         if progress and "-" not in paths:
             total = sum(1 for _ in find_photos(paths, exclude=exclude, include=include))
+        return self._build(found, left_out, total, progress, report)
+
+    def _build(
+        self,
+        found: Iterable[FoundPhoto],
+        left_out: Counter[str],
+        total: int | None,
+        progress: bool,
+        report: Callable[[PhotoError], None] | None,
+    ) -> BuildSummary:
+        """Add photos that were found; ``left_out`` is read at the end."""
+        from tqdm import tqdm
+
+        from face2vec.ingest.build import Build
+
+        started = time.monotonic()
+        gallery = self._session.gallery_to_add_to()
         interrupted = False
         with (
             gallery.write() as writer,
@@ -542,6 +555,73 @@ class Face2Vec:
             arguments.text("name", name)
         return self._edit(who, lambda people, number: people.name(number, name))
 
+    def name_face(self, face: int, name: str) -> Person:
+        """State that a face shows the person with a name; returns the person.
+
+        If nobody has the name, the unnamed person that the face belongs to gets it, or a new
+        person.
+
+        Args:
+            face: id of the face.
+            name: the name.
+
+        Raises:
+            SettingsError: the name is empty, a number, or not valid text, or the face is not in
+                the gallery.
+        """
+        arguments.numbers("face", [face])
+        self._check_in_gallery([face])
+        return self._enrolled({arguments.text("name", name): [face]})[0]
+
+    def enroll(
+        self,
+        people: Source | Mapping[str, Source | Iterable[Source]],
+        *,
+        progress: bool = False,
+        report: Callable[[PhotoError], None] | None = None,
+    ) -> Enrolled:
+        """Add photos of people whose names are known, and name their faces.
+
+        The largest sure face of each photo gets the name. A person who has the name gets the
+        faces. If nobody has it, the unnamed person with more than half of the faces, and with none
+        of another name, gets the name; otherwise a new person. `undo` takes all names back at
+        once; the photos stay.
+
+        Args:
+            people: a folder with a folder of photos for each person; a CSV file with the columns
+                ``name`` and ``photo``; or a mapping of names to photos, or to lists of them.
+            progress: show a progress bar on standard error.
+            report: called with each photo that cannot be read.
+
+        Raises:
+            SettingsError: it is none of these, a name is empty or a number, a photo has two names,
+                or there is no photo.
+            GalleryLockedError: another process is writing to this gallery.
+            GalleryError: the gallery cannot be written.
+            ModelError: the model cannot be found or loaded.
+        """
+        from face2vec.gallery.people import check_name
+        from face2vec.ingest.enroll import Enrolled, choose
+
+        arguments.function("report", report)
+        photos = named_photos(people)
+        for name in dict(photos):
+            check_name(name)
+        found = [photo for _, photo in photos]
+        added = self._build(found, Counter(), len(found), progress, report)
+        if added.interrupted:
+            return Enrolled(added=added)
+        with self._session.gallery().read() as now:
+            choice = choose(photos, now, dict(added.unreadable))
+        named = self._enrolled(choice.named)
+        return Enrolled(tuple(named), choice.faces, tuple(choice.without), added)
+
+    def _enrolled(self, named: Mapping[str, Sequence[int]]) -> list[Person]:
+        with self._session.gallery().write() as writer:
+            numbers = writer.people.enroll(named)
+        people = {person.id: person for person in self.people()}
+        return [people[number] for number in numbers.values()]
+
     def merge(self, who: Who, *others: Who) -> Person:
         """Make several people one person, who keeps the number of the first.
 
@@ -577,15 +657,17 @@ class Face2Vec:
             SettingsError: no faces are given, or one is not in the gallery.
         """
         arguments.numbers("faces", faces)
-        gallery = self._session.gallery()
         known = None if who is None else self.person(who).id
-        with gallery.read() as now:
-            found = len(now.faces(faces))
-        if found < len(set(faces)) or not faces:
-            raise SettingsError(f"give ids of faces in the gallery, not {faces}")
-        with gallery.write() as writer:
+        self._check_in_gallery(faces)
+        with self._session.gallery().write() as writer:
             number = writer.people.confirm(known, faces)
         return self.person(number)
+
+    def _check_in_gallery(self, faces: Sequence[int]) -> None:
+        with self._session.gallery().read() as now:
+            found = len(now.faces(faces))
+        if found < len(set(faces)) or not faces:
+            raise SettingsError(f"give ids of faces in the gallery, not {tuple(faces)}")
 
     def not_this_person(self, who: Who, *faces: int) -> Person:
         """State that faces do not show a person; they are unassigned until people are found again.

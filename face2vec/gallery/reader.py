@@ -42,6 +42,10 @@ _SIZE = (
     "SELECT width, height FROM contents JOIN photos ON content_id = id"
     " WHERE root_id = ? AND path = ?"
 )
+_OUTCOME = (
+    "SELECT status, reason FROM contents JOIN photos ON content_id = id"
+    " WHERE root_id = ? AND path = ?"
+)
 CONTENT = "SELECT id FROM contents WHERE sha256 = ?"
 CALIBRATION = "calibration"  # its key in the table meta
 UUID = "SELECT value FROM meta WHERE key = 'uuid'"
@@ -271,11 +275,18 @@ class Snapshot:
 
     def stat_of(self, photo: str) -> tuple[int, int] | None:
         """(size in bytes, mtime_ns) recorded for a photo by its full path; None if unknown."""
-        return self._two_of(photo, STAT)
+        found: tuple[int, int] | None = self._row_for(photo, STAT)
+        return found
 
     def size_of(self, photo: str) -> tuple[int, int] | None:
         """(width, height) in pixels of an upright photo by its full path; None if unknown."""
-        return self._two_of(photo, _SIZE)
+        found: tuple[int, int] | None = self._row_for(photo, _SIZE)
+        return found
+
+    def outcome_of(self, photo: str) -> tuple[str, str] | None:
+        """(status, reason) of a photo by its full path; None if it is unknown."""
+        found: tuple[str, str] | None = self._row_for(photo, _OUTCOME)
+        return found
 
     def content_of(self, sha256: bytes) -> int | None:
         """Number of the content with this hash, or None."""
@@ -488,12 +499,10 @@ class Snapshot:
         named = NAMED_FACES if has_parts(self.connection) else NAMED_FACES_WITHOUT_PARTS
         return _Known(version, state, roots, paths, named)
 
-    def _two_of(self, photo: str, select: str) -> tuple[int, int] | None:
+    def _row_for(self, photo: str, select: str) -> Any:
+        """The row of a SELECT for a photo by its full path, or None."""
         owner = owner_of(self.roots, photo)
-        if owner is None:
-            return None
-        found: tuple[int, int] | None = self.connection.execute(select, owner).fetchone()
-        return found
+        return None if owner is None else self.connection.execute(select, owner).fetchone()
 
     def _rows_of(self, ids: Sequence[int], select: str) -> list[tuple[Any, ...]]:
         """Rows of a SELECT that ends with the column of the ids."""
