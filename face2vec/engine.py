@@ -29,10 +29,12 @@ from face2vec.report.matches import QueryResult
 from face2vec.runtime.select import detector_runtime
 from face2vec.search import Searcher
 from face2vec.session import Session
-from face2vec.types import Face, Forgotten, Identified, Person, Photo
+from face2vec.types import Face, Forgotten, Identified, Person, Photo, Unopened
 
 if TYPE_CHECKING:
     from face2vec.encoding.encoder import Encoder
+    from face2vec.exchange.encoded import EncodedPhoto
+    from face2vec.exchange.load import Imported
     from face2vec.gallery.people import PeopleWriter
     from face2vec.gallery.writer import Writer
     from face2vec.ingest.build import BuildSummary
@@ -196,6 +198,30 @@ class Face2Vec:
                     raise encoded.error
                 on_error(encoded.error)
             yield list(encoded.faces)
+
+    def encode_photos(self, *sources: Source | Iterable[Source]) -> Iterator[EncodedPhoto]:
+        """Photos of folders, lists and patterns with their faces, as JSON-able records, in order.
+
+        Args:
+            sources: as for `add`.
+
+        Raises:
+            SettingsError: a source is not a path, or does not exist.
+            ModelError: the model cannot be found or loaded.
+        """
+        from face2vec.exchange.encoded import EncodedPhoto
+
+        found = find_photos(paths_of(sources))
+        encoder = self.encoder
+        model = encoder.model.fingerprint
+
+        def encoded() -> Iterator[EncodedPhoto]:
+            for done in encoder.stream(found, lambda photo: Unopened(str(photo.full))):
+                yield EncodedPhoto(
+                    str(done.item.full), done.width, done.height, done.faces, model, done.error
+                )
+
+        return encoded()
 
     # Building
 
@@ -796,6 +822,69 @@ class Face2Vec:
         with self._session.gallery().write() as writer:
             change(writer.people, number)
         return self.person(number)
+
+    # Exchanging
+
+    def export(self, path: Source) -> int:
+        """Write all faces of the gallery to a table; returns how many.
+
+        The columns are those of ``face2vec.exchange.table``: photo, box, landmarks, confidence,
+        quality and its parts, person, and the embedding float32 (d,).
+
+        Args:
+            path: the file. Its suffix names the format: .parquet, .csv, .npz or .jsonl.
+
+        Raises:
+            SettingsError: the suffix is unknown.
+            MissingExtraError: the format needs a package that is not installed.
+        """
+        from face2vec.exchange.export import tables_of
+        from face2vec.exchange.formats import ROWS, save_table
+
+        arguments.path("path", path)
+        gallery = self._session.gallery()
+        with gallery.read(batch_size=ROWS) as now:
+            save_table(path, tables_of(now), gallery.fingerprint)
+            return now.count
+
+    def import_faces(
+        self, path: Source, *, model: Source | None = None, root: Source | None = None
+    ) -> Imported:
+        """Add faces with embeddings that were made elsewhere, from a table.
+
+        Only the embedding float32 (d,) of each face is needed. ``photo`` is a path, or any name;
+        rows with the same one are faces of one photo. Photos that the gallery has are skipped.
+        Faces with a ``name`` are named; one `undo` takes all names back.
+
+        Args:
+            path: a .parquet, .csv, .npz or .jsonl file as `export` writes it; it may lack all other
+                columns.
+            model: what made the embeddings: a key of the catalogue, the path of a model file, or of
+                its description (.json), whose entry ``sha256`` is enough if the weights are not
+                here. None if the table was exported.
+            root: folder that relative photos are in; None for that of the file.
+
+        Raises:
+            SettingsError: the table cannot be read, an embedding has another dimension, length 0
+                or is not finite, or nothing says which model made them.
+            ModelError: the model or its description cannot be read.
+            GalleryMismatchError: the gallery, or the table, was made with another model.
+            GalleryLockedError: another process is writing to this gallery.
+            MissingExtraError: the format needs a package that is not installed.
+        """
+        from face2vec.exchange.formats import load_table
+        from face2vec.exchange.load import add_table, model_of
+
+        table, made_with = load_table(arguments.path("path", path))
+        if root is None:
+            root = Path(expanded(path)).absolute().parent
+        fingerprint = model_of(path, made_with, model)
+        gallery = self._session.gallery_to_import_to(fingerprint, made_with)
+        with gallery.write() as writer:
+            done = add_table(table, fingerprint, Path(expanded(root)).resolve(), writer, gallery)
+            if done.faces:
+                self._session.index().save()
+        return done
 
     # Maintaining
 

@@ -26,6 +26,10 @@ class Boxed(Protocol):
         ...
 
 
+NO_PLACE: Box = (0.0, 0.0, 0.0, 0.0)
+NO_POINTS: Landmarks = ((0.0, 0.0),) * 5
+"""Box and landmarks of a face whose place in its photo is not known."""
+
 Placed = TypeVar("Placed", bound=Boxed)
 
 SURE_OPINION, SURE_CONFIDENCE = 0.2, 0.9
@@ -148,6 +152,11 @@ class Face:
     def area(self) -> float:
         """Area of the box in square pixels of the photo."""
         return self.width * self.height
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether its place in the photo is known; that of an imported face may not be."""
+        return self.box != NO_PLACE
 
     @property
     def is_sure(self) -> bool:

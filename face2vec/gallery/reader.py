@@ -22,6 +22,7 @@ from face2vec.gallery import people as gallery_people
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import Memberships
 from face2vec.gallery.rows import (
+    NAME_ONLY,
     NAMED_FACES,
     NAMED_FACES_WITHOUT_PARTS,
     NO_FACE,
@@ -293,10 +294,18 @@ class Snapshot:
         found = self.connection.execute(CONTENT, (sha256,)).fetchone()
         return found[0] if found else None
 
-    def photos(self, root: int, after: bytes, most: int) -> list[tuple[bytes, str, str]]:
-        """(path in the root, status, reason) of up to ``most`` photos of a root after a path."""
+    def photo_of(self, faces: Sequence[int]) -> dict[int, tuple[bytes, int, int]]:
+        """(SHA-256, width, height) of the photo of each face; unknown ids are skipped."""
+        select = (
+            "SELECT faces.id, sha256, width, height FROM faces"
+            " JOIN contents ON contents.id = content_id WHERE faces.id"
+        )
+        return {row[0]: (row[1], row[2], row[3]) for row in self._rows_of(faces, select)}
+
+    def photos(self, root: int, after: bytes, most: int) -> list[tuple[bytes, int, str, str]]:
+        """(path in the root, size, status, reason) of up to ``most`` photos after a path."""
         return self.connection.execute(
-            "SELECT path, status, reason FROM photos JOIN contents ON id = content_id"
+            "SELECT path, size, status, reason FROM photos JOIN contents ON id = content_id"
             " WHERE root_id = ? AND path > ? ORDER BY path LIMIT ?",
             (root, after, most),
         ).fetchall()
@@ -574,8 +583,15 @@ def _history_at(connection: Connection, position: int) -> int | None:
     return found[0] if found else None
 
 
-def all_photos(read: Callable[[], Snapshot]) -> Iterator[tuple[str, str, str]]:
-    """(full path, status, reason) of every photo, in pages of one snapshot each."""
+def all_photos(
+    read: Callable[[], Snapshot], *, only_files: bool = False
+) -> Iterator[tuple[str, str, str]]:
+    """(full path, status, reason) of every photo, in pages of one snapshot each.
+
+    Args:
+        read: begins a snapshot.
+        only_files: leave out imported names that stand for no file.
+    """
     with read() as now:
         roots = now.roots
     for root, root_id in roots.items():
@@ -583,8 +599,9 @@ def all_photos(read: Callable[[], Snapshot]) -> Iterator[tuple[str, str, str]]:
         while True:
             with read() as now:
                 page = now.photos(root_id, last, _PHOTOS_PER_PAGE)
-            for path, status, reason in page:
-                yield f"{root}{os.sep}{decoded(path)}", status, reason
+            for path, size, status, reason in page:
+                if not only_files or size != NAME_ONLY:
+                    yield f"{root}{os.sep}{decoded(path)}", status, reason
             if not page:
                 break
             last = page[-1][0]

@@ -20,6 +20,8 @@ from face2vec.types import Face, QualityParts
 
 INDEXED, NO_FACE, UNREADABLE = "indexed", "no face", "unreadable"
 _KNOWN = "known"
+NAME_ONLY = -1
+"""Size of what is no file: the name of an imported photo."""
 
 _UNIT_TOLERANCE = 1e-3
 LANDMARKS = struct.Struct("<10d")
@@ -69,7 +71,7 @@ class Entry:
     Attributes:
         root: absolute path of the folder that the photo was added from.
         path: the photo's path relative to ``root``.
-        size: bytes of the file.
+        size: bytes of the file, or ``NAME_ONLY``.
         mtime_ns: time of its last change in nanoseconds.
         sha256: the 32 bytes of the hash of its bytes.
         width: width in pixels of the upright photo, 0 if it could not be read.

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -252,7 +253,8 @@ class Writer:
         return self.remove(gone)
 
     def _missing_photos(self) -> Iterator[str]:
-        for path, _, _ in all_photos(lambda: Snapshot(self._file, self._meta)):
+        now = partial(Snapshot, self._file, self._meta)
+        for path, _, _ in all_photos(now, only_files=True):
             try:
                 Path(path).stat()
             except (FileNotFoundError, NotADirectoryError):
