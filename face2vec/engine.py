@@ -6,7 +6,7 @@ import contextlib
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,7 +18,12 @@ from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
 from face2vec.detection.select import AnyDetector
 from face2vec.errors import GalleryError, PhotoError, SettingsError
 from face2vec.files import expanded
-from face2vec.gallery.rows import Readmitted, Removed, StoredFace
+from face2vec.gallery.rows import (
+    Readmitted,
+    Removed,
+    StoredFace,
+    called,
+)
 from face2vec.gallery.staging import abandon, upgrade_in_progress
 from face2vec.photos.decode import MAX_PIXELS
 from face2vec.photos.discover import FoundPhoto, Source, find_photos, paths_of
@@ -29,7 +34,16 @@ from face2vec.report.matches import QueryResult
 from face2vec.runtime.select import detector_runtime
 from face2vec.search import Searcher
 from face2vec.session import Session
-from face2vec.types import Face, Forgotten, Identified, Person, Photo, Unopened
+from face2vec.types import (
+    STATUSES,
+    Face,
+    Forgotten,
+    Identified,
+    Person,
+    Photo,
+    PhotoStatus,
+    Unopened,
+)
 
 if TYPE_CHECKING:
     from face2vec.encoding.encoder import Encoder
@@ -230,13 +244,15 @@ class Face2Vec:
         *sources: Source | Iterable[Source],
         exclude: Sequence[str] = (),
         include: Sequence[str] = (),
+        again: Collection[str] = (),
         progress: bool = False,
         report: Callable[[PhotoError], None] | None = None,
     ) -> BuildSummary:
         """Add every face of every new or changed photo.
 
-        Unchanged photos cost one ``stat`` call. Finished work is kept, whatever happens; run it
-        again to continue. Ctrl-C ends it with ``interrupted`` set.
+        Unchanged photos cost one ``stat`` call. A photo with the same size and modification time,
+        but another status change time (ctime), is compared by its bytes. Finished work is kept,
+        whatever happens; run it again to continue. Ctrl-C ends it with ``interrupted`` set.
 
         Args:
             sources: folders, files, glob patterns, ``@list.txt``, or ``-`` for paths on standard
@@ -244,16 +260,20 @@ class Face2Vec:
             exclude: patterns of files and folders to leave out, as in ``.gitignore``, besides
                 those of files ``.face2vecignore`` and what other programs keep beside photos.
             include: patterns of files and folders to take, although a pattern leaves them out.
+            again: read photos with these statuses although they are unchanged: some of
+                ``"unreadable"``, ``"no-face"``, ``"damaged"`` and ``"indexed"``. Bytes that have
+                faces in the gallery keep them.
             progress: show a progress bar on standard error.
-            report: called with each photo that cannot be read.
+            report: called with each photo that cannot be read, or could not be and is unchanged.
 
         Raises:
-            SettingsError: a source is not a path, or does not exist.
+            SettingsError: a source is not a path, or does not exist, or a status is unknown.
             GalleryLockedError: another process is adding to this gallery.
             GalleryError: the gallery cannot be written.
             ModelError: the model cannot be found or loaded.
         """
         arguments.function("report", report)
+        arguments.some_of("again", again, STATUSES)
         paths = paths_of(sources)
         left_out: Counter[str] = Counter()
         found = find_photos(paths, exclude=exclude, include=include, left_out=left_out)
@@ -261,7 +281,7 @@ class Face2Vec:
         total = None
         if progress and "-" not in paths:
             total = sum(1 for _ in find_photos(paths, exclude=exclude, include=include))
-        return self._build(found, left_out, total, progress, report)
+        return self._build(found, left_out, total, progress, report, again)
 
     def _build(
         self,
@@ -270,6 +290,7 @@ class Face2Vec:
         total: int | None,
         progress: bool,
         report: Callable[[PhotoError], None] | None,
+        again: Collection[str] = (),
     ) -> BuildSummary:
         """Add photos that were found; ``left_out`` is read at the end."""
         from tqdm import tqdm
@@ -285,13 +306,31 @@ class Face2Vec:
         ):
             if self._session.wanted_model is not None:
                 self._session.note_origin(writer, self._session.model())
-            build = Build(writer, self._session.encoder, report, bar)
+            build = Build(writer, self._session.encoder, report, bar, again)
             try:
                 build.run(found)
             except KeyboardInterrupt:
                 interrupted = True
             self._session.index().save()
         return build.summary(time.monotonic() - started, interrupted, left_out)
+
+    def photos(self, *statuses: str) -> list[PhotoStatus]:
+        """The photos of the gallery, and what became of each.
+
+        Args:
+            statuses: some of ``"indexed"``, ``"no-face"``, ``"unreadable"`` and ``"damaged"`` (read
+                in part); none for all photos.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery.
+            SettingsError: a status is unknown.
+        """
+        arguments.some_of("statuses", statuses, STATUSES)
+        found = (
+            PhotoStatus(photo, called(status, reason), reason)
+            for photo, status, reason in self._session.gallery().photos()
+        )
+        return [one for one in found if not statuses or one.status in statuses]
 
     def upgrade(
         self,

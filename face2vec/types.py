@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +49,24 @@ def nearest_to(faces: Iterable[Placed], x: float, y: float) -> Placed | None:
 def largest_sure(faces: Sequence[Face]) -> Face:
     """The largest of the faces that are sure; if none is, of all. There is at least one."""
     return max([face for face in faces if face.is_sure] or faces, key=lambda face: face.area)
+
+
+STATUSES = ("indexed", "no-face", "unreadable", "damaged")
+"""What became of a photo, as users call it; a damaged photo was read in part."""
+
+
+class PhotoStatus(NamedTuple):
+    """What became of a photo.
+
+    Attributes:
+        photo: full path.
+        status: one of ``STATUSES``.
+        reason: why it could not be read, or what of it is missing; otherwise empty.
+    """
+
+    photo: str
+    status: str
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)

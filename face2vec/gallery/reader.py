@@ -39,6 +39,10 @@ from face2vec.gallery.schema import MAPPED, has_parts, has_people, has_table
 from face2vec.types import SURE_CONFIDENCE, SURE_OPINION, Person
 
 STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
+RECORDED = (
+    "SELECT size, mtime_ns, ctime_ns, sha256, status, reason FROM photos"
+    " JOIN contents ON id = content_id WHERE root_id = ? AND path = ?"
+)
 _SIZE = (
     "SELECT width, height FROM contents JOIN photos ON content_id = id"
     " WHERE root_id = ? AND path = ?"
@@ -48,6 +52,7 @@ _OUTCOME = (
     " WHERE root_id = ? AND path = ?"
 )
 CONTENT = "SELECT id FROM contents WHERE sha256 = ?"
+OUTCOME = "SELECT status, reason FROM contents WHERE sha256 = ?"
 CALIBRATION = "calibration"  # its key in the table meta
 UUID = "SELECT value FROM meta WHERE key = 'uuid'"
 _EMBEDDINGS = "SELECT face_id, embedding FROM embeddings"
