@@ -231,8 +231,9 @@ class Face2Vec:
 
         def encoded() -> Iterator[EncodedPhoto]:
             for done in encoder.stream(found, lambda photo: Unopened(str(photo.full))):
+                size = done.width, done.height
                 yield EncodedPhoto(
-                    str(done.item.full), done.width, done.height, done.faces, model, done.error
+                    str(done.item.full), *size, done.faces, model, done.error, done.damage
                 )
 
         return encoded()
@@ -914,6 +915,9 @@ class Face2Vec:
         from face2vec.exchange.formats import load_table
         from face2vec.exchange.load import add_table, model_of
 
+        for name, place in (("model", model), ("root", root)):
+            if place is not None:
+                arguments.path(name, place)
         table, made_with = load_table(arguments.path("path", path))
         if root is None:
             root = Path(expanded(path)).absolute().parent

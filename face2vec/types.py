@@ -81,6 +81,8 @@ class Photo:
         scale: pixels of ``image`` per pixel of the photo, 0 < scale ≤ 1.
         source: what it was read from (path, bytes, PIL image or array), so that small faces can
             be cut from full resolution later.
+        damage: what of it is missing, such as ``"40% of its rows are missing"``; empty if it is
+            whole.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Photo:
     height: int
     scale: float = 1.0
     source: Any = field(default=None, repr=False)
+    damage: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -410,6 +410,20 @@ def test_photos_command_lists_photos_by_status(gallery: Path, faces_folder: Path
     assert "'none' is not one of indexed, no-face, unreadable, damaged." in wrong.stderr
 
 
+def test_index_says_which_photos_were_read_in_part(
+    faces_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    data = (faces_folder / "hopper.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(data[: len(data) // 2])
+    index = ("index", tmp_path / "half.jpg", "--gallery", tmp_path / "g", "--model", tiny_model)
+    done = run(*index)
+    assert done.exit_code == cli.DONE
+    assert "1 photo could be read in part:\n  1 × " in done.stderr
+    listed = run("photos", tmp_path / "g", "--status", "damaged").stdout
+    assert listed.startswith(f"damaged     {tmp_path / 'half.jpg'} (")
+    assert listed.endswith("% of its rows are missing)\n")
+
+
 def test_index_reads_again_what_is_asked_for(
     gallery: Path, faces_folder: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import sqlite3
@@ -126,7 +127,7 @@ def many(
     Image.new("RGB", (120, 90), "teal").save(folder / "20-nobody.png")
     (folder / "11-copy.jpg").write_bytes((folder / "05.jpg").read_bytes())
     (folder / "30-copy.jpg").write_bytes((folder / "29.jpg").read_bytes())
-    (folder / "12-broken.jpg").write_bytes((folder / "05.jpg").read_bytes()[:2500])
+    (folder / "12-broken.jpg").write_bytes((folder / "05.jpg").read_bytes()[:300])
     return folder
 
 
@@ -333,7 +334,7 @@ def test_photo_that_became_unreadable_loses_its_faces(
         before = engine.add(photos)
         assert (before.faces, [why for _, why in before.unreadable]) == (2, ["truncated"])
         data = hopper.read_bytes()
-        hopper.write_bytes({"empty file": b"", "truncated": data[:5000]}.get(reason, data + b"x"))
+        hopper.write_bytes({"empty file": b"", "truncated": data[:500]}.get(reason, data + b"x"))
         if reason == "too many bytes":
             limits = {"name": None, "max_bytes": len(data)}
             monkeypatch.setattr(read_photo_bytes, "__kwdefaults__", limits)
@@ -437,6 +438,36 @@ def test_unreadable_photos_are_reported_until_they_are_mended(
         shutil.copy(photos / "hopper.jpg", broken)
         assert engine.add(photos).unreadable == ((str(photos / "copy.jpg"), "truncated"),)
         assert engine.add(photos / "hopper.jpg").unreadable == ()
+
+
+@pytest.mark.parametrize("filled", [False, True], ids=["cut", "zeros"])
+def test_photo_that_breaks_off_is_indexed_and_recorded_as_damaged(
+    tiny_model: Path, photos: Path, tmp_path: Path, filled: bool
+) -> None:
+    data = (photos / "hopper.jpg").read_bytes()
+    kept = data[: len(data) * 8 // 10]
+    (photos / "hopper.jpg").write_bytes(kept + filled * bytes(len(data) - len(kept)))
+    (photos / "broken.jpg").write_bytes(data[: len(data) // 5])  # the face is not there
+    with open_engine(tmp_path / "g", tiny_model) as engine:
+        first = engine.add(photos)
+        assert (first.added, first.faces, first.no_face, first.unreadable) == (4, 2, 2, ())
+        paths = [str(photos / name) for name in ("broken.jpg", "hopper.jpg")]
+        assert [path for path, _ in first.damaged] == paths
+        reason = re.compile(r"\d\d% of its rows are missing")
+        assert all(reason.fullmatch(why) for _, why in first.damaged)
+        assert [tuple(one) for one in engine.photos("damaged")] == [
+            (path, "damaged", why) for path, why in first.damaged
+        ]
+        assert [one.photo for one in engine.photos("no-face")] == [str(photos / "nobody.jpg")]
+        again = engine.add(photos)
+        assert (again.unchanged, again.damaged) == (4, first.damaged)
+        assert json.loads(json.dumps(again.to_dict()))["damaged"][0]["photo"] == paths[0]
+        assert engine.add(photos, again=["damaged"]).damaged == first.damaged
+        (result,) = engine.search(photos / "hopper.jpg", k=1)
+        assert result.matches[0].photo == paths[1]
+        (photos / "hopper.jpg").write_bytes(data)
+        mended = engine.add(photos)
+        assert (mended.added, mended.faces, mended.damaged) == (1, 1, first.damaged[:1])
 
 
 def test_photos_are_listed_by_status(folder: Path, faces_folder: Path) -> None:

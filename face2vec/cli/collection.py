@@ -364,6 +364,10 @@ def say_summary(summary: BuildSummary, gallery: Path) -> None:
         say(f"{count(len(summary.unreadable), 'photo')} could not be read:")
         for line in reasons(summary.unreadable):
             say(line)
+    if summary.damaged:
+        say(f"{count(len(summary.damaged), 'photo')} could be read in part:")
+        for line in reasons(summary.damaged):
+            say(line)
     say(f"{summary.rate:,.1f} photos a second, {summary.seconds:,.1f} s")
     if not summary.interrupted:
         say(f"Search it: face2vec search {printable(shlex.quote(str(gallery)))} PHOTO")

@@ -23,6 +23,7 @@ class EncodedPhoto:
         faces: the faces with their embeddings float32 (d,), most confident first.
         model: what made the embeddings.
         error: why the photo could not be read, or None.
+        damage: what of the photo is missing, or empty.
     """
 
     photo: str
@@ -31,9 +32,10 @@ class EncodedPhoto:
     faces: tuple[Face, ...]
     model: ModelFingerprint
     error: PhotoError | None = None
+    damage: str = ""
 
     def to_json(self) -> str:
-        """One line of ASCII JSON: photo, width, height, model, error and faces.
+        """One line of ASCII JSON: photo, width, height, model, damage, error and faces.
 
         A face has ``box``, ``landmarks``, ``confidence``, ``quality``, ``parts`` and ``embedding``.
         ``model`` is the key of the model; ``model_digest`` is equal exactly where embeddings are
@@ -46,6 +48,7 @@ class EncodedPhoto:
                 "height": self.height,
                 "model": self.model.key,
                 "model_digest": self.model.digest,
+                "damage": self.damage,
                 "error": None if self.error is None else self.error.reason,
             }
         )

@@ -113,7 +113,7 @@ class Entry:
         width: width in pixels of the upright photo, 0 if it could not be read.
         height: height in pixels of the upright photo, 0 if it could not be read.
         status: ``INDEXED``, ``NO_FACE`` or ``UNREADABLE``.
-        reason: why it could not be read, or empty.
+        reason: why it could not be read; of a photo that was read, what of it is missing, or empty.
         faces: its faces with embeddings float32 (d,); empty unless ``INDEXED``.
         ctime_ns: time of the last change of the file or of what the disk says of it, in
             nanoseconds; None if it is not known.

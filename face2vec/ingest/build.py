@@ -54,6 +54,8 @@ class BuildSummary:
         unreadable: (path, reason) of photos that could not be read, now or, if they are unchanged,
             earlier. ``photos`` is the sum of added, unchanged, copies, forgotten and unreadable
             photos.
+        damaged: (path, what is missing) of photos that were read in part, now or, if they are
+            unchanged, earlier; they are counted under another name.
         left_out: files and folders that were left out, by pattern, such as ``{"@eaDir/": 12}``; not
             counted in ``photos``.
         seconds: duration.
@@ -68,14 +70,18 @@ class BuildSummary:
     no_face: int = 0
     forgotten: int = 0
     unreadable: tuple[tuple[str, str], ...] = ()
+    damaged: tuple[tuple[str, str], ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""
-        unreadable = [{"photo": photo, "reason": reason} for photo, reason in self.unreadable]
-        return {**asdict(self), "unreadable": unreadable, "rate": self.rate}
+        unreadable, damaged = (
+            [{"photo": photo, "reason": reason} for photo, reason in photos]
+            for photos in (self.unreadable, self.damaged)
+        )
+        return {**asdict(self), "unreadable": unreadable, "damaged": damaged, "rate": self.rate}
 
     @property
     def rate(self) -> float:
@@ -116,6 +122,7 @@ class Build:
         again: some of ``STATUSES``; photos with them are read although they are unchanged.
         counts: counts of a `BuildSummary` so far, by name.
         unreadable: (path, reason) of unreadable photos so far.
+        damaged: (path, what is missing) of photos that were read in part so far.
     """
 
     writer: Writer
@@ -125,6 +132,7 @@ class Build:
     again: Collection[str] = ()
     counts: Counter[str] = field(default_factory=Counter)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    damaged: list[tuple[str, str]] = field(default_factory=list)
     _batch: list[Entry] = field(default_factory=list)
     _read_again: set[bytes] = field(default_factory=set)
 
@@ -156,6 +164,7 @@ class Build:
             photos=photos + len(self.unreadable),
             **counts,
             unreadable=tuple(self.unreadable),
+            damaged=tuple(self.damaged),
             left_out=dict(left_out),
             seconds=seconds,
             interrupted=interrupted,
@@ -184,6 +193,7 @@ class Build:
                 self.bar.update()
             else:
                 self.counts["unchanged"] += 1
+                self._note_damage(photo, recorded.reason)
                 self.bar.update()
 
     def _read(self, task: _Task) -> Unopened | None:
@@ -239,7 +249,9 @@ class Build:
             self.counts.update(added=1, faces=len(encoded.faces))
             status = INDEXED if encoded.faces else NO_FACE
             self.counts["no_face"] += status == NO_FACE
-            entry = Entry(*place, encoded.width, encoded.height, status, faces=encoded.faces)
+            size = encoded.width, encoded.height
+            entry = Entry(*place, *size, status, encoded.damage, encoded.faces)
+            self._note_damage(task.found, encoded.damage)
         self._batch.append(replace(entry, ctime_ns=task.ctime_ns, again=is_first))
 
     def _count_known(self, task: _Task) -> None:
@@ -247,10 +259,16 @@ class Build:
         status, reason = task.outcome or ("", "")
         if status == UNREADABLE and not task.again:
             self._fail(PhotoError(str(task.found.full), reason))
-        elif task.recorded is not None and task.recorded.sha256 == task.sha256 and not task.again:
+            return
+        self._note_damage(task.found, reason)
+        if task.recorded is not None and task.recorded.sha256 == task.sha256 and not task.again:
             self.counts["unchanged"] += 1
         else:
             self.counts["copies"] += 1
+
+    def _note_damage(self, found: FoundPhoto, damage: str) -> None:
+        if damage:
+            self.damaged.append((str(found.full), damage))
 
     def _fail(self, error: PhotoError) -> None:
         """Count and report an unreadable photo."""
