@@ -56,6 +56,7 @@ EXTRAS = {
         "scipy>=1.13",  # hierarchical clustering
         "scikit-learn>=1.5",  # k-means, DBSCAN and HDBSCAN, to compare with
     ],
+    "export": ["pyarrow>=17.0"],  # reads and writes Parquet files
     "video": ["av>=14.0"],  # reads films, to evaluate on
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
     "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
@@ -69,7 +70,7 @@ EXTRAS["docs"] = [
     "ruff>=0.17",  # wraps signatures
 ]
 EXTRAS["test"] = [
-    "face2vec[openvino,yunet,notebook,people,video]",
+    "face2vec[openvino,yunet,notebook,people,export,video]",
     "pytest>=8.2",
     "hypothesis>=6.100",
     "click>=8.2",  # whose test runner keeps stderr apart
@@ -78,6 +79,6 @@ EXTRAS["test"] = [
     "ruff>=0.17",  # other versions of these two judge and format in other ways
     "mypy>=2.4",
 ]
-EXTRAS["all"] = ["face2vec[openvino,yunet,keras,train,tfds,people,video,plot,notebook]"]
+EXTRAS["all"] = ["face2vec[openvino,yunet,keras,train,tfds,people,export,video,plot,notebook]"]
 
 setup(install_requires=INSTALL, extras_require=EXTRAS)

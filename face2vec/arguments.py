@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from face2vec.errors import SettingsError
@@ -136,6 +136,19 @@ def text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise refusal(name, value, "text")
     return value
+
+
+def some_of(name: str, values: object, allowed: Sequence[str]) -> None:
+    """Check several words.
+
+    Raises:
+        SettingsError: it is one text, or a word is not allowed.
+    """
+    is_list = isinstance(values, Iterable) and not isinstance(values, str)
+    if not is_list or not set(values) <= set(allowed):  # type: ignore[call-overload]
+        raise SettingsError(
+            f"{name} must be some of {', '.join(map(repr, allowed))} in a list, not {values!r}"
+        )
 
 
 def who(name: str, value: object) -> int | str:

@@ -6,7 +6,7 @@ import contextlib
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,24 +18,42 @@ from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
 from face2vec.detection.select import AnyDetector
 from face2vec.errors import GalleryError, PhotoError, SettingsError
 from face2vec.files import expanded
-from face2vec.gallery.rows import Readmitted, Removed, StoredFace
+from face2vec.gallery.rows import (
+    Readmitted,
+    Removed,
+    StoredFace,
+    called,
+)
 from face2vec.gallery.schema import FILE
 from face2vec.gallery.staging import abandon, upgrade_in_progress
 from face2vec.photos.decode import MAX_PIXELS
-from face2vec.photos.discover import Source, find_photos, paths_of
+from face2vec.photos.discover import FoundPhoto, Source, find_photos, paths_of
+from face2vec.photos.named import named_photos
 from face2vec.photos.sources import PhotoLike
 from face2vec.query import Query, QueryReader
 from face2vec.report.matches import QueryResult
 from face2vec.runtime.select import detector_runtime
 from face2vec.search import Searcher
 from face2vec.session import Session
-from face2vec.types import Face, Forgotten, Identified, Person, Photo
+from face2vec.types import (
+    STATUSES,
+    Face,
+    Forgotten,
+    Identified,
+    Person,
+    Photo,
+    PhotoStatus,
+    Unopened,
+)
 
 if TYPE_CHECKING:
     from face2vec.encoding.encoder import Encoder
+    from face2vec.exchange.encoded import EncodedPhoto
+    from face2vec.exchange.load import Imported
     from face2vec.gallery.people import PeopleWriter
     from face2vec.gallery.writer import Writer
     from face2vec.ingest.build import BuildSummary
+    from face2vec.ingest.enroll import Enrolled
     from face2vec.ingest.reembed import UpgradeSummary
     from face2vec.people.assign import PeopleSummary
     from face2vec.pose import By
@@ -196,6 +214,31 @@ class Face2Vec:
                 on_error(encoded.error)
             yield list(encoded.faces)
 
+    def encode_photos(self, *sources: Source | Iterable[Source]) -> Iterator[EncodedPhoto]:
+        """Photos of folders, lists and patterns with their faces, as JSON-able records, in order.
+
+        Args:
+            sources: as for `add`.
+
+        Raises:
+            SettingsError: a source is not a path, or does not exist.
+            ModelError: the model cannot be found or loaded.
+        """
+        from face2vec.exchange.encoded import EncodedPhoto
+
+        found = find_photos(paths_of(sources))
+        encoder = self.encoder
+        model = encoder.model.fingerprint
+
+        def encoded() -> Iterator[EncodedPhoto]:
+            for done in encoder.stream(found, lambda photo: Unopened(str(photo.full))):
+                size = done.width, done.height
+                yield EncodedPhoto(
+                    str(done.item.full), *size, done.faces, model, done.error, done.damage
+                )
+
+        return encoded()
+
     # Building
 
     def add(
@@ -203,13 +246,15 @@ class Face2Vec:
         *sources: Source | Iterable[Source],
         exclude: Sequence[str] = (),
         include: Sequence[str] = (),
+        again: Collection[str] = (),
         progress: bool = False,
         report: Callable[[PhotoError], None] | None = None,
     ) -> BuildSummary:
         """Add every face of every new or changed photo.
 
-        Unchanged photos cost one ``stat`` call. Finished work is kept, whatever happens; run it
-        again to continue. Ctrl-C ends it with ``interrupted`` set.
+        Unchanged photos cost one ``stat`` call. A photo with the same size and modification time,
+        but another status change time (ctime), is compared by its bytes. Finished work is kept,
+        whatever happens; run it again to continue. Ctrl-C ends it with ``interrupted`` set.
 
         Args:
             sources: folders, files, glob patterns, ``@list.txt``, or ``-`` for paths on standard
@@ -217,29 +262,45 @@ class Face2Vec:
             exclude: patterns of files and folders to leave out, as in ``.gitignore``, besides
                 those of files ``.face2vecignore`` and what other programs keep beside photos.
             include: patterns of files and folders to take, although a pattern leaves them out.
+            again: read photos with these statuses although they are unchanged: some of
+                ``"unreadable"``, ``"no-face"``, ``"damaged"`` and ``"indexed"``. Bytes that have
+                faces in the gallery keep them.
             progress: show a progress bar on standard error.
-            report: called with each photo that cannot be read.
+            report: called with each photo that cannot be read, or could not be and is unchanged.
 
         Raises:
-            SettingsError: a source is not a path, or does not exist.
+            SettingsError: a source is not a path, or does not exist, or a status is unknown.
             GalleryLockedError: another process is adding to this gallery.
             GalleryError: the gallery cannot be written.
             ModelError: the model cannot be found or loaded.
         """
-        from tqdm import tqdm
-
-        from face2vec.ingest.build import Build
-
         arguments.function("report", report)
-        started = time.monotonic()
+        arguments.some_of("again", again, STATUSES)
         paths = paths_of(sources)
         left_out: Counter[str] = Counter()
         found = find_photos(paths, exclude=exclude, include=include, left_out=left_out)
-        self._session.gallery_to_add_to()
         # Standard input can be read only once, so its progress bar has no total.
         total = None
         if progress and "-" not in paths:
             total = sum(1 for _ in find_photos(paths, exclude=exclude, include=include))
+        return self._build(found, left_out, total, progress, report, again)
+
+    def _build(
+        self,
+        found: Iterable[FoundPhoto],
+        left_out: Counter[str],
+        total: int | None,
+        progress: bool,
+        report: Callable[[PhotoError], None] | None,
+        again: Collection[str] = (),
+    ) -> BuildSummary:
+        """Add photos that were found; ``left_out`` is read at the end."""
+        from tqdm import tqdm
+
+        from face2vec.ingest.build import Build
+
+        started = time.monotonic()
+        self._session.gallery_to_add_to()
         interrupted = False
         with (
             self._session.write() as writer,
@@ -247,13 +308,31 @@ class Face2Vec:
         ):
             if self._session.wanted_model is not None:
                 self._session.note_origin(writer, self._session.model())
-            build = Build(writer, self._session.encoder, report, bar)
+            build = Build(writer, self._session.encoder, report, bar, again)
             try:
                 build.run(found)
             except KeyboardInterrupt:
                 interrupted = True
             self._session.index().save()
         return build.summary(time.monotonic() - started, interrupted, left_out)
+
+    def photos(self, *statuses: str) -> list[PhotoStatus]:
+        """The photos of the gallery, and what became of each.
+
+        Args:
+            statuses: some of ``"indexed"``, ``"no-face"``, ``"unreadable"`` and ``"damaged"`` (read
+                in part); none for all photos.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery.
+            SettingsError: a status is unknown.
+        """
+        arguments.some_of("statuses", statuses, STATUSES)
+        found = (
+            PhotoStatus(photo, called(status, reason), reason)
+            for photo, status, reason in self._session.gallery().photos()
+        )
+        return [one for one in found if not statuses or one.status in statuses]
 
     def upgrade(
         self,
@@ -543,6 +622,73 @@ class Face2Vec:
             arguments.text("name", name)
         return self._edit(who, lambda people, number: people.name(number, name))
 
+    def name_face(self, face: int, name: str) -> Person:
+        """State that a face shows the person with a name; returns the person.
+
+        If nobody has the name, the unnamed person that the face belongs to gets it, or a new
+        person.
+
+        Args:
+            face: id of the face.
+            name: the name.
+
+        Raises:
+            SettingsError: the name is empty, a number, or not valid text, or the face is not in
+                the gallery.
+        """
+        arguments.numbers("face", [face])
+        self._check_in_gallery([face])
+        return self._enrolled({arguments.text("name", name): [face]})[0]
+
+    def enroll(
+        self,
+        people: Source | Mapping[str, Source | Iterable[Source]],
+        *,
+        progress: bool = False,
+        report: Callable[[PhotoError], None] | None = None,
+    ) -> Enrolled:
+        """Add photos of people whose names are known, and name their faces.
+
+        The largest sure face of each photo gets the name. A person who has the name gets the
+        faces. If nobody has it, the unnamed person with more than half of the faces, and with none
+        of another name, gets the name; otherwise a new person. `undo` takes all names back at
+        once; the photos stay.
+
+        Args:
+            people: a folder with a folder of photos for each person; a CSV file with the columns
+                ``name`` and ``photo``; or a mapping of names to photos, or to lists of them.
+            progress: show a progress bar on standard error.
+            report: called with each photo that cannot be read.
+
+        Raises:
+            SettingsError: it is none of these, a name is empty or a number, a photo has two names,
+                or there is no photo.
+            GalleryLockedError: another process is writing to this gallery.
+            GalleryError: the gallery cannot be written.
+            ModelError: the model cannot be found or loaded.
+        """
+        from face2vec.gallery.people import check_name
+        from face2vec.ingest.enroll import Enrolled, choose
+
+        arguments.function("report", report)
+        photos = named_photos(people)
+        for name in dict(photos):
+            check_name(name)
+        found = [photo for _, photo in photos]
+        added = self._build(found, Counter(), len(found), progress, report)
+        if added.interrupted:
+            return Enrolled(added=added)
+        with self._session.gallery().read() as now:
+            choice = choose(photos, now, dict(added.unreadable))
+        named = self._enrolled(choice.named)
+        return Enrolled(tuple(named), choice.faces, tuple(choice.without), added)
+
+    def _enrolled(self, named: Mapping[str, Sequence[int]]) -> list[Person]:
+        with self._session.write() as writer:
+            numbers = writer.people.enroll(named)
+        people = {person.id: person for person in self.people()}
+        return [people[number] for number in numbers.values()]
+
     def merge(self, who: Who, *others: Who) -> Person:
         """Make several people one person, who keeps the number of the first.
 
@@ -579,13 +725,16 @@ class Face2Vec:
         """
         arguments.numbers("faces", faces)
         known = None if who is None else self.person(who).id
-        with self._session.gallery().read() as now:
-            found = len(now.faces(faces))
-        if found < len(set(faces)) or not faces:
-            raise SettingsError(f"give ids of faces in the gallery, not {faces}")
+        self._check_in_gallery(faces)
         with self._session.write() as writer:
             number = writer.people.confirm(known, faces)
         return self.person(number)
+
+    def _check_in_gallery(self, faces: Sequence[int]) -> None:
+        with self._session.gallery().read() as now:
+            found = len(now.faces(faces))
+        if found < len(set(faces)) or not faces:
+            raise SettingsError(f"give ids of faces in the gallery, not {tuple(faces)}")
 
     def not_this_person(self, who: Who, *faces: int) -> Person:
         """State that faces do not show a person; they are unassigned until people are found again.
@@ -612,7 +761,7 @@ class Face2Vec:
         if not faces:
             raise SettingsError("give ids of faces to ignore, such as match.face.id")
         some = list(dict.fromkeys(map(int, faces)))
-        with self._session.gallery().write() as writer:
+        with self._session.write() as writer:
             writer.people.ignore(some)
             self._session.index().save()
         return Removed(0, len(some))
@@ -635,7 +784,8 @@ class Face2Vec:
 
         paths = paths_of(photos)
         found = find_photos(paths)
-        with self._session.gallery_to_add_to().write() as writer:
+        self._session.gallery_to_add_to()
+        with self._session.write() as writer:
             done = readmit(found, writer, self._session.encoder)
             if done.faces:
                 self._session.index().save()
@@ -735,6 +885,72 @@ class Face2Vec:
         with self._session.write() as writer:
             change(writer.people, number)
         return self.person(number)
+
+    # Exchanging
+
+    def export(self, path: Source) -> int:
+        """Write all faces of the gallery to a table; returns how many.
+
+        The columns are those of ``face2vec.exchange.table``: photo, box, landmarks, confidence,
+        quality and its parts, person, and the embedding float32 (d,).
+
+        Args:
+            path: the file. Its suffix names the format: .parquet, .csv, .npz or .jsonl.
+
+        Raises:
+            SettingsError: the suffix is unknown.
+            MissingExtraError: the format needs a package that is not installed.
+        """
+        from face2vec.exchange.export import tables_of
+        from face2vec.exchange.formats import ROWS, save_table
+
+        arguments.path("path", path)
+        gallery = self._session.gallery()
+        with gallery.read(batch_size=ROWS) as now:
+            save_table(path, tables_of(now), gallery.fingerprint)
+            return now.count
+
+    def import_faces(
+        self, path: Source, *, model: Source | None = None, root: Source | None = None
+    ) -> Imported:
+        """Add faces with embeddings that were made elsewhere, from a table.
+
+        Only the embedding float32 (d,) of each face is needed. ``photo`` is a path, or any name;
+        rows with the same one are faces of one photo. Photos that the gallery has are skipped.
+        Faces with a ``name`` are named; one `undo` takes all names back.
+
+        Args:
+            path: a .parquet, .csv, .npz or .jsonl file as `export` writes it; it may lack all other
+                columns.
+            model: what made the embeddings: a key of the catalogue, the path of a model file, or of
+                its description (.json), whose entry ``sha256`` is enough if the weights are not
+                here. None if the table was exported.
+            root: folder that relative photos are in; None for that of the file.
+
+        Raises:
+            SettingsError: the table cannot be read, an embedding has another dimension, length 0
+                or is not finite, or nothing says which model made them.
+            ModelError: the model or its description cannot be read.
+            GalleryMismatchError: the gallery, or the table, was made with another model.
+            GalleryLockedError: another process is writing to this gallery.
+            MissingExtraError: the format needs a package that is not installed.
+        """
+        from face2vec.exchange.formats import load_table
+        from face2vec.exchange.load import add_table, model_of
+
+        for name, place in (("model", model), ("root", root)):
+            if place is not None:
+                arguments.path(name, place)
+        table, made_with = load_table(arguments.path("path", path))
+        if root is None:
+            root = Path(expanded(path)).absolute().parent
+        fingerprint = model_of(path, made_with, model)
+        gallery = self._session.gallery_to_import_to(fingerprint, made_with)
+        with gallery.write() as writer:
+            done = add_table(table, fingerprint, Path(expanded(root)).resolve(), writer, gallery)
+            if done.faces:
+                self._session.index().save()
+        return done
 
     # Maintaining
 

@@ -89,6 +89,11 @@ class Searcher:
                 embedding_of(query, gallery.fingerprint.model.digest)
             if gallery_face(query, gallery) is None:
                 raise SettingsError("search by pose with a photo, or with a face of the gallery")
+            if not query.is_placed:
+                raise SettingsError(
+                    f"{query!r} was imported without its place in a photo, so it has no pose; "
+                    "search by similarity"
+                )
             asked: Photo | Face = query
         else:
             asked = self._queries.open(query)
@@ -103,6 +108,7 @@ class Searcher:
                 size = asked.width, asked.height
                 landmarks = [face.landmarks for face in faces if face is not None]
                 vectors = pose_vectors(landmarks, [size] * len(faces), by)
+            keep &= points.any(axis=(1, 2))  # the others have no place in a photo
             if among is not None:
                 keep &= np.isin(ids, among)
             ids, known = ids[keep], pose_vectors(points[keep], sizes[keep], by)

@@ -27,7 +27,7 @@ from face2vec.errors import (
     ModelError,
     SettingsError,
 )
-from face2vec.fingerprint import Fingerprint
+from face2vec.fingerprint import Fingerprint, ModelFingerprint
 from face2vec.forks import renew_after_fork
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.writer import Writer
@@ -168,6 +168,31 @@ class Session:
         self.check_model()
         return self.gallery()
 
+    def gallery_to_import_to(
+        self, model: ModelFingerprint, made_with: Fingerprint | None
+    ) -> Gallery:
+        """The gallery for embeddings of a model, created if it does not exist.
+
+        Args:
+            model: what made the embeddings.
+            made_with: also what found the faces, if that is known.
+
+        Raises:
+            GalleryMismatchError: the gallery was made with another model.
+        """
+        if self.folder is not None and self._gallery is None:
+            try:
+                self._gallery = Gallery.open(self.folder)
+            except GalleryNotFoundError:
+                detector = fingerprint_of(self.detector())
+                if self._wanted_detector is None and made_with is not None:
+                    detector = made_with.detector
+                self._gallery = Gallery.create(self.folder, Fingerprint(detector, model))
+        gallery = self.gallery()
+        if gallery.fingerprint.model.digest != model.digest:
+            raise self._other_model(gallery, model)
+        return gallery
+
     def index(self) -> GalleryIndex:
         """The index of the gallery."""
         with self._lock:
@@ -296,13 +321,17 @@ class Session:
         mine = None if wanted is None else catalogue_fingerprint(wanted)
         mine = self.model().fingerprint if mine is None else mine
         if made.digest != mine.digest:
-            raise GalleryMismatchError(
-                f"the gallery {gallery.folder} was made with model "
-                f"{made.described_against(mine)}; this is model {mine.described_against(made)}; "
-                "embeddings of different models cannot be compared; use the gallery's model, make "
-                "another gallery, or upgrade this one: "
-                f"face2vec upgrade {gallery.folder} --model {mine.origin}"
-            )
+            raise self._other_model(gallery, mine)
+
+    def _other_model(self, gallery: Gallery, mine: ModelFingerprint) -> GalleryMismatchError:
+        made = gallery.fingerprint.model
+        return GalleryMismatchError(
+            f"the gallery {gallery.folder} was made with model "
+            f"{made.described_against(mine)}; this is model {mine.described_against(made)}; "
+            "embeddings of different models cannot be compared; use the gallery's model, make "
+            "another gallery, or upgrade this one: "
+            f"face2vec upgrade {gallery.folder} --model {mine.origin}"
+        )
 
     def check_detector_version(self) -> None:
         """Check that the gallery was made with this version of its detector.

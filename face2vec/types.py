@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,10 @@ class Boxed(Protocol):
         """(left, top, right, bottom) in pixels."""
         ...
 
+
+NO_PLACE: Box = (0.0, 0.0, 0.0, 0.0)
+NO_POINTS: Landmarks = ((0.0, 0.0),) * 5
+"""Box and landmarks of a face whose place in its photo is not known."""
 
 Placed = TypeVar("Placed", bound=Boxed)
 
@@ -47,6 +51,24 @@ def largest_sure(faces: Sequence[Face]) -> Face:
     return max([face for face in faces if face.is_sure] or faces, key=lambda face: face.area)
 
 
+STATUSES = ("indexed", "no-face", "unreadable", "damaged")
+"""What became of a photo, as users call it; a damaged photo was read in part."""
+
+
+class PhotoStatus(NamedTuple):
+    """What became of a photo.
+
+    Attributes:
+        photo: full path.
+        status: one of ``STATUSES``.
+        reason: why it could not be read, or what of it is missing; otherwise empty.
+    """
+
+    photo: str
+    status: str
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class Photo:
     """A decoded photo, turned upright.
@@ -59,6 +81,8 @@ class Photo:
         scale: pixels of ``image`` per pixel of the photo, 0 < scale ≤ 1.
         source: what it was read from (path, bytes, PIL image or array), so that small faces can
             be cut from full resolution later.
+        damage: what of it is missing, such as ``"40% of its rows are missing"``; empty if it is
+            whole.
     """
 
     name: str
@@ -67,6 +91,7 @@ class Photo:
     height: int
     scale: float = 1.0
     source: Any = field(default=None, repr=False)
+    damage: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +173,11 @@ class Face:
     def area(self) -> float:
         """Area of the box in square pixels of the photo."""
         return self.width * self.height
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether its place in the photo is known; that of an imported face may not be."""
+        return self.box != NO_PLACE
 
     @property
     def is_sure(self) -> bool:

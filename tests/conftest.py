@@ -141,6 +141,6 @@ def faces_folder(
     both.save(folder / "both.jpg", quality=95)
     Image.linear_gradient("L").convert("RGB").resize((300, 200)).save(folder / "nobody.jpg")
     (folder / "copy of hopper.jpg").write_bytes((folder / "hopper.jpg").read_bytes())
-    (folder / "broken.jpg").write_bytes((folder / "hopper.jpg").read_bytes()[:20000])
+    (folder / "broken.jpg").write_bytes((folder / "hopper.jpg").read_bytes()[:500])
     (folder / "empty.jpg").write_bytes(b"")
     return folder

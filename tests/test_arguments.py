@@ -101,6 +101,7 @@ def engine(
         yield made
 
 
+STATUSES_IN_WORDS = "'indexed', 'no-face', 'unreadable', 'damaged'"
 WRONG: list[tuple[str, Callable[[Any], object], str]] = [
     ("bulk_encode", lambda e: e.bulk_encode("x.jpg"), f"photos must be several photos, not the text 'x.jpg'; {A_LIST}"),
     ("bulk_encode", lambda e: e.bulk_encode(b"123"), f"photos must be several photos, not 3 bytes; {A_LIST}"),
@@ -135,6 +136,16 @@ WRONG: list[tuple[str, Callable[[Any], object], str]] = [
     ("add", lambda e: e.add(5), f"{BY_PATH} 5; {TO_ADD}"),
     ("add", lambda e: e.add(IMAGE), f"{BY_PATH} an array uint8 (9, 9, 3); {TO_ADD}"),
     ("add", lambda e: e.add("x.jpg", report=True), "report must be a function or None, not True"),
+    ("add", lambda e: e.add("x.jpg", again="unreadable"), f"again must be some of {STATUSES_IN_WORDS} in a list, not 'unreadable'"),
+    ("photos", lambda e: e.photos("gone"), f"statuses must be some of {STATUSES_IN_WORDS} in a list, not ('gone',)"),
+    ("encode_photos", lambda e: e.encode_photos(IMAGE), f"{BY_PATH} an array uint8 (9, 9, 3); {TO_ADD}"),
+    ("enroll", lambda e: e.enroll(3), "people must be a path, not 3"),
+    ("enroll", lambda e: e.enroll({1: "x.jpg"}), "a name must be text, not 1"),
+    ("name_face", lambda e: e.name_face("Ada", "Ada"), "face must be a whole number of at least 1, not the text 'Ada'"),
+    ("name_face", lambda e: e.name_face(1, 2), "name must be text, not 2"),
+    ("export", lambda e: e.export(None), "path must be a path, not None"),
+    ("import_faces", lambda e: e.import_faces(EMBEDDING), "path must be a path, not an array float32 (64,)"),
+    ("import_faces", lambda e: e.import_faces("x.csv", model=3), "model must be a path, not 3"),
     ("remove", lambda e: e.remove(b"x.jpg"), f"{BY_PATH} 5 bytes; {TO_ADD}"),
     ("upgrade", lambda e: e.upgrade(None), "model must be a path, not None"),
     ("upgrade", lambda e: e.upgrade("mini", sample=0.5), "sample must be a whole number of at least 1, not 0.5"),

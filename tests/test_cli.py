@@ -369,8 +369,70 @@ def test_index_again_finds_nothing_to_do(gallery: Path, faces_folder: Path) -> N
     result = run("index", faces_folder, "--gallery", gallery)
     assert result.exit_code == cli.PARTLY
     assert result.stdout == ""
-    assert "10 photos: 0 new, 9 unchanged, 1 unreadable\n" in result.stderr
-    assert "1 photo could not be read:\n  1 × empty file: " in result.stderr
+    assert "10 photos: 0 new, 8 unchanged, 2 unreadable\n" in result.stderr
+    assert "2 photos could not be read:\n  1 × truncated: " in result.stderr
+    assert "\n  1 × empty file: " in result.stderr
+
+
+def test_index_says_until_it_is_mended_what_is_unreadable(
+    faces_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    photos, listed = tmp_path / "photos", tmp_path / "unreadable.tsv"
+    photos.mkdir()
+    for name in ("broken.jpg", "hopper.jpg", "nobody.jpg"):
+        shutil.copy(faces_folder / name, photos)
+    index = ("index", photos, "--gallery", tmp_path / "g", "--model", tiny_model, "--quiet",
+             "--unreadable-to", listed)  # fmt: skip
+    for _ in range(2):
+        assert run(*index).exit_code == cli.PARTLY
+        assert listed.read_text(encoding="utf-8") == f"{photos / 'broken.jpg'}\ttruncated\n"
+    assert run(*index[:1], photos / "hopper.jpg", *index[2:]).exit_code == cli.DONE
+    assert listed.read_text(encoding="utf-8") == ""
+    shutil.copy(faces_folder / "astronaut.jpg", photos / "broken.jpg")
+    assert run(*index).exit_code == cli.DONE
+    assert listed.read_text(encoding="utf-8") == ""
+
+
+def test_photos_command_lists_photos_by_status(gallery: Path, faces_folder: Path) -> None:
+    broken, nobody = faces_folder / "broken.jpg", faces_folder / "nobody.jpg"
+    done = run("photos", gallery, "--status", "unreadable,no-face")
+    assert done.exit_code == cli.DONE
+    assert sorted(done.stdout.splitlines()) == [
+        f"no-face     {nobody}",
+        f"unreadable  {broken} (truncated)",
+    ]
+    assert done.stderr == "2 photos\n"
+    told = lines(run("photos", gallery, "--status", "unreadable", "--json").stdout)
+    assert told == [{"photo": str(broken), "status": "unreadable", "reason": "truncated"}]
+    assert len(lines(run("photos", gallery, "--json").stdout)) == 9
+    wrong = run("photos", gallery, "--status", "unreadable,none")
+    assert wrong.exit_code == cli.USAGE
+    assert "'none' is not one of indexed, no-face, unreadable, damaged." in wrong.stderr
+
+
+def test_index_says_which_photos_were_read_in_part(
+    faces_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    data = (faces_folder / "hopper.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(data[: len(data) // 2])
+    index = ("index", tmp_path / "half.jpg", "--gallery", tmp_path / "g", "--model", tiny_model)
+    done = run(*index)
+    assert done.exit_code == cli.DONE
+    assert "1 photo could be read in part:\n  1 × " in done.stderr
+    listed = run("photos", tmp_path / "g", "--status", "damaged").stdout
+    assert listed.startswith(f"damaged     {tmp_path / 'half.jpg'} (")
+    assert listed.endswith("% of its rows are missing)\n")
+
+
+def test_index_reads_again_what_is_asked_for(
+    gallery: Path, faces_folder: Path, tmp_path: Path
+) -> None:
+    index = ("index", faces_folder, "--gallery", gallery, "--json")
+    (first,), (again,) = (
+        lines(run(*index, *more).stdout) for more in ((), ("--again", "unreadable,no-face"))
+    )
+    assert (first["added"], first["unchanged"]) == (0, 8)
+    assert (again["added"], again["unchanged"], again["no_face"]) == (1, 7, 1)
 
 
 def test_index_quiet_prints_nothing(faces_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -428,10 +490,10 @@ def test_search_layout_option_is_a_deprecated_name_of_by(gallery: Path, face: Pa
     assert old.stderr == "--layout is deprecated; use --by\n"
 
 
-def test_help_lists_the_commands_in_five_groups() -> None:
+def test_help_lists_the_commands_in_six_groups() -> None:
     text = run("--help").stdout
     titles = [line[:-1] for line in text.splitlines() if line in {f"{name}:" for name in GROUPS}]
-    assert titles == ["Collection", "Search", "People", "Models", "Measure"]
+    assert titles == ["Collection", "Search", "People", "Exchange", "Models", "Measure"]
     listed = [command.name for commands in GROUPS.values() for command in commands]
     assert sorted(listed) == sorted(main.commands)
 

@@ -119,6 +119,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                             ("other", "photos/person-003/1")):  # fmt: skip
             shutil.copy(demo / f"{photo}.jpg", place / f"{file}.jpg")
         (place / "list.txt").write_text("photos/person-001/0.jpg\n", encoding="utf-8")
+        table = "name,photo\nEdsger,photos/person-005/0.jpg\n"
+        (place / "people.csv").write_text(table, encoding="utf-8")
         models = Path(face2vec.__file__).parent / "models"
         shutil.copy(models / "mini.onnx", place / "my.onnx")
         unknown = onnx.load(models / "mini.onnx")  # not the file of the catalogue, but as good

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import sqlite3
@@ -37,7 +38,6 @@ from face2vec import (
     open_photo,
 )
 from face2vec.encoding import workers as extraction_processes
-from face2vec.encoding.encoder import Encoder
 from face2vec.gallery.gallery import Gallery
 from face2vec.photos.formats import REASONS, read_photo_bytes
 
@@ -127,7 +127,7 @@ def many(
     Image.new("RGB", (120, 90), "teal").save(folder / "20-nobody.png")
     (folder / "11-copy.jpg").write_bytes((folder / "05.jpg").read_bytes())
     (folder / "30-copy.jpg").write_bytes((folder / "29.jpg").read_bytes())
-    (folder / "12-broken.jpg").write_bytes((folder / "05.jpg").read_bytes()[:2500])
+    (folder / "12-broken.jpg").write_bytes((folder / "05.jpg").read_bytes()[:300])
     return folder
 
 
@@ -305,9 +305,12 @@ def test_add_again_adds_nothing(folder: Path, faces_folder: Path) -> None:
     before = dump(folder)
     with open_engine(folder) as engine:
         summary = engine.add(faces_folder)
-    assert (summary.photos, summary.added, summary.unchanged, summary.copies) == (10, 0, 9, 0)
+    assert (summary.photos, summary.added, summary.unchanged, summary.copies) == (10, 0, 8, 0)
     assert (summary.faces, summary.no_face) == (0, 0)
-    assert summary.unreadable == ((str(faces_folder / "empty.jpg"), "empty file"),)
+    assert dict(summary.unreadable) == {
+        str(faces_folder / "broken.jpg"): "truncated",
+        str(faces_folder / "empty.jpg"): "empty file",
+    }
     assert dump(folder) == before
 
 
@@ -331,21 +334,183 @@ def test_photo_that_became_unreadable_loses_its_faces(
         before = engine.add(photos)
         assert (before.faces, [why for _, why in before.unreadable]) == (2, ["truncated"])
         data = hopper.read_bytes()
-        hopper.write_bytes({"empty file": b"", "truncated": data[:5000]}.get(reason, data + b"x"))
+        hopper.write_bytes({"empty file": b"", "truncated": data[:500]}.get(reason, data + b"x"))
         if reason == "too many bytes":
             limits = {"name": None, "max_bytes": len(data)}
             monkeypatch.setattr(read_photo_bytes, "__kwdefaults__", limits)
         summary = engine.add(photos)
-        assert summary.unreadable == ((str(hopper), reason),)
+        broken = (str(photos / "broken.jpg"), "truncated")
+        assert summary.unreadable == (broken, (str(hopper), reason))
         assert engine.info()["faces"] == 1
         with Gallery.open(tmp_path / "g") as gallery:
             rows = {path: (status, why) for path, status, why in gallery.photos()}
         recorded = None if reason == "too many bytes" else ("unreadable", reason)
         assert rows.get(str(hopper)) == recorded
-        assert engine.add(photos).unreadable == (() if recorded else summary.unreadable)
+        assert engine.add(photos).unreadable == summary.unreadable
         monkeypatch.undo()
         hopper.write_bytes(data)
         assert (engine.add(photos).faces, engine.info()["faces"]) == (1, 2)
+
+
+def replace_in_place(place: Path, data: bytes) -> None:
+    """Write a file whose size and modification time stay."""
+    stat = place.stat()
+    place.write_bytes(data)
+    os.utime(place, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (place.stat().st_size, place.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+
+
+def no_decoding(*_: object) -> None:
+    raise AssertionError("a photo was decoded")
+
+
+@posix_only
+def test_photo_mended_with_its_size_and_time_kept_is_read_again(
+    tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    good, place = (photos / "hopper.jpg").read_bytes(), photos / "mended.jpg"
+    place.write_bytes(b"not a photo".ljust(len(good), b"."))
+    with open_engine(tmp_path / "g", tiny_model) as engine:
+        first = engine.add(place)
+        assert first.unreadable == ((str(place), "not a photo"),)
+        replace_in_place(place, good)
+        done = engine.add(place)
+        assert (done.unreadable, done.added, done.faces) == ((), 1, 1)
+
+
+@posix_only
+def test_file_whose_status_alone_has_changed_is_compared_by_its_bytes(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_engine(tmp_path / "g", tiny_model) as engine:
+        engine.add(photos)
+        before = dump(tmp_path / "g")
+        (photos / "hopper.jpg").chmod(0o640)
+        (photos / "broken.jpg").chmod(0o640)
+        monkeypatch.setattr("face2vec.encoding.extract.open_photo", no_decoding)
+        done = engine.add(photos)
+        assert (done.unchanged, done.added, done.copies) == (3, 0, 0)
+        assert done.unreadable == ((str(photos / "broken.jpg"), "truncated"),)
+        after = dump(tmp_path / "g")
+        changed = [table for table in after if after[table] != before[table]]
+        assert changed == ["photos"]  # the times
+        monkeypatch.setattr("face2vec.ingest.build.read_photo_bytes", no_decoding)
+        assert engine.add(photos).unchanged == 3
+
+
+def test_gallery_without_change_times_takes_photos_as_unchanged(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_engine(tmp_path / "g", tiny_model) as engine:
+        engine.add(photos)
+    with sqlite3.connect(tmp_path / "g" / "gallery.sqlite") as connection:
+        connection.execute("ALTER TABLE photos DROP COLUMN ctime_ns")
+    connection.close()
+    with open_engine(tmp_path / "g") as engine:
+        assert [one.status for one in engine.photos()].count("indexed") == 2
+        monkeypatch.setattr("face2vec.ingest.build.read_photo_bytes", no_decoding)
+        assert engine.add(photos).unchanged == 3
+        monkeypatch.undo()
+        (photos / "hopper.jpg").touch()
+        engine.add(photos)
+    times = {row[1]: row[5] for row in dump(tmp_path / "g")["photos"]}
+    assert times[b"hopper.jpg"] == (photos / "hopper.jpg").stat().st_ctime_ns
+    assert times[b"astronaut.jpg"] is None
+
+
+def test_unreadable_photos_are_reported_until_they_are_mended(
+    tiny_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    broken = photos / "broken.jpg"
+    shutil.copy(broken, photos / "copy.jpg")
+    with open_engine(tmp_path / "g", tiny_model) as engine:
+        for _ in range(2):
+            reported: list[str] = []
+            done = engine.add(photos, report=lambda error: reported.append(error.photo))  # noqa: B023
+            assert done.unreadable == (
+                (str(broken), "truncated"),
+                (str(photos / "copy.jpg"), "truncated"),
+            )
+            assert reported == [str(broken), str(photos / "copy.jpg")]
+            assert counted(asdict(done)) == done.photos == 5
+        elsewhere = Path(shutil.copy(broken, tmp_path / "third.jpg"))  # its bytes are known
+        assert engine.add(elsewhere).unreadable == ((str(elsewhere), "truncated"),)
+        shutil.copy(photos / "hopper.jpg", broken)
+        assert engine.add(photos).unreadable == ((str(photos / "copy.jpg"), "truncated"),)
+        assert engine.add(photos / "hopper.jpg").unreadable == ()
+
+
+@pytest.mark.parametrize("filled", [False, True], ids=["cut", "zeros"])
+def test_photo_that_breaks_off_is_indexed_and_recorded_as_damaged(
+    tiny_model: Path, photos: Path, tmp_path: Path, filled: bool
+) -> None:
+    data = (photos / "hopper.jpg").read_bytes()
+    kept = data[: len(data) * 8 // 10]
+    (photos / "hopper.jpg").write_bytes(kept + filled * bytes(len(data) - len(kept)))
+    (photos / "broken.jpg").write_bytes(data[: len(data) // 5])  # the face is not there
+    with open_engine(tmp_path / "g", tiny_model) as engine:
+        first = engine.add(photos)
+        assert (first.added, first.faces, first.no_face, first.unreadable) == (4, 2, 2, ())
+        paths = [str(photos / name) for name in ("broken.jpg", "hopper.jpg")]
+        assert [path for path, _ in first.damaged] == paths
+        reason = re.compile(r"\d\d% of its rows are missing")
+        assert all(reason.fullmatch(why) for _, why in first.damaged)
+        assert [tuple(one) for one in engine.photos("damaged")] == [
+            (path, "damaged", why) for path, why in first.damaged
+        ]
+        assert [one.photo for one in engine.photos("no-face")] == [str(photos / "nobody.jpg")]
+        again = engine.add(photos)
+        assert (again.unchanged, again.damaged) == (4, first.damaged)
+        assert json.loads(json.dumps(again.to_dict()))["damaged"][0]["photo"] == paths[0]
+        assert engine.add(photos, again=["damaged"]).damaged == first.damaged
+        (result,) = engine.search(photos / "hopper.jpg", k=1)
+        assert result.matches[0].photo == paths[1]
+        (photos / "hopper.jpg").write_bytes(data)
+        mended = engine.add(photos)
+        assert (mended.added, mended.faces, mended.damaged) == (1, 1, first.damaged[:1])
+
+
+def test_photos_are_listed_by_status(folder: Path, faces_folder: Path) -> None:
+    with open_engine(folder) as engine:
+        assert engine.photos("unreadable") == [
+            (str(faces_folder / "broken.jpg"), "unreadable", "truncated")
+        ]
+        assert engine.photos("no-face") == [(str(faces_folder / "nobody.jpg"), "no-face", "")]
+        everything = engine.photos()
+        assert len(everything) == 9
+        assert [one for one in everything if one.status == "indexed"] == engine.photos("indexed")
+        assert engine.photos("unreadable", "no-face", "indexed") == everything
+        with pytest.raises(SettingsError, match="statuses must be some of 'indexed', 'no-face'"):
+            engine.photos("no face")
+
+
+def test_photos_are_read_again_on_request(
+    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(photos / "hopper.jpg", photos / "hopper too.jpg")
+    with open_engine(tmp_path / "g", tiny_model) as engine:
+        with monkeypatch.context() as earlier:  # a version that could not read or find so much
+            earlier.setattr(
+                "face2vec.encoding.extract.detected", lambda _, images: [[] for _ in images]
+            )
+            assert engine.add(photos).no_face == 3
+        assert engine.add(photos).unchanged == 4
+        assert engine.add(photos, again=["unreadable"]).unreadable == (
+            (str(photos / "broken.jpg"), "truncated"),
+        )
+        assert engine.info()["faces"] == 0
+        done = engine.add(photos, again=["no-face", "unreadable"])
+        assert (done.added, done.copies, done.faces, done.no_face) == (3, 1, 2, 1)
+        assert [Path(one.photo).name for one in engine.photos("no-face")] == ["nobody.jpg"]
+        (result,) = engine.search(photos / "hopper.jpg", k=1)
+        assert result.matches[0].copies != ()
+        before = dump(tmp_path / "g")
+        again = engine.add(photos, again=["indexed"])
+        assert (again.unchanged, again.added) == (4, 0)
+        assert dump(tmp_path / "g") == before
+        assert engine.check() == []
+        with pytest.raises(SettingsError, match=r"again must be some of .*, not 'no-face'"):
+            engine.add(photos, again="no-face")
 
 
 def test_changed_photo_replaces_its_faces(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
@@ -356,7 +521,7 @@ def test_changed_photo_replaces_its_faces(tiny_model: Path, photos: Path, tmp_pa
         with Image.open(photos / "hopper.jpg") as image:
             image.crop((40, 20, 500, 560)).save(photos / "hopper.jpg", quality=97)
         summary = engine.add(photos)
-        assert (summary.added, summary.copies, summary.unchanged, summary.faces) == (1, 1, 2, 1)
+        assert (summary.added, summary.copies, summary.unchanged, summary.faces) == (1, 1, 1, 1)
         (after,) = engine.search(photos / "hopper.jpg")
         assert after.matches[0].similarity == pytest.approx(1, abs=1e-5)
         assert after.matches[0].photo == str(photos / "hopper.jpg")
@@ -372,18 +537,15 @@ def test_changed_photo_replaces_its_faces(tiny_model: Path, photos: Path, tmp_pa
 def test_renamed_photo_is_not_decoded_again(
     tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_decoding(*_: object) -> None:
-        raise AssertionError("a photo was decoded")
-
     with open_engine(tmp_path / "gallery", tiny_model) as engine:
         engine.add(photos)
         (query,) = engine.encode(photos / "hopper.jpg")
         (photos / "hopper.jpg").rename(photos / "grace.jpg")
         (photos / "astronaut.jpg").rename(photos / "eileen.jpg")
         shutil.copy(photos / "eileen.jpg", photos / "eileen too.jpg")
-        monkeypatch.setattr(Encoder, "read", no_decoding)
+        monkeypatch.setattr("face2vec.encoding.extract.open_photo", no_decoding)
         summary = engine.add(photos)
-        assert (summary.added, summary.copies, summary.unchanged) == (0, 3, 2)
+        assert (summary.added, summary.copies, summary.unchanged) == (0, 3, 1)
         assert engine.prune() == (2, 0)
         (found,) = engine.search(query)
     assert [(Path(m.photo).name, [Path(c).name for c in m.copies]) for m in found.matches] == [

@@ -219,6 +219,65 @@ def test_undo_reverts_all_edits_and_names_them(gallery: Gallery) -> None:
         edit(gallery, lambda g: g.undo())
 
 
+def test_enrolled_faces_join_the_name_the_group_or_a_new_person(gallery: Gallery) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(2, "Grace"))
+    named = {"Ada": [1, 2], "Grace": [6], "Edsger": [5]}
+    edit(gallery, lambda g: g.enroll(named))
+    assert sorted(reads(gallery).people(), key=lambda person: person.id) == [
+        Person(1, "Ada", (1, 2, 3)),  # the unnamed group that has both
+        Person(2, "Grace", (4, 6)),
+        Person(3, "Edsger", (5,)),  # taken from Grace
+    ]
+    confirmed = dict(zip(*reads(gallery).memberships()[::2], strict=True))
+    assert confirmed == {1: 1, 2: 1, 3: 0, 4: 0, 5: 1, 6: 1}
+
+
+@pytest.mark.parametrize(
+    ("named", "left"),
+    [({"Ada": [1], "Grace": [2]}, (3,)), ({"Ada": [1, 4, 6]}, (2, 3)), ({"Ada": [1, 4]}, (2, 3))],
+    ids=["two names in a group", "a third of the faces", "half of the faces"],
+)
+def test_enrolled_name_leaves_a_group_that_is_not_clearly_its_own(
+    gallery: Gallery, named: dict[str, list[int]], left: tuple[int, ...]
+) -> None:
+    edit(gallery, lambda g: g.assign({}, [[1, 2, 3]]))
+    edit(gallery, lambda g: g.enroll(named))
+    assert reads(gallery).person(1) == Person(1, None, left)
+    assert {name: list(reads(gallery).person(name).faces) for name in named} == named
+
+
+def test_enrolling_is_one_edit_and_undone_at_once(gallery: Gallery) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.rule_out(1, [2]))
+    before = rows(gallery)
+    edit(gallery, lambda g: g.enroll({"Ada": [1, 2, 3], "Grace": [6], "Edsger": [4]}))
+    assert reads(gallery).person("Ada") == Person(1, "Ada", (1, 2, 3))
+    assert reads(gallery).refusals() == set()
+    with gallery.write() as writer:
+        assert writer.people.undo() == "enrolment of 5 faces as 3 people"
+    assert rows(gallery) == before
+
+
+def test_enrolling_again_changes_nothing_and_is_no_edit(gallery: Gallery) -> None:
+    with gallery.write() as writer:
+        numbers = writer.people.enroll({"José": [1, 2]})
+        now = rows(gallery)
+        assert writer.people.enroll({unicodedata.normalize("NFD", "José"): [2]}) == {
+            unicodedata.normalize("NFD", "José"): numbers["José"]
+        }
+        assert rows(gallery) == now
+        assert writer.people.undo() == "enrolment of 2 faces as 'José'"
+        with pytest.raises(GalleryError, match="no edit to undo"):
+            writer.people.undo()
+
+
+def test_enrolling_a_wrong_name_changes_nothing(gallery: Gallery) -> None:
+    with gallery.write() as writer, pytest.raises(SettingsError, match="'7' cannot be a name"):
+        writer.people.enroll({"Ada": [1], "7": [2]})
+    assert reads(gallery).people() == []
+
+
 def test_undo_passes_over_faces_that_have_gone(gallery: Gallery, tmp_path: Path) -> None:
     two_people(gallery)
     edit(gallery, lambda g: g.merge(1, [2]))

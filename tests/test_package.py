@@ -28,7 +28,7 @@ HEAVY = (
 ORDER = (
     *("errors", "forks", "files", "stored", "fingerprint", "types", "arguments", "calibration"),
     *("pose", "runtime", "photos", "detection", "models", "encoding", "gallery", "index"),
-    *("ingest", "report", "people", "session", "query", "search", "engine", "face2vec"),
+    *("ingest", "report", "exchange", "people", "session", "query", "search", "engine", "face2vec"),
     *("samples", "evaluation", "training", "lab", "demo", "cli", "__main__"),
 )
 
@@ -165,6 +165,7 @@ EXTRAS_OF = {
     "evaluation.encoders.deepface": "deepface",
     "evaluation.encoders.keras_facenet": "keras",
     "evaluation.videos": "video",
+    "exchange": "export",
     "lab": "plot",
     "people": "people",
     "report": "plot",

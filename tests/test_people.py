@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from helpers import reads
+from PIL import Image
 
 from face2vec import Face2Vec, samples
 from face2vec.calibration import Calibration
@@ -186,6 +187,126 @@ def test_identify_without_named_people_identifies_nobody(gallery: Path, photos: 
     with Face2Vec(gallery) as engine:
         (found,) = engine.identify(photos / "now" / "0-0.jpg")
     assert (found.person, found.probability, found.candidates) == (None, 1.0, ())
+
+
+@pytest.fixture
+def portraits(photos: Path, tmp_path: Path) -> Path:
+    """A folder of photos for each of two drawn people, and what cannot be enrolled."""
+    folder = tmp_path / "portraits"
+    for name, number in (("Ada", 0), ("Grace", 1)):
+        (folder / name).mkdir(parents=True)
+        for photo in range(PHOTOS, PHOTOS + LATER):
+            shutil.copy(photos / "later" / f"{number}-{photo}.jpg", folder / name)
+    (folder / "Grace" / f"1-{PHOTOS + 1}.jpg").unlink()
+    Image.new("RGB", (90, 90), "teal").save(folder / "Ada" / "wall.png")
+    (folder / "Ada" / "half.png").write_bytes((folder / "Ada" / "wall.png").read_bytes()[:60])
+    return folder
+
+
+def test_enroll_names_the_people_of_folders_and_undo_takes_it_back(
+    gallery: Path, portraits: Path
+) -> None:
+    with Face2Vec(gallery) as engine:
+        done = engine.enroll(portraits)
+        assert [(one.name, len(one.faces)) for one in done.people] == [("Ada", 2), ("Grace", 1)]
+        of_ada = [one.photo for one in engine.faces_of("Ada")]
+        assert of_ada == [str(portraits / "Ada" / f"0-{n}.jpg") for n in (PHOTOS, PHOTOS + 1)]
+        assert done.faces[of_ada[0]] == done.people[0].faces[0]
+        assert dict(done.without) == {
+            str(portraits / "Ada" / "half.png"): "truncated",
+            str(portraits / "Ada" / "wall.png"): "no face",
+        }
+        assert (done.added.added, len(done.added.unreadable)) == (4, 1)
+        (who,) = engine.identify(portraits / "Grace" / f"1-{PHOTOS}.jpg")
+        assert who.label == "Grace"
+        again = engine.enroll(portraits)
+        assert (again.people, again.faces) == (done.people, done.faces)
+        assert dict(again.without) == dict(done.without)
+        assert engine.undo() == "enrolment of 3 faces as 2 people"
+        assert engine.people() == []
+        assert engine.info()["photos"] == PEOPLE * PHOTOS + 5
+
+
+def test_enroll_takes_the_largest_sure_face(
+    gallery: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = (Image.open(photos / "later" / f"{n}-{PHOTOS}.jpg") for n in (2, 3))
+    both = Image.new("RGB", (small.width + large.width * 2, large.height * 2))
+    both.paste(small, (0, 0))
+    both.paste(large.resize((large.width * 2, large.height * 2)), (small.width, 0))
+    both.save(tmp_path / "both.png")
+    with Face2Vec(gallery) as engine:
+        done = engine.enroll({"Ada": tmp_path / "both.png"})
+        (face,) = engine.faces_of("Ada")
+        others = engine.encode(tmp_path / "both.png")
+        assert face.face.area == max(one.area for one in others)
+        assert len(others) == 2
+        assert done.without == ()
+        engine.undo()
+        monkeypatch.setattr("face2vec.types.SURE_OPINION", 1.1)
+        done = engine.enroll({"Ada": tmp_path / "both.png"})
+        assert (done.people, done.faces) == ((), {})
+        assert done.without == ((str(tmp_path / "both.png"), "no sure face"),)
+
+
+def test_enroll_refuses_one_photo_for_two_names(gallery: Path, portraits: Path) -> None:
+    copy = portraits / "Grace" / "copy.jpg"
+    original = portraits / "Ada" / f"0-{PHOTOS}.jpg"
+    shutil.copy(original, copy)
+    with Face2Vec(gallery) as engine:
+        done = engine.enroll(portraits)
+        assert [(one.name, len(one.faces)) for one in done.people] == [("Ada", 1), ("Grace", 1)]
+    reason = "the same photo is given for 'Ada' and 'Grace'"
+    assert dict(done.without)[str(copy)] == dict(done.without)[str(original)] == reason
+
+
+def test_enroll_checks_names_before_photos_are_added(gallery: Path, portraits: Path) -> None:
+    (portraits / "Ada").rename(portraits / "007")
+    with Face2Vec(gallery) as engine:
+        with pytest.raises(SettingsError, match="'007' cannot be a name"):
+            engine.enroll(portraits)
+        assert engine.info()["photos"] == PEOPLE * PHOTOS
+
+
+def test_name_face_names_its_group_or_a_new_person(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        grouped = engine.people()[0]
+        assert engine.name_face(grouped.faces[1], "Ada") == Person(grouped.id, "Ada", grouped.faces)
+        alone = next(n for n in range(1, PEOPLE * PHOTOS) if n not in grouped.faces)
+        engine.not_this_person("Ada", grouped.faces[0])
+        assert engine.name_face(grouped.faces[0], "Grace").faces == (grouped.faces[0],)
+        assert set(engine.name_face(alone, "Ada").faces) == {*grouped.faces[1:], alone}
+        with pytest.raises(SettingsError, match=r"ids of faces in the gallery, not \(9999,\)"):
+            engine.name_face(9999, "Ada")
+
+
+def test_enroll_command_reads_a_table_and_says_what_has_no_face(
+    gallery: Path, portraits: Path
+) -> None:
+    table = portraits / "people.csv"
+    table.write_text(f"name,photo\nAda,Ada/0-{PHOTOS}.jpg\nGrace,Ada/wall.png\n", encoding="utf-8")
+    done = run("enroll", gallery, table, "--json")
+    assert done.exit_code == 1
+    told = json.loads(done.stdout)
+    assert [person["name"] for person in told["people"]] == ["Ada"]
+    assert [face["photo"] for face in told["faces"]] == [str(portraits / "Ada" / f"0-{PHOTOS}.jpg")]
+    assert told["without"] == [{"photo": str(portraits / "Ada" / "wall.png"), "reason": "no face"}]
+    assert "1 person, 1 photo\n1 photo without a face that could be named:\n" in done.stderr
+    number = told["faces"][0]["face"]
+    assert run("undo", gallery).stderr == f"undone: enrolment of face {number} as 'Ada'\n"
+    table.write_text(f"name,photo\nAda,Ada/0-{PHOTOS}.jpg\n", encoding="utf-8")
+    assert run("enroll", gallery, table, "--quiet").exit_code == 0
+
+
+def test_name_command_names_a_face_by_its_number(gallery: Path) -> None:
+    assert run("name", gallery, 7, "Ada", "--face").stderr == "person 1: Ada\n"
+    with Face2Vec(gallery) as engine:
+        assert engine.people() == [Person(1, "Ada", (7,))]
+    for words in ((7,), ("Ada", "Grace")):
+        refused = run("name", gallery, *words, "--face")
+        assert refused.exit_code == 2
+        assert "--face needs the number of a face and a name" in refused.stderr
 
 
 def test_merge_refuses_a_person_given_twice(gallery: Path) -> None:

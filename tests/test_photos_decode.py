@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import struct
 import threading
 import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -664,6 +666,8 @@ def test_open_photo_never_decodes_a_file_in_part(kind):
         outcome = photo_or_error(data[:length])
         if isinstance(outcome, PhotoError):
             reasons.append(outcome.reason)
+        elif outcome.damage:
+            assert kind in ("jpeg", "jpeg-progressive")  # and says so
         else:  # only an end marker or a second frame is missing
             assert np.array_equal(outcome.image, whole)
             assert kind in ("apng", "gif-animated", "tiff-pages") or length > len(data) - 40
@@ -671,8 +675,82 @@ def test_open_photo_never_decodes_a_file_in_part(kind):
     assert set(reasons) == {"truncated"}
 
 
+def broken_off_jpeg(**options):
+    """A JPEG file of 320 rows with noise, its image, and where its first scan begins."""
+    noise = np.random.default_rng(5).integers(0, 256, (320, 200, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), "JPEG", quality=90, **options)
+    return data, open_photo(data).image, data.index(b"\xff\xda") + 14
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}], ids=str)
+@pytest.mark.parametrize("rest", [b"", bytes(7), bytes(100_000)], ids=len)
+def test_jpeg_without_its_end_marker_is_whole(options, rest):
+    data, whole, _ = broken_off_jpeg(**options)
+    photo = open_photo(data[:-2] + rest)
+    assert (photo.damage, np.array_equal(photo.image, whole)) == ("", True)
+    photo = open_photo(data + rest)
+    assert (photo.damage, np.array_equal(photo.image, whole)) == ("", True)
+
+
+@pytest.mark.parametrize("filled", [False, True], ids=["cut", "zeros"])
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.6, 0.9])
+@pytest.mark.parametrize("max_side", [None, 160])
+def test_jpeg_that_breaks_off_is_decoded_up_to_there(filled, share, max_side):
+    data, whole, start = broken_off_jpeg()
+    kept = data[: start + round(share * (len(data) - start))]
+    photo = open_photo(kept + filled * bytes(len(data) - len(kept)), max_side=max_side)
+    missing = int(photo.damage.removesuffix("% of its rows are missing"))
+    assert abs(missing / 100 - (1 - share)) < 0.08
+    assert (photo.width, photo.height) == (200, 320)
+    rows = round((1 - missing / 100) * len(photo.image)) - 16
+    if max_side is None and rows > 0:
+        assert np.array_equal(photo.image[:rows], whole[:rows])
+        assert np.unique(photo.image[-16:]).tolist() == [128]
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "jpeg-progressive"])
+@pytest.mark.parametrize("zeros", [0, 3000])
+def test_jpeg_is_never_taken_for_whole_where_pixels_are_missing(kind, zeros):
+    data = FILES[kind]()
+    whole = open_photo(data).image
+    outcomes = Counter()
+    for length in range(200, len(data)):
+        outcome = photo_or_error(data[:length] + bytes(zeros))
+        if isinstance(outcome, PhotoError):
+            outcomes[outcome.reason] += 1
+        else:
+            is_whole = np.array_equal(outcome.image, whole)
+            outcomes["damaged" if outcome.damage else "whole" if is_whole else "wrong"] += 1
+    assert set(outcomes) == {"truncated", "damaged", "whole"}
+    assert outcomes["damaged"] > 50
+
+
+def test_progressive_jpeg_says_that_detail_is_missing():
+    data, whole, _ = broken_off_jpeg(progressive=True)
+    photo = open_photo(data[: len(data) // 2])
+    assert photo.damage == "detail is missing in 100% of its rows"
+    assert photo.image.shape == whole.shape
+    photo = open_photo(data[: -len(data) // 50])
+    assert re.fullmatch(r"detail is missing in \d\d?% of its rows", photo.damage)
+
+
+def test_jpeg_without_a_row_is_truncated():
+    data, _, start = broken_off_jpeg()
+    for kept in (data[: start - 4], data[:start], data[: start + 20]):
+        for rest in (b"", bytes(50_000)):
+            assert reason_of(kept + rest) == "truncated"
+
+
+def test_end_marker_of_a_thumbnail_is_not_that_of_the_photo():
+    data, _, start = broken_off_jpeg()
+    thumbnail = encoded(smooth(16, 16), "JPEG")
+    segment = b"\xff\xe1" + (len(thumbnail) + 8).to_bytes(2, "big") + b"Exif\0\0" + thumbnail
+    photo = open_photo(data[:2] + segment + data[2 : start + (len(data) - start) // 2])
+    assert "of its rows are missing" in photo.damage
+
+
 def test_open_photo_reports_a_missing_last_byte_as_truncated():
-    for kind in ("jpeg", "jpeg-progressive", "webp", "bmp", "tiff", "heic", "avif"):
+    for kind in ("webp", "bmp", "tiff", "heic", "avif"):
         assert reason_of(FILES[kind]()[:-1]) == "truncated"
 
 

@@ -1,4 +1,4 @@
-"""Commands that fill and maintain a gallery: index, info, remove, prune, check, rebuild, demo."""
+"""Commands that fill and maintain a gallery, from index to rebuild, and the demo."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from face2vec.cli.common import (
     count,
     gallery_argument,
     json_line_option,
+    json_lines_option,
     model_option,
     opened,
     out,
@@ -29,6 +30,7 @@ from face2vec.cli.exits import DONE, INTERRUPTED, PARTLY
 from face2vec.detection import DETECTORS, TURNED
 from face2vec.index.policy import CHOICES, FORMER_NAMES
 from face2vec.report.text import printable
+from face2vec.types import STATUSES
 
 if TYPE_CHECKING:
     from face2vec.detection.select import OwnSettings
@@ -42,6 +44,24 @@ class IndexKindName(click.Choice[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The kind, or a usage error."""
         return super().convert(FORMER_NAMES.get(value, value), param, ctx)
+
+
+class Statuses(click.ParamType):  # type: ignore[type-arg]
+    """Statuses of photos, separated by commas."""
+
+    name = "statuses"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """The statuses, or a usage error."""
+        if isinstance(value, tuple):
+            return value
+        words = tuple(word.strip() for word in value.split(","))
+        for word in words:
+            if word not in STATUSES:
+                self.fail(f"{word!r} is not one of {', '.join(STATUSES)}.", param, ctx)
+        return words
 
 
 @click.command("index")
@@ -100,7 +120,15 @@ class IndexKindName(click.Choice[str]):
 @click.option(
     "--unreadable-to",
     type=OutputFile("w", encoding="utf-8", errors="surrogateescape", lazy=False),
-    help="Write each unreadable photo and its reason to this file, separated by a tab.",
+    help="Write each photo of PHOTOS that is unreadable now and its reason to this file, separated "
+    "by a tab.",
+)
+@click.option(
+    "--again",
+    type=Statuses(),
+    default=(),
+    metavar="STATUS[,STATUS]",
+    help=f"Read unchanged photos again that are {', '.join(STATUSES)}; see 'photos'.",
 )
 @runtime_options
 @json_line_option
@@ -121,6 +149,7 @@ def index_command(
     include: tuple[str, ...],
     max_pixels: int | None,
     unreadable_to: IO[str] | None,
+    again: tuple[str, ...],
     runtime: str,
     threads: int | None,
     as_json: bool,
@@ -147,7 +176,9 @@ def index_command(
         index=kind,
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
     ) as engine:
-        summary = engine.add(*photos, exclude=exclude, include=include, progress=not quiet)
+        summary = engine.add(
+            *photos, exclude=exclude, include=include, again=again, progress=not quiet
+        )
     if unreadable_to is not None:
         for path, reason in summary.unreadable:
             unreadable_to.write(f"{_field(path)}\t{_field(reason)}\n")
@@ -174,6 +205,33 @@ def info_command(gallery: Path, as_json: bool) -> None:
     else:
         for line in info_lines(facts):
             out(line)
+
+
+@click.command("photos")
+@gallery_argument
+@click.option(
+    "--status",
+    "statuses",
+    type=Statuses(),
+    default=(),
+    metavar="STATUS[,STATUS]",
+    help=f"List only photos that are {', '.join(STATUSES)}.",
+)
+@json_lines_option
+@verbose_option
+def photos_command(gallery: Path, statuses: tuple[str, ...], as_json: bool) -> None:
+    """List the photos of a gallery and what became of each.
+
+    A damaged photo was read in part; its reason says what is missing.
+    """
+    with opened(gallery) as engine:
+        photos = engine.photos(*statuses)
+    for photo, status, reason in photos:
+        if as_json:
+            out(json.dumps({"photo": photo, "status": status, "reason": reason}))
+        else:
+            out(f"{status:<10}  {printable(photo)}" + f" ({printable(reason)})" * bool(reason))
+    say(count(len(photos), "photo"))
 
 
 @click.command("remove")
@@ -261,6 +319,7 @@ def demo_command(folder: Path, people: int, seed: int, model: str | None) -> Non
 COLLECTION_COMMANDS = (
     index_command,
     info_command,
+    photos_command,
     remove_command,
     prune_command,
     check_command,
@@ -325,6 +384,10 @@ def say_summary(summary: BuildSummary, gallery: Path) -> None:
     if summary.unreadable:
         say(f"{count(len(summary.unreadable), 'photo')} could not be read:")
         for line in reasons(summary.unreadable):
+            say(line)
+    if summary.damaged:
+        say(f"{count(len(summary.damaged), 'photo')} could be read in part:")
+        for line in reasons(summary.damaged):
             say(line)
     say(f"{summary.rate:,.1f} photos a second, {summary.seconds:,.1f} s")
     if not summary.interrupted:

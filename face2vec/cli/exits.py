@@ -6,8 +6,10 @@ DONE, PARTLY, USAGE, ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 
 EXIT_CODES = {
     DONE: "done",
-    PARTLY: "index: done, but some photos could not be read\n"
+    PARTLY: "index: done, but some of the photos cannot be read\n"
+    "       encode: a photo could not be read\n"
     "       search: no match, or no face in the query\n"
+    "       enroll: a photo has no face for its name\n"
     "       check: problems found\n"
     "       verify: two different people\n"
     "       identify: a face is unknown, or there is no face\n"

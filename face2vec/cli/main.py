@@ -1,4 +1,4 @@
-"""The command line: thin commands over `face2vec.Face2Vec`, in five groups.
+"""The command line: thin commands over `face2vec.Face2Vec`, in six groups.
 
 Heavy packages are imported inside the commands, so that ``--help`` is immediate.
 """
@@ -17,6 +17,7 @@ from face2vec.cli.collection import COLLECTION_COMMANDS
 from face2vec.cli.common import safe, say, say_error, verbose_option, warnings_shown
 from face2vec.cli.compare import compare_command
 from face2vec.cli.evaluate import evaluate_commands
+from face2vec.cli.exchange import EXCHANGE_COMMANDS
 from face2vec.cli.exits import DONE, EPILOG, ERROR, INTERRUPTED
 from face2vec.cli.lab import lab_commands
 from face2vec.cli.models import models_commands
@@ -32,6 +33,7 @@ GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Collection": COLLECTION_COMMANDS,
     "Search": (search_command, verify_command),
     "People": PEOPLE_COMMANDS,
+    "Exchange": EXCHANGE_COMMANDS,
     "Models": (models_commands, upgrade_command, train_command),
     "Measure": (calibrate_command, evaluate_commands, compare_command, lab_commands),
 }

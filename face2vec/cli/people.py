@@ -14,10 +14,14 @@ from face2vec.cli.common import (
     Number,
     count,
     gallery_argument,
+    json_line_option,
     json_lines_option,
+    model_option,
     opened,
     out,
     photos_argument,
+    reasons,
+    runtime_options,
     safe,
     say,
     say_error,
@@ -82,11 +86,65 @@ def people_command(gallery: Path, again: bool, most: int, page: str | None, as_j
 @gallery_argument
 @person_argument
 @click.argument("name", required=False)
-def name_command(gallery: Path, person: str, name: str | None) -> None:
+@click.option(
+    "--face",
+    "by_face",
+    is_flag=True,
+    help="PERSON is the number of a face: it shows the person with this name, or a new one.",
+)
+def name_command(gallery: Path, person: str, name: str | None, by_face: bool) -> None:
     """Give PERSON a name; without NAME remove the name."""
     with opened(gallery) as engine:
-        named = engine.name(person, name)
+        if not by_face:
+            named = engine.name(person, name)
+        elif name is not None and person.isdecimal():
+            named = engine.name_face(int(person), name)
+        else:
+            raise click.UsageError("--face needs the number of a face and a name")
     say(f"person {named.id}: {_name(named)}")
+
+
+@click.command("enroll")
+@gallery_argument
+@click.argument("people", type=FilePath())
+@model_option
+@runtime_options
+@json_line_option
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress bar and no summary.")
+@click.pass_context
+def enroll_command(
+    ctx: click.Context,
+    gallery: Path,
+    people: str,
+    model: str | None,
+    runtime: str,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Add photos of people whose names are known, and name their faces.
+
+    PEOPLE is a folder with a folder of photos for each person, or a CSV file with the columns name
+    and photo. The largest sure face of each photo gets the name. 'undo' takes all names back.
+
+    The exit code is 1 if a photo has no face for its name.
+    """
+    from face2vec.engine import Face2Vec
+
+    with Face2Vec(gallery, model=model, runtime=runtime, threads=threads) as engine:
+        done = engine.enroll(people, progress=not quiet)
+    if as_json:
+        out(json.dumps(done.to_dict()))
+    if not quiet and not done.added.interrupted:
+        say(f"{count(len(done.people), 'person', 'people')}, {count(len(done.faces), 'photo')}")
+        if done.without:
+            say(f"{count(len(done.without), 'photo')} without a face that could be named:")
+            for line in reasons(done.without):
+                say(line)
+    if done.added.interrupted:
+        say("Stopped; nobody was named. Run the same command again to continue.")
+        ctx.exit(INTERRUPTED)
+    ctx.exit(PARTLY if done.without else DONE)
 
 
 @click.command("merge")
@@ -236,6 +294,7 @@ def forget_command(ctx: click.Context, gallery: Path, person: str, yes: bool) ->
 
 
 PEOPLE_COMMANDS = (
+    enroll_command,
     people_command,
     identify_command,
     name_command,

@@ -50,6 +50,7 @@ class Encoded(Generic[Item]):
         width: width in pixels of the upright photo, 0 if it could not be read.
         height: height in pixels of the upright photo, 0 if it could not be read.
         error: why the photo could not be read, or None.
+        damage: what of the photo is missing, or empty.
     """
 
     item: Item
@@ -57,6 +58,7 @@ class Encoded(Generic[Item]):
     width: int = 0
     height: int = 0
     error: PhotoError | None = None
+    damage: str = ""
 
 
 class Encoder:
@@ -245,6 +247,7 @@ class Encoder:
                 done.width,
                 done.height,
                 done.error,
+                done.damage,
             )
             for item, done in zip(items, extracted, strict=True)
         ]

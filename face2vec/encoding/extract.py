@@ -47,6 +47,7 @@ class Extracted:
             confident first, or in the order of the known faces.
         crops: RGB uint8 (n, side, side, 3), aligned for the model; None if there is an error.
         error: why the photo could not be read, or None.
+        damage: what of the photo is missing, or empty.
     """
 
     width: int = 0
@@ -54,6 +55,7 @@ class Extracted:
     faces: list[Face] = field(default_factory=list)
     crops: NDArray[np.uint8] | None = None
     error: PhotoError | None = None
+    damage: str = ""
 
 
 Extract = Callable[[Sequence[Wanted]], list[Extracted]]
@@ -109,7 +111,7 @@ class Extractor:
                 if one.faces is not None:
                     known = with_parts(photo, one.faces, self._opinion)
                     cut = cut_known(photo, known, self.model)
-                    done[place] = Extracted(photo.width, photo.height, *cut)
+                    done[place] = Extracted(photo.width, photo.height, *cut, damage=photo.damage)
                     continue
             except PhotoError as error:
                 done[place] = Extracted(error=error)
@@ -128,6 +130,7 @@ class Extractor:
             size = photo.width, photo.height
             try:
                 whole = with_parts(photo, [full_size(face, photo) for face in faces], self._opinion)
-                done[place] = Extracted(*size, *cut_known(photo, whole, self.model))
+                cut = cut_known(photo, whole, self.model)
+                done[place] = Extracted(*size, *cut, damage=photo.damage)
             except PhotoError as error:  # the second read, at full resolution, failed
                 done[place] = Extracted(*size, error=error)

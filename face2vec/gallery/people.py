@@ -7,6 +7,7 @@ a user is stored with what the tables held before, so that it can be undone; clu
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -111,7 +112,7 @@ class PeopleWriter:
             SettingsError: the name is empty, a number, or not valid text.
         """
         if name is not None:
-            _check_name(name)
+            check_name(name)
         with self._transaction() as connection:
             taken = None if name is None else _called(connection, name, person)
             if taken is not None:
@@ -168,12 +169,58 @@ class PeopleWriter:
             with _Edit(connection, f"assignment of {_faces(faces)} to {whom}", [number], faces):
                 if person is None:
                     _new(connection, number)
-                _add(connection, number, faces, confirmed=True)
-                connection.executemany(
-                    "DELETE FROM refusals WHERE face_id = ? AND person_id = ?",
-                    [(face, number) for face in faces],
-                )
+                _confirm(connection, number, faces)
         return number
+
+    def enroll(self, named: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """State whose faces these are, by name, in one edit; returns the number of each person.
+
+        A person who has the name gets the faces. If there is none, the unnamed person with more
+        than half of the faces, and with none of another name, gets the name; otherwise a new
+        person.
+
+        Args:
+            named: numbers of the faces of each name. Each face has one name, and each person one
+                of the forms of a name.
+
+        Raises:
+            SettingsError: a name is empty, a number, or not valid text.
+        """
+        for name in named:
+            check_name(name)
+        with self._transaction() as connection:
+            known = {
+                composed(name): number
+                for number, name in connection.execute(
+                    "SELECT id, name FROM people WHERE name IS NOT NULL"
+                )
+            }
+            grouped = _unnamed_with_most(connection, named)
+            first_new = new = _next(connection)
+            numbers: dict[str, int] = {}
+            for name in named:
+                number = known.get(composed(name), grouped.get(name))
+                if number is None:
+                    number, new = new, new + 1
+                numbers[name] = number
+            stated = {
+                name: [face for face in faces if not _is_confirmed(connection, numbers[name], face)]
+                for name, faces in named.items()
+            }
+            everyone = [face for faces in stated.values() for face in faces]
+            if everyone:
+                whom = repr(next(iter(named))) if len(named) == 1 else f"{len(named)} people"
+                what = f"enrolment of {_faces(everyone)} as {whom}"
+                with _Edit(connection, what, list(numbers.values()), everyone):
+                    for name, number in numbers.items():
+                        if number >= first_new:
+                            _new(connection, number)
+                        if composed(name) not in known:
+                            connection.execute(
+                                "UPDATE people SET name = ? WHERE id = ?", (name, number)
+                            )
+                        _confirm(connection, number, stated[name])
+        return numbers
 
     def rule_out(self, person: int, faces: Sequence[int]) -> None:
         """State that faces do not show a person; they are unassigned and never join it again.
@@ -328,7 +375,12 @@ def without_forgotten(faces: Iterable[Face], boxes: Sequence[Box | None]) -> tup
     )
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Check the name of a person.
+
+    Raises:
+        SettingsError: it is empty, a number, or not valid text.
+    """
     if not name.strip() or name.strip().isdecimal():
         raise SettingsError(
             f"{name!r} cannot be a name: it is empty or a number, and people also have numbers"
@@ -479,6 +531,46 @@ def _add(connection: Connection, person: int, faces: Iterable[int], *, confirmed
         "INSERT OR REPLACE INTO memberships VALUES (?, ?, ?)",
         [(int(face), person, int(confirmed)) for face in faces],
     )
+
+
+def _confirm(connection: Connection, person: int, faces: Sequence[int]) -> None:
+    """Store that a user says these are faces of this person, whatever was ruled out before."""
+    _add(connection, person, faces, confirmed=True)
+    connection.executemany(
+        "DELETE FROM refusals WHERE face_id = ? AND person_id = ?",
+        [(int(face), person) for face in faces],
+    )
+
+
+def _is_confirmed(connection: Connection, person: int, face: int) -> bool:
+    """Whether a user has said that this is a face of this person."""
+    found = connection.execute(
+        "SELECT 1 FROM memberships WHERE face_id = ? AND person_id = ? AND said = 1",
+        (int(face), person),
+    ).fetchone()
+    return found is not None
+
+
+def _unnamed_with_most(
+    connection: Connection, named: Mapping[str, Sequence[int]]
+) -> dict[str, int]:
+    """The unnamed person with more than half of the faces of a name and none of another name."""
+    faces_in: dict[int, Counter[str]] = {}
+    for name, faces in named.items():
+        for face in faces:
+            found = connection.execute(
+                "SELECT people.id FROM memberships JOIN people ON people.id = person_id"
+                " WHERE face_id = ? AND name IS NULL",
+                (int(face),),
+            ).fetchone()
+            if found is not None:
+                faces_in.setdefault(found[0], Counter())[name] += 1
+    most = {}
+    for person, counts in faces_in.items():
+        name, count = counts.most_common(1)[0]
+        if len(counts) == 1 and 2 * count > len(named[name]):
+            most[name] = person
+    return most
 
 
 def _refuse(connection: Connection, person: int, faces: Iterable[int]) -> None:

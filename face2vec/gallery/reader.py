@@ -24,6 +24,7 @@ from face2vec.gallery import removals
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import Memberships
 from face2vec.gallery.rows import (
+    NAME_ONLY,
     NAMED_FACES,
     NAMED_FACES_WITHOUT_PARTS,
     NO_FACE,
@@ -41,11 +42,20 @@ from face2vec.gallery.schema import MAPPED, has_parts, has_people, has_table
 from face2vec.types import SURE_CONFIDENCE, SURE_OPINION, Person
 
 STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
+RECORDED = (
+    "SELECT size, mtime_ns, ctime_ns, sha256, status, reason FROM photos"
+    " JOIN contents ON id = content_id WHERE root_id = ? AND path = ?"
+)
 _SIZE = (
     "SELECT width, height FROM contents JOIN photos ON content_id = id"
     " WHERE root_id = ? AND path = ?"
 )
+_OUTCOME = (
+    "SELECT status, reason FROM contents JOIN photos ON content_id = id"
+    " WHERE root_id = ? AND path = ?"
+)
 CONTENT = "SELECT id FROM contents WHERE sha256 = ?"
+OUTCOME = "SELECT status, reason FROM contents WHERE sha256 = ?"
 CALIBRATION = "calibration"  # its key in the table meta
 UUID = "SELECT value FROM meta WHERE key = 'uuid'"
 _EMBEDDINGS = "SELECT face_id, embedding FROM embeddings"
@@ -274,31 +284,47 @@ class Snapshot:
 
     def stat_of(self, photo: str) -> tuple[int, int] | None:
         """(size in bytes, mtime_ns) recorded for a photo by its full path; None if unknown."""
-        return self._two_of(photo, STAT)
+        found: tuple[int, int] | None = self._row_for(photo, STAT)
+        return found
 
     def size_of(self, photo: str) -> tuple[int, int] | None:
         """(width, height) in pixels of an upright photo by its full path; None if unknown."""
-        return self._two_of(photo, _SIZE)
+        found: tuple[int, int] | None = self._row_for(photo, _SIZE)
+        return found
+
+    def outcome_of(self, photo: str) -> tuple[str, str] | None:
+        """(status, reason) of a photo by its full path; None if it is unknown."""
+        found: tuple[str, str] | None = self._row_for(photo, _OUTCOME)
+        return found
 
     def content_of(self, sha256: bytes) -> int | None:
         """Number of the content with this hash, or None."""
         found = self.connection.execute(CONTENT, (sha256,)).fetchone()
         return found[0] if found else None
 
-    def photos(self, root: int, after: bytes, most: int) -> list[tuple[bytes, str, str]]:
-        """(path in the root, status, reason) of up to ``most`` photos of a root after a path."""
+    def photo_of(self, faces: Sequence[int]) -> dict[int, tuple[bytes, int, int]]:
+        """(SHA-256, width, height) of the photo of each face; unknown ids are skipped."""
+        select = (
+            "SELECT faces.id, sha256, width, height FROM faces"
+            " JOIN contents ON contents.id = content_id WHERE faces.id"
+        )
+        return {row[0]: (row[1], row[2], row[3]) for row in self._rows_of(faces, select)}
+
+    def photos(self, root: int, after: bytes, most: int) -> list[tuple[bytes, int, str, str]]:
+        """(path in the root, size, status, reason) of up to ``most`` photos after a path."""
         rows = self.connection.execute(
-            "SELECT path, status, reason FROM photos JOIN contents ON id = content_id"
+            "SELECT path, size, status, reason FROM photos JOIN contents ON id = content_id"
             " WHERE root_id = ? AND path > ? ORDER BY path LIMIT ?",
             (root, after, most),
         )
         return [
             (
                 stored.blob(path, "a path"),
+                stored.integer(size, "a size of a file", -(2**63)),
                 stored.text(status, "the status of a photo"),
                 stored.text(reason, "the reason of an unreadable photo"),
             )
-            for path, status, reason in rows
+            for path, size, status, reason in rows
         ]
 
     def people(self) -> list[Person]:
@@ -526,7 +552,8 @@ class Snapshot:
         named = NAMED_FACES if has_parts(self.connection) else NAMED_FACES_WITHOUT_PARTS
         return _Known(version, state, roots, paths, named)
 
-    def _two_of(self, photo: str, select: str) -> tuple[int, int] | None:
+    def _row_for(self, photo: str, select: str) -> Any:
+        """The row of a SELECT for a photo by its full path, or None."""
         owner = owner_of(self.roots, photo)
         if owner is None:
             return None
@@ -609,8 +636,15 @@ def _history_at(connection: Connection, position: int) -> int | None:
     return found[0] if found else None
 
 
-def all_photos(read: Callable[[], Snapshot]) -> Iterator[tuple[str, str, str]]:
-    """(full path, status, reason) of every photo, in pages of one snapshot each."""
+def all_photos(
+    read: Callable[[], Snapshot], *, only_files: bool = False
+) -> Iterator[tuple[str, str, str]]:
+    """(full path, status, reason) of every photo, in pages of one snapshot each.
+
+    Args:
+        read: begins a snapshot.
+        only_files: leave out imported names that stand for no file.
+    """
     with read() as now:
         roots = now.roots
     for root, root_id in roots.items():
@@ -618,8 +652,9 @@ def all_photos(read: Callable[[], Snapshot]) -> Iterator[tuple[str, str, str]]:
         while True:
             with read() as now:
                 page = now.photos(root_id, last, _PHOTOS_PER_PAGE)
-            for path, status, reason in page:
-                yield f"{root}{os.sep}{decoded(path)}", status, reason
+            for path, size, status, reason in page:
+                if not only_files or size != NAME_ONLY:
+                    yield f"{root}{os.sep}{decoded(path)}", status, reason
             if not page:
                 break
             last = page[-1][0]

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from face2vec.errors import GalleryDamagedError, GalleryError
 from face2vec.stored import StoredValueError, blob
-from face2vec.types import Face, QualityParts
+from face2vec.types import STATUSES, Face, QualityParts
 
 INDEXED, NO_FACE, UNREADABLE = "indexed", "no face", "unreadable"
 _KNOWN = "known"
+NAME_ONLY = -1
+"""Size of what is no file: the name of an imported photo."""
 
 _UNIT_TOLERANCE = 1e-3
 LANDMARKS = struct.Struct("<10d")
@@ -37,6 +39,42 @@ NAMED_FACES_WITHOUT_PARTS = NAMED_FACES.replace(" parts,", " NULL,")
 # Paths are stored as bytes, because a path may be invalid UTF-8. The error handler is the one with
 # which Python turns such names into str.
 _PATH_ERRORS = sys.getfilesystemencodeerrors()
+
+
+def called(status: str, reason: str) -> str:
+    """What users call the status of a photo: one of ``STATUSES``.
+
+    Args:
+        status: ``INDEXED``, ``NO_FACE`` or ``UNREADABLE``.
+        reason: why it could not be read; of a photo that was read, what of it is missing.
+    """
+    if reason and status != UNREADABLE:
+        return STATUSES[3]
+    return STATUSES[1] if status == NO_FACE else status
+
+
+class Recorded(NamedTuple):
+    """What a gallery has of a photo.
+
+    Attributes:
+        size: bytes of the file.
+        mtime_ns: time of its last change in nanoseconds.
+        ctime_ns: see `Entry.ctime_ns`.
+        sha256: the 32 bytes of the hash of its bytes.
+        status: ``INDEXED``, ``NO_FACE`` or ``UNREADABLE``.
+        reason: see `called`.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int | None
+    sha256: bytes
+    status: str
+    reason: str
+
+    def is_unchanged(self, size: int, mtime_ns: int, ctime_ns: int) -> bool:
+        """Whether the file is as it was; an older gallery does not know ``ctime_ns``."""
+        return (self.size, self.mtime_ns) == (size, mtime_ns) and self.ctime_ns in (None, ctime_ns)
 
 
 class Removed(NamedTuple):
@@ -70,14 +108,17 @@ class Entry:
     Attributes:
         root: absolute path of the folder that the photo was added from.
         path: the photo's path relative to ``root``.
-        size: bytes of the file.
+        size: bytes of the file, or ``NAME_ONLY``.
         mtime_ns: time of its last change in nanoseconds.
         sha256: the 32 bytes of the hash of its bytes.
         width: width in pixels of the upright photo, 0 if it could not be read.
         height: height in pixels of the upright photo, 0 if it could not be read.
         status: ``INDEXED``, ``NO_FACE`` or ``UNREADABLE``.
-        reason: why it could not be read, or empty.
+        reason: why it could not be read; of a photo that was read, what of it is missing, or empty.
         faces: its faces with embeddings float32 (d,); empty unless ``INDEXED``.
+        ctime_ns: time of the last change of the file or of what the disk says of it, in
+            nanoseconds; None if it is not known.
+        again: whether this replaces what is recorded of the same bytes, if no face is.
     """
 
     root: str
@@ -90,11 +131,21 @@ class Entry:
     status: str
     reason: str = ""
     faces: tuple[Face, ...] = ()
+    ctime_ns: int | None = None
+    again: bool = False
 
     @classmethod
-    def link(cls, root: str, path: str, size: int, mtime_ns: int, sha256: bytes) -> Entry:
+    def link(
+        cls,
+        root: str,
+        path: str,
+        size: int,
+        mtime_ns: int,
+        sha256: bytes,
+        ctime_ns: int | None = None,
+    ) -> Entry:
         """Another path for bytes that the gallery has: a renamed or copied photo."""
-        return cls(root, path, size, mtime_ns, sha256, 0, 0, _KNOWN)
+        return cls(root, path, size, mtime_ns, sha256, 0, 0, _KNOWN, ctime_ns=ctime_ns)
 
     @property
     def content_known(self) -> bool:

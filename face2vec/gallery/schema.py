@@ -35,6 +35,7 @@ CREATE TABLE photos (
     content_id INTEGER NOT NULL REFERENCES contents,
     size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER,
     PRIMARY KEY (root_id, path)
 ) WITHOUT ROWID;
 CREATE INDEX photos_by_content ON photos (content_id);
@@ -215,18 +216,25 @@ def has_table(connection: sqlite3.Connection, name: str) -> bool:
     return bool(found)
 
 
-def has_parts(connection: sqlite3.Connection) -> bool:
-    """Whether faces have the parts of their quality, which the first galleries have not.
+LATER_COLUMNS = {"faces": "parts BLOB", "photos": "ctime_ns INTEGER"}
+"""Columns that the first galleries do not have: the parts of a face's quality, the time of a file's
+last change of any kind. They need no new format: what does not know them leaves them empty."""
 
-    The column needs no new format: what does not know it leaves it empty.
-    """
-    return any(row[1] == "parts" for row in connection.execute("PRAGMA table_info(faces)"))
+
+def has_parts(connection: sqlite3.Connection) -> bool:
+    """Whether faces have the parts of their quality, which the first galleries have not."""
+    return _has_column(connection, "faces", "parts")
+
+
+def _has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    return any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})"))
 
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring a gallery of an older format to ``FORMAT``, in one transaction."""
-    if not has_parts(connection):
-        connection.execute("ALTER TABLE faces ADD COLUMN parts BLOB")
+    for table, column in LATER_COLUMNS.items():
+        if not _has_column(connection, table, column.partition(" ")[0]):
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
     if not has_table(connection, "ignored"):
         people = "" if has_people(connection) else PEOPLE_SCHEMA
         connection.executescript(

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from face2vec.gallery.people import (
 from face2vec.gallery.reader import (
     CALIBRATION,
     CONTENT,
+    OUTCOME,
+    RECORDED,
     STAT,
     UUID,
     Meta,
@@ -42,6 +45,7 @@ from face2vec.gallery.rows import (
     INDEXED,
     NO_FACE,
     Entry,
+    Recorded,
     Removed,
     decoded,
     encoded,
@@ -112,6 +116,17 @@ class Writer:
         found: tuple[int, int] | None = owner and self._look_up(STAT, *owner)
         return found
 
+    def recorded(self, root: str, path: str) -> Recorded | None:
+        """What the gallery has of a photo, or None."""
+        owner = owner_of(self._roots, f"{root.rstrip(os.sep)}{os.sep}{path}")
+        found = owner and self._look_up(RECORDED, *owner)
+        return Recorded(*found) if found else None
+
+    def outcome_of(self, sha256: bytes) -> tuple[str, str] | None:
+        """(status, reason) of photos with this hash, or None."""
+        found: tuple[str, str] | None = self._look_up(OUTCOME, sha256)
+        return found
+
     def content_of(self, sha256: bytes) -> int | None:
         """Number of the content with this hash, or None."""
         found = self._look_up(CONTENT, sha256)
@@ -167,6 +182,8 @@ class Writer:
                     refused.append(entry)
                     continue
                 content = found[0] if found else _insert_content(connection, entry, faces)
+                if found and entry.again:
+                    _replace_content(connection, content, entry, faces)
                 root, path = _place(connection, roots, entry)
                 before = connection.execute(
                     "SELECT content_id, sha256 FROM photos JOIN contents ON id = content_id"
@@ -174,9 +191,13 @@ class Writer:
                     (root, path),
                 ).fetchone()
                 connection.execute(
-                    "INSERT OR REPLACE INTO photos (root_id, path, content_id, size, mtime_ns)"
-                    " VALUES (?, ?, ?, ?, ?)",
-                    (root, path, content, entry.size, _fitting(entry.mtime_ns)),
+                    "INSERT OR REPLACE INTO photos"
+                    " (root_id, path, content_id, size, mtime_ns, ctime_ns)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        *(root, path, content, entry.size, _fitting(entry.mtime_ns)),
+                        None if entry.ctime_ns is None else _fitting(entry.ctime_ns),
+                    ),
                 )
                 if before and last_named.get(before[1], -1) >= place:
                     waiting.add(before[0])
@@ -268,7 +289,8 @@ class Writer:
         return self.remove(gone)
 
     def _missing_photos(self) -> Iterator[str]:
-        for path, _, _ in all_photos(lambda: Snapshot(self._file, self._meta)):
+        now = partial(Snapshot, self._file, self._meta)
+        for path, _, _ in all_photos(now, only_files=True):
             try:
                 Path(path).stat()
             except (FileNotFoundError, NotADirectoryError):
@@ -453,16 +475,29 @@ def _place(connection: Connection, roots: dict[str, int], entry: Entry) -> tuple
     return root, encoded(entry.path)
 
 
+def _outcome(entry: Entry) -> tuple[int, int, str, str]:
+    """Width, height, status and reason as they are stored."""
+    reason = entry.reason.encode("utf-8", "backslashreplace").decode()
+    return entry.width, entry.height, entry.status, reason
+
+
+def _replace_content(
+    connection: Connection, content: int, entry: Entry, faces: Sequence[tuple[Any, ...]]
+) -> None:
+    """Store the outcome of reading a photo again, if no face of it is stored."""
+    changed = connection.execute(
+        "UPDATE contents SET width = ?, height = ?, status = ?, reason = ?"
+        " WHERE id = ? AND status <> ?",
+        (*_outcome(entry), content, INDEXED),
+    ).rowcount
+    for row in faces if changed else ():
+        _insert_face(connection, content, row)
+
+
 def _insert_content(connection: Connection, entry: Entry, faces: Sequence[tuple[Any, ...]]) -> int:
     content = connection.execute(
         "INSERT INTO contents (sha256, width, height, status, reason) VALUES (?, ?, ?, ?, ?)",
-        (
-            entry.sha256,
-            entry.width,
-            entry.height,
-            entry.status,
-            entry.reason.encode("utf-8", "backslashreplace").decode(),
-        ),
+        (entry.sha256, *_outcome(entry)),
     ).lastrowid
     assert content is not None
     for row in faces:

@@ -13,15 +13,15 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 from face2vec.encoding.encoder import Encoded, Encoder
 from face2vec.errors import PhotoError
-from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry
+from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry, Recorded, called
 from face2vec.gallery.writer import Writer
 from face2vec.photos.discover import FoundPhoto
 from face2vec.photos.formats import (
@@ -45,13 +45,17 @@ class BuildSummary:
     Attributes:
         photos: number of all photos.
         added: photos that were read and added.
-        unchanged: photos that the gallery has with the same path, size and modification time.
+        unchanged: photos that the gallery has under the same path with the same size and times, or
+            with the same bytes.
         copies: photos whose content the gallery has under another path.
         faces: faces that were added.
         no_face: added photos without a face.
         forgotten: skipped photos that show only forgotten people.
-        unreadable: (path, reason) of photos that could not be read. ``photos`` is the sum of
-            added, unchanged, copies, forgotten and unreadable photos.
+        unreadable: (path, reason) of photos that could not be read, now or, if they are unchanged,
+            earlier. ``photos`` is the sum of added, unchanged, copies, forgotten and unreadable
+            photos.
+        damaged: (path, what is missing) of photos that were read in part, now or, if they are
+            unchanged, earlier; they are counted under another name.
         left_out: files and folders that were left out, by pattern, such as ``{"@eaDir/": 12}``; not
             counted in ``photos``.
         seconds: duration.
@@ -66,14 +70,18 @@ class BuildSummary:
     no_face: int = 0
     forgotten: int = 0
     unreadable: tuple[tuple[str, str], ...] = ()
+    damaged: tuple[tuple[str, str], ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""
-        unreadable = [{"photo": photo, "reason": reason} for photo, reason in self.unreadable]
-        return {**asdict(self), "unreadable": unreadable, "rate": self.rate}
+        unreadable, damaged = (
+            [{"photo": photo, "reason": reason} for photo, reason in photos]
+            for photos in (self.unreadable, self.damaged)
+        )
+        return {**asdict(self), "unreadable": unreadable, "damaged": damaged, "rate": self.rate}
 
     @property
     def rate(self) -> float:
@@ -85,15 +93,20 @@ class BuildSummary:
 class _Task:
     """A file that is being added.
 
-    The worker that reads it sets ``sha256``, ``known`` (the gallery has this content) and
-    ``forgotten``.
+    The worker that reads it sets ``sha256``, ``outcome`` (status and reason, if the gallery has
+    this content), ``known`` (it has it, so that it is not encoded), ``again`` (it has it, and it is
+    encoded again) and ``forgotten``.
     """
 
     found: FoundPhoto
-    size: int
-    mtime_ns: int
+    size: int = -1
+    mtime_ns: int = -1
+    ctime_ns: int = -1
+    recorded: Recorded | None = None
     sha256: bytes = b""
+    outcome: tuple[str, str] | None = None
     known: bool = False
+    again: bool = False
     forgotten: bool = False
 
 
@@ -106,17 +119,22 @@ class Build:
         encoder: returns the encoder; called only if a photo must be encoded.
         report: called with the error of each unreadable photo.
         bar: progress bar, advanced by each photo.
+        again: some of ``STATUSES``; photos with them are read although they are unchanged.
         counts: counts of a `BuildSummary` so far, by name.
         unreadable: (path, reason) of unreadable photos so far.
+        damaged: (path, what is missing) of photos that were read in part so far.
     """
 
     writer: Writer
     encoder: Callable[[], Encoder]
     report: Callable[[PhotoError], None] | None
     bar: Any
+    again: Collection[str] = ()
     counts: Counter[str] = field(default_factory=Counter)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    damaged: list[tuple[str, str]] = field(default_factory=list)
     _batch: list[Entry] = field(default_factory=list)
+    _read_again: set[bytes] = field(default_factory=set)
 
     def run(self, found: Iterable[FoundPhoto]) -> None:
         """Add the new and changed photos; finished photos are stored even if this raises."""
@@ -146,6 +164,7 @@ class Build:
             photos=photos + len(self.unreadable),
             **counts,
             unreadable=tuple(self.unreadable),
+            damaged=tuple(self.damaged),
             left_out=dict(left_out),
             seconds=seconds,
             interrupted=interrupted,
@@ -157,20 +176,25 @@ class Build:
             yield from self.encoder().stream(chain([first], changed), self._read)
 
     def _changed(self, found: Iterable[FoundPhoto]) -> Iterator[_Task]:
-        """The photos whose size or modification time differs from the gallery's."""
+        """The photos whose size or a time differs from the gallery's, and those asked for."""
         for photo in found:
             try:
                 # Creating a Path would dominate the cost of an unchanged photo.
                 stat = os.stat(os.path.join(photo.folder, photo.name))  # noqa: PTH116, PTH118
             except OSError:
-                yield _Task(photo, -1, -1)  # reading it reports the error
+                yield _Task(photo)  # reading it reports the error
                 continue
-            size_and_time = (stat.st_size, stat.st_mtime_ns)
-            if self.writer.stat_of(photo.folder, photo.name) == size_and_time:
-                self.counts["unchanged"] += 1
+            now = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            recorded = self.writer.recorded(photo.folder, photo.name)
+            if recorded is None or not recorded.is_unchanged(*now) or self._is_asked(recorded):
+                yield _Task(photo, *now, recorded)
+            elif recorded.status == UNREADABLE:
+                self._fail(PhotoError(str(photo.full), recorded.reason))
                 self.bar.update()
             else:
-                yield _Task(photo, *size_and_time)
+                self.counts["unchanged"] += 1
+                self._note_damage(photo, recorded.reason)
+                self.bar.update()
 
     def _read(self, task: _Task) -> Unopened | None:
         try:
@@ -182,9 +206,19 @@ class Build:
                 task.sha256 = hashlib.sha256(b"").digest()
             raise
         task.sha256 = hashlib.sha256(data).digest()
-        task.known = self.writer.content_of(task.sha256) is not None
+        task.outcome = self.writer.outcome_of(task.sha256)
+        task.again = task.outcome is not None and self._may_read_again(*task.outcome)
+        task.known = task.outcome is not None and not task.again
         task.forgotten = self.writer.is_forgotten(task.sha256)
         return None if task.known or task.forgotten else Unopened(data, str(task.found.full))
+
+    def _is_asked(self, recorded: Recorded) -> bool:
+        """Whether photos with this outcome are to be read although they are unchanged."""
+        return bool(self.again) and called(recorded.status, recorded.reason) in self.again
+
+    def _may_read_again(self, status: str, reason: str) -> bool:
+        """Whether bytes with this outcome are to be read again; those with faces keep them."""
+        return status in (NO_FACE, UNREADABLE) and called(status, reason) in self.again
 
     def _enter(self, encoded: Encoded[_Task]) -> None:
         """Add the result of one photo to the batch."""
@@ -194,29 +228,54 @@ class Build:
             self._remove_stale(task)
             return
         if error is not None:
-            log.info("%s", error)
-            self.unreadable.append((str(task.found.full), error.reason))
-            if self.report is not None:
-                self.report(error)
+            self._fail(error)
             if not task.sha256 or error.reason == TOO_MANY_PIXELS:
                 # Not recorded, so that the next build tries it again.
                 if error.reason in (TOO_MANY_PIXELS, TOO_MANY_BYTES):
                     self._remove_stale(task)
                 return
         place = (task.found.folder, task.found.name, task.size, task.mtime_ns, task.sha256)
-        if task.known or self._added_meanwhile(task.sha256):
-            self.counts["copies"] += error is None
-            self._batch.append(Entry.link(*place))
+        is_first = task.again and task.sha256 not in self._read_again
+        if not is_first and (task.known or self._added_meanwhile(task.sha256)):
+            if error is None:
+                self._count_known(task)
+            self._batch.append(Entry.link(*place, task.ctime_ns))
             return
+        if is_first:
+            self._read_again.add(task.sha256)
         if error is not None:
-            self._batch.append(Entry(*place, 0, 0, UNREADABLE, error.reason))
+            entry = Entry(*place, 0, 0, UNREADABLE, error.reason)
+        else:
+            self.counts.update(added=1, faces=len(encoded.faces))
+            status = INDEXED if encoded.faces else NO_FACE
+            self.counts["no_face"] += status == NO_FACE
+            size = encoded.width, encoded.height
+            entry = Entry(*place, *size, status, encoded.damage, encoded.faces)
+            self._note_damage(task.found, encoded.damage)
+        self._batch.append(replace(entry, ctime_ns=task.ctime_ns, again=is_first))
+
+    def _count_known(self, task: _Task) -> None:
+        """Count a photo whose bytes the gallery has, and report it if they cannot be read."""
+        status, reason = task.outcome or ("", "")
+        if status == UNREADABLE and not task.again:
+            self._fail(PhotoError(str(task.found.full), reason))
             return
-        self.counts.update(added=1, faces=len(encoded.faces))
-        status = INDEXED if encoded.faces else NO_FACE
-        self.counts["no_face"] += status == NO_FACE
-        self._batch.append(
-            Entry(*place, encoded.width, encoded.height, status, faces=encoded.faces)
-        )
+        self._note_damage(task.found, reason)
+        if task.recorded is not None and task.recorded.sha256 == task.sha256 and not task.again:
+            self.counts["unchanged"] += 1
+        else:
+            self.counts["copies"] += 1
+
+    def _note_damage(self, found: FoundPhoto, damage: str) -> None:
+        if damage:
+            self.damaged.append((str(found.full), damage))
+
+    def _fail(self, error: PhotoError) -> None:
+        """Count and report an unreadable photo."""
+        log.info("%s", error)
+        self.unreadable.append((error.photo, error.reason))
+        if self.report is not None:
+            self.report(error)
 
     def _remove_stale(self, task: _Task) -> None:
         """Remove a photo from the gallery if its file has been replaced."""

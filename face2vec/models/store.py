@@ -134,6 +134,33 @@ def catalogue_fingerprint(model: str | os.PathLike[str]) -> ModelFingerprint | N
     return LoadedModel(known, Path(), known.sha256, known.key).fingerprint
 
 
+def fingerprint_of(model: str | os.PathLike[str]) -> ModelFingerprint:
+    """The fingerprint of a model, without a download if it is in the catalogue.
+
+    Args:
+        model: as for `load_model`, or the path of a description whose entry ``sha256`` names
+            weights that are not on this machine.
+
+    Raises:
+        UnknownModelError: neither a key nor the path of a model.
+        ModelError: a file is missing, damaged or has no valid description.
+    """
+    known = catalogue_fingerprint(model)
+    path = Path(expanded(model)).absolute()
+    if known is None and path.suffix.lower() == ".json" and path.is_file():
+        values = _json(path)
+        is_there = "file" in values or any(path.with_suffix(end).is_file() for end in SUFFIXES)
+        if not is_there:
+            description = _description(path, path, {})
+            if description.sha256 is None:
+                raise ModelError(
+                    f"{path} does not say which weights it describes; give their sha256 in the "
+                    "description, or put the model file beside it"
+                )
+            known = LoadedModel(description, Path(), description.sha256, str(path)).fingerprint
+    return load_model(model).fingerprint if known is None else known
+
+
 def load_model(
     model: str | os.PathLike[str], *, precision: Precision = "fp32", progress: bool = True
 ) -> LoadedModel:

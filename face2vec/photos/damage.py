@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -61,6 +62,72 @@ def _bare_png(data: bytes) -> bytes:
             kept.append(data[at:end])
         at = end
     return b"".join(kept)
+
+
+JPEG_END = b"\xff\xd9"
+JPEG_FILLER = b"\x55\xaa\x33\xc5" * 64
+"""Bytes without a marker, which a decoder takes for pixels only where pixels are missing."""
+
+
+def broken_off(data: bytes) -> bytes | None:
+    """A JPEG file that has no end marker, up to where it breaks off.
+
+    Zeros at its end are left out: a copy that was interrupted often has them for the rest.
+
+    Returns:
+        The bytes up to there; None if the end marker is there, or no header of a scan is.
+    """
+    start = _first_scan(data)
+    if start is None or data.find(JPEG_END, start) >= 0:
+        return None
+    kept = data.rstrip(b"\0")
+    if kept.endswith(b"\xff"):  # the zero after it belonged to the pixels
+        kept += b"\0"
+    return kept
+
+
+def _first_scan(data: bytes) -> int | None:
+    """Where the pixels of a JPEG file begin, after the header of the first scan."""
+    for marker, _, end in _segments(data):
+        if marker == _START_OF_SCAN:
+            return end
+    return None
+
+
+_START_OF_SCAN = 0xDA
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # neither a restart nor a zero that is data
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """(marker, content, end) of each whole segment of a JPEG file (ITU-T T.81, annex B)."""
+    at = 2
+    while found := _MARKER.search(data, at):
+        start = found.end()
+        size = int.from_bytes(data[start : start + 2], "big")
+        at = start + max(size, 2)
+        if at > len(data):
+            return
+        yield found[1][0], data[start + 2 : at], at
+
+
+def scans_of(data: bytes) -> tuple[int, bool]:
+    """The number of scans that a JPEG file begins, and whether they hold every coefficient.
+
+    A progressive file holds a coefficient once a scan has its last bit (ITU-T T.81, annex G).
+    """
+    components = 1
+    scans = 0
+    held: dict[int, set[int]] = {}
+    for marker, content, _ in _segments(data):
+        if marker in (0xC0, 0xC1, 0xC2) and len(content) > 5:
+            components = content[5]
+        if marker == _START_OF_SCAN and content:
+            scans += 1
+            first, last, bits = content[1 + 2 * content[0] :][:3] or (0, 63, 0)
+            if not bits & 15:
+                for place in range(content[0]):
+                    held.setdefault(content[1 + 2 * place], set()).update(range(first, last + 1))
+    return scans, len(held) == components and all(len(one) == 64 for one in held.values())
 
 
 def says_truncated(failure: Exception) -> bool:

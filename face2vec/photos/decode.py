@@ -2,8 +2,9 @@
 
 The format is detected from the first bytes of a file, never from its name. A photo that
 cannot be used raises :class:`~face2vec.errors.PhotoError` with one of
-:data:`~face2vec.photos.formats.REASONS`. No photo is decoded in part. ICC profiles are
-ignored, because the networks were trained on stored pixel values.
+:data:`~face2vec.photos.formats.REASONS`. A JPEG file that breaks off is decoded up to there, and
+its rest is grey; no other photo is decoded in part. ICC profiles are ignored, because the networks
+were trained on stored pixel values.
 
 All functions are safe to use from several threads.
 """
@@ -12,8 +13,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,16 @@ from PIL import (
 from face2vec.arguments import optional_whole, whole
 from face2vec.errors import PhotoError, SettingsError
 from face2vec.photos import libtiff
-from face2vec.photos.damage import boxes_go_on, is_truncated, says_truncated, without_metadata
+from face2vec.photos.damage import (
+    JPEG_END,
+    JPEG_FILLER,
+    boxes_go_on,
+    broken_off,
+    is_truncated,
+    says_truncated,
+    scans_of,
+    without_metadata,
+)
 from face2vec.photos.formats import (
     CHANGED,
     DAMAGED,
@@ -106,7 +116,13 @@ def open_photo(
         data = found if isinstance(found, bytes) else read_photo_bytes(found, name=name)
         decoded = _from_bytes(name, data, max_side, max_pixels)
     return Photo(
-        name, decoded.image, decoded.width, decoded.height, scale=decoded.scale, source=found
+        name,
+        decoded.image,
+        decoded.width,
+        decoded.height,
+        scale=decoded.scale,
+        source=found,
+        damage=decoded.damage,
     )
 
 
@@ -140,6 +156,7 @@ class _Decoded:
     width: int
     height: int
     scale: float
+    damage: str = ""
 
 
 def _from_array(name: str, array: NDArray[Any], max_side: int | None, max_pixels: int) -> _Decoded:
@@ -252,14 +269,75 @@ def _decode(name: str, kind: str, data: bytes, max_side: int | None, max_pixels:
         libtiff.redirect()
     if kind == "JPEG":
         refuse_many_scans(data, name)
-    image = decoder(PhotoSource(data, name, BMP_READS if kind == "BMP" else SMALL_READS))
+    kept = broken_off(data) if kind == "JPEG" else None
+    if kept is not None:
+        return _decode_broken_off(name, kept, max_side, max_pixels)
+    return _decoded(
+        name,
+        decoder(PhotoSource(data, name, BMP_READS if kind == "BMP" else SMALL_READS)),
+        max_side,
+        max_pixels,
+    )
+
+
+def _decode_broken_off(name: str, data: bytes, max_side: int | None, max_pixels: int) -> _Decoded:
+    """Decode a JPEG file that has no end marker.
+
+    libjpeg decodes what is there. Bytes that follow change the image only from where pixels are
+    missing; so the image is whole if it does not depend on them.
+
+    Raises:
+        PhotoError: no row of the image is there.
+    """
+    scans, has_all = scans_of(data)
+    if not scans:
+        raise PhotoError(name, TRUNCATED, "no row of its image is there")
+    ends = JPEG_END, JPEG_FILLER + JPEG_END
+    one, other = (
+        _drafted(name, _JpegFile(PhotoSource(data + end, name)), max_side, max_pixels)
+        for end in ends
+    )
+    rows = np.asarray(one.image), np.asarray(other.image)
+    differs = np.flatnonzero((rows[0] != rows[1]).reshape(len(rows[0]), -1).any(axis=1))
+    missing = 1 - int(differs[0]) / len(rows[0]) if len(differs) else 0.0
+    if scans == 1 and missing == 1:
+        raise PhotoError(name, TRUNCATED, "no row of its image is there")
+    done = _finish(*one)
+    if has_all and not missing:
+        return done
+    if scans == 1 and missing:
+        what = "{}% of its rows are missing"
+    else:  # of a progressive file, whose first scan has all rows
+        what, missing = "detail is missing in {}% of its rows", missing if has_all else 1.0
+    return replace(done, damage=what.format(max(1, round(100 * missing))))
+
+
+class _Drafted(NamedTuple):
+    """The arguments of `_finish`."""
+
+    image: Image.Image
+    max_side: int | None
+    full_size: tuple[int, int] | None = None
+    box: tuple[float, float, float, float] | None = None
+
+
+def _decoded(
+    name: str, image: ImageFile.ImageFile, max_side: int | None, max_pixels: int
+) -> _Decoded:
+    return _finish(*_drafted(name, image, max_side, max_pixels))
+
+
+def _drafted(
+    name: str, image: ImageFile.ImageFile, max_side: int | None, max_pixels: int
+) -> _Drafted:
+    """Check the size of an image, and prepare to decode it at the scale that is needed."""
     _check_pixels(name, image.size, max_pixels)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _make_room(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile) and max_side is not None:
         full_size = image.size
-        return _finish(image, max_side, full_size, _draft(image, max_side))
-    return _finish(image, max_side)
+        return _Drafted(image, max_side, full_size, _draft(image, max_side))
+    return _Drafted(image, max_side)
 
 
 def _make_room(image: TiffImagePlugin.TiffImageFile) -> None:

@@ -122,7 +122,7 @@ class Matches(Sequence["Match"]):
                 "probability": m.probability,
                 "false_matches": m.false_matches,
                 "photo": m.photo,
-                **_face_dict(m.face),
+                **face_dict(m.face),
                 "copies": list(m.copies),
                 "face_id": m.face.id,
                 **({} if m.pose_distance is None else {"pose_distance": m.pose_distance}),
@@ -210,7 +210,7 @@ class QueryResult:
 
     def to_dict(self) -> dict[str, Any]:
         """``{"query": {photo, box, landmarks, confidence}, "matches": [...]}``, JSON-able."""
-        face = {} if self.face is None else _face_dict(self.face)
+        face = {} if self.face is None else face_dict(self.face)
         return {"query": {"photo": self.photo, **face}, "matches": self.matches.to_dicts()}
 
     def to_json(self) -> str:
@@ -278,7 +278,8 @@ def save_html(found: Sequence[QueryResult], path: str | os.PathLike[str]) -> Non
     write_page(path, "Faces found", _INTRODUCTION.format(faces=faces) + sections)
 
 
-def _face_dict(face: Face) -> dict[str, Any]:
+def face_dict(face: Face) -> dict[str, Any]:
+    """JSON-able values of a face: box, landmarks, confidence, quality and its parts."""
     return {
         "box": [float(v) for v in face.box],
         "landmarks": {

@@ -1,0 +1,50 @@
+"""Reads all faces of a gallery as parts of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import astuple
+from typing import Any
+
+from face2vec.exchange.table import BOX, COLUMNS, LANDMARKS, PARTS, Table
+from face2vec.gallery.reader import Snapshot
+
+
+def tables_of(now: Snapshot) -> Iterator[Table]:
+    """All faces of one state of a gallery, in order of id, a part of a table at a time.
+
+    Args:
+        now: the gallery; its ``batch_size`` is the number of rows of each part.
+    """
+    names = {person.id: person.name for person in now.people()}
+    members = now.memberships()
+    person_of = {
+        face: (person, names[person], bool(confirmed))
+        for face, person, confirmed in zip(*(column.tolist() for column in members), strict=True)
+    }
+    for ids, embeddings in now:
+        numbers = ids.tolist()
+        facts = now.photo_of(numbers)
+        columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        for one in now.stored_faces(numbers, with_embeddings=False):
+            face = one.face
+            assert face.id is not None
+            sha256, width, height = facts[face.id]
+            parts = (None,) * len(PARTS) if face.parts is None else astuple(face.parts)
+            row = {
+                "face_id": face.id,
+                "photo": one.photo,
+                "copies": list(one.copies),
+                "sha256": sha256.hex(),
+                "width": width,
+                "height": height,
+                **dict(zip(BOX, face.box, strict=True)),
+                **dict(zip(LANDMARKS, (v for p in face.landmarks for v in p), strict=True)),
+                "confidence": face.confidence,
+                "quality": face.quality,
+                **dict(zip(PARTS, parts, strict=True)),
+            }
+            row["person"], row["name"], row["confirmed"] = person_of.get(face.id, (None,) * 3)
+            for name, value in row.items():
+                columns[name].append(value)
+        yield Table(columns, embeddings)
