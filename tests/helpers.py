@@ -43,6 +43,20 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+def run_python(*arguments: object, code: str | None = None, **options: object) -> str:
+    """What a new Python process prints that can import the package and the helpers of the tests."""
+    here = Path(__file__).parent
+    command = [sys.executable, *(["-c", code] if code else []), *map(str, arguments)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)]),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def written(path: Path) -> tuple[int, int, int]:
     """Identity of a file's content: it changes when the file is written, not when it is read."""
     stat = path.stat()

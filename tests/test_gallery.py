@@ -23,7 +23,14 @@ from typing import Any
 import numpy as np
 import pytest
 from gallery_builder import DIMENSION, build, entry_of, fake_faces
-from helpers import fake_fingerprint, names_of_any_bytes, posix_only, reads, state_of
+from helpers import (
+    fake_fingerprint,
+    names_of_any_bytes,
+    posix_only,
+    reads,
+    run_python,
+    state_of,
+)
 
 from face2vec.errors import (
     GalleryDamagedError,
@@ -43,18 +50,6 @@ from face2vec.types import Face
 HERE = Path(__file__).parent
 BUILDER = HERE / "gallery_builder.py"
 ROOT = "/photos/family"
-
-
-def run_python(*arguments: object, code: str | None = None, **options: object) -> str:
-    command = [sys.executable, *(["-c", code] if code else []), *map(str, arguments)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)]),
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def face(seed: int, dimension: int = DIMENSION) -> Face:

@@ -11,8 +11,7 @@ from typing import Any
 import killed
 import pytest
 from click.testing import CliRunner
-from helpers import posix_only
-from test_gallery import run_python
+from helpers import posix_only, run_python
 
 from face2vec import Face2Vec
 from face2vec.cli.main import main
