@@ -197,16 +197,17 @@ class Build:
                 yield _Task(photo)  # reading it reports the error
                 continue
             now = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-            recorded = self.writer.recorded(photo.folder, photo.name)
-            if recorded is None or not recorded.is_unchanged(*now) or self._is_asked(recorded):
-                yield _Task(photo, *now, recorded)
-            elif recorded.status == UNREADABLE:
-                self._fail(PhotoError(str(photo.full), recorded.reason))
-                self.bar.update()
+            outcome = self.writer.outcome_if_unchanged(photo.folder, photo.name, *now)
+            if outcome is None or self._is_asked(*outcome):
+                yield _Task(photo, *now, self.writer.recorded(photo.folder, photo.name))
+                continue
+            status, reason = outcome
+            if status == UNREADABLE:
+                self._fail(PhotoError(str(photo.full), reason))
             else:
                 self.counts["unchanged"] += 1
-                self._note_damage(photo, recorded.reason)
-                self.bar.update()
+                self._note_damage(photo, reason)
+            self.bar.update()
 
     def _read(self, task: _Task) -> Unopened | None:
         try:
@@ -224,13 +225,13 @@ class Build:
         task.forgotten = self.writer.is_forgotten(task.sha256)
         return None if task.known or task.forgotten else Unopened(data, str(task.found.full))
 
-    def _is_asked(self, recorded: Recorded) -> bool:
+    def _is_asked(self, status: str, reason: str) -> bool:
         """Whether photos with this outcome are to be read although they are unchanged."""
-        return bool(self.again) and called(recorded.status, recorded.reason) in self.again
+        return bool(self.again) and called(status, reason) in self.again
 
     def _may_read_again(self, status: str, reason: str) -> bool:
         """Whether bytes with this outcome are to be read again; those with faces keep them."""
-        return status in (NO_FACE, UNREADABLE) and called(status, reason) in self.again
+        return status in (NO_FACE, UNREADABLE) and self._is_asked(status, reason)
 
     def _enter(self, encoded: Encoded[_Task]) -> None:
         """Add the result of one photo to the batch."""
