@@ -57,6 +57,8 @@ EXTRAS = {
         "scikit-learn>=1.5",  # k-means, DBSCAN and HDBSCAN, to compare with
     ],
     "export": ["pyarrow>=17.0"],  # reads and writes Parquet files
+    "raw": ["rawpy>=0.24"],  # the previews and images of camera raw files
+    "jxl": ["pillow-jxl-plugin>=1.3.2"],  # decodes JPEG XL
     "video": ["av>=14.0"],  # reads films, to evaluate on
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
     "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
@@ -70,7 +72,7 @@ EXTRAS["docs"] = [
     "ruff>=0.17",  # wraps signatures
 ]
 EXTRAS["test"] = [
-    "face2vec[openvino,yunet,notebook,people,export,video]",
+    "face2vec[openvino,yunet,notebook,people,export,raw,jxl,video]",
     "pytest>=8.2",
     "hypothesis>=6.100",
     "click>=8.2",  # whose test runner keeps stderr apart
@@ -79,6 +81,8 @@ EXTRAS["test"] = [
     "ruff>=0.17",  # other versions of these two judge and format in other ways
     "mypy>=2.4",
 ]
-EXTRAS["all"] = ["face2vec[openvino,yunet,keras,train,tfds,people,export,video,plot,notebook]"]
+EXTRAS["all"] = [
+    "face2vec[openvino,yunet,keras,train,tfds,people,export,raw,jxl,video,plot,notebook]"
+]
 
 setup(install_requires=INSTALL, extras_require=EXTRAS)

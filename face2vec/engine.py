@@ -278,23 +278,27 @@ class Face2Vec:
         arguments.some_of("again", again, STATUSES)
         paths = paths_of(sources)
         left_out: Counter[str] = Counter()
-        found = find_photos(paths, exclude=exclude, include=include, left_out=left_out)
+        unread: Counter[str] = Counter()
+        found = find_photos(
+            paths, exclude=exclude, include=include, left_out=left_out, unread=unread
+        )
         # Standard input can be read only once, so its progress bar has no total.
         total = None
         if progress and "-" not in paths:
             total = sum(1 for _ in find_photos(paths, exclude=exclude, include=include))
-        return self._build(found, left_out, total, progress, report, again)
+        return self._build(found, left_out, unread, total, progress, report, again)
 
     def _build(
         self,
         found: Iterable[FoundPhoto],
         left_out: Counter[str],
+        unread: Counter[str],
         total: int | None,
         progress: bool,
         report: Callable[[PhotoError], None] | None,
         again: Collection[str] = (),
     ) -> BuildSummary:
-        """Add photos that were found; ``left_out`` is read at the end."""
+        """Add photos that were found; ``left_out`` and ``unread`` are read at the end."""
         from tqdm import tqdm
 
         from face2vec.ingest.build import Build
@@ -314,7 +318,7 @@ class Face2Vec:
             except KeyboardInterrupt:
                 interrupted = True
             self._session.index().save()
-        return build.summary(time.monotonic() - started, interrupted, left_out)
+        return build.summary(time.monotonic() - started, interrupted, left_out, unread)
 
     def photos(self, *statuses: str) -> list[PhotoStatus]:
         """The photos of the gallery, and what became of each.
@@ -675,7 +679,7 @@ class Face2Vec:
         for name in dict(photos):
             check_name(name)
         found = [photo for _, photo in photos]
-        added = self._build(found, Counter(), len(found), progress, report)
+        added = self._build(found, Counter(), Counter(), len(found), progress, report)
         if added.interrupted:
             return Enrolled(added=added)
         with self._session.gallery().read() as now:

@@ -348,6 +348,29 @@ def test_index_writes_the_unreadable_to_a_file(
     ]
 
 
+def test_index_names_the_kinds_that_it_does_not_read(
+    faces_folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("rawpy", "pillow_jxl"):
+        monkeypatch.setitem(sys.modules, package, None)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.nef", "b.CR2", "c.jxl", "d.mov"):
+        (photos / name).write_bytes(b"content")
+    index = ("index", photos, "--gallery", tmp_path / "g", "--model", tiny_model)
+    expected = [
+        "not read: 2 camera raw files; pip install 'face2vec[raw]' and index again",
+        "not read: 1 JPEG XL photo; pip install 'face2vec[jxl]' and index again",
+        "not read: 1 film; they cannot be indexed; export single pictures",
+    ]
+    done = run(*index)
+    assert done.exit_code == cli.DONE
+    assert [line for line in done.stderr.splitlines() if line.startswith("not read")] == expected
+    shutil.copy(faces_folder / "hopper.jpg", photos)
+    done = run(*index)
+    assert [line for line in done.stderr.splitlines() if line.startswith("not read")] == expected
+
+
 def test_index_says_what_was_left_out(faces_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for name in ("a.jpg", "@eaDir/a.jpg/thumb.jpg", "scans/b.jpg", "old/@eaDir/c.jpg"):

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import posix_only, reads
+from dng import dng
+from helpers import needs, posix_only, reads
 from PIL import Image, ImageEnhance
 
 import face2vec
@@ -468,6 +469,37 @@ def test_photo_that_breaks_off_is_indexed_and_recorded_as_damaged(
         (photos / "hopper.jpg").write_bytes(data)
         mended = engine.add(photos)
         assert (mended.added, mended.faces, mended.damaged) == (1, 1, first.damaged[:1])
+
+
+def test_files_that_need_a_package_are_counted_and_read_when_it_is_there(
+    tiny_model: Path, hopper: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("raw", "rawpy")
+    needs("jxl", "pillow_jxl")
+    import pillow_jxl  # noqa: F401
+
+    photos, preview = tmp_path / "photos", io.BytesIO()
+    photos.mkdir()
+    hopper.save(photos / "a.jxl", "JXL", lossless=True)
+    hopper.save(preview, "JPEG", quality=95)
+    (photos / "b.dng").write_bytes(dng(np.zeros((300, 400), np.uint16), preview=preview.getvalue()))
+    (photos / "c.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(4096))
+    with open_engine(tmp_path / "g", tiny_model) as engine:
+        with monkeypatch.context() as missing:
+            for package in ("rawpy", "pillow_jxl"):
+                missing.setitem(sys.modules, package, None)
+            done = engine.add(photos)
+            assert (done.photos, done.unread) == (0, {"JXL": 1, "RAW": 1, "FILM": 1})
+            named = engine.add(photos / "a.jxl", photos / "b.dng")
+            reasons = ["needs face2vec[jxl]", "needs face2vec[raw]"]
+            assert [why for _, why in named.unreadable] == reasons
+            assert engine.photos() == []  # not for ever
+        done = engine.add(photos)
+        assert (done.added, done.faces, done.unread) == (2, 2, {"FILM": 1})
+        assert json.loads(json.dumps(done.to_dict()))["unread"] == {"FILM": 1}
+        (result,) = engine.search(photos / "a.jxl", k=2)
+        assert [Path(match.photo).name for match in result.matches] == ["a.jxl", "b.dng"]
+        assert result.matches[1].similarity > 0.95
 
 
 def test_photos_are_listed_by_status(folder: Path, faces_folder: Path) -> None:

@@ -157,7 +157,12 @@ def test_version_is_in_one_place_and_the_newest_in_the_changelog() -> None:
 
 # --- what is declared -----------------------------------------------------------------------
 
-DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "faiss": "faiss-cpu",
+    "sklearn": "scikit-learn",
+    "pillow_jxl": "pillow-jxl-plugin",
+}
 """Where the name to import is not the name to install but for case, "-" and "_"."""
 EXTRAS_OF = {
     "": "",
@@ -168,6 +173,8 @@ EXTRAS_OF = {
     "exchange": "export",
     "lab": "plot",
     "people": "people",
+    "photos.jxl": "jxl",
+    "photos.raw": "raw",
     "report": "plot",
     "runtime": "openvino",
     "training": "train",

@@ -6,6 +6,7 @@ import inspect
 import io
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from helpers import names_of_any_bytes, posix_only
 from PIL import Image
 
 from face2vec.errors import PhotoError, SettingsError
-from face2vec.photos import discover
+from face2vec.photos import discover, extras
 from face2vec.photos.decode import open_photo
 from face2vec.photos.discover import FoundPhoto, find_photos
 
@@ -59,11 +60,32 @@ def test_find_photos_gives_an_absolute_root(tmp_path, monkeypatch):
 def test_find_photos_accepts_by_suffix_or_first_bytes(tmp_path, monkeypatch):
     tree(tmp_path, "a.jpg", "b.txt", "c.mp4", "d.cr2", "e.dat", "f", "g.2019", "Thumbs.db")
     tree(tmp_path, "h.jpeg", "i.dat", "j", content=b"this is no photo")
+    monkeypatch.setitem(sys.modules, "rawpy", None)
     opened = []
     real = discover.photo_format
     monkeypatch.setattr(discover, "photo_format", lambda head: opened.append(head) or real(head))
     assert found(tmp_path) == ["a.jpg", "e.dat", "f", "g.2019", "h.jpeg"]
     assert len(opened) == 5  # e, f, g, i, j
+
+
+def test_find_photos_counts_what_no_installed_package_reads(tmp_path, monkeypatch):
+    names = ("a.jpg", "b.mp4", "c.MOV", "d.cr2", "e.NEF", "f.jxl", "sub/g.dng", "h.txt", "i.mp3")
+    tree(tmp_path, *names)
+    tree(tmp_path, "codestream", content=b"\xff\x0a" + bytes(40))
+    for package in ("rawpy", "pillow_jxl"):
+        monkeypatch.setitem(sys.modules, package, None)
+    unread: Counter[str] = Counter()
+    photos = [photo.name for photo in find_photos(tmp_path, unread=unread)]
+    assert photos == ["a.jpg"]
+    assert unread == {"RAW": 3, "JXL": 2, "FILM": 2}
+    unread.clear()
+    assert [p.name for p in find_photos(str(tmp_path / "*.*"), unread=unread)] == ["a.jpg"]
+    assert unread == {"RAW": 2, "JXL": 1, "FILM": 2}
+    monkeypatch.setattr(extras.Kind, "is_read", property(lambda kind: kind.package is not None))
+    unread.clear()
+    photos = [photo.name for photo in find_photos(tmp_path, unread=unread)]
+    assert photos == ["a.jpg", "codestream", "d.cr2", "e.NEF", "f.jxl", "sub/g.dng"]
+    assert {kind: number for kind, number in unread.items() if number} == {"FILM": 2}
 
 
 def test_find_photos_skips_hidden_names(tmp_path):

@@ -59,7 +59,7 @@ def test_read_photo_bytes_reports_why_a_file_cannot_be_read(tmp_path, monkeypatc
 
 
 def test_every_reason_is_one_short_lower_case_phrase():
-    assert len(set(REASONS)) == len(REASONS) == 12
+    assert len(set(REASONS)) == len(REASONS) == 14
     assert all(reason == reason.lower() and len(reason) <= 24 for reason in REASONS)
 
 
@@ -81,7 +81,14 @@ def ftyp(major: bytes, *compatible: bytes) -> bytes:
         (b"II*\0\x08\0\0\0", "TIFF"),
         (b"MM\0*\0\0\0\x08", "TIFF"),
         (b"II+\0\x08\0\0\0", "TIFF"),
-        (b"II*\0\x10\0\0\0CR\x02\0", None),
+        (b"II*\0\x10\0\0\0CR\x02\0", "RAW"),
+        (b"IIRO\x08\0\0\0", "RAW"),
+        (b"IIU\0\x08\0\0\0", "RAW"),
+        (b"FUJIFILMCCD-RAW 0201", "RAW"),
+        (b"II\x1a\0\0\0HEAPCCDR", "RAW"),
+        (ftyp(b"crx ", b"isom"), "RAW"),
+        (b"\xff\x0a\x10", "JXL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl ", "JXL"),
         (b"BM" + bytes(12) + struct.pack("<I", 124), "BMP"),
         (b"BM" + bytes(12) + struct.pack("<I", 41), None),
         (b"BM", None),

@@ -395,6 +395,11 @@ def say_summary(summary: BuildSummary, gallery: Path) -> None:
 
 
 def _say_left_out(summary: BuildSummary) -> None:
+    from face2vec.photos.extras import KINDS
+
+    for key, number in summary.unread.items():
+        kind = KINDS[key]
+        say(f"not read: {number:,} {kind.name if number > 1 else kind.name[:-1]}; {kind.advice}")
     if summary.left_out:
         most = sorted(summary.left_out.items(), key=lambda one: -one[1])
         patterns = ", ".join(f"{number:,} × {pattern}" for pattern, number in most)

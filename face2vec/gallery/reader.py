@@ -42,6 +42,11 @@ from face2vec.gallery.schema import MAPPED, has_parts, has_people, has_table
 from face2vec.types import SURE_CONFIDENCE, SURE_OPINION, Person
 
 STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
+TIMES = "SELECT size, mtime_ns, ctime_ns FROM photos WHERE root_id = ? AND path = ?"
+NOT_INDEXED = (
+    "SELECT root_id, path, status, reason FROM contents JOIN photos ON content_id = contents.id"
+    " WHERE status <> 'indexed' OR reason <> ''"
+)
 RECORDED = (
     "SELECT size, mtime_ns, ctime_ns, sha256, status, reason FROM photos"
     " JOIN contents ON id = content_id WHERE root_id = ? AND path = ?"

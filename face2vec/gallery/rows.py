@@ -72,10 +72,6 @@ class Recorded(NamedTuple):
     status: str
     reason: str
 
-    def is_unchanged(self, size: int, mtime_ns: int, ctime_ns: int) -> bool:
-        """Whether the file is as it was; an older gallery does not know ``ctime_ns``."""
-        return (self.size, self.mtime_ns) == (size, mtime_ns) and self.ctime_ns in (None, ctime_ns)
-
 
 class Removed(NamedTuple):
     """What was removed from a gallery.

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,11 @@ from face2vec.gallery.people import (
 from face2vec.gallery.reader import (
     CALIBRATION,
     CONTENT,
+    NOT_INDEXED,
     OUTCOME,
     RECORDED,
     STAT,
+    TIMES,
     UUID,
     Meta,
     Snapshot,
@@ -115,6 +117,32 @@ class Writer:
         owner = owner_of(self._roots, f"{root.rstrip(os.sep)}{os.sep}{path}")
         found: tuple[int, int] | None = owner and self._look_up(STAT, *owner)
         return found
+
+    def outcome_if_unchanged(
+        self, root: str, path: str, size: int, mtime_ns: int, ctime_ns: int
+    ) -> tuple[str, str] | None:
+        """(status, reason) of a photo whose file is as it was recorded; None for any other.
+
+        An older gallery does not know ``ctime_ns``. The status is that from before this writer
+        changed anything.
+        """
+        owner = owner_of(self._roots, f"{root.rstrip(os.sep)}{os.sep}{path}")
+        if owner is None:
+            return None
+        found = self._look_up(TIMES, *owner)
+        if not found or found[:2] != (size, mtime_ns) or found[2] not in (None, ctime_ns):
+            return None
+        # Most photos are indexed, and reading the status of each would double the time.
+        return self._not_indexed.get(owner, (INDEXED, ""))
+
+    @cached_property
+    def _not_indexed(self) -> dict[tuple[int, bytes], tuple[str, str]]:
+        try:
+            with self._lock:
+                rows = self._reader.execute(NOT_INDEXED).fetchall()
+        except sqlite3.Error as error:
+            raise self._file.error_for(error) from error
+        return {(root, path): (status, reason) for root, path, status, reason in rows}
 
     def recorded(self, root: str, path: str) -> Recorded | None:
         """What the gallery has of a photo, or None."""

@@ -26,6 +26,8 @@ from face2vec.gallery.writer import Writer
 from face2vec.photos.discover import FoundPhoto
 from face2vec.photos.formats import (
     EMPTY_FILE,
+    NEEDS_JXL,
+    NEEDS_RAW,
     TOO_MANY_BYTES,
     TOO_MANY_PIXELS,
     read_photo_bytes,
@@ -35,6 +37,8 @@ from face2vec.types import Unopened
 log = logging.getLogger("face2vec")
 
 BATCH_PHOTOS = 64  # photos per transaction
+NOT_FOR_EVER = (TOO_MANY_PIXELS, NEEDS_RAW, NEEDS_JXL)
+"""Reasons that depend on settings and on what is installed, and not on the file."""
 BATCH_SECONDS = 5.0  # after this time, a smaller batch is stored
 
 
@@ -58,6 +62,8 @@ class BuildSummary:
             unchanged, earlier; they are counted under another name.
         left_out: files and folders that were left out, by pattern, such as ``{"@eaDir/": 12}``; not
             counted in ``photos``.
+        unread: files that no installed package reads, by kind (``"RAW"``, ``"JXL"``, ``"FILM"``);
+            not counted in ``photos``.
         seconds: duration.
         interrupted: whether Ctrl-C ended the build early; counted photos are stored.
     """
@@ -72,6 +78,7 @@ class BuildSummary:
     unreadable: tuple[tuple[str, str], ...] = ()
     damaged: tuple[tuple[str, str], ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
 
@@ -154,7 +161,11 @@ class Build:
                 self._store()
 
     def summary(
-        self, seconds: float, interrupted: bool, left_out: Mapping[str, int]
+        self,
+        seconds: float,
+        interrupted: bool,
+        left_out: Mapping[str, int],
+        unread: Mapping[str, int],
     ) -> BuildSummary:
         """The counts so far as a `BuildSummary`."""
         counts = dict(self.counts)
@@ -166,6 +177,7 @@ class Build:
             unreadable=tuple(self.unreadable),
             damaged=tuple(self.damaged),
             left_out=dict(left_out),
+            unread={kind: count for kind, count in unread.items() if count},
             seconds=seconds,
             interrupted=interrupted,
         )
@@ -185,16 +197,17 @@ class Build:
                 yield _Task(photo)  # reading it reports the error
                 continue
             now = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-            recorded = self.writer.recorded(photo.folder, photo.name)
-            if recorded is None or not recorded.is_unchanged(*now) or self._is_asked(recorded):
-                yield _Task(photo, *now, recorded)
-            elif recorded.status == UNREADABLE:
-                self._fail(PhotoError(str(photo.full), recorded.reason))
-                self.bar.update()
+            outcome = self.writer.outcome_if_unchanged(photo.folder, photo.name, *now)
+            if outcome is None or self._is_asked(*outcome):
+                yield _Task(photo, *now, self.writer.recorded(photo.folder, photo.name))
+                continue
+            status, reason = outcome
+            if status == UNREADABLE:
+                self._fail(PhotoError(str(photo.full), reason))
             else:
                 self.counts["unchanged"] += 1
-                self._note_damage(photo, recorded.reason)
-                self.bar.update()
+                self._note_damage(photo, reason)
+            self.bar.update()
 
     def _read(self, task: _Task) -> Unopened | None:
         try:
@@ -212,13 +225,13 @@ class Build:
         task.forgotten = self.writer.is_forgotten(task.sha256)
         return None if task.known or task.forgotten else Unopened(data, str(task.found.full))
 
-    def _is_asked(self, recorded: Recorded) -> bool:
+    def _is_asked(self, status: str, reason: str) -> bool:
         """Whether photos with this outcome are to be read although they are unchanged."""
-        return bool(self.again) and called(recorded.status, recorded.reason) in self.again
+        return bool(self.again) and called(status, reason) in self.again
 
     def _may_read_again(self, status: str, reason: str) -> bool:
         """Whether bytes with this outcome are to be read again; those with faces keep them."""
-        return status in (NO_FACE, UNREADABLE) and called(status, reason) in self.again
+        return status in (NO_FACE, UNREADABLE) and self._is_asked(status, reason)
 
     def _enter(self, encoded: Encoded[_Task]) -> None:
         """Add the result of one photo to the batch."""
@@ -229,9 +242,9 @@ class Build:
             return
         if error is not None:
             self._fail(error)
-            if not task.sha256 or error.reason == TOO_MANY_PIXELS:
+            if not task.sha256 or error.reason in NOT_FOR_EVER:
                 # Not recorded, so that the next build tries it again.
-                if error.reason in (TOO_MANY_PIXELS, TOO_MANY_BYTES):
+                if error.reason in (*NOT_FOR_EVER, TOO_MANY_BYTES):
                     self._remove_stale(task)
                 return
         place = (task.found.folder, task.found.name, task.size, task.mtime_ns, task.sha256)

@@ -152,6 +152,8 @@ def is_truncated(kind: str, data: bytes, failure: Exception) -> bool:
         return 8 + int.from_bytes(data[4:8], "little") > len(data)
     if kind == "TIFF":
         return _tiff_goes_on(data)
+    if kind in ("JXL", "RAW"):
+        return boxes_go_on(data) if data[4:8] in (b"ftyp", b"JXL ") else False
     return b"meta" not in data or b"mdat" not in data  # see also boxes_go_on
 
 

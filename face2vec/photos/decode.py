@@ -43,6 +43,7 @@ from face2vec.photos.damage import (
     scans_of,
     without_metadata,
 )
+from face2vec.photos.extras import JXL, KINDS, RAW, require
 from face2vec.photos.formats import (
     CHANGED,
     DAMAGED,
@@ -54,7 +55,9 @@ from face2vec.photos.formats import (
     photo_format,
     read_photo_bytes,
 )
+from face2vec.photos.jxl import jxl_image, jxl_size
 from face2vec.photos.orientation import ORIENTATION_TAG, orientation_of
+from face2vec.photos.raw import is_raw, raw_image
 from face2vec.photos.source import BMP_READS, SMALL_READS, PhotoSource, refuse_many_scans
 from face2vec.photos.sources import PhotoLike, plain
 from face2vec.types import Photo
@@ -259,6 +262,19 @@ _DECODERS: dict[str, type[ImageFile.ImageFile]] = {
 
 
 def _decode(name: str, kind: str, data: bytes, max_side: int | None, max_pixels: int) -> _Decoded:
+    if kind == "TIFF" and is_raw(data):
+        kind = RAW
+    if kind in KINDS:
+        require(kind, name)
+    if kind == RAW:
+        inner = raw_image(data)
+        if isinstance(inner, bytes):
+            return _decode(name, "JPEG", inner, max_side, max_pixels)
+        _check_pixels(name, inner.size, max_pixels)
+        return _finish(inner, max_side)
+    if kind == JXL:
+        _check_pixels(name, jxl_size(data) or (0, 0), max_pixels)
+        return _finish(jxl_image(data), max_side)
     if kind == "HEIC":
         import pillow_heif
 

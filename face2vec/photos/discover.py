@@ -21,6 +21,7 @@ from face2vec.arguments import described, refusal
 from face2vec.errors import SettingsError
 from face2vec.files import expanded
 from face2vec.photos.exclude import IGNORE_FILE, Rules, ignore_file_of
+from face2vec.photos.extras import KINDS, kind_by_suffix
 from face2vec.photos.formats import HEAD_BYTES, photo_format
 from face2vec.photos.lists import lines_of, other_readings
 
@@ -40,13 +41,12 @@ OTHER_SUFFIXES = frozenset(
     "torrent part crdownload tmp bak "
     # side files of cameras, phones and photo programs
     "xmp aae thm pp3 dop cos lrcat lrdata photoslibrary ithmb "
-    # video and audio
-    "mp4 m4v mov avi mkv webm mpg mpeg wmv flv 3gp mts m2ts vob mp3 m4a wav flac aac ogg opus "
+    # audio
+    "mp3 m4a wav flac aac ogg opus "
     # archives
     "zip rar 7z tar gz tgz bz2 xz zst iso dmg "
-    # unsupported image formats: raw camera data (often with a TIFF signature) and drawings
-    "cr2 cr3 crw nef nrw arw srf sr2 dng orf rw2 raf pef srw raw x3f 3fr iiq erf mrw "
-    "psd psb xcf ai eps ps svg svgz ico icns cur jp2 j2k jpx jxl exr hdr tga pcx ppm pgm "
+    # unsupported image formats: data of unknown cameras, and drawings
+    "raw psd psb xcf ai eps ps svg svgz ico icns cur jp2 j2k jpx exr hdr tga pcx ppm pgm "
     "pbm".split()
 )
 """Suffixes skipped without opening the file when a folder is searched."""
@@ -105,6 +105,7 @@ def find_photos(
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
     left_out: Counter[str] | None = None,
+    unread: Counter[str] | None = None,
 ) -> Iterator[FoundPhoto]:
     """Find the photos in the sources, in a fixed order, each real file once.
 
@@ -114,7 +115,8 @@ def find_photos(
       are skipped, and what other programs keep beside photos, such as thumbnails, previews and
       deleted files (:data:`face2vec.photos.exclude.USUAL`). A file ``.face2vecignore`` in a folder
       has further patterns, as in ``.gitignore``. A file is accepted if its suffix is one of
-      :data:`PHOTO_SUFFIXES`, skipped if it is one of :data:`OTHER_SUFFIXES`, and otherwise
+      :data:`PHOTO_SUFFIXES`, skipped if it is one of :data:`OTHER_SUFFIXES`; camera raw files and
+      JPEG XL photos are accepted if their package is installed, films never; and others are
       accepted if its first bytes are those of a photo. Links are followed. A link to a target
       inside the same folder is skipped, because the target is found under its own name. An
       unreadable subfolder is yielded as a photo, so that reading it reports the reason.
@@ -135,6 +137,8 @@ def find_photos(
             searched, as in ``.gitignore``.
         include: patterns of files and folders to take, although a pattern leaves them out.
         left_out: counts the files and folders that are left out, by pattern.
+        unread: counts the files that no installed package reads, by their keys in
+            :data:`face2vec.photos.extras.KINDS`.
 
     Returns:
         An iterator over the photos.
@@ -144,7 +148,7 @@ def find_photos(
             without matches, or a list without an existing path. All sources are checked before
             this function returns.
     """
-    rules = Rules.of(_patterns("exclude", exclude), _patterns("include", include), left_out)
+    rules = Rules.of(_patterns("exclude", exclude), _patterns("include", include), left_out, unread)
     return _distinct([_search(path, rules) for path in paths_of(sources)])
 
 
@@ -247,7 +251,7 @@ def _walk(root: str, rules: Rules, start: str = "") -> Iterator[_Found]:
                 visited.add(identity)
                 inner = _rules_in(rules, relative, entry.path, below)
                 stack.append((iter(below), relative, real, inner))
-        elif is_file and _may_be_photo(name, entry.path):
+        elif is_file and _may_be_photo(name, entry.path, rules):
             yield root, relative, real
 
 
@@ -286,17 +290,28 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1][1:].lower()
 
 
-def _may_be_photo(name: str, path: str) -> bool:
+def _may_be_photo(name: str, path: str, rules: Rules) -> bool:
     suffix = _suffix(name)
     if suffix in PHOTO_SUFFIXES:
         return True
+    kind = kind_by_suffix(suffix)
+    if kind is not None:
+        return _is_read(kind, rules)
     if suffix in OTHER_SUFFIXES or not os.path.isfile(path):  # opening a pipe would block
         return False
     try:
         with open(path, "rb", buffering=0) as file:
-            return photo_format(file.read(HEAD_BYTES)) is not None
+            kind = photo_format(file.read(HEAD_BYTES))
     except OSError:
         return False
+    return kind is not None and (kind not in KINDS or _is_read(kind, rules))
+
+
+def _is_read(kind: str, rules: Rules) -> bool:
+    """Whether files of a kind can be read; those that cannot are counted."""
+    is_read = KINDS[kind].is_read
+    rules.unread[kind] += not is_read
+    return is_read
 
 
 _WILDCARD = re.compile(r"[*?[]")
@@ -351,7 +366,7 @@ def _globbed(root: str, parts: tuple[str, ...], rules: Rules) -> Iterator[_Found
         path = os.path.join(root, relative)
         if os.path.isdir(path):
             yield from _walk(root, rules, relative)
-        elif _may_be_photo(relative, path):
+        elif _may_be_photo(relative, path, rules):
             folder, name = os.path.split(path)
             yield root, relative, _real_path(real_folder(folder), name)
 

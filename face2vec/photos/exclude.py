@@ -61,12 +61,18 @@ class Rules:
         rules: the patterns.
         wanted: patterns whose matches are taken, whatever the others say.
         left_out: counts what is left out, by pattern.
+        unread: counts files that cannot be read, by kind.
     """
 
     def __init__(
-        self, rules: tuple[_Rule, ...], wanted: tuple[_Rule, ...], left_out: Counter[str]
+        self,
+        rules: tuple[_Rule, ...],
+        wanted: tuple[_Rule, ...],
+        left_out: Counter[str],
+        unread: Counter[str],
     ) -> None:
         self._rules, self._wanted, self._left_out = rules, wanted, left_out
+        self.unread = unread
 
     @classmethod
     def of(
@@ -74,6 +80,7 @@ class Rules:
         exclude: Iterable[str] = (),
         include: Iterable[str] = (),
         left_out: Counter[str] | None = None,
+        unread: Counter[str] | None = None,
     ) -> Rules:
         """The usual patterns, and those of a user.
 
@@ -81,12 +88,13 @@ class Rules:
             exclude: patterns of what is left out, see `Rules.below` for their form.
             include: patterns of what is taken, although others leave it out.
             left_out: counts what is left out, by pattern.
+            unread: counts files that cannot be read, by kind.
         """
         usual = [rule for text in (HIDDEN, *USUAL) for rule in _rules(text, "", any_case=True)]
         own = [rule for text in exclude for rule in _rules(text, "")]
         wanted = [rule for text in include for rule in _rules(text, "")]
-        count = Counter[str]() if left_out is None else left_out
-        return cls((*usual, *own), tuple(wanted), count)
+        counts = (Counter[str]() if one is None else one for one in (left_out, unread))
+        return cls((*usual, *own), tuple(wanted), *counts)
 
     def below(self, folder: str, content: bytes) -> Rules:
         r"""These patterns, and those of an ignore file for its folder.
@@ -102,11 +110,11 @@ class Rules:
             content: the lines of the file.
         """
         more = tuple(rule for line in lines_of(content) for rule in _rules(line, folder))
-        return Rules((*self._rules, *more), self._wanted, self._left_out)
+        return Rules((*self._rules, *more), self._wanted, self._left_out, self.unread)
 
     def uncounted(self) -> Rules:
         """These patterns with a count of their own."""
-        return Rules(self._rules, self._wanted, Counter())
+        return Rules(self._rules, self._wanted, Counter(), Counter())
 
     def leave_out(self, path: str, is_folder: bool, *, count: bool = True) -> bool:
         """Whether a file or folder is left out.

@@ -21,6 +21,8 @@ TRUNCATED = "truncated"
 DAMAGED = "damaged"  # the decoder failed in another way
 TOO_MANY_PIXELS = "too many pixels"
 TOO_SLOW = "takes too long"  # a decoder reads on and on without a result
+NEEDS_RAW = "needs face2vec[raw]"  # a camera raw file
+NEEDS_JXL = "needs face2vec[jxl]"  # a JPEG XL photo
 CHANGED = "changed while in use"  # the second decode gave another size than the first
 
 REASONS = (
@@ -35,6 +37,8 @@ REASONS = (
     DAMAGED,
     TOO_MANY_PIXELS,
     TOO_SLOW,
+    NEEDS_RAW,
+    NEEDS_JXL,
     CHANGED,
 )
 """All values of ``reason`` of a :class:`~face2vec.errors.PhotoError`."""
@@ -48,7 +52,8 @@ def photo_format(head: bytes) -> str | None:
 
     Returns:
         ``"JPEG"``, ``"PNG"``, ``"WEBP"``, ``"AVIF"``, ``"HEIC"``, ``"TIFF"``, ``"GIF"``,
-        ``"BMP"``, or None for any other content.
+        ``"BMP"``, ``"JXL"``, ``"RAW"`` for files of cameras that do not begin as TIFF files do, or
+        None for any other content. Other raw files are ``"TIFF"`` by their first bytes.
     """
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
@@ -59,11 +64,17 @@ def photo_format(head: bytes) -> str | None:
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "GIF"
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return None if head[8:10] == b"CR" else "TIFF"  # CR marks Canon's raw files
+        return "RAW" if head[8:10] == b"CR" else "TIFF"  # CR marks Canon's raw files
+    if head.startswith(_RAW_SIGNATURES) or (head[:2] == b"II" and head[6:14] == b"HEAPCCDR"):
+        return "RAW"
+    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
+        return "JXL"
     if head.startswith(b"BM") and head[15:18] == b"\0\0\0" and head[14] in _BMP_HEADER_SIZES:
         return "BMP"  # the two letters alone would match any text that begins with BM
     if head[4:8] == b"ftyp":
         end = min(int.from_bytes(head[:4], "big"), len(head))
+        if head[8:12] == b"crx ":
+            return "RAW"
         brands = {head[8:12], *(head[n : n + 4] for n in range(16, end, 4))}
         if brands & {b"avif", b"avis"}:
             return "AVIF"
@@ -72,6 +83,8 @@ def photo_format(head: bytes) -> str | None:
     return None
 
 
+# Of Olympus, Panasonic, Fujifilm, Sigma and Minolta.
+_RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM")
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 _ANY_HEIF = {b"mif1", b"msf1", b"mif2"}
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
