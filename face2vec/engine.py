@@ -856,7 +856,7 @@ class Face2Vec:
         from face2vec.people.traces import traces
 
         gallery = self._session.gallery()
-        asked = who.id if isinstance(who, Person) else who
+        asked = who.id if isinstance(who, Person) else arguments.who("who", who)
         with gallery.read() as now:
             earlier = now.forgetting(asked)
             if earlier is None:
@@ -882,7 +882,8 @@ class Face2Vec:
     def is_half_forgotten(self, who: Who) -> bool:
         """Whether the deletion of a person was interrupted; `forget` finishes it."""
         with self._session.gallery().read() as now:
-            return now.forgetting(who.id if isinstance(who, Person) else who) is not None
+            asked = who.id if isinstance(who, Person) else arguments.who("who", who)
+            return now.forgetting(asked) is not None
 
     def _edit(self, who: Who, change: Callable[[PeopleWriter, int], object]) -> Person:
         number = self.person(who).id

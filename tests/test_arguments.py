@@ -159,6 +159,7 @@ WRONG: list[tuple[str, Callable[[Any], object], str]] = [
     ("not_this_person", lambda e: e.not_this_person("Ada", 2.0), "faces must be a whole number of at least 1, not 2.0"),
     ("ignore", lambda e: e.ignore([1]), "faces must be numbers of faces, not a list of 1; give them one by one: 1, 2, 3"),
     ("readmit", lambda e: e.readmit(3), f"{BY_PATH} 3; {TO_ADD}"),
+    ("is_half_forgotten", lambda e: e.is_half_forgotten(2.5), "who must be a number, a name or a Person, not 2.5"),
     ("forget", lambda e: e.forget(EMBEDDING), "who must be a number, a name or a Person, not an array float32 (64,)"),
 ]  # fmt: skip
 """A method, a wrong call of it, and the whole message."""

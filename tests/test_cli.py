@@ -299,7 +299,7 @@ def test_nothing_that_is_printed_changes_the_terminal(
 def test_warnings_of_the_log_are_shown_once(gallery: Path, faces_folder: Path) -> None:
     query = faces_folder / "both.jpg"
     done = spawn("search", gallery, query, faces_folder / "hopper.jpg", "--one-person", "-k1")
-    assert done.stderr.splitlines() == [f"{query}: took the largest of 2 faces"]
+    assert done.stderr.splitlines() == [f"{query}: took the largest sure face of 2"]
 
 
 @pytest.mark.parametrize("command", ["models", "index"])

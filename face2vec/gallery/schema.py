@@ -129,7 +129,7 @@ _LATER_TABLES = {
     "ignored": "ignored",
 }
 """Tables that older galleries have not: each must be there if the named one is."""
-_LATER_COLUMNS = {"faces": ("parts",)}  # which the first galleries have not
+_LATER_COLUMNS = {"faces": ("parts",), "photos": ("ctime_ns",)}  # not in the first galleries
 
 # Faces with mapped embeddings; the table exists only while there are some.
 MAPPED = "mapped"
