@@ -289,18 +289,26 @@ class Snapshot:
 
     def stat_of(self, photo: str) -> tuple[int, int] | None:
         """(size in bytes, mtime_ns) recorded for a photo by its full path; None if unknown."""
-        found: tuple[int, int] | None = self._row_for(photo, STAT)
-        return found
+        return self._sizes(self._row_for(photo, STAT))
 
     def size_of(self, photo: str) -> tuple[int, int] | None:
         """(width, height) in pixels of an upright photo by its full path; None if unknown."""
-        found: tuple[int, int] | None = self._row_for(photo, _SIZE)
-        return found
+        return self._sizes(self._row_for(photo, _SIZE))
 
     def outcome_of(self, photo: str) -> tuple[str, str] | None:
         """(status, reason) of a photo by its full path; None if it is unknown."""
-        found: tuple[str, str] | None = self._row_for(photo, _OUTCOME)
-        return found
+        found = self._row_for(photo, _OUTCOME)
+        if found is None:
+            return None
+        status, reason = (stored.text(value, "the status of a photo") for value in found)
+        return status, reason
+
+    @staticmethod
+    def _sizes(found: tuple[Any, ...] | None) -> tuple[int, int] | None:
+        if found is None:
+            return None
+        one, other = (stored.integer(value, "a size of a photo", -(2**63)) for value in found)
+        return one, other
 
     def content_of(self, sha256: bytes) -> int | None:
         """Number of the content with this hash, or None."""
@@ -557,16 +565,13 @@ class Snapshot:
         named = NAMED_FACES if has_parts(self.connection) else NAMED_FACES_WITHOUT_PARTS
         return _Known(version, state, roots, paths, named)
 
-    def _row_for(self, photo: str, select: str) -> Any:
+    def _row_for(self, photo: str, select: str) -> tuple[Any, ...] | None:
         """The row of a SELECT for a photo by its full path, or None."""
         owner = owner_of(self.roots, photo)
         if owner is None:
             return None
-        found = self.connection.execute(select, owner).fetchone()
-        if found is None:
-            return None
-        one, other = (stored.integer(value, "a size of a photo", -(2**63)) for value in found)
-        return one, other
+        found: tuple[Any, ...] | None = self.connection.execute(select, owner).fetchone()
+        return found
 
     def _rows_of(self, ids: Sequence[int], select: str) -> list[tuple[Any, ...]]:
         """Rows of a SELECT that ends with the column of the ids."""
