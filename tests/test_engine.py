@@ -702,6 +702,7 @@ def test_mutated_files_are_all_accounted_for(
     assert len(indexed) + len(unreadable) + info["no_face"] == 200
     assert (info["photos"], info["faces"]) == (200, summary.faces)
     assert info["unreadable"] == len(unreadable)
+    assert dict(again.unreadable) == unreadable
     assert (again.unchanged, again.added, again.faces) == (200 - len(unreadable), 0, 0)
 
 
