@@ -6,12 +6,11 @@ Collins) and matplotlib (Grace Hopper).
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+import helpers
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
@@ -70,40 +69,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX file with its description: a fixed random projection of the reduced crop."""
-    from onnx import TensorProto, helper, numpy_helper, save
-
-    side, dimension, cell = 112, 64, 7
-    rng = np.random.default_rng(7)
-    inputs = 3 * (side // cell) ** 2
-    weights = (rng.standard_normal((inputs, dimension)) / np.sqrt(inputs)).astype(np.float32)
-    nodes = [
-        helper.make_node(
-            "AveragePool", ["crops"], ["small"], kernel_shape=[cell] * 2, strides=[cell] * 2
-        ),
-        helper.make_node("Flatten", ["small"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["embeddings"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("crops", TensorProto.FLOAT, ["n", 3, side, side])],
-        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["n", dimension])],
-        [numpy_helper.from_array(weights, "weights")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
-    save(model, path)
-    description = {
-        "dimension": dimension,
-        "input_size": side,
-        "alignment": "landmarks",
-        "template": "face2vec",
-        "standardization": "per-image",
-        "layout": "NCHW",
-    }
-    path.with_suffix(".json").write_text(json.dumps(description), encoding="utf-8")
-    return path
+    return helpers.tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx", seed=7)
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 from gallery_builder import in_child
+from helpers import tiny_model
 from PIL import Image
 
 from face2vec import Face2Vec, Face2VecError, open_photo, samples
@@ -77,42 +78,6 @@ class World:
     @property
     def gallery(self) -> Path:
         return self.folder / "gallery"
-
-
-def tiny_model(path: Path, seed: int) -> Path:
-    """An ONNX file with its description: a fixed random projection of the reduced crop."""
-    from onnx import TensorProto, helper, numpy_helper, save
-
-    side, dimension, cell = 112, 64, 7
-    inputs = 3 * (side // cell) ** 2
-    weights = np.random.default_rng(seed).standard_normal((inputs, dimension)) / np.sqrt(inputs)
-    nodes = [
-        helper.make_node(
-            "AveragePool", ["crops"], ["small"], kernel_shape=[cell] * 2, strides=[cell] * 2
-        ),
-        helper.make_node("Flatten", ["small"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["embeddings"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("crops", TensorProto.FLOAT, ["n", 3, side, side])],
-        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["n", dimension])],
-        [numpy_helper.from_array(weights.astype(np.float32), "weights")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    save(model, path)
-    described = {
-        "dimension": dimension,
-        "input_size": side,
-        "alignment": "landmarks",
-        "template": "face2vec",
-        "standardization": "per-image",
-        "layout": "NCHW",
-    }
-    path.with_suffix(".json").write_text(json.dumps(described), encoding="utf-8")
-    return path
 
 
 def opened(gallery: Path, **more: Any) -> Face2Vec:

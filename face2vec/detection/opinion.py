@@ -69,12 +69,19 @@ class SecondOpinion:
             cut = [_crop(image, face) for face in faces[start : start + AT_ONCE]]
             pixels = (np.stack([crop for crop, _ in cut]).astype(np.float32) - 127.5) / 127.5
             (logits,) = self._network.run({self._network.input_name: pixels})
-            chances = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
+            chances = sigmoid(logits)
             found += [
                 Opinion(float(face), float(covered), float(child), size, _sharpness(crop))
                 for (face, covered, child), (crop, size) in zip(chances, cut, strict=True)
             ]
         return found
+
+
+def sigmoid(logits: Array) -> Array:
+    """Probabilities of logits, float32 of any shape, 0…1 of the same shape."""
+    one = np.float32(1)
+    value: Array = one / (one + np.exp(-np.clip(logits, -60, 60)))
+    return value
 
 
 def _crop(image: ImageArray, face: Face) -> tuple[ImageArray, float]:

@@ -26,7 +26,7 @@ from PIL import Image
 
 from face2vec.detection import TryTurned
 from face2vec.detection.nms import nms
-from face2vec.detection.opinion import SecondOpinion
+from face2vec.detection.opinion import SecondOpinion, sigmoid
 from face2vec.detection.turned import looked_at, stored_choice, tilt, with_turned
 from face2vec.errors import MissingExtraError, ModelError, SettingsError
 from face2vec.fingerprint import YUNET
@@ -224,7 +224,7 @@ class Yunet:
         outputs = self._network.run({self._network.input_name: padded})
         parts = []
         for grid, stride in zip(outputs, STRIDES, strict=True):
-            classes, objects = _sigmoid(grid[0, ..., 0]), _sigmoid(grid[0, ..., 1])
+            classes, objects = sigmoid(grid[0, ..., 0]), sigmoid(grid[0, ..., 1])
             scores = np.sqrt(classes * objects)
             down, across = np.nonzero(scores >= MAYBE)
             origin = np.stack([across, down], axis=1).astype(np.float32)
@@ -325,12 +325,6 @@ def _resized(image: ImageArray, scale: float) -> ImageArray:
 
 def _up(side: int) -> int:
     return -(-side // LARGEST_STRIDE) * LARGEST_STRIDE
-
-
-def _sigmoid(logits: Array) -> Array:
-    one = np.float32(1)
-    value: Array = one / (one + np.exp(-np.clip(logits, -60, 60)))
-    return value
 
 
 def _decoded(scores: Array, values: Array, origin: Array, stride: int) -> _Found:

@@ -129,7 +129,9 @@ _LATER_TABLES = {
     "ignored": "ignored",
 }
 """Tables that older galleries have not: each must be there if the named one is."""
-_LATER_COLUMNS = {"faces": ("parts",), "photos": ("ctime_ns",)}  # not in the first galleries
+LATER_COLUMNS = {"faces": "parts BLOB", "photos": "ctime_ns INTEGER"}
+"""Columns that the first galleries do not have: the parts of a face's quality, the time of a file's
+last change of any kind. They need no new format: what does not know them leaves them empty."""
 
 # Faces with mapped embeddings; the table exists only while there are some.
 MAPPED = "mapped"
@@ -177,7 +179,7 @@ def _check_table(connection: sqlite3.Connection, table: str) -> None:
         raise StoredValueError(f"{table!r} is not a table")
     columns = _columns(connection, table)
     for name, (kind, key, _) in _made()[0][table].items():
-        if name not in columns and name in _LATER_COLUMNS.get(table, ()):
+        if name not in columns and name == LATER_COLUMNS.get(table, "").partition(" ")[0]:
             continue
         if columns.get(name) != (kind, key, 0):
             raise StoredValueError(f"the column {name!r} of {table!r} is missing or another")
@@ -214,11 +216,6 @@ def has_table(connection: sqlite3.Connection, name: str) -> bool:
     """Whether there is a table with this name."""
     found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone()
     return bool(found)
-
-
-LATER_COLUMNS = {"faces": "parts BLOB", "photos": "ctime_ns INTEGER"}
-"""Columns that the first galleries do not have: the parts of a face's quality, the time of a file's
-last change of any kind. They need no new format: what does not know them leaves them empty."""
 
 
 def has_parts(connection: sqlite3.Connection) -> bool:

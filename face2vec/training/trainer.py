@@ -23,6 +23,7 @@ from face2vec.training import OPTIMIZERS as OPTIMIZER_NAMES
 from face2vec.training.batches import Batches, made_ahead, made_in_turn
 from face2vec.training.muon import Muon
 from face2vec.training.objectives import Learner
+from face2vec.training.teachers import unit_rows
 
 CHECKPOINT = "checkpoint.npz"
 CURVES = "curves.csv"
@@ -198,9 +199,7 @@ def embed(network: keras.Model, crops: NDArray[np.uint8]) -> NDArray[np.float32]
         network.predict_on_batch(standardized(crops[start : start + 64]))
         for start in range(0, len(crops), 64)
     ]
-    embeddings = np.concatenate(parts)
-    unit: NDArray[np.float32] = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return unit
+    return unit_rows(np.concatenate(parts))
 
 
 def true_accept_rate(
