@@ -19,6 +19,7 @@ from common import arguments, in_turn, publish, ratio, seconds, table
 from face2vec.detection.mtcnn import DetectorSettings
 from face2vec.encoding.encoder import Encoder
 from face2vec.models import load_model, standardize
+from face2vec.runtime.packages import import_onnxruntime, import_openvino
 from face2vec.runtime.select import choose_runtime
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -28,16 +29,13 @@ PACKAGES = ("face2vec", "onnxruntime", "openvino", "numpy")
 def bare(runtime: str, path: str, batch: np.ndarray):
     """One call of the runtime, without face2vec."""
     if runtime == "onnxruntime":
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = os.cpu_count() or 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         return lambda: session.run(None, {name: batch})[0]
-    import openvino
-
-    compiled = openvino.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    compiled = import_openvino().Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
     return lambda: next(iter(compiled([batch]).values()))
 
 

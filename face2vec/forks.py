@@ -7,13 +7,13 @@ locked, and the threads of runtimes are gone. gunicorn's ``--preload`` and `mult
 
 from __future__ import annotations
 
+import ctypes
 import os
 import weakref
 from collections.abc import Callable
 
 _methods: list[weakref.WeakMethod[Callable[[], None]]] = []
 _functions: list[Callable[[], None]] = []
-_abandoned: list[object] = []
 
 
 def renew_after_fork(method: Callable[[], None]) -> None:
@@ -33,8 +33,9 @@ def run_after_fork(function: Callable[[], None]) -> Callable[[], None]:
 
 
 def abandon(*things: object) -> None:
-    """Keep what belongs to the parent process and must not be closed or deleted here."""
-    _abandoned.extend(things)
+    """Never delete, not even at the end of this process, what belongs to the parent process."""
+    for thing in things:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def _renew() -> None:

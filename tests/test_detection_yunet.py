@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 from helpers import needs
 from PIL import Image
@@ -18,8 +17,12 @@ from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.detection.select import fingerprint_of, named_settings, settings_from
 from face2vec.detection.turned import tilt
 from face2vec.detection.yunet import Yunet, YunetSettings
+from face2vec.runtime.packages import import_onnxruntime
 from face2vec.runtime.select import Runtime
 from face2vec.types import Box, Face
+
+onnxruntime = import_onnxruntime()
+
 
 RUNTIME = Runtime("onnxruntime")
 

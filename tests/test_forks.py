@@ -16,6 +16,8 @@ from helpers import needs, posix_only
 
 from face2vec import Face2Vec, GalleryError, RuntimeUnavailableError, forks
 from face2vec.runtime.onnxruntime import OnnxNetwork
+from face2vec.runtime.packages import import_openvino
+from face2vec.runtime.select import Runtime, choose_runtime
 
 pytestmark = [
     posix_only,
@@ -198,6 +200,37 @@ def test_cuda_of_the_parent_is_refused_in_the_child(tiny_model: Path) -> None:
     assert isinstance(error, RuntimeUnavailableError)
     assert str(error).startswith(f"CUDA was opened by process {os.getpid()}, ")
     assert network.run({network.input_name: crops})[0].shape == (1, 64)
+
+
+def test_openvino_of_the_parent_is_replaced_in_the_child(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    needs("openvino", "openvino")
+    openvino = import_openvino()
+    network = Runtime("openvino", "f32", 2).load(tiny_model)
+    crops = np.random.default_rng(0).standard_normal((3, 3, 112, 112)).astype(np.float32)
+    (here,) = network.run({network.input_name: crops})
+
+    def work() -> Any:
+        chosen = choose_runtime("auto").name
+        (there,) = network.run({network.input_name: crops})
+        (again,) = in_child(lambda: network.run({network.input_name: crops}))
+        return chosen, there, again, caplog.text
+
+    chosen, there, again, said = in_child(work)
+    assert chosen == "onnxruntime"
+    np.testing.assert_allclose(there, here, atol=1e-4)
+    np.testing.assert_array_equal(again, there)
+    assert "OpenVINO cannot be used after a fork" in said
+    error = in_child(lambda: choose_runtime("openvino"))
+    assert isinstance(error, RuntimeUnavailableError)
+    assert str(error).startswith(f"OpenVINO was opened by process {os.getpid()}, ")
+
+    openvino.save_model(openvino.Core().read_model(str(tiny_model)), tmp_path / "tiny.xml")
+    layers = Runtime("openvino", "f32", 2).load(tmp_path / "tiny.xml")
+    error = in_child(lambda: layers.run({layers.input_name: crops}))
+    assert isinstance(error, RuntimeUnavailableError)
+    assert "is an OpenVINO file, and OpenVINO was opened by process" in str(error)
 
 
 def test_renewed_objects_are_not_kept_alive() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import h5py
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from helpers import needs
 from keras_weights import (
@@ -25,6 +24,10 @@ from face2vec.errors import ModelError, SettingsError
 from face2vec.models.catalogue import CATALOGUE
 from face2vec.models.description import ModelDescription, standardize
 from face2vec.models.facenet import facenet_graph
+from face2vec.runtime.packages import import_onnxruntime
+
+onnxruntime = import_onnxruntime()
+
 
 FIXED, PER_IMAGE = CATALOGUE["20180402-114759"], CATALOGUE["20170512-110547"]
 

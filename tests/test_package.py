@@ -42,6 +42,17 @@ def modules() -> dict[str, Path]:
     return found
 
 
+def test_runtimes_are_imported_with_their_telemetry_off() -> None:
+    by_hand = re.compile(r"^ *(import|from) (onnxruntime|openvino)\b", re.M)
+    found = [
+        path.name
+        for folder in ("face2vec", "tests", "benchmarks", "scripts", "training")
+        for path in (PROJECT / folder).rglob("*.py")
+        if by_hand.search(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
 def imported_by(path: Path) -> set[str]:
     """Names below face2vec of the modules that a file imports, at any place in it."""
     known = modules()

@@ -9,8 +9,6 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import openvino
 import pytest
 
 import face2vec
@@ -18,7 +16,10 @@ from face2vec.detection.mtcnn import DetectorSettings
 from face2vec.encoding.encoder import Encoder
 from face2vec.errors import MissingExtraError, ModelError, RuntimeUnavailableError, SettingsError
 from face2vec.models import load_model
+from face2vec.runtime.packages import import_onnxruntime, import_openvino
 from face2vec.runtime.select import RUNTIMES, Runtime, choose_runtime, detector_runtime
+
+onnxruntime, openvino = import_onnxruntime(), import_openvino()
 
 SIDE = 112
 CPU_ONLY = ["CPUExecutionProvider"]

@@ -4,11 +4,13 @@ import hashlib
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from face2vec.detection.graphs import crop_graph, onet_graph, pnet_graph, rnet_graph
 from face2vec.runtime.onnx_graph import GraphBuilder
+from face2vec.runtime.packages import import_onnxruntime
+
+onnxruntime = import_onnxruntime()
 
 
 def affine(producer: str = "") -> onnx.ModelProto:

@@ -12,6 +12,7 @@ from keras_gradients import as_numpy
 from numpy.typing import NDArray
 
 from face2vec.errors import ModelError
+from face2vec.runtime.packages import import_onnxruntime
 
 pytestmark = [
     pytest.mark.keras,
@@ -48,7 +49,8 @@ def varied(network: Any, seed: int) -> Any:
 def both(graphs: ModuleType, network: Any) -> tuple[Array, Array]:
     """What Keras and what ONNX Runtime give for the same random crops."""
     import onnx
-    import onnxruntime
+
+    onnxruntime = import_onnxruntime()
 
     images = np.random.default_rng(1).standard_normal((3, *network.input_shape[1:]), np.float32)
     model = graphs.onnx_graph(network)

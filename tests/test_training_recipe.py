@@ -18,6 +18,7 @@ from keras_gradients import as_numpy
 from PIL import Image
 
 from face2vec.errors import SettingsError, TrainingError
+from face2vec.runtime.packages import import_onnxruntime
 from face2vec.training.augment import Augmentation
 from face2vec.training.faces import Faces
 
@@ -122,7 +123,7 @@ def large_weights(path: Path) -> list[np.ndarray]:
 def test_training_exports_what_keras_computes(
     recipe: ModuleType, faces: Faces, tmp_path: Path
 ) -> None:
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     from face2vec.models.store import load_model
     from face2vec.training.export import export, load_exported, settle

@@ -14,6 +14,7 @@ from face2vec.runtime.network import (
     last_line,
     refuse_missing_tensors,
 )
+from face2vec.runtime.packages import import_onnxruntime
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,8 +44,7 @@ class OnnxNetwork:
     def __init__(
         self, graph: Graph, outputs: Sequence[str] = (), *, cuda: bool, keep_memory: bool
     ) -> None:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         # Parallelism comes from running many batches at once, one thread each.
@@ -126,8 +126,7 @@ class OnnxNetwork:
 
 def has_cuda() -> bool:
     """Whether a network runs on CUDA. The list of built-in providers alone does not tell."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return False
     from face2vec.runtime.onnx_graph import GraphBuilder

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import logging
+import os
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face2vec.errors import ModelError
+from face2vec.errors import ModelError, RuntimeUnavailableError
 from face2vec.forks import abandon, renew_after_fork, run_after_fork
 from face2vec.runtime.network import (
     Graph,
@@ -16,16 +19,24 @@ from face2vec.runtime.network import (
     last_line,
     refuse_missing_tensors,
 )
+from face2vec.runtime.onnxruntime import OnnxNetwork
+from face2vec.runtime.packages import import_openvino
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+log = logging.getLogger("face2vec")
+
 _loading_openvino = threading.Lock()
+_opened_by: int | None = None  # the process that opened OpenVINO
 
 
 class OpenVinoNetwork:
     """A graph loaded by OpenVINO; see `Network`.
+
+    The threads of OpenVINO are gone in a forked child, and it can hang there even if it is opened
+    again (seen with openvino 2026.4.1), so ONNX Runtime takes its place.
 
     Args:
         graph: the graph's bytes, or the path of its file.
@@ -38,22 +49,11 @@ class OpenVinoNetwork:
     """
 
     def __init__(self, graph: Graph, streams: int, precision: str, outputs: Sequence[str]) -> None:
-        self._made_of = graph, streams, precision, outputs
+        openvino = import_openvino()
+        self._made_of = graph, outputs
         self._loading = threading.Lock()
-        self._compiled: Any = None
-        self._compile()
-        renew_after_fork(self._renew)
-
-    def _renew(self) -> None:
-        """Compile the network again at its next run, because the threads of OpenVINO are gone."""
-        abandon(self._compiled, self._mine)
-        self._loading, self._compiled = threading.Lock(), None
-
-    def _compile(self) -> None:
-        import openvino
-
-        graph, streams, precision, outputs = self._made_of
-
+        self._in_child: OnnxNetwork | None = None
+        self._process = os.getpid()
         # One stream with one thread for each caller, as in OnnxNetwork.
         config = {
             "INFERENCE_PRECISION_HINT": precision,
@@ -92,6 +92,7 @@ class OpenVinoNetwork:
         }
         self._mine = threading.local()
         self._compiled = compiled
+        renew_after_fork(self._renew)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Run one batch, see `Network.run`.
@@ -104,39 +105,75 @@ class OpenVinoNetwork:
 
         Raises:
             ModelError: the graph does not accept this input.
+            RuntimeUnavailableError: an IR file, in a forked child.
         """
-        from openvino import PartialShape
-
-        if self._compiled is None:
-            with self._loading:
-                if self._compiled is None:
-                    self._compile()
+        if self._process != os.getpid():
+            return self._replacement().run(inputs)
+        shape_of = import_openvino().PartialShape
         if not hasattr(self._mine, "request"):
             self._mine.request = self._compiled.create_infer_request()
         try:
             # OpenVINO refuses a wrong shape, too, but the next network in the same thread can
             # then end the process with a segmentation fault (seen with openvino 2026.4.1).
             for name, array in inputs.items():
-                if not self._takes[name].compatible(PartialShape(array.shape)):
+                if not self._takes[name].compatible(shape_of(array.shape)):
                     raise RuntimeError(f"{name} must be of shape {self._takes[name]}")
             results = self._mine.request.infer(dict(inputs))
         except RuntimeError as error:
             raise input_refused(inputs, error) from error
         return [results[output] for output in self._compiled.outputs]
 
+    def _renew(self) -> None:
+        abandon(self._compiled, self._mine, *vars(self._mine).values())
+        self._loading = threading.Lock()
+
+    def _replacement(self) -> OnnxNetwork:
+        """The same graph in ONNX Runtime, for a forked child."""
+        graph, outputs = self._made_of
+        with self._loading:
+            if self._in_child is None:
+                if isinstance(graph, Path) and graph.suffix == ".xml":
+                    raise RuntimeUnavailableError(
+                        f"{graph} is an OpenVINO file, and OpenVINO was opened by process "
+                        f"{self._process} and cannot be used after a fork; "
+                        "open Face2Vec in the child only, or start the child with 'spawn'"
+                    )
+                log.warning(
+                    "OpenVINO cannot be used after a fork: process %d runs the embedding "
+                    "network on ONNX Runtime",
+                    os.getpid(),
+                )
+                self._in_child = OnnxNetwork(graph, outputs, cuda=False, keep_memory=True)
+            return self._in_child
+
+
+def lost_by_fork() -> bool:
+    """Whether OpenVINO was opened by a process from which this one was forked."""
+    return _opened_by not in (None, os.getpid())
+
 
 @run_after_fork
 def _renew() -> None:
     global _loading_openvino
     _loading_openvino = threading.Lock()
-    if _only_core.cache_info().currsize:
+    if lost_by_fork():
         abandon(_only_core())
-    _only_core.cache_clear()
 
 
 def _openvino_core() -> Any:
-    """The one `Core` of this process."""
+    """The one `Core` of this process.
+
+    Raises:
+        RuntimeUnavailableError: it was opened before a fork.
+    """
+    global _opened_by
+    if lost_by_fork():
+        raise RuntimeUnavailableError(
+            f"OpenVINO was opened by process {_opened_by}, and cannot be used after a fork; "
+            "choose runtime='onnxruntime', open Face2Vec in the child only, or use 'spawn'"
+        )
     with _loading_openvino:
+        _opened_by = os.getpid()
         return _only_core()
 
 
@@ -153,8 +190,8 @@ def _only_core() -> Any:
     segmentation fault.
     """
     import numpy as np
-    import openvino
 
+    openvino = import_openvino()
     _ = openvino.Tensor(np.zeros(1, np.float32)).data
     return openvino.Core()
 

@@ -18,7 +18,7 @@ from typing import Any
 from face2vec.errors import MissingExtraError, RuntimeUnavailableError, SettingsError
 from face2vec.runtime.network import Graph, Network
 from face2vec.runtime.onnxruntime import OnnxNetwork, has_cuda
-from face2vec.runtime.openvino import OpenVinoNetwork, has_bf16
+from face2vec.runtime.openvino import OpenVinoNetwork, has_bf16, lost_by_fork
 
 log = logging.getLogger("face2vec")
 
@@ -72,8 +72,8 @@ class Runtime:
 def choose_runtime(wish: str = "auto", threads: int | None = None) -> Runtime:
     """The runtime for the embedding network.
 
-    ``"auto"`` prefers CUDA where ONNX Runtime offers it, then OpenVINO where it is installed,
-    then ONNX Runtime on the processor.
+    ``"auto"`` prefers CUDA where ONNX Runtime offers it, then OpenVINO where it is installed (and
+    was not used before a fork), then ONNX Runtime on the processor.
 
     Args:
         wish: one of ``RUNTIMES``.
@@ -82,7 +82,8 @@ def choose_runtime(wish: str = "auto", threads: int | None = None) -> Runtime:
     Raises:
         SettingsError: an unknown name, or fewer threads than one.
         MissingExtraError: OpenVINO was asked for and is not installed.
-        RuntimeUnavailableError: CUDA was asked for and is not there.
+        RuntimeUnavailableError: CUDA was asked for and is not there, or OpenVINO in a process that
+            was forked from one that used it.
     """
     if wish not in RUNTIMES:
         raise SettingsError(f"unknown runtime {wish!r}; choose one of {', '.join(RUNTIMES)}")
@@ -91,10 +92,11 @@ def choose_runtime(wish: str = "auto", threads: int | None = None) -> Runtime:
     count = threads or os.cpu_count() or 1
     name = wish
     if wish == "auto":
+        name = "onnxruntime"
         if has_cuda():
             name = "cuda"
-        else:
-            name = "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
+        elif importlib.util.find_spec("openvino") and not lost_by_fork():
+            name = "openvino"
     elif wish == "cuda" and not has_cuda():
         raise RuntimeUnavailableError(
             "runtime 'cuda' was asked for, but this ONNX Runtime offers no CUDA device; "
