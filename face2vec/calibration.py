@@ -5,19 +5,23 @@ of genuine pairs (one person) and impostor pairs (two people). A probability als
 one half for two photos that are compared, and 1 / N for one of the N faces of a gallery (Bayes'
 rule; Brümmer and du Preez, Application-independent evaluation of speaker detection, 2006,
 section 2).
+
+Strangers come nearer to some faces than to others. Where the calibration has a `Crowding`, all its
+distributions are of the similarity less the mean crowding of the two faces.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face2vec import stored
+from face2vec.crowding import Crowding
 from face2vec.errors import CalibrationError
 
 Similarities = TypeVar("Similarities", float, NDArray[np.float64])
@@ -28,7 +32,11 @@ FEWEST_BEYOND = 10
 FEWEST_GENUINE = 50
 STEPS_A_DECADE = 8
 GENUINE_BINS = 60
-FORMAT = 1
+MOST_LIKELY = 1 / 3
+"""Highest likelihood ratio for each pair of different people: if none of n independent pairs
+reaches a similarity, 3 / n is the upper end of a 95 % interval of the rate (Hanley and
+Lippman-Hand, If nothing goes wrong, is everything all right?, 1983)."""
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Calibration:
         similarities: similarities at which the likelihood ratio is known, increasing.
         log_ratios: natural logarithm of the likelihood ratio at each of them: the density of
             genuine pairs divided by that of impostor pairs; never decreasing.
+        crowding: how near strangers come to a face; None if that is taken to be equal for all.
     """
 
     model: str
@@ -59,6 +68,7 @@ class Calibration:
     thresholds: tuple[float, ...]
     similarities: tuple[float, ...]
     log_ratios: tuple[float, ...]
+    crowding: Crowding | None = None
 
     def __post_init__(self) -> None:
         lengths = len(self.fars), len(self.similarities)
@@ -76,8 +86,31 @@ class Calibration:
         if not sound:
             raise CalibrationError(f"the calibration of {self.model!r} is damaged; fit it again")
 
+    def crowded(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The crowding of faces: by how much strangers are more similar to each than on average.
+
+        Args:
+            embeddings: float32 (d,) or (n, d), of unit length.
+
+        Returns:
+            float64 () or (n,), in units of similarity; 0 if the calibration has no crowding.
+
+        Raises:
+            CalibrationError: the embeddings have another dimension.
+        """
+        if self.crowding is None:
+            return np.zeros(embeddings.shape[:-1])
+        if embeddings.shape[-1] != self.crowding.dimension:
+            raise CalibrationError(
+                f"the calibration of {self.model!r} is for embeddings of {self.crowding.dimension} "
+                f"numbers, not {embeddings.shape[-1]}"
+            )
+        return self.crowding(embeddings)
+
     def threshold(self, far: float = USUAL_FAR) -> float:
-        """The lowest accepted similarity at a false accept rate.
+        """The lowest accepted similarity of two faces of average crowding at a false accept rate.
+
+        Of two other faces, the similarity less their mean crowding must reach it.
 
         Args:
             far: the false accept rate.
@@ -97,44 +130,65 @@ class Calibration:
         logs = -np.log10(self.fars)
         return float(np.interp(-np.log10(far), logs, self.thresholds))
 
-    def far(self, similarity: Similarities) -> Similarities:
+    def far(self, similarity: Similarities, crowding: ArrayLike = 0.0) -> Similarities:
         """Share of impostor pairs with at least this similarity, 0…1.
+
+        Args:
+            similarity: one similarity or an array of them, −1…1.
+            crowding: mean crowding of the two faces of each, see `crowded`.
 
         Above the last known threshold the rate is extrapolated with the slope of the last decade.
         The tail of the similarities falls faster, so the extrapolated rate is too high rather
         than too low.
         """
-        rate: Any = _rate(np.asarray(similarity), self.fars, self.thresholds)
+        rate: Any = _rate(np.asarray(similarity) - np.asarray(crowding), self.fars, self.thresholds)
         return cast("Similarities", rate)
 
-    def probability(self, similarity: Similarities, prior: float = 0.5) -> Similarities:
+    def probability(
+        self, similarity: Similarities, prior: float = 0.5, crowding: ArrayLike = 0.0
+    ) -> Similarities:
         """Probability that two faces of this similarity show one person, 0…1.
 
         Args:
             similarity: one similarity or an array of them, −1…1.
             prior: prior probability, greater than 0 and less than 1; for one face of a gallery
                 of N faces, m of which are expected to show the person, m / N.
+            crowding: mean crowding of the two faces of each similarity, see `crowded`.
 
         Raises:
             CalibrationError: the prior is not between 0 and 1.
         """
-        odds: Any = self.log_odds(similarity, prior)
+        odds: Any = self.log_odds(similarity, prior, crowding)
         return cast("Similarities", 1.0 / (1.0 + np.exp(-odds)))
 
-    def log_odds(self, similarity: Similarities, prior: float = 0.5) -> Similarities:
+    def log_odds(
+        self, similarity: Similarities, prior: float = 0.5, crowding: ArrayLike = 0.0
+    ) -> Similarities:
         """Natural logarithm of the odds that two faces show one person; see `probability`.
+
+        The likelihood ratio is at most a third of the number of pairs of different people that the
+        calibration was fitted on: it cannot be known that strangers are rarer than that.
 
         Raises:
             CalibrationError: the prior is not between 0 and 1.
         """
         if not 0 < prior < 1:
             raise CalibrationError(f"prior is {prior}; it must be between 0 and 1")
-        odds: Any = np.interp(similarity, self.similarities, self.log_ratios)
-        return cast("Similarities", odds + np.log(prior / (1 - prior)))
+        alike = np.asarray(similarity) - np.asarray(crowding)
+        ratio = np.interp(alike, self.similarities, self.log_ratios)
+        odds: Any = np.minimum(ratio, self._most) + np.log(prior / (1 - prior))
+        return cast("Similarities", odds)
+
+    @property
+    def _most(self) -> float:
+        """Highest natural logarithm of a likelihood ratio that the pairs can support."""
+        return float(np.log(max(MOST_LIKELY * self.people * (self.people - 1) / 2, 1.0)))
 
     def to_json(self) -> str:
         """Encode as JSON for storage."""
-        return json.dumps({"format": FORMAT} | asdict(self))
+        facts = asdict(replace(self, crowding=None))
+        facts["crowding"] = None if self.crowding is None else self.crowding.to_dict()
+        return json.dumps({"format": FORMAT} | facts)
 
     @classmethod
     def from_json(cls, text: str) -> Calibration:
@@ -157,6 +211,8 @@ class Calibration:
             for name in ("fars", "thresholds", "similarities", "log_ratios"):
                 values = stored.array(facts.get(name), name)
                 facts[name] = tuple(stored.number(value, name) for value in values)
+            if (crowding := facts.pop("crowding", None)) is not None:
+                facts["crowding"] = Crowding.from_dict(stored.mapping(crowding, "its crowding"))
             return cls(**facts)
         except (ValueError, TypeError) as error:
             raise CalibrationError(f"the calibration is damaged ({error}); fit it again") from error
@@ -170,6 +226,7 @@ def fit(
     weights: str,
     data: str,
     people: int,
+    crowding: Crowding | None = None,
 ) -> Calibration:
     """Fit a calibration on the similarities of genuine and impostor pairs.
 
@@ -185,6 +242,7 @@ def fit(
         weights: SHA-256 in hexadecimal of its weights.
         data: description of the photos.
         people: number of people in the photos.
+        crowding: the crowding, if it was subtracted from the similarities.
 
     Raises:
         CalibrationError: there are too few pairs of one kind.
@@ -222,6 +280,7 @@ def fit(
         tuple(thresholds.tolist()),
         tuple(((edges[1:] + edges[:-1]) / 2).tolist()),
         tuple(_isotonic(logs, certainty).tolist()),
+        crowding,
     )
 
 
@@ -267,7 +326,8 @@ class Verification:
         probability: probability that the faces show one person, 0…1, with a prior of one half.
         similarity: cosine of the embeddings, −1…1.
         distance: Euclidean distance of the embeddings, √(2 − 2 · similarity), 0…2.
-        threshold: lowest similarity that counts as one person.
+        threshold: lowest similarity that counts as one person; it is higher for faces to which
+            strangers come near.
         far: share of impostor pairs that reach the threshold.
     """
 
@@ -275,13 +335,13 @@ class Verification:
     probability: Any
     similarity: Any
     distance: Any
-    threshold: float
+    threshold: Any
     far: float
 
     @property
-    def distance_threshold(self) -> float:
+    def distance_threshold(self) -> Any:
         """The largest distance that counts as one person."""
-        return float(np.sqrt(2 - 2 * self.threshold))
+        return np.sqrt(2 - 2 * np.minimum(self.threshold, 1.0))
 
     def to_dict(self) -> Mapping[str, Any]:
         """JSON-able values."""
@@ -290,7 +350,10 @@ class Verification:
 
 
 def verified(
-    calibration: Calibration, similarity: NDArray[np.float64], far: float = USUAL_FAR
+    calibration: Calibration,
+    similarity: NDArray[np.float64],
+    far: float = USUAL_FAR,
+    crowding: ArrayLike = 0.0,
 ) -> Verification:
     """Verify pairs by their similarities.
 
@@ -298,16 +361,23 @@ def verified(
         calibration: calibration of the model that made the embeddings.
         similarity: float64 () for one pair, or float64 (n,) for several.
         far: false accept rate of the threshold.
+        crowding: mean crowding of the two faces of each pair, see `Calibration.crowded`.
 
     Raises:
         CalibrationError: the calibration was fitted on too few pairs for so low a rate.
     """
-    threshold = calibration.threshold(far)
+    threshold = calibration.threshold(far) + np.asarray(crowding, np.float64)
     similarity = np.clip(np.asarray(similarity, np.float64), -1.0, 1.0)
     same, distance = similarity >= threshold, np.sqrt(2 - 2 * similarity)
-    probability = np.asarray(calibration.probability(similarity))
+    probability = np.asarray(calibration.probability(similarity, crowding=crowding))
     if similarity.ndim:
+        threshold = np.broadcast_to(threshold, similarity.shape)
         return Verification(same, probability, similarity, distance, threshold, far)
     return Verification(
-        same.item(), probability.item(), similarity.item(), distance.item(), threshold, far
+        same.item(),
+        probability.item(),
+        similarity.item(),
+        distance.item(),
+        threshold.item(),
+        far,
     )

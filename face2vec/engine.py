@@ -567,7 +567,9 @@ class Face2Vec:
                 f"embeddings of shape {one.shape} and {other.shape} cannot be verified in pairs; "
                 "give equal shapes"
             )
-        return verified(calibration, np.sum(one * other, axis=-1, dtype=np.float64), far)
+        crowding = (calibration.crowded(one) + calibration.crowded(other)) / 2
+        similarity = np.asarray(np.sum(one * other, axis=-1, dtype=np.float64))
+        return verified(calibration, similarity, far, crowding)
 
     # People
 

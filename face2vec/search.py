@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class Searcher:
     ) -> list[QueryResult]:
         """See `Face2Vec.search`."""
         gallery = self._session.gallery()
-        least = self._least(min_similarity, far)
+        bar = self._bar(min_similarity, far)
         name, faces, embeddings, source = self._queries.faces_of(query)
         if not len(embeddings):
             return []
@@ -46,18 +47,20 @@ class Searcher:
         with gallery.read(mmap=True) as now:
             wanted = k if itself is None else k + 1
             similarities, ids, count = self._session.index().nearest(now, embeddings, wanted)
-            if itself is not None or least is not None:
-                lowest = -1.0 if least is None else least
-                for n, row in enumerate(similarities):
-                    keep = row >= lowest
-                    if itself is not None:
-                        keep &= ids[n] != itself.id
+            crowding = bar.crowding(now, embeddings, ids)
+            for n, row in enumerate(similarities):
+                keep = bar.passed(row, crowding[n])
+                if itself is not None:
+                    keep &= ids[n] != itself.id
+                if not keep.all() or len(keep) > k:
                     similarities[n], ids[n] = row[keep][:k], ids[n][keep][:k]
+                    crowding[n] = crowding[n][keep][:k]
             stored = now.faces(sorted({i for row in ids for i in row.tolist()}))
-        calibration = self._session.calibration_or_none()
         return [
-            QueryResult(name, face, _matches(stored, row, row_ids, calibration, count), source)
-            for face, row, row_ids in zip(faces, similarities, ids, strict=True)
+            QueryResult(
+                name, face, _matches(stored, row, row_ids, bar.calibration, near, count), source
+            )
+            for face, row, row_ids, near in zip(faces, similarities, ids, crowding, strict=True)
         ]
 
     def search_pose(
@@ -83,7 +86,7 @@ class Searcher:
             SettingsError: a face is not in the gallery.
         """
         gallery = self._session.gallery()
-        least = self._least(min_similarity, far)
+        bar = self._bar(min_similarity, far)
         if isinstance(query, Face):
             if query.embedding is not None:
                 embedding_of(query, gallery.fingerprint.model.digest)
@@ -116,7 +119,7 @@ class Searcher:
             for face, embedding, vector in zip(faces, embeddings, vectors, strict=True):
                 distances = pose_distances(vector, known)
                 order = np.argsort(distances, kind="stable")
-                nearest = _similar_enough(now, ids[order], embedding, k, least)
+                nearest = _similar_enough(now, ids[order], embedding, k, bar)
                 found.append((face, [(float(distances[order[n]]), i, s) for n, i, s in nearest]))
             stored = now.faces(sorted({i for _, best in found for _, i, _ in best}))
         records = {one.face.id: one for one in stored.records()}
@@ -124,12 +127,49 @@ class Searcher:
             QueryResult(name, face, Matches(_posed(records, best)), source) for face, best in found
         ]
 
-    def _least(self, min_similarity: float | None, far: float | None) -> float | None:
-        """The higher of ``min_similarity`` and the threshold for ``far``."""
+    def _bar(self, min_similarity: float | None, far: float | None) -> _Bar:
         if far is None:
-            return min_similarity
-        least = self._session.calibration().threshold(far)
-        return least if min_similarity is None else max(least, min_similarity)
+            return _Bar(min_similarity, self._session.calibration_or_none(), None)
+        calibration = self._session.calibration()
+        return _Bar(min_similarity, calibration, calibration.threshold(far))
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """What a match must reach.
+
+    Attributes:
+        least: lowest similarity, or None.
+        calibration: the gallery's calibration, or None.
+        threshold: lowest similarity less the crowding of the two faces, or None.
+    """
+
+    least: float | None
+    calibration: Calibration | None
+    threshold: float | None
+
+    def crowding(
+        self, now: Snapshot, queries: NDArray[np.float32], ids: Sequence[NDArray[np.int64]]
+    ) -> list[NDArray[np.float64]]:
+        """Mean crowding of each query and each of its matches; 0 without a calibration."""
+        if self.calibration is None or self.calibration.crowding is None:
+            return [np.zeros(len(row)) for row in ids]
+        matched, places = np.unique(np.concatenate(ids), return_inverse=True)
+        of_matches = self.calibration.crowded(now.embeddings(matched))[places]
+        of_queries = self.calibration.crowded(queries)
+        parts = np.split(of_matches, np.cumsum([len(row) for row in ids])[:-1])
+        return [(one + part) / 2 for one, part in zip(of_queries, parts, strict=True)]
+
+    def passed(
+        self, similarities: NDArray[np.float32], crowding: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Whether matches with these similarities and crowdings reach the bar."""
+        keep = np.ones(len(similarities), bool)
+        if self.least is not None:
+            keep &= similarities >= self.least
+        if self.threshold is not None:
+            keep &= similarities - crowding >= self.threshold
+        return keep
 
 
 def _matches(
@@ -137,6 +177,7 @@ def _matches(
     similarities: NDArray[np.float32],
     ids: NDArray[np.int64],
     calibration: Calibration | None,
+    crowding: NDArray[np.float64],
     count: int,
 ) -> Matches:
     """Matches among ``count`` faces, whose records are made at first access."""
@@ -146,8 +187,9 @@ def _matches(
         cosines = np.clip(similarities.astype(np.float64), -1.0, 1.0)  # rounding can exceed 1
         columns = [cosines.tolist()]
         if calibration is not None:
-            columns.append(calibration.probability(cosines, 1 / max(count, 2)).tolist())
-            columns.append(((count - 1) * calibration.far(cosines)).tolist())
+            prior = 1 / max(count, 2)
+            columns.append(calibration.probability(cosines, prior, crowding).tolist())
+            columns.append(((count - 1) * calibration.far(cosines, crowding)).tolist())
         by_id = dict(zip(ids.tolist(), zip(*columns, strict=True), strict=True))
         for rank, (face, photo, copies) in enumerate(some, 1):
             similarity, *calibrated = by_id[face.id]
@@ -161,14 +203,15 @@ def _similar_enough(
     ids: NDArray[np.int64],
     embedding: NDArray[np.float32],
     most: int,
-    least: float | None,
+    bar: _Bar,
 ) -> list[tuple[int, int, float]]:
-    """(place, id, similarity) of the first ``most`` faces that are at least so similar."""
+    """(place, id, similarity) of the first ``most`` faces that are similar enough."""
     found: list[tuple[int, int, float]] = []
     for start in range(0, len(ids), POSES_PER_STEP):
         some = ids[start : start + POSES_PER_STEP]
         cosines = now.embeddings(some) @ embedding
-        keep = np.flatnonzero(cosines >= (-2.0 if least is None else least))
+        (crowding,) = bar.crowding(now, embedding[None], [some])
+        keep = np.flatnonzero(bar.passed(cosines, crowding))
         found += [(start + int(n), int(some[n]), float(cosines[n])) for n in keep]
         if len(found) >= most:
             break

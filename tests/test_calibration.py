@@ -160,7 +160,7 @@ def test_damaged_calibration_is_refused(calibration: Calibration, change: dict) 
 
 
 def test_calibration_of_a_newer_face2vec_is_refused(calibration: Calibration) -> None:
-    text = json.dumps(json.loads(calibration.to_json()) | {"format": 2})
+    text = json.dumps(json.loads(calibration.to_json()) | {"format": 3})
     with pytest.raises(CalibrationError, match="newer face2vec"):
         Calibration.from_json(text)
 

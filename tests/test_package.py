@@ -26,10 +26,10 @@ HEAVY = (
 # From the bottom to the top: a package, or a module beside the packages, imports only what stands
 # before it.
 ORDER = (
-    *("errors", "forks", "files", "stored", "fingerprint", "types", "arguments", "calibration"),
-    *("pose", "runtime", "photos", "detection", "models", "encoding", "gallery", "index"),
-    *("ingest", "report", "exchange", "people", "session", "query", "search", "engine", "face2vec"),
-    *("samples", "evaluation", "training", "lab", "demo", "cli", "__main__"),
+    *("errors", "forks", "files", "stored", "fingerprint", "types", "arguments", "crowding"),
+    *("calibration", "pose", "runtime", "photos", "detection", "models", "encoding", "gallery"),
+    *("index", "ingest", "report", "exchange", "people", "session", "query", "search", "engine"),
+    *("face2vec", "samples", "evaluation", "training", "lab", "demo", "cli", "__main__"),
 )
 
 

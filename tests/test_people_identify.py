@@ -19,7 +19,7 @@ def calibration() -> Calibration:
     rng = np.random.default_rng(0)
     genuine = np.clip(rng.normal(0.6, 0.12, 4000), -1, 1).astype(np.float32)
     impostor = np.sort(np.clip(rng.normal(0.05, 0.12, 400_000), -1, 1))[::-1].astype(np.float32)
-    return fit(genuine, impostor, model="m", weights="w", data="drawn", people=100)
+    return fit(genuine, impostor, model="m", weights="w", data="drawn", people=1000)
 
 
 def unit(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from face2vec.calibration import Calibration, fit
+from face2vec.crowding import Crowding
 from face2vec.evaluation.metrics import all_pairs
-from face2vec.evaluation.sets import NamedPhotos, named_faces
+from face2vec.evaluation.sets import NamedFaces, NamedPhotos, named_faces
+from face2vec.models import calibration_of
 
 
 def calibration_on(
@@ -33,7 +35,24 @@ def calibration_on(
         CalibrationError: there are too few pairs.
     """
     faces = named_faces(photos, gallery, model=model, progress=progress, **settings)
-    pairs = all_pairs(faces.embeddings, faces.people, faces.counts, highest_far=0)
+    shipped = calibration_of(faces.model, faces.weights, faces.model)
+    crowding = None if shipped is None else shipped.crowding
+    return fitted(faces, crowding, data=data)
+
+
+def fitted(faces: NamedFaces, crowding: Crowding | None, *, data: str) -> Calibration:
+    """Fit a calibration on all pairs of faces of known people.
+
+    Args:
+        faces: one face of each photo.
+        crowding: how near strangers come to a face; None if that is taken to be equal for all.
+        data: description of the photos.
+
+    Raises:
+        CalibrationError: there are too few pairs.
+    """
+    crowded = None if crowding is None else crowding(faces.embeddings)
+    pairs = all_pairs(faces.embeddings, faces.people, faces.counts, 0, crowded)
     return fit(
         pairs.genuine,
         pairs.impostor,
@@ -41,4 +60,5 @@ def calibration_on(
         weights=faces.weights,
         data=data,
         people=len(faces.names),
+        crowding=crowding,
     )

@@ -89,6 +89,7 @@ def all_pairs(
     people: NDArray[np.int64],
     photos: NDArray[np.int64] | None = None,
     highest_far: float = 0.1,
+    crowded: NDArray[np.float64] | None = None,
 ) -> PairScores:
     """Compare every face with every other.
 
@@ -99,12 +100,16 @@ def all_pairs(
             if None, the number of faces.
         highest_far: largest FAR for `with_intervals`. The people of 1.5 times as many impostor
             pairs are stored; 0 stores none and avoids a second comparison.
+        crowded: float64 (n,), the crowding of each face: the mean of both is subtracted from each
+            similarity; not together with ``highest_far``.
     """
     count = int(people.max(initial=-1)) + 1 if photos is None else len(photos)
     faces = np.bincount(people, minlength=count).astype(np.int64)
     same, owners, other = [], [], []
     for similar, first, second in _compared(embeddings):
         alike = people[first] == people[second]
+        if crowded is not None:
+            similar = similar - ((crowded[first] + crowded[second]) / 2).astype(np.float32)
         same.append(similar[alike])
         owners.append(people[first[alike]])
         other.append(similar[~alike])

@@ -82,22 +82,41 @@ class Evidence:
         Returns:
             float32 (n, m).
         """
-        similarities = some.embeddings @ others.embeddings.T
-        return self.of_pairs(similarities, some.photos[:, None] == others.photos[None])
+        similarities = (some.embeddings @ others.embeddings.T).astype(np.float64)
+        crowding = (self._crowded(some)[:, None] + self._crowded(others)) / 2
+        in_one_photo = some.photos[:, None] == others.photos
+        return self._log_odds(similarities, crowding, in_one_photo)
 
-    def of_pairs(
-        self, similarities: NDArray[np.float32], in_one_photo: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        """Log odds of pairs.
+    def of_pairs(self, faces: Faces, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Log odds of some pairs.
 
         Args:
-            similarities: float32 of any shape, the similarity of each pair.
-            in_one_photo: bool of the same shape, whether both faces are in one photo.
+            faces: the faces.
+            pairs: int64 (n, 2) rows of the faces.
 
         Returns:
-            float32 of the same shape.
+            float32 (n,).
         """
-        odds: Any = self._calibration.log_odds(similarities.astype(np.float64), self._prior)
+        one, other = pairs.T
+        crowded = self._crowded(faces)
+        crowding = (crowded[one] + crowded[other]) / 2
+        in_one_photo = faces.photos[one] == faces.photos[other]
+        return self._log_odds(cosines(faces, pairs).astype(np.float64), crowding, in_one_photo)
+
+    def _crowded(self, faces: Faces) -> NDArray[np.float64]:
+        parts = [
+            self._calibration.crowded(faces.embeddings[start : start + PAIRS // 64])
+            for start in range(0, len(faces), PAIRS // 64)
+        ]
+        return np.concatenate([*parts, np.empty(0)])
+
+    def _log_odds(
+        self,
+        similarities: NDArray[np.float64],
+        crowding: NDArray[np.float64],
+        in_one_photo: NDArray[np.bool_],
+    ) -> NDArray[np.float32]:
+        odds = self._calibration.log_odds(similarities, self._prior, crowding)
         return np.asarray(odds - SAME_PHOTO * in_one_photo, np.float32)
 
 
@@ -168,9 +187,7 @@ def joined(
 def _links(faces: Faces, evidence: Evidence, near: Sequence[Ids]) -> NDArray[np.int64]:
     """Pairs (n, 2) of rows with positive log odds."""
     pairs = neighbours(faces, near)
-    one, other = pairs.T
-    odds = evidence.of_pairs(cosines(faces, pairs), faces.photos[one] == faces.photos[other])
-    return pairs[odds > 0]
+    return pairs[evidence.of_pairs(faces, pairs) > 0]
 
 
 def neighbours(faces: Faces, near: Sequence[Ids]) -> NDArray[np.int64]:

@@ -75,8 +75,11 @@ def probabilities(
     people, place, counts = np.unique(owners, return_inverse=True, return_counts=True)
     order = np.argsort(place, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    cosines = (queries @ known[order].T).astype(np.float64)
-    logs = calibration.log_odds(cosines)  # with a prior of one half, the log likelihood ratio
+    known = known[order]
+    cosines = (queries @ known.T).astype(np.float64)
+    crowding = (calibration.crowded(queries)[:, None] + calibration.crowded(known)) / 2
+    # With a prior of one half, these are the log likelihood ratios.
+    logs = calibration.log_odds(cosines, crowding=crowding)
     highest = logs.max(axis=1, initial=0.0, keepdims=True)
     ratios = np.add.reduceat(np.exp(logs - highest), starts, axis=1) / counts
     weights = (1 - UNKNOWN) / len(people) * ratios

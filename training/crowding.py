@@ -1,0 +1,89 @@
+"""Fit how near strangers come to a face, and the calibration of a model with it.
+
+    python training/crowding.py MODEL --faces FACES.tar --table FACES.csv … \
+        --people CELEBA/identity.txt --data "what PEOPLE are" --out MODEL.calibration.json
+
+The centres are means of the training faces of many different people, a part of them with a mask
+drawn on, without those that are held out. Sets (first folder of a file's name) that show few people
+many times are left out, and those named by --not. The distributions are fitted on the photos of
+PEOPLE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from face2vec.crowding import fit_crowding
+from face2vec.encoding.embed import Embedder
+from face2vec.evaluation.fitting import fitted
+from face2vec.evaluation.sets import named_faces, named_photos
+from face2vec.models import load_model
+from face2vec.runtime.select import choose_runtime
+from face2vec.training.augment import masked
+from face2vec.training.faces import load_faces
+from face2vec.training.teachers import resized
+
+CENTRES, CONCENTRATION, SLOPE = 500, 40.0, 1.2
+MASKED = 5  # one in so many faces is taken a second time, with a mask drawn on
+FEW_PEOPLE = ("glint", "prima", "nuaa", "cc12", "gen", "flux", "sg3")
+
+
+def sets_of(source: str, table: str) -> list[str]:
+    """The set of each face of an archive, in its order."""
+    with Path(table).open(newline="", encoding="utf-8") as stream:
+        listed = {row["file"] for row in csv.DictReader(stream)}
+    with tarfile.open(source) as archive:
+        names = [member.name for member in archive if member.isfile()]
+    return [name.partition("/")[0] for name in names if name in listed]
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("--faces", action="append", required=True)
+    parser.add_argument("--table", action="append", required=True)
+    parser.add_argument("--not", dest="left_out", action="append", default=[*FEW_PEOPLE])
+    parser.add_argument("--people", type=Path, required=True)
+    parser.add_argument("--gallery", type=Path, help="keep the faces of PEOPLE there")
+    parser.add_argument("--data", required=True, help="what PEOPLE are")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    model = load_model(given.model)
+    embed = Embedder(model, choose_runtime())
+    side = model.description.input_size
+    rng, rows = np.random.default_rng(0), []
+    for source, table in zip(given.faces, given.table, strict=True):
+        faces = load_faces(source, model.description, table=table, aligned=True)
+        kept = np.array([name not in given.left_out for name in sets_of(source, table)])
+        if faces.held_out is not None:
+            kept &= ~faces.held_out
+        crops = faces.crops[kept]
+        with_masks = np.stack([masked(crop, rng) for crop in crops[::MASKED]])
+        rows += [embed(resized(some, side)) for some in (crops, with_masks)]
+    crowding = fit_crowding(
+        np.concatenate(rows),
+        centres=CENTRES,
+        concentration=CONCENTRATION,
+        slope=SLOPE,
+        data=f"{sum(map(len, rows)):,} training faces, a part of them with a mask drawn on",
+    )
+    people = named_faces(named_photos(given.people), given.gallery, model=given.model,
+                         progress=True)  # fmt: skip
+    crowding = crowding.with_average(people.embeddings)
+    calibration = fitted(people, crowding, data=given.data)
+    given.out.write_text(calibration.to_json() + "\n", encoding="utf-8")
+    sys.stdout.write(f"{len(crowding.scales)} centres, average {crowding.average:.3f}\n")
+    for far in (1e-2, 1e-3, 1e-4):
+        similarity = calibration.threshold(far)
+        sys.stdout.write(f"false accept rate {far:g}: similarity {similarity:.3f}\n")
+
+
+if __name__ == "__main__":
+    main()
