@@ -93,7 +93,7 @@ class Calibration:
             embeddings: float32 (d,) or (n, d), of unit length.
 
         Returns:
-            float64 () or (n,), in units of similarity; 0 if the calibration has no crowding.
+            float64 () or (n,), in units of similarity, 0 or more; 0 if the calibration has none.
 
         Raises:
             CalibrationError: the embeddings have another dimension.
@@ -108,7 +108,7 @@ class Calibration:
         return self.crowding(embeddings)
 
     def threshold(self, far: float = USUAL_FAR) -> float:
-        """The lowest accepted similarity of two faces of average crowding at a false accept rate.
+        """The lowest accepted similarity at a false accept rate, of two faces without crowding.
 
         Of two other faces, the similarity less their mean crowding must reach it.
 
@@ -329,6 +329,8 @@ class Verification:
         threshold: lowest similarity that counts as one person; it is higher for faces to which
             strangers come near.
         far: share of impostor pairs that reach the threshold.
+        outside: why the probability and the rate are less certain than stated, in words; empty if
+            nothing is known against them.
     """
 
     same: Any
@@ -337,6 +339,7 @@ class Verification:
     distance: Any
     threshold: Any
     far: float
+    outside: tuple[str, ...] = ()
 
     @property
     def distance_threshold(self) -> Any:
@@ -346,6 +349,7 @@ class Verification:
     def to_dict(self) -> Mapping[str, Any]:
         """JSON-able values."""
         facts = asdict(self) | {"distance_threshold": self.distance_threshold}
+        facts["outside"] = list(self.outside)
         return {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in facts.items()}
 
 

@@ -28,7 +28,8 @@ class Crowding:
     The log density at the embedding x, divided by the concentration κ, is
     d(x) = log(Σ pⱼ exp(κ x·cⱼ)) / κ up to a constant (Banerjee et al., Clustering on the unit
     hypersphere using von Mises-Fisher distributions, 2005, section 3). It has the unit of a
-    similarity. The crowding of a face is slope · (d(x) − average).
+    similarity. The crowding of a face is slope · (d(x) − average), and 0 where d is below the
+    average: faces that are unlike all known ones, such as drawn ones, are not taken for rare.
 
     Attributes:
         centres: int8 (m, dim) as bytes; each is the mean embedding of ten or more people, divided
@@ -77,12 +78,12 @@ class Crowding:
             embeddings: float32 (d,) or (n, d), of unit length.
 
         Returns:
-            float64 () or (n,), in units of similarity; 0 for an average face.
+            float64 () or (n,), in units of similarity, 0 or more.
         """
-        return self.slope * (self.density(embeddings) - self.average)
+        return np.maximum(self.slope * (self.density(embeddings) - self.average), 0.0)
 
     def with_average(self, embeddings: NDArray[np.float32]) -> Crowding:
-        """The same density, with a crowding of 0 on the average of these faces.
+        """The same density, with the crowding of these faces beginning at their average density.
 
         Args:
             embeddings: float32 (n, d), each of unit length.

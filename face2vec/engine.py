@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from face2vec import arguments
 from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
 from face2vec.detection.select import AnyDetector
+from face2vec.encoding.quality import outside
 from face2vec.errors import GalleryError, PhotoError, SettingsError
 from face2vec.files import expanded
 from face2vec.gallery.rows import (
@@ -561,7 +563,7 @@ class Face2Vec:
         """
         arguments.within("far", far, 0, 1)
         calibration = self.calibration
-        one, other = self._queries.embeddings_of(first), self._queries.embeddings_of(second)
+        (one, of_one), (other, of_other) = map(self._queries.side_of, (first, second))
         if one.shape != other.shape:
             raise SettingsError(
                 f"embeddings of shape {one.shape} and {other.shape} cannot be verified in pairs; "
@@ -569,7 +571,8 @@ class Face2Vec:
             )
         crowding = (calibration.crowded(one) + calibration.crowded(other)) / 2
         similarity = np.asarray(np.sum(one * other, axis=-1, dtype=np.float64))
-        return verified(calibration, similarity, far, crowding)
+        found = verified(calibration, similarity, far, crowding)
+        return replace(found, outside=outside(of_one, of_other))
 
     # People
 

@@ -13,7 +13,7 @@ from face2vec.errors import GalleryMismatchError, NoFaceError, SettingsError
 from face2vec.gallery.gallery import Gallery
 from face2vec.photos.sources import PhotoLike, array_of
 from face2vec.session import Session
-from face2vec.types import Face, Photo, largest_sure
+from face2vec.types import Face, Photo, QualityParts, largest_sure
 
 log = logging.getLogger("face2vec")
 
@@ -79,10 +79,12 @@ class QueryReader:
         embeddings = np.stack(found) if found else np.empty((0, 0), np.float32)
         return QueryFaces(photo.name, faces, embeddings, photo.source)
 
-    def embeddings_of(
+    def side_of(
         self, query: PhotoLike | Photo | Face | NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    ) -> tuple[NDArray[np.float32], QualityParts | None]:
         """One side of a verification: embedding float32 (d,), or embeddings float32 (n, d).
+
+        The second value is what the face's quality is made of, None if that is not known.
 
         Raises:
             PhotoError: the photo cannot be read.
@@ -94,15 +96,16 @@ class QueryReader:
         query = _with_array(query)
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
             rows = unit_rows(query, session.model().description.dimension)
-            return rows if query.ndim == 2 else rows[0]
+            return (rows if query.ndim == 2 else rows[0]), None
         if isinstance(query, Face):
             if query.embedding is None or session.has_gallery:
-                return self._embedding_in(session.gallery(), query)
-            return embedding_of(query, session.model().fingerprint.digest)
+                return self._embedding_in(session.gallery(), query), query.parts
+            return embedding_of(query, session.model().fingerprint.digest), query.parts
         if session.has_gallery:
             session.check_model()
-        first: NDArray[np.float32] = self._one_person([cast("PhotoLike | Photo", query)])[2][0]
-        return first
+        found = self._one_person([cast("PhotoLike | Photo", query)])
+        face = found.faces[0]
+        return found.embeddings[0], None if face is None else face.parts
 
     def _embedding_in(self, gallery: Gallery, face: Face) -> NDArray[np.float32]:
         if face.embedding is not None:

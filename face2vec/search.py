@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.calibration import Calibration
+from face2vec.encoding.quality import outside
 from face2vec.errors import SettingsError
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import StoredFace, StoredFaces
@@ -58,7 +59,10 @@ class Searcher:
             stored = now.faces(sorted({i for row in ids for i in row.tolist()}))
         return [
             QueryResult(
-                name, face, _matches(stored, row, row_ids, bar.calibration, near, count), source
+                name,
+                face,
+                _matches(stored, row, row_ids, bar.calibration, near, count, face),
+                source,
             )
             for face, row, row_ids, near in zip(faces, similarities, ids, crowding, strict=True)
         ]
@@ -179,21 +183,34 @@ def _matches(
     calibration: Calibration | None,
     crowding: NDArray[np.float64],
     count: int,
+    query: Face | None,
 ) -> Matches:
     """Matches among ``count`` faces, whose records are made at first access."""
     some = stored.of(ids.tolist())
 
     def ranked() -> Iterator[Match]:
         cosines = np.clip(similarities.astype(np.float64), -1.0, 1.0)  # rounding can exceed 1
-        columns = [cosines.tolist()]
+        probabilities: list[float | None] = [None] * len(cosines)
+        false: list[float | None] = [None] * len(cosines)
         if calibration is not None:
             prior = 1 / max(count, 2)
-            columns.append(calibration.probability(cosines, prior, crowding).tolist())
-            columns.append(((count - 1) * calibration.far(cosines, crowding)).tolist())
-        by_id = dict(zip(ids.tolist(), zip(*columns, strict=True), strict=True))
+            probabilities = calibration.probability(cosines, prior, crowding).tolist()
+            false = ((count - 1) * calibration.far(cosines, crowding)).tolist()
+        columns = zip(cosines.tolist(), probabilities, false, strict=True)
+        by_id = dict(zip(ids.tolist(), columns, strict=True))
         for rank, (face, photo, copies) in enumerate(some, 1):
-            similarity, *calibrated = by_id[face.id]
-            yield Match(rank, similarity, face, photo, copies, *calibrated)
+            similarity, probability, others = by_id[face.id]
+            doubts = () if query is None or probability is None else (query.parts, face.parts)
+            yield Match(
+                rank,
+                similarity,
+                face,
+                photo,
+                copies,
+                probability,
+                others,
+                outside=outside(*doubts) if doubts else (),
+            )
 
     return Matches.later(len(some), ranked)
 

@@ -219,6 +219,8 @@ class Match:
             least this similarity; None without a calibration.
         pose_distance: distance of its landmarks from those of the query, 0 for equal ones, see
             `pose_distances`; None unless the search was by pose.
+        outside: why the probability and the false matches are less certain than stated, in words;
+            empty if nothing is known against them.
     """
 
     rank: int
@@ -229,6 +231,7 @@ class Match:
     probability: float | None = None
     false_matches: float | None = None
     pose_distance: float | None = None
+    outside: tuple[str, ...] = ()
 
     @property
     def layout(self) -> float | None:

@@ -197,6 +197,7 @@ def test_matches_to_json_round_trip(matches: Matches) -> None:
         "similarity": 0.5,
         "probability": None,
         "false_matches": None,
+        "outside": [],
         "photo": matches[1].photo,
         "box": [200.0, 20.0, 240.0, 80.0],
         "landmarks": {

@@ -283,13 +283,17 @@ def test_search_gives_probabilities_for_the_size_of_the_gallery(
 ) -> None:
     with Face2Vec(gallery) as engine:
         (found,) = engine.search(people / "00" / "0.jpg", k=8)
+        with engine._session.gallery().read() as now:
+            matched = now.embeddings(np.array([match.face.id for match in found.matches]))
     assert len(found.matches) == 8
-    for match in found.matches:
-        # NumPy may compute several at once, and round the last bit in another way than of one.
-        probability = fitted.probability(match.similarity, 1 / 8)
-        assert match.probability == pytest.approx(probability, rel=1e-12)
-        far = fitted.far(match.similarity)
-        assert match.false_matches == pytest.approx(7 * far, rel=1e-12)
+    assert fitted.crowding is not None  # calibrated with the model's own
+    crowding = (fitted.crowded(found.face.embedding) + fitted.crowded(matched)) / 2
+    for match, near in zip(found.matches, crowding, strict=True):
+        # NumPy may compute several at once, and round the last bits in another way than of one.
+        probability = fitted.probability(match.similarity, 1 / 8, near)
+        assert match.probability == pytest.approx(probability, rel=1e-5)
+        far = fitted.far(match.similarity, near)
+        assert match.false_matches == pytest.approx(7 * far, rel=1e-5)
     words = found.matches.to_text().splitlines()
     assert words[0] == "rank  similarity  probability  photo"
     assert f"{found.matches[0].probability:.1%}" in words[1]
@@ -324,3 +328,23 @@ def test_search_by_rate_without_a_calibration_is_refused(
         (found,) = engine.search(people / "00" / "0.jpg")
     assert found.matches[0].probability is None
     assert found.matches.to_text().startswith("rank  similarity  photo")
+
+
+def test_answers_outside_of_what_was_fitted_say_why(
+    people: Path, gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Face2Vec(gallery) as engine:
+        (face,) = engine.encode(people / "00" / "0.jpg")
+        parts = replace(face.parts, child=0.9, size=20.0)
+        young = replace(face, parts=parts)
+        found = engine.verify(young, young, far=0.1)
+        assert found.outside == ("both may be children under 13", "one crop has only 20 pixels")
+        assert found.to_dict()["outside"] == list(found.outside)
+        assert engine.verify(face.embedding, face.embedding, far=0.1).outside == ()
+        (answer,) = engine.search(young, k=8)
+        told = {reason for match in answer.matches for reason in match.outside}
+        assert "one crop has only 20 pixels" in told
+        first = answer.matches[0]
+        assert answer.matches.to_dicts()[0]["outside"] == list(first.outside)
+        assert f"(less certain: {'; '.join(first.outside)})" in answer.matches.to_text()
+        assert f"less certain: {'; '.join(first.outside)}" in answer.matches._repr_html_()

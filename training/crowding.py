@@ -29,18 +29,20 @@ from face2vec.training.augment import masked
 from face2vec.training.faces import load_faces
 from face2vec.training.teachers import resized
 
-CENTRES, CONCENTRATION, SLOPE = 500, 40.0, 1.2
+CENTRES, CONCENTRATION, SLOPE = 500, 40.0, 1.4
 MASKED = 5  # one in so many faces is taken a second time, with a mask drawn on
 FEW_PEOPLE = ("glint", "prima", "nuaa", "cc12", "gen", "flux", "sg3")
 
 
 def sets_of(source: str, table: str) -> list[str]:
-    """The set of each face of an archive, in its order."""
+    """The set of each face of an archive, in the order of `load_faces`."""
     with Path(table).open(newline="", encoding="utf-8") as stream:
         listed = {row["file"] for row in csv.DictReader(stream)}
     with tarfile.open(source) as archive:
-        names = [member.name for member in archive if member.isfile()]
-    return [name.partition("/")[0] for name in names if name in listed]
+        names = sorted(member.name for member in archive if member.isfile())
+    if not listed.issuperset(names):
+        raise SystemExit(f"{table} does not list all files of {source}")
+    return [name.partition("/")[0] for name in names]
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from face2vec.cli.common import out as print_result
 
 if TYPE_CHECKING:
     from face2vec.evaluation.report import Report
-    from face2vec.evaluation.sets import NamedFaces, NamedPhotos
+    from face2vec.evaluation.sets import NamedFaces, NamedPhotos, Which
 
 MODEL_HELP = (
     "A model's key or file, or an encoder of another package: keras-facenet:KEY, deepface:MODEL "
@@ -36,6 +36,14 @@ def evaluate_commands() -> None:
 
 _encoder_option = click.option("--model", metavar="ENCODER", help=MODEL_HELP)
 _report_options = together(report_option("curves.png"), json_line_option, quiet_option)
+_face_option = click.option(
+    "--face",
+    "which",
+    type=click.Choice(("largest", "centre")),
+    default="largest",
+    show_default=True,
+    help="Which face of a photo is the named person's; that of LFW and CelebA is in the centre.",
+)
 _shared_options = together(
     _encoder_option,
     click.option(
@@ -53,8 +61,9 @@ _shared_options = together(
 def lfw_command(folder: Path, **options: Any) -> None:
     """Labeled Faces in the Wild: View 2, and all pairs of photos.
 
-    FOLDER contains pairs.txt and one folder of photos per person, directly or in images/. A photo
-    without a detected face counts as an error in every figure.
+    FOLDER contains pairs.txt and one folder of photos per person, directly or in images/. The
+    person is the face nearest the centre of a photo. A photo without a detected face counts as an
+    error in every figure.
     """
     from face2vec.evaluation.report import pairs_report
     from face2vec.evaluation.sets import lfw_pairs, photos_in
@@ -91,6 +100,7 @@ def youtube_command(
 
 @evaluate_commands.command("pairs")
 @click.argument("people", type=FilePath(path_type=Path, exists=True))
+@_face_option
 @_shared_options
 def pairs_command(people: Path, **options: Any) -> None:
     """All pairs of photos: true accept rates at false accept rates.
@@ -105,6 +115,7 @@ def pairs_command(people: Path, **options: Any) -> None:
 
 @evaluate_commands.command("identification")
 @click.argument("people", type=FilePath(path_type=Path, exists=True))
+@_face_option
 @_shared_options
 def identification_command(people: Path, **options: Any) -> None:
     """Identification: rank-1 and other ranks, and strangers that are accepted.
@@ -141,19 +152,20 @@ def _measure(
     out: Path | None,
     as_json: bool,
     quiet: bool,
+    which: Which = "centre",
 ) -> None:
     from face2vec.evaluation.encoders import is_other, open_encoder
     from face2vec.evaluation.sets import encoded_faces, named_faces
 
     if not is_other(model):
-        faces = named_faces(photos, gallery, model=model, progress=not quiet)
+        faces = named_faces(photos, gallery, model=model, which=which, progress=not quiet)
     elif gallery is not None:
         raise click.UsageError(
             "a gallery cannot keep faces of another package; leave out --gallery"
         )
     else:
         with closing(open_encoder(model)) as encoder:
-            faces = encoded_faces(photos, encoder, progress=not quiet)
+            faces = encoded_faces(photos, encoder, which=which, progress=not quiet)
     _tell(report(faces, faces.model), out, as_json)
 
 

@@ -28,7 +28,7 @@ from face2vec.cli.common import (
 )
 from face2vec.cli.exits import DONE, ERROR, INTERRUPTED, PARTLY
 from face2vec.errors import PhotoError
-from face2vec.report.text import box_words, printable
+from face2vec.report.text import box_words, percent, printable
 
 if TYPE_CHECKING:
     from face2vec.engine import Face2Vec
@@ -255,7 +255,7 @@ def identify_command(
                     out(json.dumps({"photo": photo, **one.to_dict()}))
                 else:
                     where = f"{printable(photo)}, face at {box_words(one.face.box)}"
-                    out(f"{where}: {printable(one.label)}, {one.probability:.1%}")
+                    out(f"{where}: {printable(one.label)}, {percent(one.probability)}")
     if unreadable:
         ctx.exit(ERROR)
     ctx.exit(PARTLY if unknown else DONE)

@@ -19,6 +19,10 @@ from face2vec.cli.common import (
     out as print_result,
 )
 from face2vec.cli.exits import DONE, PARTLY
+from face2vec.report.text import percent
+
+TOLD_ABOVE = 0.02
+"""Least distance of a threshold from the usual one that is explained."""
 
 
 @click.command("verify")
@@ -59,7 +63,7 @@ def verify_command(
         Gallery.open(gallery).close()  # a folder without a gallery is an error here
     with Face2Vec(gallery, model=model) as engine:
         found = engine.verify(first, second, far=far)
-        data = engine.calibration.data
+        calibration = engine.calibration
     if as_json:
         print_result(json.dumps(found.to_dict()))
     else:
@@ -67,9 +71,17 @@ def verify_command(
             f"{'same person' if found.same else 'different people'}\n"
             f"similarity {found.similarity:.3f}, threshold {found.threshold:.3f} "
             f"(distance {found.distance:.3f}, threshold {found.distance_threshold:.3f})\n"
-            f"probability {found.probability:.1%}, if half of all such pairs show the same person"
+            f"probability {percent(found.probability)}, if half of such pairs show one person"
         )
-        say(f"false accept rate {far:g}, calibrated on {data}")
+        say(f"false accept rate {far:g}, calibrated on {calibration.data}")
+        if found.outside:
+            say(f"Less certain than stated: {'; '.join(found.outside)}.")
+        above = found.threshold - calibration.threshold(far)
+        if above >= TOLD_ABOVE:
+            say(
+                f"The threshold is {above:.3f} higher than for average faces, because different "
+                "people with faces like these are more similar."
+            )
     ctx.exit(DONE if found.same else PARTLY)
 
 

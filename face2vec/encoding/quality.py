@@ -10,7 +10,11 @@ import numpy as np
 
 from face2vec.detection.opinion import SecondOpinion
 from face2vec.pose import head_angles
-from face2vec.types import Face, Photo, QualityParts
+from face2vec.types import SURE_OPINION, Face, Photo, QualityParts
+
+LIKELY = 0.5  # of a child, of being covered
+PROFILE = 45.0  # degrees of yaw
+FEWEST_PIXELS = 24.0  # along a side of the crop; nobody is recognizable with fewer
 
 
 def with_parts(photo: Photo, faces: Sequence[Face], opinion: SecondOpinion) -> list[Face]:
@@ -62,3 +66,28 @@ def quality(parts: QualityParts | None, detail: float) -> float:
         return enough
     turned = max(0.0, math.cos(math.radians(parts.yaw))) ** 2
     return parts.face * enough * turned * (1 - parts.covered)
+
+
+def outside(one: QualityParts | None, other: QualityParts | None) -> tuple[str, ...]:
+    """Why a rate or a probability of two faces is less certain than stated.
+
+    Calibrations are fitted on photos of adults who look at the camera.
+
+    Args:
+        one: what is known of the first face, or None.
+        other: what is known of the second face, or None.
+
+    Returns:
+        The reasons in words; none if nothing is known of a face.
+    """
+    if one is None or other is None:
+        return ()
+    smallest = min(one.size, other.size)
+    reasons = {
+        "one may be no face": min(one.face, other.face) < SURE_OPINION,
+        "both may be children under 13": min(one.child, other.child) >= LIKELY,
+        "both faces are covered": min(one.covered, other.covered) >= LIKELY,
+        "both faces are in profile": min(abs(one.yaw), abs(other.yaw)) >= PROFILE,
+        f"one crop has only {smallest:.0f} pixels": smallest < FEWEST_PIXELS,
+    }
+    return tuple(reason for reason, holds in reasons.items() if holds)

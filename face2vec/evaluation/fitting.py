@@ -8,7 +8,7 @@ from typing import Any
 from face2vec.calibration import Calibration, fit
 from face2vec.crowding import Crowding
 from face2vec.evaluation.metrics import all_pairs
-from face2vec.evaluation.sets import NamedFaces, NamedPhotos, named_faces
+from face2vec.evaluation.sets import NamedFaces, NamedPhotos, Which, named_faces
 from face2vec.models import calibration_of
 
 
@@ -17,6 +17,7 @@ def calibration_on(
     gallery: Path | None = None,
     *,
     model: str | Path | None = None,
+    which: Which = "largest",
     data: str,
     progress: bool = False,
     **settings: Any,
@@ -27,6 +28,7 @@ def calibration_on(
         photos: the photos with their people.
         gallery: folder of a gallery for their faces, see `named_faces`.
         model: the model, see `Face2Vec`.
+        which: which face of a photo is the named person's, see `named_faces`.
         data: description of the photos.
         progress: whether to show a progress bar on standard error.
         settings: other settings of `Face2Vec`.
@@ -34,7 +36,7 @@ def calibration_on(
     Raises:
         CalibrationError: there are too few pairs.
     """
-    faces = named_faces(photos, gallery, model=model, progress=progress, **settings)
+    faces = named_faces(photos, gallery, model=model, which=which, progress=progress, **settings)
     shipped = calibration_of(faces.model, faces.weights, faces.model)
     crowding = None if shipped is None else shipped.crowding
     return fitted(faces, crowding, data=data)

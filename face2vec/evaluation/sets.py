@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,10 @@ from face2vec.files import composed, expanded, text_of
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.photos.discover import find_photos
-from face2vec.types import Box, Face, nearest_to
+from face2vec.types import Box, Face, largest_sure, nearest_to
 
+Which = Literal["largest", "centre"]
+"""Which face of a photo is the named person's."""
 PAIRS = "pairs.txt"
 IMAGES = "images"
 
@@ -171,18 +173,20 @@ def named_faces(
     gallery: Path | None = None,
     *,
     model: str | Path | None = None,
+    which: Which = "centre",
     progress: bool = False,
     **settings: Any,
 ) -> NamedFaces:
-    """Add photos to a gallery and return the face nearest the centre of each.
+    """Add photos to a gallery and return one face of each.
 
-    In LFW and CelebA, that face is the named person's. Photos that the gallery already has are not
-    encoded again.
+    Photos that the gallery already has are not encoded again.
 
     Args:
         photos: the photos with their people.
         gallery: folder of the gallery, created if it does not exist; None for a temporary one.
         model: the model, see `Face2Vec`.
+        which: "largest" for the largest sure face; "centre" for the face nearest the centre, which
+            is the named person's in LFW and CelebA.
         progress: whether to show a progress bar on standard error.
         settings: other settings of `Face2Vec`.
 
@@ -192,14 +196,15 @@ def named_faces(
     """
     if gallery is None:
         with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / "gallery"
             return named_faces(
-                photos, Path(folder) / "gallery", model=model, progress=progress, **settings
+                photos, place, model=model, which=which, progress=progress, **settings
             )
     with Face2Vec(gallery, model=model, **settings) as engine:
         engine.add([str(photo) for photo in photos.people], progress=progress)
     with Gallery.open(gallery) as opened, opened.read() as now:
         made_with = opened.fingerprint.model
-        found = {photo: _centre_face(now, photo) for photo in photos.people}
+        found = {photo: _chosen_face(now, photo, which) for photo in photos.people}
         faces = {photo: face for photo, face in found.items() if face is not None}
         ids = np.array([face.id for face in faces.values()], np.int64)
         rows = now.embeddings(ids)
@@ -211,13 +216,18 @@ def named_faces(
 
 
 def encoded_faces(
-    photos: NamedPhotos, encoder: PhotoEncoder, *, progress: bool = False
+    photos: NamedPhotos,
+    encoder: PhotoEncoder,
+    *,
+    which: Which = "centre",
+    progress: bool = False,
 ) -> NamedFaces:
-    """Encode the face nearest the centre of each photo with any encoder, without a gallery.
+    """Encode one face of each photo with any encoder, without a gallery.
 
     Args:
         photos: the photos with their people.
         encoder: the encoder, see `open_encoder`.
+        which: "largest" for the largest face, or "centre" for the one nearest the centre.
         progress: whether to show a progress bar on standard error.
 
     Returns:
@@ -229,7 +239,9 @@ def encoded_faces(
         zip(photos.people, encoder.encode(photos.people), strict=True),
         total=len(photos.people), unit="photo", disable=not progress, dynamic_ncols=True,
     )  # fmt: skip
-    found = {path: one.centre_face for path, one in encoded}
+    found = {
+        path: one.centre_face if which == "centre" else one.largest_face for path, one in encoded
+    }
     faces = {path: face for path, face in found.items() if face is not None}
     return faces_found(photos, faces, encoder.name, encoder.weights)
 
@@ -263,10 +275,13 @@ def faces_found(
     )
 
 
-def _centre_face(now: Snapshot, photo: Path) -> Face | None:
+def _chosen_face(now: Snapshot, photo: Path, which: Which) -> Face | None:
     name = str(photo.parent.resolve() / photo.name)  # the name in the gallery
     size = now.size_of(name)
     if size is None:
         return None
+    faces = [face for face, *_ in now.faces_of(name)]
+    if which == "largest":
+        return largest_sure(faces) if faces else None
     width, height = size
-    return nearest_to((face for face, *_ in now.faces_of(name)), width / 2, height / 2)
+    return nearest_to(faces, width / 2, height / 2)

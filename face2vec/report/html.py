@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face2vec.files import expanded
-from face2vec.report.text import box_words, printable, short_name
+from face2vec.report.text import box_words, percent, printable, short_name
 from face2vec.report.thumbnails import thumbnail
 
 if TYPE_CHECKING:
@@ -128,11 +128,14 @@ def _match_rows(matches: Sequence[Match]) -> Iterator[str]:
     for m in matches:
         name = short_name(m.photo)
         face = img(thumbnail(m.photo, m.face.box), f"Match {m.rank}, face in {name}")
-        known = m.probability is not None
-        probability = f'<td class="number">{m.probability:.1%}</td>' if known else ""
+        probability = ""
+        if m.probability is not None:
+            probability = f'<td class="number">{html.escape(percent(m.probability))}</td>'
+        doubt = f"<br>less certain: {'; '.join(m.outside)}" if m.outside else ""
         copies = "".join(f"<br>the same file: {photo_link(copy)}" for copy in m.copies)
         yield (
             f'<tr><td class="number">{m.rank}</td><td>{face}</td>'
             f'<td class="number">{m.similarity:.4f}</td>{probability}'
-            f'<td class="photo">{photo_link(m.photo)}<br>{box_words(m.face.box)}{copies}</td></tr>'
+            f'<td class="photo">{photo_link(m.photo)}<br>{box_words(m.face.box)}'
+            f"{doubt}{copies}</td></tr>"
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 from face2vec.errors import SettingsError
 from face2vec.report.grid import draw_grid, plot_package
 from face2vec.report.html import img, match_table, photo_link, write_page
-from face2vec.report.text import box_words, printable, short_name
+from face2vec.report.text import box_words, percent, printable, short_name
 from face2vec.report.thumbnails import THUMBNAIL_SIDE, thumbnail, whole_photo
 
 if TYPE_CHECKING:
@@ -99,9 +99,11 @@ class Matches(Sequence["Match"]):
         lines = [f"rank  {before}similarity  {after}photo"]
         for m in self[:rows]:
             distance = f"{m.pose_distance:>13.4f}  " if m.pose_distance is not None else ""
-            probability = f"{m.probability:>11.1%}  " if m.probability is not None else ""
+            probability = f"{percent(m.probability):>11}  " if m.probability is not None else ""
+            doubt = f"  (less certain: {'; '.join(m.outside)})" if m.outside else ""
             lines.append(
-                f"{m.rank:>4}  {distance}{m.similarity:>10.4f}  {probability}{printable(m.photo)}"
+                f"{m.rank:>4}  {distance}{m.similarity:>10.4f}  {probability}"
+                f"{printable(m.photo)}{doubt}"
             )
         if rows is not None and len(self) > rows:
             lines.append(f"… {len(self) - rows} more")
@@ -110,10 +112,10 @@ class Matches(Sequence["Match"]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One JSON-able dictionary per match.
 
-        The keys are ``rank``, ``similarity``, ``probability``, ``false_matches``, ``photo``,
-        ``box`` (left, top, right, bottom), ``landmarks`` (name to [x, y]), ``confidence``,
-        ``quality``, ``parts``, ``copies`` and ``face_id``; after a search by pose also
-        ``pose_distance``.
+        The keys are ``rank``, ``similarity``, ``probability``, ``false_matches``, ``outside``,
+        ``photo``, ``box`` (left, top, right, bottom), ``landmarks`` (name to [x, y]),
+        ``confidence``, ``quality``, ``parts``, ``copies`` and ``face_id``; after a search by pose
+        also ``pose_distance``.
         """
         return [
             {
@@ -121,6 +123,7 @@ class Matches(Sequence["Match"]):
                 "similarity": float(m.similarity),
                 "probability": m.probability,
                 "false_matches": m.false_matches,
+                "outside": list(m.outside),
                 "photo": m.photo,
                 **face_dict(m.face),
                 "copies": list(m.copies),

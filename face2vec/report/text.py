@@ -50,3 +50,8 @@ def short_name(photo: str, limit: int = 22) -> str:
     """The file name of a photo, shortened in the middle to ``limit`` characters."""
     name = printable(Path(photo).name or photo)
     return name if len(name) <= limit else f"{name[: limit - 9]}…{name[-8:]}"
+
+
+def percent(probability: float) -> str:
+    """A probability in percent with one digit, and never more sure than 99.9 %."""
+    return "> 99.9%" if probability >= 0.9995 else f"{probability:.1%}"

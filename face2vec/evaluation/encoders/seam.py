@@ -45,6 +45,15 @@ class EncodedPhoto(NamedTuple):
         """The face nearest the centre, which is the named person's in LFW and CelebA."""
         return nearest_to(self.faces, self.width / 2, self.height / 2)
 
+    @property
+    def largest_face(self) -> EncodedFace | None:
+        """The face with the largest box."""
+        return max(
+            self.faces,
+            key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]),
+            default=None,
+        )
+
 
 class PhotoEncoder(Protocol):
     """An encoder with its own detector, crop and standardisation, as its users run it.
