@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import re
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pillow_heif
 import pytest
 from PIL import Image
 
+import face2vec
 from face2vec.errors import Face2VecError, PhotoError, SettingsError
 from face2vec.photos import decode
 from face2vec.photos.decode import full_resolution, open_photo
@@ -826,3 +831,78 @@ def test_open_photo_does_not_catch_memory_errors(monkeypatch):
 def test_photo_errors_are_face2vec_errors():
     with pytest.raises(Face2VecError):
         open_photo(b"nothing")
+
+
+def deep(mode: str, width: int, height: int) -> Image.Image:
+    """An image of random pixels in any of Pillow's modes."""
+    rng = np.random.default_rng(len(mode))
+    if mode == "F":
+        return Image.fromarray(rng.normal(0, 3, (height, width)).astype(np.float32))
+    if mode == "I":
+        return Image.fromarray(rng.integers(-9, 70_000, (height, width), dtype=np.int32))
+    if mode == "I;16":
+        return Image.fromarray(rng.integers(0, 65_536, (height, width), dtype=np.uint16))
+    colours = Image.fromarray(rng.integers(0, 256, (height, width, 4), dtype=np.uint8))
+    if mode == "P":
+        palette = colours.convert("RGB").quantize(200)
+        palette.info["transparency"] = 3
+        return palette
+    if mode in ("La", "PA"):
+        return colours.convert("LA").convert(mode) if mode == "La" else colours.convert("PA")
+    return colours.convert(mode)
+
+
+@pytest.mark.parametrize("max_side", [None, 9, 30, 200])
+@pytest.mark.parametrize(
+    "mode", ["1", "P", "PA", "LA", "La", "RGBA", "RGBa", "CMYK", "YCbCr", "F", "I", "I;16"]
+)
+def test_image_converted_in_bands_equals_one_converted_at_once(
+    mode: str, max_side: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = deep(mode, 131, 203)
+    at_once = open_photo(image, max_side=max_side)
+    monkeypatch.setattr(decode, "BAND_PIXELS", 8 * 131 * 5)
+    in_bands = open_photo(image, max_side=max_side)
+    np.testing.assert_array_equal(in_bands.image, at_once.image)
+    assert at_once.image.std() > 1 or mode == "1"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_image_turned_in_bands_equals_one_turned_at_once(
+    orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    file = io.BytesIO()
+    deep("RGBA", 31, 53).save(file, "PNG", exif=exif)
+    at_once = open_photo(file.getvalue())
+    monkeypatch.setattr(decode, "BAND_PIXELS", 8 * 31 * 5)
+    in_bands = open_photo(file.getvalue())
+    np.testing.assert_array_equal(in_bands.image, at_once.image)
+    assert in_bands.image.shape[:2] == ((31, 53) if orientation >= 5 else (53, 31))
+
+
+def test_memory_of_a_large_image_is_that_of_its_pixels_and_its_result(tmp_path: Path) -> None:
+    side = 6000
+    Image.new("RGBA", (side, side), (9, 9, 9, 100)).save(tmp_path / "a.png", compress_level=1)
+    code = """
+import resource, sys
+from face2vec.photos.decode import open_photo
+open_photo(sys.argv[2], max_side=500)
+def peak():
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
+before = peak()
+open_photo(sys.argv[1], max_side=600)
+print(peak() - before)
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("peak memory is read from /proc")
+    Image.new("RGBA", (600, 600)).save(tmp_path / "b.png")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.png"), str(tmp_path / "b.png")],
+        capture_output=True, encoding="utf-8", check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(face2vec.__file__).parents[1])},
+    )  # fmt: skip
+    pixels = side * side * 4 / 1e6
+    assert float(done.stdout) < 1.5 * pixels

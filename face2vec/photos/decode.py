@@ -11,8 +11,10 @@ All functions are safe to use from several threads.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -63,6 +65,9 @@ from face2vec.photos.sources import PhotoLike, plain
 from face2vec.types import Photo
 
 MAX_PIXELS = 200_000_000
+BAND_PIXELS = 16_000_000
+"""Images with more pixels are converted in bands, each an eighth of this."""
+REDUCING_GAP = 3.0
 
 # Warnings about corrupt TIFF tags or broken PNG animations do not help a user who indexes a
 # folder, and `warnings.catch_warnings` is not thread-safe.
@@ -399,20 +404,39 @@ def _finish(
     """
     image.load()
     full_width, full_height = full_size or image.size
-    flat = _flatten(image)
-    scale = 1.0
+    scale, size = 1.0, image.size
     if max_side is not None and max(full_width, full_height) > max_side:
         scale = max_side / max(full_width, full_height)
         size = max(1, round(full_width * scale)), max(1, round(full_height * scale))
-        flat = flat.resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=3.0)
     orientation = orientation_of(image.info, image.format)
-    if orientation != 1:
-        flat = flat.transpose(_TURNS[orientation])
+    if scale != 1:
+        if box is None:
+            image, box = flattened(image, size)
+        image = _flatten(image)
+        image = image.resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=REDUCING_GAP)
     if orientation >= 5:
         full_width, full_height = full_height, full_width
-    if flat.mode != "RGB":
-        flat = flat.convert("RGB")
-    return _Decoded(np.asarray(flat), full_width, full_height, scale)
+    return _Decoded(_upright(image, orientation), full_width, full_height, scale)
+
+
+def _upright(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
+    """The pixels of an image as RGB, uint8 (height, width, 3), turned upright."""
+    if image.width * image.height <= BAND_PIXELS:
+        flat = _flatten(image)
+        if orientation != 1:
+            flat = flat.transpose(_TURNS[orientation])
+        return np.asarray(flat.convert("RGB"))
+    shape = (image.height, image.width)
+    array = np.empty((*(shape[::-1] if orientation >= 5 else shape), 3), np.uint8)
+    as_stored = array.swapaxes(0, 1) if orientation >= 5 else array
+    if orientation in (3, 4, 6, 7):
+        as_stored = as_stored[::-1]
+    if orientation in (2, 3, 7, 8):
+        as_stored = as_stored[:, ::-1]
+    limits = _limits(image) if _is_deep(image) else None
+    for top, band in _bands(image):
+        as_stored[top : top + band.height] = np.asarray(_flatten(band, limits).convert("RGB"))
+    return array
 
 
 _TURNS = {
@@ -426,12 +450,72 @@ _TURNS = {
 }
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """Convert to mode "L" or "RGB", with transparency composited on white."""
-    if image.mode in ("L", "RGB") and "transparency" not in image.info:
+def flattened(
+    image: Image.Image, size: tuple[int, int]
+) -> tuple[Image.Image, tuple[float, float, float, float]]:
+    """Convert to mode "L" or "RGB", with transparency composited on white, band by band.
+
+    If the image is to be reduced much, each band is reduced by a whole number already, as
+    `Image.resize` does it before it resamples. So a second image of full size is never needed.
+
+    Args:
+        image: an image whose pixels are loaded.
+        size: (width, height) in pixels to which it will be resized.
+
+    Returns:
+        The image, and the box of it that is to be resized.
+    """
+    width, height = image.size
+    whole = (0.0, 0.0, float(width), float(height))
+    if _is_flat(image):
+        return image, whole
+    if width * height <= BAND_PIXELS:
+        return _flatten(image), whole
+    factors = [
+        max(1, int(full / wanted / REDUCING_GAP))
+        for full, wanted in zip(image.size, size, strict=True)
+    ]
+    across, down = factors
+    limits = _limits(image) if _is_deep(image) else None
+    reduced: Image.Image | None = None
+    for top, band in _bands(image, down):
+        flat = _flatten(band, limits)
+        if across > 1 or down > 1:
+            flat = flat.reduce((across, down))
+        if reduced is None:
+            reduced = Image.new(flat.mode, (-(-width // across), -(-height // down)))
+        reduced.paste(flat, (0, top // down))
+    assert reduced is not None
+    return reduced, (0.0, 0.0, width / across, height / down)
+
+
+def _bands(image: Image.Image, multiple: int = 1) -> Iterator[tuple[int, Image.Image]]:
+    """First row and pixels of each band of rows; all but the last have a multiple of rows."""
+    rows = max(1, BAND_PIXELS // 8 // (image.width * multiple)) * multiple
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _is_flat(image: Image.Image) -> bool:
+    return image.mode in ("L", "RGB") and "transparency" not in image.info
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a sample has more than eight bits."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _flatten(image: Image.Image, limits: tuple[float, float] | None = None) -> Image.Image:
+    """Convert to mode "L" or "RGB", with transparency composited on white.
+
+    Args:
+        image: the image, or a band of it.
+        limits: see `_eight_bits`; None for those of the image.
+    """
+    if _is_flat(image):
         return image
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(np.asarray(image)))
+    if _is_deep(image):
+        return Image.fromarray(_eight_bits(np.asarray(image), limits or _limits(image)))
     if not image.has_transparency_data:
         return image.convert("RGB")
     if image.mode == "La":  # Pillow cannot convert it to RGBA directly
@@ -442,21 +526,40 @@ def _flatten(image: Image.Image) -> Image.Image:
     return white
 
 
-def _eight_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale grey of more than eight bits to 0…255.
+def _limits(image: Image.Image) -> tuple[float, float]:
+    """The values of black and white in grey of more than eight bits.
 
     The range of 16-bit grey is 0 to 65535. Floats and 32-bit integers do not define white. It is
     the smallest of 1 (floats only), 255 and 65535 that no value exceeds. If there is none, or if
-    values are negative, the lowest value becomes black and the highest white. NaN becomes black.
+    values are negative, the lowest value is black and the highest white.
     """
+    low, high = math.inf, -math.inf
+    whites: tuple[float, ...] = (255.0, 65535.0)
+    for _, band in _bands(image):
+        grey = np.asarray(band)
+        if grey.dtype.kind == "u":
+            return 0.0, 65535.0
+        if grey.dtype.kind == "f":
+            whites = (1.0, 255.0, 65535.0)
+        finite = grey[np.isfinite(grey)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:  # no value is finite
+        return 0.0, 0.0
+    if low >= 0 and high <= whites[-1]:
+        return 0.0, next(white for white in whites if high <= white)
+    return low, high
+
+
+def _eight_bits(grey: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """Scale grey of more than eight bits to 0…255. NaN becomes black.
+
+    Args:
+        grey: of any shape and any dtype.
+        limits: the values that become 0 and 255.
+    """
+    low, high = limits
     if grey.dtype.kind == "u":
         return np.rint(grey / 257).astype(np.uint8)
-    finite = grey[np.isfinite(grey)]
-    if finite.size == 0:
-        return np.zeros(grey.shape, np.uint8)
-    low, high = float(finite.min()), float(finite.max())
-    whites = (1.0, 255.0, 65535.0) if grey.dtype.kind == "f" else (255.0, 65535.0)
-    if low >= 0 and high <= whites[-1]:
-        low, high = 0.0, next(white for white in whites if high <= white)
     values = np.nan_to_num(grey.astype(np.float64), nan=low, posinf=high, neginf=low)
     return np.rint((values - low) * (255 / max(high - low, 1e-300))).astype(np.uint8)
