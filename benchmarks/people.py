@@ -5,8 +5,8 @@
 GALLERY is a gallery of the photos, made by ``face2vec evaluate`` or ``index``. IDENTITIES gives the
 person of the centre face of each photo: a folder with one folder per person, or a file with a photo
 and a person per line. All faces are clustered, but only those of known people are counted. The
-thresholds of DBSCAN and Chinese whispers are the best of several for these photos, which favours
-them; average linkage has no threshold.
+thresholds of agglomerative clustering, DBSCAN and Chinese whispers are the best of several for
+these photos, which favours them; average linkage of log odds has no threshold.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from clusterings import by_method
 from common import arguments, publish, table
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from face2vec.calibration import Calibration
 from face2vec.evaluation.sets import named_faces, named_photos
 from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces
 from face2vec.people.identify import probabilities
+from face2vec.people.methods import grouped_by
 
 FPIR = 0.01
 SEEDS = 10
@@ -56,13 +56,14 @@ def clustered(
     rows = []
     for method, choices in (
         ("average", [0.0]),
+        ("agglomerative", SIMILARITIES),
         ("chinese-whispers", SIMILARITIES),
         ("dbscan", SIMILARITIES),
         ("hdbscan", [0.0]),
     ):
         best: tuple[tuple[float, ...], float] = ((0.0,) * 5, 0.0)
         for similarity in choices:
-            groups = by_method(method, faces, evidence, near, similarity=float(similarity))
+            groups = grouped_by(method, faces, evidence, near, similarity=float(similarity))
             labels = -1 - np.arange(len(faces))
             for number, ids in enumerate(groups):
                 labels[np.searchsorted(faces.ids, ids)] = number

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from face2vec.ingest.enroll import Enrolled
     from face2vec.ingest.reembed import UpgradeSummary
     from face2vec.people.assign import PeopleSummary
+    from face2vec.people.methods import Method
     from face2vec.pose import By
 
 Who = int | str | Person
@@ -576,23 +577,38 @@ class Face2Vec:
 
     # People
 
-    def find_people(self, *, again: bool = False) -> PeopleSummary:
+    def find_people(
+        self, *, again: bool = False, method: Method = "average", count: int | None = None
+    ) -> PeopleSummary:
         """Group unassigned faces into people; existing people keep their numbers and faces.
 
         Args:
             again: group all faces again except those that a user has confirmed.
+            method: "average", which asks for even odds or better in the mean of all pairs; or
+                "agglomerative", "k-means", "dbscan", "hdbscan" or "chinese-whispers", which look at
+                similarities alone and are there to compare with.
+            count: number of people, for "k-means" only.
 
         Raises:
             CalibrationError: there is no calibration.
             GalleryLockedError: another process is writing to the gallery.
-            MissingExtraError: SciPy is not installed.
+            MissingExtraError: SciPy is not installed, or scikit-learn for another method.
+            SettingsError: the method is unknown, or does not suit the number of faces.
         """
         from face2vec.people.assign import find_people
 
         gallery, calibration = self._session.gallery(), self.calibration
         with self._session.write() as writer:
             index = self._session.index()
-            return find_people(writer, gallery.read, index, calibration, again=again)
+            return find_people(
+                writer,
+                gallery.read,
+                index,
+                calibration,
+                again=again,
+                method=method,
+                count=count,
+            )
 
     def people(self) -> list[Person]:
         """All people of the gallery, those with most faces first."""

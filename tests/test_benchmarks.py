@@ -116,29 +116,3 @@ def test_ratio_is_of_what_was_measured_side_by_side() -> None:
     taken = common.in_turn({name: lambda it=it: next(it) for name, it in ways.items()}, 3)
     assert taken == {"ours": [3.0, 40.0, 6.0], "theirs": [1.0, 10.0, 2.0]}
     assert common.ratio(taken["ours"], taken["theirs"]) == 3.0
-
-
-@pytest.mark.usefixtures("benchmarks")
-@pytest.mark.parametrize("method", ["average", "chinese-whispers", "dbscan", "hdbscan"])
-def test_clustering_methods_separate_dissimilar_people(method: str) -> None:
-    import clusterings
-
-    from face2vec.calibration import fit
-    from face2vec.people.clustering import Evidence, Faces
-
-    rng = np.random.default_rng(0)
-    centres = rng.standard_normal((20, 24))
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    people = rng.permutation(np.repeat(np.arange(20), 6))
-    rows = centres[people] + 0.04 * rng.standard_normal((120, 24))
-    embeddings = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    faces = Faces(7 + 3 * np.arange(120), embeddings, np.arange(120))
-    similarities = embeddings @ embeddings.T
-    pairs = np.triu_indices(120, 1)
-    same = people[pairs[0]] == people[pairs[1]]
-    genuine, impostor = similarities[pairs][same], np.sort(similarities[pairs][~same])[::-1]
-    calibration = fit(genuine, impostor, model="m", weights="w", data="drawn", people=20)
-    near = [faces.ids[row[:33]] for row in np.argsort(-similarities, axis=1)]
-    groups = clusterings.by_method(method, faces, Evidence(calibration, 120), near, similarity=0.8)
-    found = sorted(sorted(ids.tolist()) for ids in groups)
-    assert found == sorted(faces.ids[people == person].tolist() for person in range(20))

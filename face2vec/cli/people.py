@@ -28,6 +28,7 @@ from face2vec.cli.common import (
 )
 from face2vec.cli.exits import DONE, ERROR, INTERRUPTED, PARTLY
 from face2vec.errors import PhotoError
+from face2vec.people.methods import METHODS, Method
 from face2vec.report.text import box_words, percent, printable
 
 if TYPE_CHECKING:
@@ -46,6 +47,16 @@ faces_argument = click.argument(
     "--again", is_flag=True, help="Group all faces again except those that you have confirmed."
 )
 @click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default="average",
+    show_default=True,
+    help="How to group. The others look at similarities alone; they are there to compare with.",
+)
+@click.option(
+    "--count", "number", type=click.IntRange(min=1), help="Number of people, for k-means."
+)
+@click.option(
     "--most",
     type=click.IntRange(min=1),
     default=50,
@@ -54,13 +65,21 @@ faces_argument = click.argument(
 )
 @click.option("--html", "page", type=FilePath(dir_okay=False), help="Write a page with them.")
 @json_lines_option
-def people_command(gallery: Path, again: bool, most: int, page: str | None, as_json: bool) -> None:
+def people_command(
+    gallery: Path,
+    again: bool,
+    method: Method,
+    number: int | None,
+    most: int,
+    page: str | None,
+    as_json: bool,
+) -> None:
     """Group the faces of a gallery into people and list them.
 
     New faces join an existing person or form new ones. Numbers, names and corrections are kept.
     """
     with opened(gallery) as engine:
-        found = engine.find_people(again=again)
+        found = engine.find_people(again=again, method=method, count=number)
         people = [person for person in engine.people() if person.faces or person.name]
         if as_json:
             for person in people:

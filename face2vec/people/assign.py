@@ -16,7 +16,8 @@ from face2vec.calibration import Calibration
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.writer import Writer
 from face2vec.index.sync import GalleryIndex
-from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, Ids, average, joined
+from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, Ids, joined
+from face2vec.people.methods import Method, grouped_by
 
 QUERIES = 1024  # queries per search of the index
 
@@ -46,6 +47,8 @@ def find_people(
     calibration: Calibration,
     *,
     again: bool = False,
+    method: Method = "average",
+    count: int | None = None,
 ) -> PeopleSummary:
     """Group unassigned faces; the groups join existing people or become new ones.
 
@@ -56,8 +59,11 @@ def find_people(
         calibration: converts similarities to log odds.
         again: whether to first remove all assignments that no user has confirmed. A removed
             person's number is reused for the new person with most of its faces.
+        method: how to group, see `grouped_by`.
+        count: number of people, for k-means.
 
     Raises:
+        SettingsError: the method does not suit the faces.
         MissingExtraError: SciPy is not installed.
     """
     with read() as now:
@@ -72,7 +78,8 @@ def find_people(
         return sorted({person_of[i] for row in rows for i in near[row].tolist() if i in person_of})
 
     groups = [
-        faces.select(np.searchsorted(faces.ids, ids)) for ids in average(faces, evidence, near)
+        faces.select(np.searchsorted(faces.ids, ids))
+        for ids in grouped_by(method, faces, evidence, near, people=count)
     ]
     in_groups = {i for group in groups for i in group.ids.tolist()}
     alone = [

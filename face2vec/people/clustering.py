@@ -72,6 +72,16 @@ class Evidence:
     def __init__(self, calibration: Calibration, among: int) -> None:
         self._calibration, self._prior = calibration, 1 / max(among, 2)
 
+    @property
+    def even_similarity(self) -> float:
+        """The lowest similarity, of faces without crowding, at which the odds are even or better.
+
+        It is 1 if no similarity is enough.
+        """
+        similarities = np.linspace(-1, 1, 4001)
+        odds = self._calibration.log_odds(similarities, self._prior)
+        return float(similarities[np.argmax(odds >= 0)]) if (odds >= 0).any() else 1.0
+
     def between(self, some: Faces, others: Faces) -> NDArray[np.float32]:
         """Log odds of all pairs of two sets of faces.
 
