@@ -42,6 +42,7 @@ from face2vec.types import (
     Face,
     Forgotten,
     Identified,
+    Method,
     Person,
     Photo,
     PhotoStatus,
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from face2vec.ingest.enroll import Enrolled
     from face2vec.ingest.reembed import UpgradeSummary
     from face2vec.people.assign import PeopleSummary
-    from face2vec.people.methods import Method
     from face2vec.pose import By
 
 Who = int | str | Person

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +50,10 @@ def largest_sure(faces: Sequence[Face]) -> Face:
     """The largest of the faces that are sure; if none is, of all. There is at least one."""
     return max([face for face in faces if face.is_sure] or faces, key=lambda face: face.area)
 
+
+Method = Literal["average", "agglomerative", "k-means", "dbscan", "hdbscan", "chinese-whispers"]
+METHODS: tuple[Method, ...] = get_args(Method)
+"""The ways to group faces into people."""
 
 STATUSES = ("indexed", "no-face", "unreadable", "damaged")
 """What became of a photo, as users call it; a damaged photo was read in part."""

@@ -14,7 +14,8 @@ from face2vec.cli.main import main
 from face2vec.errors import SettingsError
 from face2vec.people import methods
 from face2vec.people.clustering import Evidence, Faces
-from face2vec.people.methods import METHODS, grouped_by
+from face2vec.people.methods import grouped_by
+from face2vec.types import METHODS, Method
 
 PEOPLE, EACH = 20, 6
 
@@ -43,7 +44,7 @@ def drawn() -> tuple[Faces, np.ndarray, Evidence, list[np.ndarray]]:
 @pytest.mark.parametrize("similarity", [0.8, None])
 def test_method_separates_dissimilar_people(
     drawn: tuple[Faces, np.ndarray, Evidence, list[np.ndarray]],
-    method: methods.Method,
+    method: Method,
     similarity: float | None,
 ) -> None:
     faces, people, evidence, near = drawn

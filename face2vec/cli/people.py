@@ -28,8 +28,8 @@ from face2vec.cli.common import (
 )
 from face2vec.cli.exits import DONE, ERROR, INTERRUPTED, PARTLY
 from face2vec.errors import PhotoError
-from face2vec.people.methods import METHODS, Method
 from face2vec.report.text import box_words, percent, printable
+from face2vec.types import METHODS, Method
 
 if TYPE_CHECKING:
     from face2vec.engine import Face2Vec

@@ -17,7 +17,8 @@ from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.writer import Writer
 from face2vec.index.sync import GalleryIndex
 from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, Ids, joined
-from face2vec.people.methods import Method, grouped_by
+from face2vec.people.methods import grouped_by
+from face2vec.types import Method
 
 QUERIES = 1024  # queries per search of the index
 

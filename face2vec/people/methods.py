@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import MissingExtraError, SettingsError
 from face2vec.people.clustering import Evidence, Faces, Ids, average, cosines, grouped, neighbours
+from face2vec.types import METHODS, Method
 
-Method = Literal["average", "agglomerative", "k-means", "dbscan", "hdbscan", "chinese-whispers"]
-METHODS: tuple[Method, ...] = get_args(Method)
 MOST_PAIRED = 20_000
 """Most faces for methods that store the distances of all pairs."""
 ROUNDS = 20  # of Chinese whispers
@@ -40,7 +39,7 @@ def grouped_by(
             ``"chinese-whispers"`` (Biemann, 2006).
         faces: the faces to group.
         evidence: log odds of pairs.
-        near: as for `average`.
+        near: int64 (m,) ids of the faces nearest to each face, as for `average`.
         similarity: lowest similarity of faces that belong together, for ``"agglomerative"``,
             ``"dbscan"`` and ``"chinese-whispers"``; None for the one at which the odds are even.
         people: number of people, for ``"k-means"``.
