@@ -100,10 +100,12 @@ class Crowding:
             float64 () or (n,).
         """
         centres, logs = _mixture(self)
-        heights = (self.concentration * (embeddings @ centres.T)).astype(np.float64) + logs
+        heights = embeddings @ centres.T
+        heights += logs
         highest = heights.max(axis=-1, keepdims=True)
-        total = np.log(np.exp(heights - highest).sum(axis=-1)) + highest[..., 0]
-        return np.asarray(total / self.concentration)
+        heights -= highest
+        total = np.log(np.exp(heights, out=heights).sum(axis=-1, dtype=np.float64))
+        return np.asarray((total + highest[..., 0]) / self.concentration)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""
@@ -144,11 +146,12 @@ class Crowding:
 
 
 @functools.lru_cache(maxsize=4)
-def _mixture(crowding: Crowding) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Centres float32 (m, d), and logarithms of their shares float64 (m,)."""
+def _mixture(crowding: Crowding) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Centres times the concentration float32 (m, d), and logarithms of their shares (m,)."""
     whole = np.frombuffer(crowding.centres, np.int8).reshape(len(crowding.scales), -1)
-    scales = np.array(crowding.scales, np.float32)[:, None]
-    return whole.astype(np.float32) * scales, np.log(np.array(crowding.shares))
+    scales = crowding.concentration * np.array(crowding.scales)[:, None]
+    logs = np.log(np.array(crowding.shares))
+    return (whole * scales).astype(np.float32), logs.astype(np.float32)
 
 
 def fit_crowding(
