@@ -35,6 +35,7 @@ import numpy as np
 from common import arguments, publish, seconds, table
 
 PACKAGES = ("face2vec", "faiss-cpu", "numpy")
+TURNS, SLOW_TURNS = (1000, 10), (40, 5)  # single searches, and batches
 DIMENSION = 512
 FACES_A_PERSON = 10
 COSINE = 0.6
@@ -226,7 +227,7 @@ def timed(engine, faiss_alone, queries: np.ndarray, others: np.ndarray, rounds: 
     for search in (ours, faiss_alone):
         for start in range(0, 100 if slow else len(others), 100):
             search(others[start : start + 100])
-    turns, batch_turns = (40, 5) if slow else (1000, 10)
+    turns, batch_turns = SLOW_TURNS if slow else TURNS
     single = [in_pairs(ours, faiss_alone, queries, 1, turns) for _ in range(rounds)]
     batches = [in_pairs(ours, faiss_alone, queries, 100, batch_turns) for _ in range(rounds)]
     reading = [

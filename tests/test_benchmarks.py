@@ -21,9 +21,12 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("benchmarks")
-def test_search_asks_face2vec_and_faiss_for_the_same_faces(tmp_path: Path) -> None:
+def test_search_asks_face2vec_and_faiss_for_the_same_faces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import search
 
+    monkeypatch.setattr(search, "TURNS", (20, 2))
     (quality,), speed = search.measure(300, ["exact"], 1, tmp_path, build_only=False)
     faces, kind, recall, *_ = quality
     assert (faces, kind, recall) == ("300", "exact", "1.000")
