@@ -164,6 +164,14 @@ class _Bar:
         parts = np.split(of_matches, np.cumsum([len(row) for row in ids])[:-1])
         return [(one + part) / 2 for one, part in zip(of_queries, parts, strict=True)]
 
+    def crowding_of(
+        self, query: NDArray[np.float32], matched: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """Mean crowding of a query and each of its matches, if `passed` needs it; otherwise 0."""
+        if self.calibration is None or self.threshold is None:
+            return np.zeros(len(matched))
+        return (self.calibration.crowded(query) + self.calibration.crowded(matched)) / 2
+
     def passed(
         self, similarities: NDArray[np.float32], crowding: NDArray[np.float64]
     ) -> NDArray[np.bool_]:
@@ -226,9 +234,9 @@ def _similar_enough(
     found: list[tuple[int, int, float]] = []
     for start in range(0, len(ids), POSES_PER_STEP):
         some = ids[start : start + POSES_PER_STEP]
-        cosines = now.embeddings(some) @ embedding
-        (crowding,) = bar.crowding(now, embedding[None], [some])
-        keep = np.flatnonzero(bar.passed(cosines, crowding))
+        vectors = now.embeddings(some)
+        cosines = vectors @ embedding
+        keep = np.flatnonzero(bar.passed(cosines, bar.crowding_of(embedding, vectors)))
         found += [(start + int(n), int(some[n]), float(cosines[n])) for n in keep]
         if len(found) >= most:
             break

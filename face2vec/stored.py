@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, TypeVar
 
+Kind = TypeVar("Kind")
 LARGEST = 2**63 - 1
 
 
@@ -43,9 +44,7 @@ def text(value: object, what: str) -> str:
     Raises:
         StoredValueError: it is not text.
     """
-    if not isinstance(value, str):
-        raise StoredValueError(f"{what} is {_kind(value)}, not text")
-    return value
+    return _of_type(value, str, "text", what)
 
 
 def text_or_none(value: object, what: str) -> str | None:
@@ -67,9 +66,7 @@ def blob(value: object, what: str) -> bytes:
     Raises:
         StoredValueError: it is not bytes.
     """
-    if not isinstance(value, bytes):
-        raise StoredValueError(f"{what} is {_kind(value)}, not bytes")
-    return value
+    return _of_type(value, bytes, "bytes", what)
 
 
 def integer(value: object, what: str, least: int = 0, most: int = LARGEST) -> int:
@@ -116,9 +113,7 @@ def mapping(value: object, what: str) -> dict[str, Any]:
     Raises:
         StoredValueError: it is something else.
     """
-    if not isinstance(value, dict):
-        raise StoredValueError(f"{what} is {_kind(value)}, not a JSON object")
-    return value
+    return _of_type(value, dict, "a JSON object", what)
 
 
 def array(value: object, what: str, length: int | None = None) -> list[Any]:
@@ -132,11 +127,10 @@ def array(value: object, what: str, length: int | None = None) -> list[Any]:
     Raises:
         StoredValueError: it is something else, or has another length.
     """
-    if not isinstance(value, list):
-        raise StoredValueError(f"{what} is {_kind(value)}, not a JSON array")
-    if length not in (None, len(value)):
-        raise StoredValueError(f"{what} has {len(value)} values, not {length}")
-    return value
+    values = _of_type(value, list, "a JSON array", what)
+    if length not in (None, len(values)):
+        raise StoredValueError(f"{what} has {len(values)} values, not {length}")
+    return values
 
 
 def field(values: dict[str, Any], name: str, what: str) -> Any:
@@ -153,6 +147,12 @@ def field(values: dict[str, Any], name: str, what: str) -> Any:
     if name not in values:
         raise StoredValueError(f"{what} has no {name!r}")
     return values[name]
+
+
+def _of_type(value: object, kind: type[Kind], wanted: str, what: str) -> Kind:
+    if not isinstance(value, kind):
+        raise StoredValueError(f"{what} is {_kind(value)}, not {wanted}")
+    return value
 
 
 def _kind(value: object) -> str:

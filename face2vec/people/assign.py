@@ -71,6 +71,8 @@ def find_people(
         before = {person.id: person.faces for person in now.people()} if again else {}
         faces, near, people, doubtful = _material(now, index, again)
         evidence = Evidence(calibration, now.count)
+        faces = evidence.with_crowding(faces)
+        people = {person: evidence.with_crowding(some) for person, some in people.items()}
         refused = now.refusals()
     person_of = {face: person for person, some in people.items() for face in some.ids.tolist()}
 

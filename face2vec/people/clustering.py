@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ SAME_PHOTO = 4.6
 
 It is ln 100: mirrors and collages are assumed to be one in a hundred."""
 PAIRS = 65536  # pairs whose similarities are computed together
+ROWS = 1024  # faces whose crowding is computed together
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +44,13 @@ class Faces:
         ids: int64 (n,), increasing.
         embeddings: float32 (n, d), each of unit length.
         photos: int64 (n,), the id of each face's photo.
+        crowding: float64 (n,) from `Evidence.with_crowding`; None before that.
     """
 
     ids: Ids
     embeddings: Vectors
     photos: Ids
+    crowding: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,7 +61,8 @@ class Faces:
         Args:
             rows: int64 (m,) or bool (n,), an index of the rows.
         """
-        return Faces(self.ids[rows], self.embeddings[rows], self.photos[rows])
+        crowding = None if self.crowding is None else self.crowding[rows]
+        return Faces(self.ids[rows], self.embeddings[rows], self.photos[rows], crowding)
 
 
 class Evidence:
@@ -113,10 +117,16 @@ class Evidence:
         in_one_photo = faces.photos[one] == faces.photos[other]
         return self._log_odds(cosines(faces, pairs).astype(np.float64), crowding, in_one_photo)
 
+    def with_crowding(self, faces: Faces) -> Faces:
+        """The same faces with their crowding, so that it is computed once and not in each call."""
+        return replace(faces, crowding=self._crowded(faces))
+
     def _crowded(self, faces: Faces) -> NDArray[np.float64]:
+        if faces.crowding is not None:
+            return faces.crowding
         parts = [
-            self._calibration.crowded(faces.embeddings[start : start + PAIRS // 64])
-            for start in range(0, len(faces), PAIRS // 64)
+            self._calibration.crowded(faces.embeddings[start : start + ROWS])
+            for start in range(0, len(faces), ROWS)
         ]
         return np.concatenate([*parts, np.empty(0)])
 
@@ -150,6 +160,7 @@ def average(faces: Faces, evidence: Evidence, near: Sequence[Ids]) -> list[Ids]:
     Raises:
         MissingExtraError: SciPy is not installed.
     """
+    faces = evidence.with_crowding(faces)
     links = _links(faces, evidence, near)
     groups: list[Ids] = []
     for rows in _components(len(faces), links):

@@ -411,7 +411,7 @@ def _finish(
     orientation = orientation_of(image.info, image.format)
     if scale != 1:
         if box is None:
-            image, box = flattened(image, size)
+            image, box = _flattened(image, size)
         image = _flatten(image)
         image = image.resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=REDUCING_GAP)
     if orientation >= 5:
@@ -450,7 +450,7 @@ _TURNS = {
 }
 
 
-def flattened(
+def _flattened(
     image: Image.Image, size: tuple[int, int]
 ) -> tuple[Image.Image, tuple[float, float, float, float]]:
     """Convert to mode "L" or "RGB", with transparency composited on white, band by band.

@@ -90,6 +90,7 @@ class OpenVinoNetwork:
             for value in compiled.inputs
             for name in value.get_names()
         }
+        self._shape_of = openvino.PartialShape
         self._mine = threading.local()
         self._compiled = compiled
         renew_after_fork(self._renew)
@@ -109,14 +110,13 @@ class OpenVinoNetwork:
         """
         if self._process != os.getpid():
             return self._replacement().run(inputs)
-        shape_of = import_openvino().PartialShape
         if not hasattr(self._mine, "request"):
             self._mine.request = self._compiled.create_infer_request()
         try:
             # OpenVINO refuses a wrong shape, too, but the next network in the same thread can
             # then end the process with a segmentation fault (seen with openvino 2026.4.1).
             for name, array in inputs.items():
-                if not self._takes[name].compatible(shape_of(array.shape)):
+                if not self._takes[name].compatible(self._shape_of(array.shape)):
                     raise RuntimeError(f"{name} must be of shape {self._takes[name]}")
             results = self._mine.request.infer(dict(inputs))
         except RuntimeError as error:
