@@ -60,6 +60,14 @@ EXTRAS = {
     "raw": ["rawpy>=0.24"],  # the previews and images of camera raw files
     "jxl": ["pillow-jxl-plugin>=1.3.2"],  # decodes JPEG XL
     "video": ["av>=14.0"],  # reads films, to evaluate on
+    "server": [
+        "fastapi>=0.115",  # the routes and their description
+        "uvicorn>=0.34",  # the server
+        "jinja2>=3.1.5",  # the pages
+        "python-multipart>=0.0.20",  # uploads
+        "prometheus-client>=0.21",  # /metrics
+        "httpx>=0.28",  # the client
+    ],
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
     "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
 }
@@ -71,8 +79,13 @@ EXTRAS["docs"] = [
     "mkdocstrings-python>=2.0",
     "ruff>=0.17",  # wraps signatures
 ]
+EXTRAS["browser"] = [
+    "playwright>=1.65",  # drives the browser of the system
+    "axe-playwright-python>=0.1.8",  # looks for barriers
+    "schemathesis>=4.32",  # calls every route with drawn requests
+]
 EXTRAS["test"] = [
-    "face2vec[openvino,yunet,notebook,people,export,raw,jxl,video]",
+    "face2vec[openvino,yunet,notebook,people,export,raw,jxl,video,server]",
     "pytest>=8.2",
     "hypothesis>=6.100",
     "click>=8.2",  # whose test runner keeps stderr apart
@@ -82,7 +95,7 @@ EXTRAS["test"] = [
     "mypy>=2.4",
 ]
 EXTRAS["all"] = [
-    "face2vec[openvino,yunet,keras,train,tfds,people,export,raw,jxl,video,plot,notebook]"
+    "face2vec[openvino,yunet,keras,train,tfds,people,export,raw,jxl,video,server,plot,notebook]"
 ]
 
 setup(install_requires=INSTALL, extras_require=EXTRAS)

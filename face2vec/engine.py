@@ -18,7 +18,7 @@ from face2vec import arguments
 from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
 from face2vec.detection.select import AnyDetector
 from face2vec.encoding.quality import outside
-from face2vec.errors import GalleryError, PhotoError, SettingsError
+from face2vec.errors import GalleryError, GalleryNotFoundError, PhotoError, SettingsError
 from face2vec.files import expanded
 from face2vec.gallery.rows import (
     Readmitted,
@@ -39,6 +39,7 @@ from face2vec.search import Searcher
 from face2vec.session import Session
 from face2vec.types import (
     STATUSES,
+    Edit,
     Face,
     Forgotten,
     Identified,
@@ -46,6 +47,8 @@ from face2vec.types import (
     Person,
     Photo,
     PhotoStatus,
+    Side,
+    Suggestion,
     Unopened,
 )
 
@@ -54,15 +57,25 @@ if TYPE_CHECKING:
     from face2vec.exchange.encoded import EncodedPhoto
     from face2vec.exchange.load import Imported
     from face2vec.gallery.people import PeopleWriter
+    from face2vec.gallery.reader import Snapshot
     from face2vec.gallery.writer import Writer
     from face2vec.ingest.build import BuildSummary
     from face2vec.ingest.enroll import Enrolled
+    from face2vec.ingest.progress import Progress
     from face2vec.ingest.reembed import UpgradeSummary
     from face2vec.people.assign import PeopleSummary
     from face2vec.pose import By
 
 Who = int | str | Person
 """A person by number, by name, or as a `Person`."""
+
+
+def _called(side: Side) -> str:
+    """What the description of an edit calls one side of a suggestion."""
+    if side.person is None:
+        return f"face {side.shown[0]}"
+    name = f"{side.name} (" if side.name else ""
+    return f"{name}person {side.person}{')' if name else ''}"
 
 
 def _limits(min_similarity: float | None, far: float | None) -> tuple[float | None, float | None]:
@@ -147,6 +160,29 @@ class Face2Vec:
     def close(self) -> None:
         """Close the gallery and stop the worker threads."""
         self._session.close()
+
+    @property
+    def has_gallery(self) -> bool:
+        """Whether there is a gallery in the folder."""
+        with contextlib.suppress(GalleryNotFoundError, SettingsError):
+            self._session.gallery()
+        return self._session.has_gallery
+
+    def snapshot(self) -> Snapshot:
+        """One state of the gallery to read, for a ``with`` block and one thread.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery.
+        """
+        return self._session.gallery().read()
+
+    def reopen(self) -> None:
+        """Open the gallery again after another `Face2Vec` has upgraded it to another model.
+
+        Raises:
+            GalleryError: the gallery cannot be opened.
+        """
+        self._session.reopen()
 
     @property
     def detector(self) -> AnyDetector:
@@ -250,7 +286,7 @@ class Face2Vec:
         exclude: Sequence[str] = (),
         include: Sequence[str] = (),
         again: Collection[str] = (),
-        progress: bool = False,
+        progress: Progress = False,
         report: Callable[[PhotoError], None] | None = None,
     ) -> BuildSummary:
         """Add every face of every new or changed photo.
@@ -268,7 +304,9 @@ class Face2Vec:
             again: read photos with these statuses although they are unchanged: some of
                 ``"unreadable"``, ``"no-face"``, ``"damaged"`` and ``"indexed"``. Bytes that have
                 faces in the gallery keep them.
-            progress: show a progress bar on standard error.
+            progress: True shows a progress bar on standard error. A function is called with the
+                number of photos done and of all (None if not known); if it returns False, the build
+                ends as with Ctrl-C.
             report: called with each photo that cannot be read, or could not be and is unchanged.
 
         Raises:
@@ -297,21 +335,20 @@ class Face2Vec:
         left_out: Counter[str],
         unread: Counter[str],
         total: int | None,
-        progress: bool,
+        progress: Progress,
         report: Callable[[PhotoError], None] | None,
         again: Collection[str] = (),
     ) -> BuildSummary:
         """Add photos that were found; ``left_out`` and ``unread`` are read at the end."""
-        from tqdm import tqdm
-
         from face2vec.ingest.build import Build
+        from face2vec.ingest.progress import progress_bar
 
         started = time.monotonic()
         self._session.gallery_to_add_to()
         interrupted = False
         with (
             self._session.write() as writer,
-            tqdm(total=total, unit="photo", disable=not progress, dynamic_ncols=True) as bar,
+            progress_bar(progress, total, "photo") as bar,
         ):
             if self._session.wanted_model is not None:
                 self._session.note_origin(writer, self._session.model())
@@ -348,7 +385,7 @@ class Face2Vec:
         with_map: bool = False,
         sample: int | None = None,
         drop_missing: bool = False,
-        progress: bool = False,
+        progress: Progress = False,
     ) -> UpgradeSummary:
         """Change the gallery to another model: embed its faces again, from their photos.
 
@@ -367,7 +404,7 @@ class Face2Vec:
             sample: how many faces are embedded before the map is learned; None for 2,000.
             drop_missing: remove photos that cannot be read any more. Without it and without a map,
                 such photos prevent the switch.
-            progress: show a progress bar on standard error.
+            progress: as for `add`, with faces; ending it early raises KeyboardInterrupt.
 
         Raises:
             GalleryLockedError: another process is writing to the gallery at the switch.
@@ -375,10 +412,9 @@ class Face2Vec:
             ModelError: the model cannot be found or loaded.
             SettingsError: an upgrade to another model is in progress, or the sample is too small.
         """
-        from tqdm import tqdm
-
         from face2vec.encoding.encoder import Encoder
         from face2vec.ingest import reembed
+        from face2vec.ingest.progress import progress_bar
         from face2vec.models.store import load_model
 
         arguments.path("model", model)
@@ -391,7 +427,7 @@ class Face2Vec:
             faces = now.count
         with (
             contextlib.closing(encoder),
-            tqdm(total=faces, unit="face", disable=not progress, dynamic_ncols=True) as bar,
+            progress_bar(progress, faces, "face") as bar,
         ):
             done = reembed.UpgradeSummary(switched=True)
             if gallery.fingerprint.model.digest == target.fingerprint.digest:
@@ -820,6 +856,78 @@ class Face2Vec:
                 "as they were when they were indexed"
             )
         return done
+
+    def hide(self, who: Who, hidden: bool = True) -> Person:
+        """Leave a person out of lists and suggestions, or show them again.
+
+        Raises:
+            GalleryError: there is no such person.
+        """
+        return self._edit(who, lambda people, number: people.hide(number, bool(hidden)))
+
+    def choose_cover(self, who: Who, face: int) -> Person:
+        """Choose the face that is shown for a person.
+
+        Args:
+            who: the person.
+            face: id of one of the person's faces.
+
+        Raises:
+            GalleryError: the face does not belong to that person.
+        """
+        arguments.numbers("face", [face])
+        return self._edit(who, lambda people, number: people.choose_cover(number, face))
+
+    def suggest(self, most: int = 50) -> list[Suggestion]:
+        """Pairs of people, and of people and single faces, that may be one person.
+
+        Answer each with `answer`. Those that settle most come first: the probability times the
+        number of faces that would change their person.
+
+        Args:
+            most: maximum number of suggestions.
+
+        Raises:
+            CalibrationError: there is no calibration.
+        """
+        from face2vec.people.suggest import suggestions
+
+        most = arguments.whole("most", most, 1)
+        with self._session.gallery().read() as now:
+            return suggestions(now, self._session.index(), self.calibration, most)
+
+    def answer(self, suggestion: Suggestion, same: bool) -> Person | None:
+        """State whether the two sides of a suggestion are one person.
+
+        With "no" they are never grouped together nor suggested again. `undo` takes the answer back.
+
+        Returns:
+            The person that both are now, or None after "no".
+
+        Raises:
+            GalleryError: a person or face is not in the gallery any more.
+        """
+        first, second = suggestion.first, suggestion.second
+        self._check_in_gallery([*first.shown, *second.shown])
+        if not same:
+            pairs = [(one, other) for one in first.shown for other in second.shown]
+            with self._session.write() as writer:
+                writer.people.part(pairs, f"{_called(first)} and {_called(second)}")
+            return None
+        if first.person is None or second.person is None:
+            known = first.person if second.person is None else second.person
+            lone = [face for side in (first, second) if side.person is None for face in side.shown]
+            return self.this_person(known, *lone)
+        named = (
+            (first, second) if first.name is not None or second.name is None else (second, first)
+        )
+        return self.merge(*(side.person for side in named if side.person is not None))
+
+    def edits(self, most: int = 100) -> list[Edit]:
+        """The last edits of people that `undo` can take back, the newest first."""
+        most = arguments.whole("most", most, 1)
+        with self._session.gallery().read() as now:
+            return now.edits(most)
 
     def undo(self) -> str:
         """Undo the last edit of people; returns what it was.

@@ -257,11 +257,15 @@ class Person:
         id: number of the person, which never changes.
         name: name that a user gave, or None.
         faces: ids of the faces in the gallery, rising.
+        hidden: whether a user wants the person left out of lists.
+        cover: id of the face that a user has chosen to show for the person, or None.
     """
 
     id: int
     name: str | None = None
     faces: tuple[int, ...] = ()
+    hidden: bool = False
+    cover: int | None = None
 
     @property
     def label(self) -> str:
@@ -270,6 +274,50 @@ class Person:
 
     def __repr__(self) -> str:
         return f"Person({self.id}, {self.name!r}, {len(self.faces)} faces)"
+
+
+class Edit(NamedTuple):
+    """An edit of people that `undo` can take back.
+
+    Attributes:
+        what: what was done, in words.
+        made: when, in seconds since 1970; None for edits before face2vec stored it.
+    """
+
+    what: str
+    made: int | None
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a suggestion: a person, or one face that belongs to nobody yet.
+
+    Attributes:
+        person: number of the person, or None.
+        name: name of the person, or None.
+        count: number of faces.
+        shown: ids of up to two of them, the best by quality, from different photos if possible.
+    """
+
+    person: int | None
+    name: str | None
+    count: int
+    shown: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Two groups of faces that may show one person.
+
+    Attributes:
+        first: the side with more faces.
+        second: the other side.
+        probability: probability that they do, 0…1, from the mean log odds of pairs.
+    """
+
+    first: Side
+    second: Side
+    probability: float
 
 
 @dataclass(frozen=True, eq=False)

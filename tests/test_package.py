@@ -29,7 +29,7 @@ ORDER = (
     *("errors", "forks", "files", "stored", "fingerprint", "types", "arguments", "crowding"),
     *("calibration", "pose", "runtime", "photos", "detection", "models", "encoding", "gallery"),
     *("index", "ingest", "report", "exchange", "people", "session", "query", "search", "engine"),
-    *("face2vec", "samples", "evaluation", "training", "lab", "demo", "cli", "__main__"),
+    *("face2vec", "samples", "evaluation", "training", "lab", "demo", "server", "client", "cli", "__main__"),
 )
 
 

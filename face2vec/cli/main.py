@@ -23,6 +23,7 @@ from face2vec.cli.lab import lab_commands
 from face2vec.cli.models import models_commands
 from face2vec.cli.people import PEOPLE_COMMANDS
 from face2vec.cli.search import search_command
+from face2vec.cli.serve import serve_command
 from face2vec.cli.train import train_command
 from face2vec.cli.upgrade import upgrade_command
 from face2vec.cli.verify import calibrate_command, verify_command
@@ -31,7 +32,7 @@ from face2vec.files import ON_WINDOWS
 
 GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Collection": COLLECTION_COMMANDS,
-    "Search": (search_command, verify_command),
+    "Search": (search_command, verify_command, serve_command),
     "People": PEOPLE_COMMANDS,
     "Exchange": EXCHANGE_COMMANDS,
     "Models": (models_commands, upgrade_command, train_command),

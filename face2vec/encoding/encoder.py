@@ -132,6 +132,17 @@ class Encoder:
         assert done.crops is not None
         return self._embedded(done.faces, self.embed(done.crops))
 
+    def batch(self, photos: Sequence[Photo]) -> list[Encoded[Photo]]:
+        """Encode some photos in the calling thread, with all their crops in shared batches.
+
+        Returns:
+            One result per photo, in order; an error of a photo is in its result.
+        """
+        found, _ = self._encode_chunk(
+            list(photos), lambda photo: photo, None, self._extractor.extract
+        )
+        return found
+
     def stream(
         self,
         items: Iterable[Item],

@@ -31,7 +31,7 @@ from face2vec.files import (
     written_whole,
 )
 from face2vec.forks import abandon, renew_after_fork
-from face2vec.gallery.schema import FILE, IGNORED_SCHEMA, PEOPLE_SCHEMA, SCHEMA, migrate
+from face2vec.gallery.schema import FILE, WHOLE_SCHEMA, migrate
 from face2vec.stored import StoredValueError
 
 # An embedding of dimension 512 takes about 2.1 kB: SQLite's default page of 4 kB holds one and
@@ -306,7 +306,7 @@ def _fill(new: Path, meta: Mapping[str, str]) -> None:
     try:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.executescript(f"BEGIN; {SCHEMA} {PEOPLE_SCHEMA} {IGNORED_SCHEMA} COMMIT;")
+        connection.executescript(f"BEGIN; {WHOLE_SCHEMA} COMMIT;")
         connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
         connection.execute("PRAGMA journal_mode = WAL")
     finally:

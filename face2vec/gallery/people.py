@@ -7,6 +7,7 @@ a user is stored with what the tables held before, so that it can be undone; clu
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,12 +22,16 @@ from face2vec.files import composed
 from face2vec.gallery import ignored, removals
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.rows import Removed, integers
-from face2vec.types import Box, Face, Person
+from face2vec.gallery.schema import has_column, has_table
+from face2vec.types import Box, Edit, Face, Person
 
 FORGOTTEN = 'SELECT 1 FROM forgotten WHERE sha256 = ? AND "left" IS NULL'
 """SQL: whether a photo showed only people who were forgotten."""
 SAME_FACE_IOU = 0.5
 """Intersection over union from which on two boxes in a photo are of the same face."""
+
+APART_FROM = 16
+"""Number of a person's faces that a face is kept apart from when it is said to be somebody else."""
 
 
 class Memberships(NamedTuple):
@@ -50,9 +55,18 @@ def everyone(connection: Connection) -> list[Person]:
         "SELECT face_id, person_id FROM memberships ORDER BY face_id"
     ):
         faces.setdefault(person, []).append(stored.integer(face, "the number of a face"))
+    chosen = "hidden, cover" if has_column(connection, "people", "cover") else "NULL, NULL"
     found = [
-        Person(i, stored.text_or_none(name, "the name of a person"), tuple(faces.get(i, ())))
-        for i, name in connection.execute("SELECT id, name FROM people ORDER BY id")
+        Person(
+            i,
+            stored.text_or_none(name, "the name of a person"),
+            tuple(faces.get(i, ())),
+            bool(hidden),
+            cover if cover in faces.get(i, ()) else None,
+        )
+        for i, name, hidden, cover in connection.execute(
+            f"SELECT id, name, {chosen} FROM people ORDER BY id"
+        )
     ]
     return sorted(found, key=lambda person: -len(person.faces))
 
@@ -66,6 +80,30 @@ def memberships(connection: Connection) -> Memberships:
 def refusals(connection: Connection) -> set[tuple[int, int]]:
     """(face, person) pairs that a user has ruled out."""
     return set(connection.execute("SELECT face_id, person_id FROM refusals"))
+
+
+def apart(connection: Connection) -> set[tuple[int, int]]:
+    """(face, face) pairs that show different people, as a user has said; the lower id first."""
+    if not has_table(connection, "apart"):
+        return set()
+    rows = connection.execute("SELECT face_id, other_id FROM apart")
+    pairs = integers(rows, 2, "the faces of different people").T.tolist()
+    return {(one, other) for one, other in pairs}
+
+
+def edits(connection: Connection, most: int) -> list[Edit]:
+    """The last edits that can be undone, the newest first."""
+    made = "made" if has_column(connection, "sayings", "made") else "NULL"
+    rows = connection.execute(
+        f"SELECT what, {made} FROM sayings ORDER BY position DESC LIMIT ?", (most,)
+    )
+    return [
+        Edit(
+            stored.text(what, "the description of an edit"),
+            None if when is None else stored.integer(when, "the time of an edit"),
+        )
+        for what, when in rows
+    ]
 
 
 class PeopleWriter:
@@ -236,6 +274,45 @@ class PeopleWriter:
                     "DELETE FROM memberships WHERE face_id = ?", [(face,) for face in faces]
                 )
                 _refuse(connection, person, faces)
+                _set_apart(connection, person, faces)
+
+    def part(self, pairs: Sequence[tuple[int, int]], whom: str) -> None:
+        """State that pairs of faces show different people; they are never grouped together.
+
+        Args:
+            pairs: numbers of two faces each.
+            whom: what the edit calls them, such as ``"Ada (person 1) and person 7 (unnamed)"``.
+        """
+        faces = sorted({face for pair in pairs for face in pair})
+        with (
+            self._transaction() as connection,
+            _Edit(connection, f"statement that {whom} are different people", [], faces),
+        ):
+            connection.executemany(
+                "INSERT OR IGNORE INTO apart VALUES (?, ?)",
+                [(min(pair), max(pair)) for pair in pairs],
+            )
+
+    def hide(self, person: int, hidden: bool) -> None:
+        """Leave a person out of lists, or show them again."""
+        with self._transaction() as connection:
+            what = f"{'hiding' if hidden else 'showing'} of {_label(connection, person)}"
+            with _Edit(connection, what, [person], []):
+                connection.execute(
+                    "UPDATE people SET hidden = ? WHERE id = ?", (int(hidden), person)
+                )
+
+    def choose_cover(self, person: int, face: int) -> None:
+        """Choose the face that is shown for a person.
+
+        Raises:
+            GalleryError: the face does not belong to that person.
+        """
+        with self._transaction() as connection:
+            _check_faces(connection, person, [face])
+            what = f"choice of face {face} as the cover of {_label(connection, person)}"
+            with _Edit(connection, what, [person], []):
+                connection.execute("UPDATE people SET cover = ? WHERE id = ?", (face, person))
 
     def ignore(self, faces: Sequence[int]) -> None:
         """State that faces are no faces; they leave the gallery and never come back.
@@ -348,7 +425,29 @@ def _merge(connection: Connection, into: int, others: Sequence[int], name: str |
         " (SELECT face_id FROM memberships WHERE person_id = ?1)",
         (into,),
     )
+    _forget_apart(connection, into)
     connection.execute("UPDATE people SET name = ? WHERE id = ?", (name, into))
+
+
+def _set_apart(connection: Connection, person: int, faces: Sequence[int]) -> None:
+    """Store that faces are of somebody else than a person's, even if that person is regrouped."""
+    rest = connection.execute(
+        "SELECT face_id FROM memberships WHERE person_id = ? ORDER BY said DESC, face_id LIMIT ?",
+        (person, APART_FROM),
+    ).fetchall()
+    connection.executemany(
+        "INSERT OR IGNORE INTO apart VALUES (?, ?)",
+        [(min(face, other), max(face, other)) for face in faces for (other,) in rest],
+    )
+
+
+def _forget_apart(connection: Connection, person: int) -> None:
+    """Delete the pairs of different people among the faces of one: the last word counts."""
+    faces = connection.execute("SELECT face_id FROM memberships WHERE person_id = ?", (person,))
+    connection.executemany(
+        "DELETE FROM apart WHERE face_id = ? AND other_id = ?",
+        _apart_among(connection, [face for (face,) in faces]),
+    )
 
 
 def boxes_forgotten(connection: Connection, sha256: bytes) -> list[Box | None]:
@@ -414,7 +513,9 @@ class _Edit:
         ignored: bool = False,
     ) -> None:
         self._connection, self._what = connection, what
-        known = set(faces or ()) | {face for p in people for face in _mentioned(connection, p)}
+        known = set(faces or ())
+        if faces != []:  # an edit of the people alone leaves their faces as they are
+            known |= {face for p in people for face in _mentioned(connection, p)}
         self._before = _state(connection, people, sorted(known))
         if ignored:
             self._before["ignored"] = list(faces or ())
@@ -425,8 +526,8 @@ class _Edit:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self._connection.execute(
-                "INSERT INTO sayings (what, before) VALUES (?, ?)",
-                (self._what, json.dumps(self._before)),
+                "INSERT INTO sayings (what, before, made) VALUES (?, ?, ?)",
+                (self._what, json.dumps(self._before), int(time.time())),
             )
 
 
@@ -450,9 +551,30 @@ def _state(connection: Connection, people: Sequence[int], faces: Sequence[int]) 
         ).fetchall()
     rows = []
     for person in people:
-        found = connection.execute("SELECT id, name FROM people WHERE id = ?", (person,)).fetchone()
-        rows.append([person, *(("there", found[1]) if found else ("new", None))])
-    return {"people": rows, "faces": list(faces), "members": members, "refused": refused}
+        found = connection.execute(
+            "SELECT name, hidden, cover FROM people WHERE id = ?", (person,)
+        ).fetchone()
+        rows.append([person, *(("there", *found) if found else ("new", None, None, None))])
+    return {
+        "people": rows,
+        "faces": list(faces),
+        "members": members,
+        "refused": refused,
+        "apart": _apart_among(connection, faces),
+    }
+
+
+def _apart_among(connection: Connection, faces: Iterable[int]) -> list[tuple[int, int]]:
+    """The pairs of different people that are among some faces."""
+    among = set(faces)
+    rows = [
+        row
+        for face in among
+        for row in connection.execute(
+            "SELECT face_id, other_id FROM apart WHERE face_id = ?", (face,)
+        )
+    ]
+    return sorted((one, other) for one, other in rows if other in among)
 
 
 def _edit(text: object) -> dict[str, Any]:
@@ -468,14 +590,20 @@ def _edit(text: object) -> dict[str, Any]:
         for name in ("people", "faces", "members", "refused")
     )
     for row in people:
-        person, was, name = stored.array(row, what, 3)
+        if len(stored.array(row, what)) == 3:  # of a version without covers
+            row += [None, None]
+        person, was, name, hidden, cover = stored.array(row, what, 5)
         stored.integer(person, "a person in an edit")
+        for value in (hidden, cover):
+            if value is not None:
+                stored.integer(value, "a number in an edit")
         if was not in ("there", "new"):
             raise stored.StoredValueError(f"{what} has {was!r} instead of 'there' or 'new'")
         stored.text_or_none(name, "a name in an edit")
     for face in faces:
         stored.integer(face, "a face in an edit")
-    for rows, columns in ((members, 3), (refused, 2)):
+    parted = stored.array(whole.get("apart", []), what)
+    for rows, columns in ((members, 3), (refused, 2), (parted, 2)):
         for row in rows:
             for value in stored.array(row, what, columns):
                 stored.integer(value, "a number in an edit")
@@ -484,23 +612,35 @@ def _edit(text: object) -> dict[str, Any]:
         stored.integer(face, "an ignored face in an edit")
     return {
         "people": people, "faces": faces, "members": members, "refused": refused, "ignored": aside,
+        "apart": parted,
     }  # fmt: skip
 
 
 def _restore(connection: Connection, before: dict[str, Any]) -> list[int]:
     """Bring the tables to an earlier state; returns faces that cannot be restored."""
     lost = ignored.take_back(connection, before["ignored"])
-    for person, was, words in before["people"]:
+    for person, was, words, hidden, cover in before["people"]:
         if was == "new":
             connection.execute("DELETE FROM people WHERE id = ?", (person,))
         else:
             connection.execute(
-                "INSERT INTO people VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET name = ?2",
-                (person, words),
+                "INSERT INTO people (id, name, hidden, cover) VALUES (?1, ?2, ?3, ?4)"
+                " ON CONFLICT (id) DO UPDATE SET name = ?2, hidden = ?3, cover = ?4",
+                (person, words, hidden, cover),
             )
     for face in before["faces"]:
         connection.execute("DELETE FROM memberships WHERE face_id = ?", (face,))
         connection.execute("DELETE FROM refusals WHERE face_id = ?", (face,))
+    connection.executemany(
+        "DELETE FROM apart WHERE face_id = ? AND other_id = ?",
+        _apart_among(connection, before["faces"]),
+    )
+    for row in before["apart"]:
+        connection.execute(
+            "INSERT OR IGNORE INTO apart SELECT ?1, ?2"
+            " WHERE (SELECT count(*) FROM faces WHERE id IN (?1, ?2)) = 2",
+            row,
+        )
     still = (
         "WHERE EXISTS (SELECT 1 FROM faces WHERE id = ?1)"
         " AND EXISTS (SELECT 1 FROM people WHERE id = ?2)"
@@ -536,6 +676,7 @@ def _add(connection: Connection, person: int, faces: Iterable[int], *, confirmed
 def _confirm(connection: Connection, person: int, faces: Sequence[int]) -> None:
     """Store that a user says these are faces of this person, whatever was ruled out before."""
     _add(connection, person, faces, confirmed=True)
+    _forget_apart(connection, person)
     connection.executemany(
         "DELETE FROM refusals WHERE face_id = ? AND person_id = ?",
         [(int(face), person) for face in faces],

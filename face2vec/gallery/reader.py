@@ -39,7 +39,7 @@ from face2vec.gallery.rows import (
     owner_of,
 )
 from face2vec.gallery.schema import MAPPED, has_parts, has_people, has_table
-from face2vec.types import SURE_CONFIDENCE, SURE_OPINION, Person
+from face2vec.types import SURE_CONFIDENCE, SURE_OPINION, Edit, Person
 
 STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
 TIMES = "SELECT size, mtime_ns, ctime_ns FROM photos WHERE root_id = ? AND path = ?"
@@ -399,6 +399,14 @@ class Snapshot:
         """(face, person) pairs that a user has ruled out."""
         return gallery_people.refusals(self.connection) if has_people(self.connection) else set()
 
+    def apart(self) -> set[tuple[int, int]]:
+        """(face, face) pairs that show different people, as a user has said; lower id first."""
+        return gallery_people.apart(self.connection)
+
+    def edits(self, most: int) -> list[Edit]:
+        """The last edits that can be undone, the newest first."""
+        return gallery_people.edits(self.connection, most) if has_people(self.connection) else []
+
     def is_forgotten(self, sha256: bytes) -> bool:
         """Whether a photo with this hash showed only people who were forgotten."""
         return has_people(self.connection) and bool(
@@ -473,6 +481,13 @@ class Snapshot:
             )
         except (TypeError, struct.error) as error:
             raise self._file.damaged(f"the quality of a face is invalid ({error})") from error
+
+    def qualities(self) -> dict[int, float]:
+        """Quality of each face that has one, 0…1, by id."""
+        rows = self.connection.execute(
+            "SELECT id, quality FROM faces WHERE typeof(quality) = 'real'"
+        )
+        return dict(rows)
 
     def landmarks(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         """Ids, landmarks and sizes of the photos of all faces, in order of face.

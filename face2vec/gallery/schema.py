@@ -80,7 +80,12 @@ END;
 
 # The people: format 3 has these tables in addition to those of format 2.
 PEOPLE_SCHEMA = """
-CREATE TABLE people (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE);
+CREATE TABLE people (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT UNIQUE,
+    hidden INTEGER,
+    cover INTEGER
+);
 CREATE TABLE memberships (
     face_id INTEGER PRIMARY KEY REFERENCES faces ON DELETE CASCADE,
     person_id INTEGER NOT NULL REFERENCES people ON DELETE CASCADE,
@@ -96,7 +101,8 @@ CREATE INDEX refusals_by_person ON refusals (person_id);
 CREATE TABLE sayings (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     what TEXT NOT NULL,
-    before TEXT NOT NULL
+    before TEXT NOT NULL,
+    made INTEGER
 );
 CREATE TABLE forgotten (
     sha256 BLOB NOT NULL CHECK (length(sha256) = 32),
@@ -124,14 +130,34 @@ CREATE TABLE ignored (
 CREATE INDEX ignored_by_content ON ignored (sha256);
 """
 
+# Pairs of faces that show different people, as a user has said; the first number is the lower one.
+APART_SCHEMA = """
+CREATE TABLE apart (
+    face_id INTEGER NOT NULL REFERENCES faces ON DELETE CASCADE,
+    other_id INTEGER NOT NULL REFERENCES faces ON DELETE CASCADE,
+    PRIMARY KEY (face_id, other_id)
+) WITHOUT ROWID;
+CREATE INDEX apart_by_other ON apart (other_id);
+"""
+
+WHOLE_SCHEMA = SCHEMA + PEOPLE_SCHEMA + IGNORED_SCHEMA + APART_SCHEMA
+"""The tables of a new gallery."""
+
 _LATER_TABLES = {
     **dict.fromkeys(("people", "memberships", "refusals", "sayings", "forgotten"), "people"),
     "ignored": "ignored",
+    "apart": "apart",
 }
 """Tables that older galleries have not: each must be there if the named one is."""
-LATER_COLUMNS = {"faces": "parts BLOB", "photos": "ctime_ns INTEGER"}
-"""Columns that the first galleries do not have: the parts of a face's quality, the time of a file's
-last change of any kind. They need no new format: what does not know them leaves them empty."""
+LATER_COLUMNS = {
+    "faces": ("parts BLOB",),
+    "photos": ("ctime_ns INTEGER",),
+    "people": ("hidden INTEGER", "cover INTEGER"),
+    "sayings": ("made INTEGER",),
+}
+"""Columns that the first galleries do not have: the parts of a face's quality; the time of a file's
+last change of any kind; whether a person is hidden, and the face to show; the time of an edit in
+seconds since 1970. They need no new format: what does not know them leaves them empty."""
 
 # Faces with mapped embeddings; the table exists only while there are some.
 MAPPED = "mapped"
@@ -179,7 +205,7 @@ def _check_table(connection: sqlite3.Connection, table: str) -> None:
         raise StoredValueError(f"{table!r} is not a table")
     columns = _columns(connection, table)
     for name, (kind, key, _) in _made()[0][table].items():
-        if name not in columns and name == LATER_COLUMNS.get(table, "").partition(" ")[0]:
+        if name not in columns and name in map(_name_of, LATER_COLUMNS.get(table, ())):
             continue
         if columns.get(name) != (kind, key, 0):
             raise StoredValueError(f"the column {name!r} of {table!r} is missing or another")
@@ -196,7 +222,7 @@ def _made() -> tuple[dict[str, dict[str, tuple[str, int, int]]], dict[str, str]]
     """The columns of each table, and the triggers, of a new gallery."""
     connection = sqlite3.connect(":memory:")
     try:
-        connection.executescript(SCHEMA + PEOPLE_SCHEMA + IGNORED_SCHEMA)
+        connection.executescript(WHOLE_SCHEMA)
         select = "SELECT name, sql FROM sqlite_master WHERE type = ? AND name NOT LIKE 'sqlite_%'"
         tables = [name for name, _ in connection.execute(select, ("table",))]
         return (
@@ -220,21 +246,29 @@ def has_table(connection: sqlite3.Connection, name: str) -> bool:
 
 def has_parts(connection: sqlite3.Connection) -> bool:
     """Whether faces have the parts of their quality, which the first galleries have not."""
-    return _has_column(connection, "faces", "parts")
+    return has_column(connection, "faces", "parts")
 
 
-def _has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
+def has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    """Whether a table has a column."""
     return any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})"))
+
+
+def _name_of(column: str) -> str:
+    return column.partition(" ")[0]
 
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring a gallery of an older format to ``FORMAT``, in one transaction."""
-    for table, column in LATER_COLUMNS.items():
-        if not _has_column(connection, table, column.partition(" ")[0]):
-            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
     if not has_table(connection, "ignored"):
         people = "" if has_people(connection) else PEOPLE_SCHEMA
         connection.executescript(
             f"BEGIN IMMEDIATE; {people} {IGNORED_SCHEMA}"
             f"UPDATE meta SET value = '{FORMAT}' WHERE key = 'format'; COMMIT;"
         )
+    for table, columns in LATER_COLUMNS.items():
+        for column in columns:
+            if not has_column(connection, table, _name_of(column)):
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    if not has_table(connection, "apart"):
+        connection.executescript(f"BEGIN IMMEDIATE; {APART_SCHEMA} COMMIT;")

@@ -67,6 +67,7 @@ from face2vec.gallery.staging import (
     replace_mapped,
     switch,
 )
+from face2vec.gallery.thumbnails import drop_thumbnails
 from face2vec.photos.discover import Source, paths_of
 from face2vec.stored import StoredValueError
 from face2vec.types import Face
@@ -415,6 +416,7 @@ class Writer:
         """Rewrite the file, so that nothing of what was removed is left in it."""
         writer, folder = self._writer, self._file.folder
         drop_removed(folder, writer)
+        drop_thumbnails(folder)
         try:
             # SQLite overwrites deleted rows, but leaves copies behind when it moves rows between
             # pages. Only rewriting the file removes those.

@@ -70,7 +70,7 @@ def find_people(
     with read() as now:
         before = {person.id: person.faces for person in now.people()} if again else {}
         faces, near, people, doubtful = _material(now, index, again)
-        evidence = Evidence(calibration, now.count)
+        evidence = Evidence(calibration, now.count, now.apart())
         faces = evidence.with_crowding(faces)
         people = {person: evidence.with_crowding(some) for person, some in people.items()}
         refused = now.refusals()
@@ -80,10 +80,10 @@ def find_people(
         rows = np.searchsorted(faces.ids, group.ids)
         return sorted({person_of[i] for row in rows for i in near[row].tolist() if i in person_of})
 
-    groups = [
-        faces.select(np.searchsorted(faces.ids, ids))
-        for ids in grouped_by(method, faces, evidence, near, people=count)
-    ]
+    found = (
+        evidence.parted(ids) for ids in grouped_by(method, faces, evidence, near, people=count)
+    )
+    groups = [faces.select(np.searchsorted(faces.ids, ids)) for ids in found if len(ids) > 1]
     in_groups = {i for group in groups for i in group.ids.tolist()}
     alone = [
         faces.select(np.array([row])) for row, i in enumerate(faces.ids) if int(i) not in in_groups

@@ -34,6 +34,9 @@ SAME_PHOTO = 4.6
 It is ln 100: mirrors and collages are assumed to be one in a hundred."""
 PAIRS = 65536  # pairs whose similarities are computed together
 ROWS = 1024  # faces whose crowding is computed together
+NEVER = -1e9
+"""Log odds of two faces that a user has said are of different people: no mean with it is above 0.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +74,14 @@ class Evidence:
     Args:
         calibration: converts similarities to log odds.
         among: number of faces N; the prior probability of a pair is 1 / N.
+        apart: pairs of ids of faces that a user has said are of different people.
     """
 
-    def __init__(self, calibration: Calibration, among: int) -> None:
+    def __init__(
+        self, calibration: Calibration, among: int, apart: Iterable[tuple[int, int]] = ()
+    ) -> None:
         self._calibration, self._prior = calibration, 1 / max(among, 2)
+        self._apart = np.array([*apart], np.int64).reshape(-1, 2)
 
     @property
     def even_similarity(self) -> float:
@@ -99,7 +106,29 @@ class Evidence:
         similarities = (some.embeddings @ others.embeddings.T).astype(np.float64)
         crowding = (self._crowded(some)[:, None] + self._crowded(others)) / 2
         in_one_photo = some.photos[:, None] == others.photos
-        return self._log_odds(similarities, crowding, in_one_photo)
+        odds = self._log_odds(similarities, crowding, in_one_photo)
+        odds[self._pairs_of(some, others)] = NEVER
+        return odds
+
+    def are_apart(self, some: Faces, others: Faces) -> bool:
+        """Whether a user has said that a face of the one and one of the other show two people."""
+        return bool(len(self._pairs_of(some, others)[0]))
+
+    def parted(self, ids: Ids) -> Ids:
+        """A group without the faces that a user has said are of other people than earlier ones.
+
+        Args:
+            ids: int64 (n,) ids of a group.
+
+        Returns:
+            int64 (m,), m ≤ n, in the same order.
+        """
+        inside = self._apart[np.isin(self._apart, ids).all(axis=1)]
+        kept = ids.tolist()
+        for pair in inside.tolist():
+            if set(pair) <= set(kept):
+                kept.remove(max(pair))
+        return np.array(kept, np.int64)
 
     def of_pairs(self, faces: Faces, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
         """Log odds of some pairs.
@@ -120,6 +149,13 @@ class Evidence:
     def with_crowding(self, faces: Faces) -> Faces:
         """The same faces with their crowding, so that it is computed once and not in each call."""
         return replace(faces, crowding=self._crowded(faces))
+
+    def _pairs_of(self, some: Faces, others: Faces) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of ``some`` and rows of ``others`` of the pairs that are apart."""
+        pairs = np.concatenate([self._apart, self._apart[:, ::-1]])
+        known = np.isin(pairs[:, 0], some.ids) & np.isin(pairs[:, 1], others.ids)
+        one, other = pairs[known].T
+        return _rows(some.ids, one), _rows(others.ids, other)
 
     def _crowded(self, faces: Faces) -> NDArray[np.float64]:
         if faces.crowding is not None:
@@ -195,7 +231,9 @@ def joined(
         for person in candidates(group):
             if any((face, person) in refused for face in ids):
                 continue
-            mean = float(evidence.between(_sample(group), _sample(people[person])).mean())
+            if evidence.are_apart(group, people[person]):
+                continue
+            mean = float(evidence.between(sample(group), sample(people[person])).mean())
             if mean > best:
                 best, likeliest = mean, person
         if likeliest is not None:
@@ -203,6 +241,12 @@ def joined(
         else:
             new.append(ids)
     return joining, new
+
+
+def _rows(ids: Ids, wanted: Ids) -> NDArray[np.int64]:
+    """The row of each of the wanted ids, which are all among ``ids``."""
+    order = np.argsort(ids, kind="stable")
+    return np.asarray(order[np.searchsorted(ids, wanted, sorter=order)], np.int64)
 
 
 def _links(faces: Faces, evidence: Evidence, near: Sequence[Ids]) -> NDArray[np.int64]:
@@ -266,7 +310,7 @@ def _within(faces: Faces, evidence: Evidence) -> list[Ids]:
     groups = _linked(first, evidence)
     if not groups:
         return _within(rest, evidence)
-    samples = [_sample(first.select(np.searchsorted(first.ids, ids))) for ids in groups]
+    samples = [sample(first.select(np.searchsorted(first.ids, ids))) for ids in groups]
     means = np.stack([evidence.between(rest, sample).mean(axis=1) for sample in samples], axis=1)
     likeliest = np.where(means.max(axis=1) > 0, means.argmax(axis=1), -1)
     grown = [
@@ -304,7 +348,7 @@ def grouped(ids: Ids, labels: NDArray[np.int64]) -> list[Ids]:
     return [ids[part] for part in parts if len(part) > 1 and labels[part[0]] >= 0]
 
 
-def _sample(faces: Faces) -> Faces:
+def sample(faces: Faces) -> Faces:
     """At most ``SAMPLE`` of the faces, evenly spaced."""
     if len(faces) <= SAMPLE:
         return faces

@@ -1,0 +1,744 @@
+"""The routes of the API, below ``/v1``."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import Path as PathValue
+from fastapi import Query as Parameter
+from numpy.typing import NDArray
+from starlette.responses import Response, StreamingResponse
+
+from face2vec.errors import CalibrationError, NoFaceError, SettingsError
+from face2vec.gallery import listing
+from face2vec.server import records as r
+from face2vec.server.access import WRITE
+from face2vec.server.jobs import Job
+from face2vec.server.problems import NotThereError, ProblemError
+from face2vec.server.service import THUMBNAIL_SIDES, EncodedUpload, Filter, Service
+from face2vec.types import STATUSES, Face, Match, Person
+
+router = APIRouter(
+    prefix="/v1",
+    responses={
+        code: {
+            "model": r.ProblemRecord,
+            "content": {"application/problem+json": {}},
+            "description": what,
+        }
+        for code, what in {
+            400: "The request is no valid HTTP or JSON",
+            401: "No token, or a wrong one",
+            403: "Not allowed with this token, or from another site",
+            404: "Not in the gallery",
+            405: "Another method is needed",
+            408: "The body did not arrive in time",
+            409: "The gallery is being written, or was made with another model",
+            413: "The body is too large",
+            415: "Another kind of body is needed",
+            421: "The host name is not one of this service",
+            422: "The request or the photo is invalid",
+            429: "Too many requests",
+            501: "A package is missing",
+            503: "Too many photos are waiting",
+        }.items()
+    },
+)
+
+Id = Annotated[int, PathValue(ge=1, lt=2**63)]
+Upload = Annotated[UploadFile, File(description="a photo")]
+PING_SECONDS = 15.0
+WEBP: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/webp": {}}, "description": "A picture"}
+}
+
+
+def service_of(request: Request) -> Service:
+    """The service that answers a request."""
+    found: Service = request.app.state.service
+    return found
+
+
+def _may_see_paths(request: Request) -> bool:
+    return request.state.role == WRITE or service_of(request).settings.show_paths
+
+
+def _path(request: Request, path: str) -> str | None:
+    return path.encode("utf-8", "replace").decode() if _may_see_paths(request) else None
+
+
+# Queries
+
+
+@router.post("/detect")
+def detect(
+    request: Request, photo: Upload, preview: Annotated[bool, Form()] = False
+) -> r.PhotoFaces:
+    """The faces of a photo."""
+    return _photo_faces(request, photo, preview, with_embeddings=False)
+
+
+@router.post("/encode")
+def encode(
+    request: Request, photo: Upload, preview: Annotated[bool, Form()] = False
+) -> r.PhotoFaces:
+    """The faces of a photo with their embeddings."""
+    return _photo_faces(request, photo, preview, with_embeddings=True)
+
+
+def _photo_faces(
+    request: Request, photo: UploadFile, preview: bool, *, with_embeddings: bool
+) -> r.PhotoFaces:
+    name, done = _encoded(request, photo, preview)
+    shown = None
+    if preview:
+        shown = "data:image/webp;base64," + base64.b64encode(done.upload.preview).decode()
+    return r.PhotoFaces(
+        photo=name,
+        width=done.upload.width,
+        height=done.upload.height,
+        damage=done.upload.damage,
+        faces=[
+            r.FaceRecord.of(face, number, with_embedding=with_embeddings)
+            for number, face in enumerate(done.faces, 1)
+        ],
+        chosen=None if done.chosen is None else done.chosen + 1,
+        dropped=done.dropped,
+        sha256=done.sha256.hex(),
+        model=service_of(request).engine.encoder.model.fingerprint.digest,
+        preview=shown,
+    )
+
+
+def _encoded(request: Request, photo: UploadFile, preview: bool) -> tuple[str, EncodedUpload]:
+    name = (photo.filename or "photo")[:200].encode("utf-8", "replace").decode()
+    return name, service_of(request).encode(photo.file.read(), name, preview=preview)
+
+
+@router.post("/search")
+def search(request: Request, wanted: r.SearchRequest) -> r.SearchAnswer:
+    """The most similar faces of the gallery, for faces of the gallery or embeddings."""
+    service = service_of(request)
+    _check_batch(service, wanted.queries)
+    queries = [_query_of(service, one) for one in wanted.queries]
+    if wanted.one_person:
+        rows = [_embedding(service, one) for one in queries]
+        if len({len(row) for row in rows}) > 1:
+            raise SettingsError("the embeddings have different dimensions")
+        mean = np.mean(rows, axis=0)
+        length = float(np.linalg.norm(mean))
+        if not length:
+            raise SettingsError("the mean of the embeddings has length 0")
+        queries = [np.asarray(mean / length, np.float32)]
+    own = {one.face for one in wanted.queries if one.face is not None}
+    sought = Filter(
+        _matches_wanted(service, wanted.k),
+        wanted.far,
+        wanted.min_similarity,
+        wanted.person,
+        wanted.folder,
+        frozenset(wanted.without) | own,
+    )
+    sha256 = bytes.fromhex(wanted.query_sha256) if wanted.query_sha256 else b""
+    return r.SearchAnswer(
+        results=[
+            r.Matches(matches=_match_records(request, service.search(one, sought), sha256))
+            for one in queries
+        ],
+        **_rests_on(service),
+    )
+
+
+@router.post("/search/photo")
+def search_photo(
+    request: Request,
+    photo: Upload,
+    k: Annotated[int, Form(ge=1)] = 10,
+    far: Annotated[float | None, Form(gt=0, le=1)] = None,
+    face: Annotated[int | None, Form(ge=1, description="number of one face; all without")] = None,
+) -> r.PhotoSearch:
+    """The most similar faces of the gallery, for the faces of a photo."""
+    service = service_of(request)
+    name, done = _encoded(request, photo, False)
+    some = list(enumerate(done.faces, 1))
+    if face is not None:
+        if face > len(some):
+            raise NoFaceError(f"{name} has {len(some)} faces, so there is no face {face}")
+        some = some[face - 1 : face]
+    sought = Filter(_matches_wanted(service, k), far)
+    return r.PhotoSearch(
+        photo=name,
+        results=[
+            r.PhotoMatches(
+                query=r.FaceRecord.of(one, number),
+                matches=_match_records(request, service.search(one, sought), done.sha256),
+            )
+            for number, one in some
+        ],
+        **_rests_on(service),
+    )
+
+
+@router.post("/verify")
+def verify(request: Request, wanted: r.VerifyRequest) -> r.Verifications:
+    """Whether pairs of faces show one person."""
+    service = service_of(request)
+    _check_batch(service, wanted.pairs)
+    found = []
+    for pair in wanted.pairs:
+        first, second = (_query_of(service, one) for one in (pair.first, pair.second))
+        found.append(_verification(service, first, second, wanted.far))
+    return r.Verifications(results=found)
+
+
+@router.post("/verify/photos")
+def verify_photos(
+    request: Request,
+    first: Upload,
+    second: Upload,
+    far: Annotated[float, Form(gt=0, le=1)] = 1e-3,
+) -> r.VerificationRecord:
+    """Whether the largest sure faces of two photos show one person."""
+    service = service_of(request)
+    one, other = (_largest_face(request, photo) for photo in (first, second))
+    return _verification(service, one, other, far)
+
+
+def _largest_face(request: Request, photo: UploadFile) -> Face:
+    name, done = _encoded(request, photo, False)
+    if done.chosen is None:
+        raise NoFaceError(f"no face was found in {name}")
+    return done.faces[done.chosen]
+
+
+@router.post("/identify")
+def identify(request: Request, wanted: r.IdentifyRequest) -> r.Identifications:
+    """Who faces are, among the people with names."""
+    service = service_of(request)
+    _check_batch(service, wanted.queries)
+    faces = [_query_of(service, one) for one in wanted.queries]
+    return r.Identifications(
+        results=[
+            _identified(service, _as_face(service, one), wanted.at_least, with_box=False)
+            for one in faces
+        ]
+    )
+
+
+@router.post("/identify/photo")
+def identify_photo(
+    request: Request, photo: Upload, at_least: Annotated[float, Form(ge=0, le=1)] = 0.5
+) -> r.Identifications:
+    """Who the faces of a photo are, among the people with names."""
+    service = service_of(request)
+    _, done = _encoded(request, photo, False)
+    return r.Identifications(
+        results=[_identified(service, face, at_least, with_box=True) for face in done.faces]
+    )
+
+
+# Photos and faces
+
+
+@router.get("/photos")
+def photos(
+    request: Request,
+    status: str | None = None,
+    folder: Annotated[str | None, Parameter(max_length=4096)] = None,
+    person: Annotated[int | None, Parameter(ge=1, lt=2**63)] = None,
+    skip: Annotated[int, Parameter(ge=0, lt=2**31)] = 0,
+    limit: Annotated[int, Parameter(ge=1, le=500)] = 60,
+) -> r.PhotoPage:
+    """Photos of the gallery, in order of path."""
+    if status is not None and status not in STATUSES:
+        raise SettingsError(f"unknown status {status!r}; choose one of {', '.join(STATUSES)}")
+    if folder is not None and not _may_see_paths(request):
+        raise ProblemError(403, "this token may not see paths", "read-only")
+    wanted = listing.Wanted(status, folder, person)
+    with service_of(request).reading() as now:
+        found = listing.photo_page(now, wanted, skip, limit)
+        total = listing.count_photos(now, wanted)
+    return r.PhotoPage(photos=[_photo_record(request, one) for one in found], total=total)
+
+
+@router.get("/photos/{photo}")
+def photo(request: Request, photo: Id) -> r.PhotoWithFaces:
+    """A photo with its faces."""
+    service = service_of(request)
+    copies = service.photo(photo)
+    with service.reading() as now:
+        owners = dict(listing.faces_in(now, photo))
+        stored = now.stored_faces(list(owners), with_embeddings=False)
+    names = {person.id: person.name for person in service.people()}
+    first = _photo_record(request, copies[0]).model_dump()
+    paths = [path for one in copies if (path := _path(request, one.path)) is not None]
+    faces = [
+        _face_of_photo(one.face, owners[one.face.id or 0], names)
+        for one in stored
+        if one.face.is_placed
+    ]
+    return r.PhotoWithFaces(**first | {"copies": len(copies) - 1}, face_list=faces, paths=paths)
+
+
+@router.get("/photos/{photo}/picture", response_class=Response, responses=WEBP)
+def picture(
+    request: Request, photo: Id, side: Annotated[int, Parameter(ge=16, le=2400)] = 1280
+) -> Response:
+    """A photo to look at, as WebP."""
+    return _picture(request, service_of(request).photo_picture(photo, side), f"p{photo}-{side}")
+
+
+@router.delete("/photos/{photo}")
+def remove_photo(request: Request, photo: Id) -> r.Removed:
+    """Remove a photo and its copies from the gallery; the files stay."""
+    service = service_of(request)
+    paths = [one.path for one in service.photo(photo)]
+    done = service.edit(lambda engine: engine.remove(paths))
+    _audit(request, f"remove photo {photo}")
+    return r.Removed(photos=done.photos, faces=done.faces)
+
+
+@router.get("/faces/{face}")
+def face(request: Request, face: Id) -> r.GalleryFace:
+    """A face of the gallery."""
+    service = service_of(request)
+    one = service.face(face)
+    with service.reading() as now:
+        owner, content = listing.person_of(now, face), listing.content_of_face(now, face)
+    names = {person.id: person.name for person in service.people()}
+    record = r.FaceRecord.of(one.face, 1)
+    return r.GalleryFace(
+        **_face_of_photo(one.face, owner, names).model_dump(),
+        photo=content or 0,
+        path=_path(request, one.photo),
+        parts=record.parts,
+    )
+
+
+@router.get("/faces/{face}/thumbnail", response_class=Response, responses=WEBP)
+def thumbnail(request: Request, face: Id, side: int = THUMBNAIL_SIDES[1]) -> Response:
+    """A face to look at, as WebP."""
+    if side not in THUMBNAIL_SIDES:
+        raise SettingsError(f"side must be one of {', '.join(map(str, THUMBNAIL_SIDES))}")
+    return _picture(request, service_of(request).thumbnail(face, side), f"f{face}-{side}")
+
+
+@router.delete("/faces/{face}")
+def ignore_face(request: Request, face: Id) -> r.Removed:
+    """State that a face is no face, such as a doll's; it leaves the gallery."""
+    service = service_of(request)
+    service.face(face)
+    done = service.edit(lambda engine: engine.ignore(face))
+    _audit(request, f"ignore face {face}")
+    return r.Removed(photos=done.photos, faces=done.faces)
+
+
+# People
+
+
+@router.get("/people")
+def people(
+    request: Request,
+    name: Annotated[str | None, Parameter(max_length=4096)] = None,
+    hidden: bool = False,
+    named: bool | None = None,
+    skip: Annotated[int, Parameter(ge=0, lt=2**31)] = 0,
+    limit: Annotated[int, Parameter(ge=1, le=500)] = 60,
+) -> r.PeoplePage:
+    """People: named ones first, then by number of faces."""
+    some = filtered_people(service_of(request).people(), name, hidden, named)
+    return r.PeoplePage(
+        people=[r.PersonRecord.of(one) for one in some[skip : skip + limit]], total=len(some)
+    )
+
+
+def filtered_people(
+    everyone: Sequence[Person], name: str | None, hidden: bool, named: bool | None = None
+) -> list[Person]:
+    """Those whose name contains a text, that are hidden or not, and have a name or not."""
+    part = (name or "").casefold()
+    return [
+        one
+        for one in everyone
+        if (one.hidden == hidden)
+        and (named is None or named == (one.name is not None))
+        and part in (one.name or "").casefold()
+    ]
+
+
+@router.post("/people", status_code=201)
+def new_person(request: Request, wanted: r.NewPerson) -> r.PersonRecord:
+    """Make a person of faces, or give the faces to the person who has the name."""
+    service = service_of(request)
+    known = [one for one in service.people() if wanted.name is not None and one.name == wanted.name]
+    who = known[0] if known else None
+    person = service.edit(lambda engine: engine.this_person(who, *wanted.faces))
+    if wanted.name is not None and who is None:
+        name = wanted.name
+        person = service.edit(lambda engine: engine.name(person, name))
+    _audit(request, f"faces {wanted.faces} are person {person.id}")
+    return r.PersonRecord.of(person)
+
+
+@router.get("/people/{person}")
+def person(request: Request, person: Id) -> r.PersonWithFaces:
+    """A person with the ids of the faces."""
+    found = service_of(request).person(person)
+    return r.PersonWithFaces(**r.PersonRecord.of(found).model_dump(), face_ids=list(found.faces))
+
+
+@router.patch("/people/{person}")
+def change_person(request: Request, person: Id, wanted: r.PersonChange) -> r.PersonRecord:
+    """Name, hide or show a person, or choose the cover; ``"name": null`` removes the name."""
+    service = service_of(request)
+    found = service.person(person)
+    given = wanted.model_fields_set
+    if "name" in given:
+        found = service.edit(lambda engine: engine.name(found, wanted.name or None))
+        _audit(request, f"name person {person}")
+    if wanted.hidden is not None:
+        is_hidden = wanted.hidden
+        found = service.edit(lambda engine: engine.hide(found, is_hidden))
+        _audit(request, f"{'hide' if is_hidden else 'show'} person {person}")
+    if wanted.cover is not None:
+        cover = wanted.cover
+        found = service.edit(lambda engine: engine.choose_cover(found, cover))
+        _audit(request, f"choose cover {cover} of person {person}")
+    return r.PersonRecord.of(found)
+
+
+@router.post("/people/{person}/merge")
+def merge_people(request: Request, person: Id, others: r.People) -> r.PersonRecord:
+    """Make several people one, who keeps the number in the address."""
+    service = service_of(request)
+    first, *rest = [service.person(number) for number in (person, *others.people)]
+    merged = service.edit(lambda engine: engine.merge(first, *rest))
+    _audit(request, f"merge people {others.people} into {person}")
+    return r.PersonRecord.of(merged)
+
+
+@router.post("/people/{person}/split", status_code=201)
+def split_person(request: Request, person: Id, faces: r.Faces) -> r.PersonRecord:
+    """Move faces of a person to a new person, who is answered."""
+    service = service_of(request)
+    found = service.person(person)
+    new = service.edit(lambda engine: engine.split(found, *faces.faces))
+    _audit(request, f"split faces {faces.faces} from person {person} as {new.id}")
+    return r.PersonRecord.of(new)
+
+
+@router.post("/people/{person}/faces")
+def give_faces(request: Request, person: Id, faces: r.Faces) -> r.PersonRecord:
+    """State that faces show a person."""
+    service = service_of(request)
+    found = service.person(person)
+    given = service.edit(lambda engine: engine.this_person(found, *faces.faces))
+    _audit(request, f"faces {faces.faces} are person {person}")
+    return r.PersonRecord.of(given)
+
+
+@router.post("/people/{person}/not")
+def take_faces(request: Request, person: Id, faces: r.Faces) -> r.PersonRecord:
+    """State that faces do not show a person."""
+    service = service_of(request)
+    found = service.person(person)
+    left = service.edit(lambda engine: engine.not_this_person(found, *faces.faces))
+    _audit(request, f"faces {faces.faces} are not person {person}")
+    return r.PersonRecord.of(left)
+
+
+@router.delete("/people/{person}")
+def forget_person(request: Request, person: Id) -> r.Removed:
+    """Delete a person: faces, embeddings, name, and photos that show nobody else."""
+    service = service_of(request)
+    found = service.person(person)
+    done = service.edit(lambda engine: engine.forget(found))
+    _audit(request, f"forget person {person}")
+    return r.Removed(photos=done.photos, faces=done.faces, left=list(done.left))
+
+
+@router.get("/edits")
+def edits(request: Request, limit: Annotated[int, Parameter(ge=1, le=1000)] = 100) -> r.Edits:
+    """The last edits of people, the newest first."""
+    with service_of(request).reading() as now:
+        return r.Edits.of(now.edits(limit))
+
+
+@router.post("/edits/undo")
+def undo(request: Request) -> r.Undone:
+    """Undo the last edit of people."""
+    what = service_of(request).edit(lambda engine: engine.undo())
+    _audit(request, f"undo: {what}")
+    return r.Undone(what=what)
+
+
+@router.get("/suggestions")
+def suggestions(
+    request: Request, limit: Annotated[int, Parameter(ge=1, le=200)] = 50
+) -> r.Suggestions:
+    """Pairs of people, and of people and faces, that may be one person."""
+    found = service_of(request).suggestions()[:limit]
+    return r.Suggestions(suggestions=[r.SuggestionRecord.of(one) for one in found])
+
+
+@router.post("/suggestions/answer")
+def answer(request: Request, given: r.Answer) -> r.Answered:
+    """Say whether two sides are one person; a "no" is kept and not asked again."""
+    from face2vec.types import Suggestion
+
+    service = service_of(request)
+    sides = given.first.to_side(), given.second.to_side()
+    for side in sides:
+        if not side.shown:
+            raise SettingsError("give the shown faces of each side")
+        if side.person is not None:
+            members = service.person(side.person).faces
+            if not set(side.shown) <= set(members):
+                raise SettingsError(f"a face does not belong to person {side.person}")
+    person = service.edit(lambda engine: engine.answer(Suggestion(*sides, 0.0), given.same))
+    _audit(request, f"{'same' if given.same else 'different'}: {given.first} {given.second}")
+    return r.Answered(person=None if person is None else person.id)
+
+
+# Jobs and facts
+
+
+@router.get("/jobs")
+def jobs(request: Request) -> r.JobList:
+    """Work in the background, the newest first."""
+    return r.JobList(jobs=[_job(request, job) for job in service_of(request).jobs.all()])
+
+
+@router.post("/jobs", status_code=202)
+def start_job(request: Request, wanted: r.JobRequest) -> r.JobRecord:
+    """Index folders, group faces, rebuild the index or change the model, in the background."""
+    service = service_of(request)
+    if wanted.kind == "index":
+        if not wanted.folders:
+            raise SettingsError("give folders to index")
+        job = service.index(wanted.folders)
+    elif wanted.kind == "people":
+        job = service.group(wanted.again)
+    elif wanted.kind == "rebuild":
+        job = service.rebuild()
+    else:
+        job = service.upgrade(wanted.model)
+    _audit(request, f"job {job.id}: {job.kind} {job.title}")
+    return _job(request, job)
+
+
+@router.get("/jobs/{job}")
+def one_job(request: Request, job: Id) -> r.JobRecord:
+    """Work in the background."""
+    return _job(request, service_of(request).jobs.one(job))
+
+
+@router.post("/jobs/{job}/cancel")
+def cancel_job(request: Request, job: Id) -> r.JobRecord:
+    """End work early; what it has finished is kept, and starting it again goes on."""
+    found = service_of(request).jobs.cancel(job)
+    _audit(request, f"cancel job {job}")
+    return _job(request, found)
+
+
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}, "description": "Events"}},
+)
+async def events(request: Request, once: bool = False) -> StreamingResponse:
+    """Server-sent events: the list of jobs, at first and after each change."""
+
+    async def stream() -> AsyncIterator[str]:
+        seen, waited = -1, 0.0
+        known = service_of(request).jobs
+        while not request.app.state.ending:
+            if known.version != seen:
+                seen, waited = known.version, 0.0
+                some = [_job(request, job).model_dump() for job in known.all()]
+                yield f"event: jobs\ndata: {json.dumps(some)}\n\n"
+                if once:
+                    return
+            elif waited >= PING_SECONDS:
+                waited = 0.0
+                yield ": still here\n\n"
+            await asyncio.sleep(0.25)
+            waited += 0.25
+
+    return StreamingResponse(stream(), media_type="text/event-stream")
+
+
+@router.get("/info")
+def info(request: Request) -> dict[str, Any]:
+    """Facts about the gallery: counts, model, index and sizes."""
+    facts = service_of(request).engine.info()
+    if not _may_see_paths(request):
+        facts.pop("gallery")
+    return facts | _rests_on(service_of(request))
+
+
+# What routes share
+
+
+def _check_batch(service: Service, some: Sequence[object]) -> None:
+    most = service.settings.limits.batch
+    if len(some) > most:
+        raise ProblemError(413, f"{len(some)} are more than {most} in one request", "too-large")
+
+
+def _matches_wanted(service: Service, k: int) -> int:
+    most = service.settings.limits.matches
+    if k > most:
+        raise ProblemError(422, f"k is {k}; the most is {most}", "too-large")
+    return k
+
+
+def _query_of(service: Service, query: r.Query) -> Face | NDArray[np.float32]:
+    if (query.face is None) == (query.embedding is None):
+        raise SettingsError("give either a face or an embedding for each query")
+    if query.face is not None:
+        return service.face(query.face).face
+    embedding = np.asarray(query.embedding, np.float64)
+    length = float(np.linalg.norm(embedding))
+    if not 0 < length < np.inf:
+        raise SettingsError("an embedding has length 0, or is not finite")
+    return np.asarray(embedding / length, np.float32)
+
+
+def _embedding(service: Service, query: Face | NDArray[np.float32]) -> NDArray[np.float32]:
+    if isinstance(query, Face):
+        assert query.embedding is not None
+        return query.embedding
+    return query
+
+
+def _as_face(service: Service, query: Face | NDArray[np.float32]) -> Face:
+    from face2vec.types import NO_PLACE, NO_POINTS
+
+    if isinstance(query, Face):
+        return query
+    with service.reading():
+        dimension = service.engine.info()["dimension"]
+    if len(query) != dimension:
+        raise SettingsError(
+            f"an embedding has {len(query)} numbers; this gallery takes {dimension}"
+        )
+    return Face(NO_PLACE, NO_POINTS, 1.0, query)
+
+
+def _verification(
+    service: Service,
+    first: Face | NDArray[np.float32],
+    second: Face | NDArray[np.float32],
+    far: float,
+) -> r.VerificationRecord:
+    found = service.engine.verify(first, second, far=far)
+    return r.VerificationRecord(
+        same=bool(found.same),
+        similarity=float(found.similarity),
+        threshold=float(found.threshold),
+        probability=float(found.probability),
+        far=float(found.far),
+        outside=list(found.outside),
+    )
+
+
+def _identified(
+    service: Service, face: Face, at_least: float, *, with_box: bool
+) -> r.IdentifiedRecord:
+    (found,) = service.engine.identify(face, at_least=at_least)
+    return r.IdentifiedRecord(
+        person=None if found.person is None else found.person.id,
+        name=None if found.person is None else found.person.name,
+        probability=found.probability,
+        candidates=[
+            r.Candidate(person=one.id, name=one.name, probability=probability)
+            for one, probability in found.candidates
+        ],
+        box=[float(v) for v in face.box] if with_box else None,
+    )
+
+
+def _match_records(
+    request: Request, matches: Sequence[Match], sha256: bytes
+) -> list[r.MatchRecord]:
+    service = service_of(request)
+    faces = [match.face.id for match in matches if match.face.id is not None]
+    places = service.contents_of(faces)
+    owner = {face: person for person in service.people() for face in person.faces}
+    found = []
+    for match in matches:
+        number, content = places.get(match.face.id or 0, (0, b""))
+        found.append(
+            r.match_record(
+                match,
+                number,
+                _path(request, match.photo),
+                owner.get(match.face.id or 0),
+                bool(sha256) and content == sha256,
+            )
+        )
+    return found
+
+
+def _photo_record(request: Request, one: listing.ListedPhoto) -> r.PhotoRecord:
+    return r.PhotoRecord(
+        id=one.content,
+        path=_path(request, one.path),
+        width=one.width,
+        height=one.height,
+        status=one.status,
+        reason=one.reason,
+        faces=one.faces,
+    )
+
+
+def _face_of_photo(face: Face, owner: int | None, names: dict[int, str | None]) -> r.FaceOfPhoto:
+    return r.FaceOfPhoto(
+        id=face.id or 0,
+        box=[float(v) for v in face.box],
+        quality=face.quality,
+        sure=face.is_sure,
+        person=owner,
+        name=None if owner is None else names.get(owner),
+    )
+
+
+def _rests_on(service: Service) -> dict[str, Any]:
+    """The model of the gallery, and what its calibration was fitted on."""
+    try:
+        data: str | None = service.engine.calibration.data
+    except CalibrationError:
+        data = None
+    return {"model": service.engine.encoder.model.fingerprint.digest, "calibration": data}
+
+
+def _picture(request: Request, data: bytes, tag: str) -> Response:
+    """A picture that a browser keeps, and asks for again each time, because it may be gone."""
+    etag = f'"{tag}"'
+    headers = {"Cache-Control": "private, no-cache", "ETag": etag}
+    if request.headers.get("if-none-match") == etag:
+        return Response(None, 304, headers)
+    return Response(data, 200, headers, "image/webp")
+
+
+def _job(request: Request, job: Job) -> r.JobRecord:
+    facts = job.to_dict()
+    if not _may_see_paths(request):
+        facts |= {"title": "", "result": {}, "error": "it failed" if facts["error"] else ""}
+    return r.JobRecord(**facts)
+
+
+def _audit(request: Request, what: str) -> None:
+    """Log a change, with who asked for it."""
+    client = request.client.host if request.client else "?"
+    request.app.state.audit.info("%s %s", client, what)
+
+
+__all__ = ["NotThereError", "router"]

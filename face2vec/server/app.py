@@ -1,0 +1,175 @@
+"""The application: routes, pages and static files behind the guard, and the server that runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import PlainTextResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+from face2vec import __version__
+from face2vec.server import api, metrics, pages, problems
+from face2vec.server.access import Guard
+from face2vec.server.service import Service
+from face2vec.server.settings import Settings
+
+STATIC = Path(__file__).parent / "static"
+STOP_SECONDS = 10
+"""Time that requests have to end when the server is stopped."""
+
+
+def create_app(settings: Settings, audit: logging.Logger | None = None) -> Guard:
+    """The ASGI application for one gallery.
+
+    Args:
+        settings: of the service.
+        audit: the log of edits; the default is the logger ``face2vec.audit``.
+
+    Raises:
+        GalleryError: the gallery cannot be opened.
+    """
+    service = Service(settings)
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        app.state.ending = True
+        service.close()
+
+    app = FastAPI(
+        title="face2vec",
+        version=__version__,
+        summary="Face retrieval over a photo collection",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        lifespan=life,
+    )
+    app.state.service, app.state.ending = service, False
+    app.state.audit = audit or logging.getLogger("face2vec.audit")
+    problems.install(app)
+    app.include_router(api.router)
+    app.include_router(pages.router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    @app.get("/healthz", include_in_schema=False)
+    def healthz() -> Response:
+        return PlainTextResponse("ok")
+
+    @app.get("/readyz", include_in_schema=False)
+    def readyz() -> Response:
+        try:
+            with service.reading() as now:
+                now.count  # noqa: B018
+        except Exception:
+            return PlainTextResponse("no gallery yet", 503)
+        return PlainTextResponse("ready")
+
+    @app.get("/metrics", include_in_schema=False)
+    def measured() -> Response:
+        if service.engine.has_gallery:
+            with service.reading() as now:
+                counts = now.counts()
+            metrics.FACES.set(counts.faces)
+            metrics.PHOTOS.set(counts.photos)
+        metrics.JOBS.set(service.jobs.is_busy)
+        return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    return Guard(_Measured(app), settings)
+
+
+class _Measured:
+    """Counts and times the requests of an application by route."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self.state = app.state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 500
+
+        async def sending(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except problems.ProblemError as problem:  # of the guard, while the body was read
+            status = problem.status
+            await problem.response()(scope, receive, send)
+        finally:
+            route = getattr(scope.get("route"), "path", None) or "other"
+            metrics.REQUESTS.labels(route, str(status)).inc()
+            metrics.SECONDS.labels(route).observe(time.monotonic() - started)
+
+
+def run(settings: Settings, started: Callable[[str], object] | None = None) -> None:
+    """Serve until the process is stopped.
+
+    Args:
+        settings: of the service.
+        started: called with the address, token included, once it answers.
+
+    Raises:
+        GalleryError: the gallery cannot be opened.
+        OSError: the address cannot be used.
+    """
+    listener = socket.create_server(
+        (settings.host, settings.port), family=_family(settings.host), reuse_port=False
+    )
+    port = listener.getsockname()[1]
+    settings = replace(settings, port=port)
+    app = create_app(settings)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            h11_max_incomplete_event_size=64 * 1024,
+            lifespan="on",
+        )
+    )
+    if started is not None:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        shown = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+        server.ready = lambda: started(f"http://{shown}:{port}/?token={settings.token}")
+    with contextlib.closing(listener):
+        server.run(sockets=[listener])
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+class _Server(uvicorn.Server):
+    """Tells when it answers, and ends event streams when it is stopped."""
+
+    ready: Callable[[], object] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.ready is not None and self.started:
+            self.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.app
+        app.state.ending = True
+        await super().shutdown(sockets)

@@ -1,0 +1,239 @@
+"""The pages. They show what the API answers; their scripts are its first client."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from face2vec.errors import CalibrationError, Face2VecError
+from face2vec.gallery import listing
+from face2vec.models.catalogue import CATALOGUE
+from face2vec.report.text import percent, printable
+from face2vec.server import texts
+from face2vec.server.access import WRITE
+from face2vec.server.api import filtered_people, photo, service_of
+from face2vec.server.problems import NotThereError
+from face2vec.types import STATUSES
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+PEOPLE_PER_PAGE = 60
+PHOTOS_PER_PAGE = 60
+FACES_PER_PAGE = 200
+LANGUAGE_COOKIE = "face2vec_language"
+_YEAR = 365 * 24 * 3600
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def _page(request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
+    """A page in the language of the browser, or the one that was chosen."""
+    language = request.cookies.get(LANGUAGE_COOKIE, "")
+    if language not in texts.languages():
+        language = texts.preferred(request.headers.get("accept-language", ""))
+    catalogue = texts.catalogue(language)
+
+    def text(key: str, **parts: Any) -> str:
+        return catalogue[key].format(**parts)
+
+    script = {key: words for key, words in catalogue.items() if key.startswith("js.")}
+    data = json.dumps({"texts": script, "language": language})
+    body = _TEMPLATES.get_template(template).render(
+        t=text,
+        language=language,
+        languages=texts.languages(),
+        number=partial(texts.number, language=language),
+        percent=percent,
+        printable=printable,
+        when=_when,
+        page=template.removesuffix(".html"),
+        can_write=request.state.role == WRITE,
+        show_paths=request.state.role == WRITE or service_of(request).settings.show_paths,
+        # Escaped so that nothing in it can end the element that holds it.
+        data=Markup(data.replace("<", "\\u003c").replace("&", "\\u0026")),
+        **values,
+    )
+    return HTMLResponse(body, code, {"Content-Language": language, "Vary": "Accept-Language"})
+
+
+def _when(seconds: float | None) -> str:
+    """A time in UTC to the minute, or a dash."""
+    if seconds is None:
+        return "–"
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+@router.get("/")
+def search_page(request: Request, face: int | None = None) -> Response:
+    """Search with a photo."""
+    service = service_of(request)
+    if not service.engine.has_gallery:
+        return _page(request, "empty.html", roots=_roots(request))
+    with service.reading() as now:
+        counts = now.counts()
+    return _page(request, "search.html", counts=counts, face=face)
+
+
+@router.get("/people")
+def people_page(request: Request, name: str = "", hidden: bool = False, skip: int = 0) -> Response:
+    """All people."""
+    service = service_of(request)
+    if not service.engine.has_gallery:
+        return _page(request, "empty.html", roots=_roots(request))
+    everyone = service.people()
+    some = filtered_people(everyone, name, hidden)
+    skip = min(max(skip, 0), max(len(some) - 1, 0) // PEOPLE_PER_PAGE * PEOPLE_PER_PAGE)
+    return _page(
+        request,
+        "people.html",
+        people=some[skip : skip + PEOPLE_PER_PAGE],
+        total=len(some),
+        skip=skip,
+        step=PEOPLE_PER_PAGE,
+        name=name,
+        hidden=hidden,
+        hidden_count=sum(one.hidden for one in everyone),
+        names=sorted({one.name for one in everyone if one.name is not None}),
+    )
+
+
+@router.get("/people/{person}")
+def person_page(request: Request, person: int, skip: int = 0) -> Response:
+    """One person."""
+    service = service_of(request)
+    try:
+        found = service.person(person)
+    except NotThereError as error:
+        return _page(request, "problem.html", 404, detail=str(error))
+    names = sorted({one.name for one in service.people() if one.name is not None})
+    skip = min(max(skip, 0), max(len(found.faces) - 1, 0) // FACES_PER_PAGE * FACES_PER_PAGE)
+    return _page(
+        request,
+        "person.html",
+        person=found,
+        faces=found.faces[skip : skip + FACES_PER_PAGE],
+        total=len(found.faces),
+        skip=skip,
+        step=FACES_PER_PAGE,
+        names=names,
+    )
+
+
+@router.get("/review")
+def review_page(request: Request) -> Response:
+    """Suggestions to answer."""
+    if not service_of(request).engine.has_gallery:
+        return _page(request, "empty.html", roots=_roots(request))
+    return _page(request, "review.html")
+
+
+@router.get("/photos")
+def photos_page(
+    request: Request, status: str = "", folder: str = "", person: str = "", skip: int = 0
+) -> Response:
+    """Photos by status, folder and person."""
+    service = service_of(request)
+    if not service.engine.has_gallery:
+        return _page(request, "empty.html", roots=_roots(request))
+    chosen = next((one for one in service.people() if person and person == one.name), None)
+    number = chosen.id if chosen else int(person) if person.isdecimal() else -1 if person else None
+    may_see = request.state.role == WRITE or service.settings.show_paths
+    wanted = listing.Wanted(
+        status if status in STATUSES else None, (folder or None) if may_see else None, number
+    )
+    with service.reading() as now:
+        total = listing.count_photos(now, wanted)
+        skip = min(max(skip, 0), max(total - 1, 0) // PHOTOS_PER_PAGE * PHOTOS_PER_PAGE)
+        found = listing.photo_page(now, wanted, skip, PHOTOS_PER_PAGE)
+    names = sorted({one.name for one in service.people() if one.name is not None})
+    return _page(
+        request, "photos.html", photos=found, total=total, skip=skip, step=PHOTOS_PER_PAGE,
+        status=status, statuses=STATUSES, folder=folder, person=person, names=names,
+    )  # fmt: skip
+
+
+@router.get("/photos/{number}")
+def photo_page(request: Request, number: int) -> Response:
+    """One photo with its faces."""
+    try:
+        found = photo(request, number)
+    except NotThereError as error:
+        return _page(request, "problem.html", 404, detail=str(error))
+    names = sorted({one.name for one in service_of(request).people() if one.name is not None})
+    return _page(request, "photo.html", photo=found, names=names)
+
+
+@router.get("/jobs")
+def jobs_page(request: Request) -> Response:
+    """Work in the background."""
+    service = service_of(request)
+    facts = service.engine.info() if service.engine.has_gallery else None
+    calibration = None
+    if facts is not None:
+        with contextlib.suppress(CalibrationError):
+            calibration = service.engine.calibration
+    own = facts["made_with"]["model"]["key"] if facts else ""
+    return _page(
+        request,
+        "jobs.html",
+        roots=_roots(request),
+        facts=facts,
+        calibration=calibration,
+        models=[one for one in CATALOGUE if one != own],
+    )
+
+
+@router.get("/edits")
+def edits_page(request: Request) -> Response:
+    """The history of edits."""
+    service = service_of(request)
+    found = []
+    if service.engine.has_gallery:
+        with service.reading() as now:
+            found = now.edits(500)
+    return _page(request, "edits.html", edits=found)
+
+
+@router.get("/docs")
+def docs_page(request: Request) -> Response:
+    """The API in words."""
+    schema = request.app.openapi()
+    routes = [
+        (method.upper(), path, facts)
+        for path, methods in schema["paths"].items()
+        for method, facts in methods.items()
+    ]
+    return _page(request, "docs.html", routes=routes, version=schema["info"]["version"])
+
+
+@router.get("/language/{code}")
+def choose_language(request: Request, code: str) -> Response:
+    """Keep a language, and go back."""
+    answer = RedirectResponse("/", 303)
+    if code in texts.languages():
+        answer.set_cookie(
+            LANGUAGE_COOKIE, code, max_age=_YEAR, httponly=True, samesite="strict", path="/"
+        )
+    return answer
+
+
+def _roots(request: Request) -> list[str]:
+    return [printable(str(root)) for root in service_of(request).settings.roots]
+
+
+__all__ = ["Face2VecError", "router"]

@@ -1,0 +1,448 @@
+"""The JSON of the API: what requests and answers hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from face2vec.report.matches import face_dict
+from face2vec.types import Edit, Face, Match, Person, Side, Suggestion
+
+Number = int
+FaceId = int
+
+
+class Record(BaseModel):
+    """A JSON object without other fields than those that are named."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class FaceRecord(Record):
+    """A face in a photo; box and landmarks are in pixels of the upright photo."""
+
+    number: int = Field(description="place among the faces of the photo, from 1")
+    box: list[float] = Field(description="left, top, right, bottom")
+    landmarks: dict[str, list[float]]
+    confidence: float = Field(description="of the detector, 0 to 1")
+    quality: float | None
+    parts: dict[str, float] | None
+    sure: bool = Field(description="whether it is hardly a false detection")
+    embedding: list[float] | None = None
+
+    @classmethod
+    def of(cls, face: Face, number: int, *, with_embedding: bool = False) -> FaceRecord:
+        """The record of a face."""
+        embedding = None
+        if with_embedding and face.embedding is not None:
+            embedding = np.asarray(face.embedding, float).tolist()
+        return cls(number=number, sure=face.is_sure, embedding=embedding, **face_dict(face))
+
+
+class PhotoFaces(Record):
+    """The faces of an uploaded photo."""
+
+    photo: str
+    width: int
+    height: int
+    damage: str = Field(description="what of the photo is missing, or empty")
+    faces: list[FaceRecord]
+    chosen: int | None = Field(description="number of the largest sure face")
+    dropped: int = Field(description="faces beyond the limit, which are left out")
+    sha256: str
+    model: str = Field(description="digest of the model of the embeddings")
+    preview: str | None = Field(None, description="the photo as a data URL, if it was asked for")
+
+
+class PersonRecord(Record):
+    """A person."""
+
+    id: int
+    name: str | None
+    faces: int = Field(description="number of faces")
+    hidden: bool
+    cover: int | None = Field(description="id of the face to show")
+
+    @classmethod
+    def of(cls, person: Person) -> PersonRecord:
+        """The record of a person; without a chosen cover it is the first face."""
+        cover = person.cover or (person.faces[0] if person.faces else None)
+        return cls(
+            id=person.id,
+            name=person.name,
+            faces=len(person.faces),
+            hidden=person.hidden,
+            cover=cover,
+        )
+
+
+class PersonWithFaces(PersonRecord):
+    """A person with the ids of the faces."""
+
+    face_ids: list[int]
+
+
+class PeoplePage(Record):
+    """Some of the people."""
+
+    people: list[PersonRecord]
+    total: int
+
+
+class MatchRecord(Record):
+    """A face of the gallery that is similar to a query."""
+
+    rank: int
+    face: int = Field(description="id of the face")
+    photo: int = Field(description="number of the photo")
+    path: str | None = Field(description="path of the photo; null if this token may not see it")
+    similarity: float
+    probability: float | None
+    false_matches: float | None
+    outside: list[str] = Field(description="why the probability is less certain than stated")
+    box: list[float]
+    person: int | None
+    name: str | None
+    query_photo: bool = Field(description="whether the photo is the query itself")
+
+
+class Matches(Record):
+    """The matches of one query face."""
+
+    matches: list[MatchRecord]
+
+
+class SearchAnswer(Record):
+    """The matches of each query, and what the rates rest on."""
+
+    results: list[Matches]
+    model: str
+    calibration: str | None = Field(description="what the calibration was fitted on")
+
+
+class PhotoMatches(Matches):
+    """The matches of one face of an uploaded photo."""
+
+    query: FaceRecord
+
+
+class PhotoSearch(Record):
+    """The matches of the faces of an uploaded photo."""
+
+    photo: str
+    results: list[PhotoMatches]
+    model: str
+    calibration: str | None
+
+
+class Query(Record):
+    """What is searched with: a face of the gallery, or an embedding."""
+
+    face: FaceId | None = Field(None, ge=1, lt=2**63)
+    embedding: list[float] | None = Field(None, max_length=4096)
+
+
+class SearchRequest(Record):
+    """A search."""
+
+    queries: list[Query] = Field(min_length=1)
+    one_person: bool = Field(False, description="all queries show one person: search their mean")
+    k: int = Field(10, ge=1)
+    far: float | None = Field(None, gt=0, le=1, description="highest false accept rate")
+    min_similarity: float | None = Field(None, ge=-1, le=1)
+    person: int | None = Field(None, ge=1, lt=2**63)
+    folder: str | None = Field(None, max_length=4096)
+    without: list[FaceId] = Field(default_factory=list, max_length=1000)
+    query_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="of the bytes of the query photo"
+    )
+
+
+class Pair(Record):
+    """Two faces to verify."""
+
+    first: Query
+    second: Query
+
+
+class VerifyRequest(Record):
+    """Pairs of faces."""
+
+    pairs: list[Pair] = Field(min_length=1)
+    far: float = Field(1e-3, gt=0, le=1)
+
+
+class VerificationRecord(Record):
+    """Whether two faces show one person."""
+
+    same: bool
+    similarity: float
+    threshold: float
+    probability: float
+    far: float = Field(description="false accept rate at this similarity")
+    outside: list[str]
+
+
+class Verifications(Record):
+    """One answer per pair."""
+
+    results: list[VerificationRecord]
+
+
+class IdentifyRequest(Record):
+    """Faces of the gallery, or embeddings, to name."""
+
+    queries: list[Query] = Field(min_length=1)
+    at_least: float = Field(0.5, ge=0, le=1)
+
+
+class Candidate(Record):
+    """A person who a face may show."""
+
+    person: int
+    name: str | None
+    probability: float
+
+
+class IdentifiedRecord(Record):
+    """Who a face shows."""
+
+    person: int | None
+    name: str | None
+    probability: float
+    candidates: list[Candidate]
+    box: list[float] | None = None
+
+
+class Identifications(Record):
+    """One answer per face."""
+
+    results: list[IdentifiedRecord]
+
+
+class PhotoRecord(Record):
+    """A photo of the gallery."""
+
+    id: int
+    path: str | None
+    width: int
+    height: int
+    status: str
+    reason: str
+    faces: int
+    copies: int = 0
+
+
+class PhotoPage(Record):
+    """Some of the photos."""
+
+    photos: list[PhotoRecord]
+    total: int
+
+
+class FaceOfPhoto(Record):
+    """A face of a photo of the gallery."""
+
+    id: int
+    box: list[float]
+    quality: float | None
+    sure: bool
+    person: int | None
+    name: str | None
+
+
+class PhotoWithFaces(PhotoRecord):
+    """A photo with its faces."""
+
+    face_list: list[FaceOfPhoto]
+    paths: list[str]
+
+
+class GalleryFace(FaceOfPhoto):
+    """A face of the gallery."""
+
+    photo: int
+    path: str | None
+    parts: dict[str, float] | None
+
+
+class Faces(Record):
+    """Ids of faces."""
+
+    faces: list[FaceId] = Field(min_length=1)
+
+
+class NewPerson(Faces):
+    """Faces that show one person."""
+
+    name: str | None = Field(None, max_length=4096)
+
+
+class PersonChange(Record):
+    """What to change of a person; what is not given stays."""
+
+    name: str | None = Field(None, max_length=4096)
+    hidden: bool | None = None
+    cover: int | None = Field(None, ge=1, lt=2**63)
+
+
+class People(Record):
+    """Numbers of people."""
+
+    people: list[int] = Field(min_length=1)
+
+
+class SideRecord(Record):
+    """One side of a suggestion."""
+
+    person: int | None
+    name: str | None = None
+    count: int = 1
+    shown: list[int]
+
+    @classmethod
+    def of(cls, side: Side) -> SideRecord:
+        """The record of a side."""
+        return cls(person=side.person, name=side.name, count=side.count, shown=list(side.shown))
+
+    def to_side(self) -> Side:
+        """The side of a record."""
+        return Side(self.person, self.name, self.count, tuple(self.shown))
+
+
+class SuggestionRecord(Record):
+    """Two sides that may be one person."""
+
+    first: SideRecord
+    second: SideRecord
+    probability: float
+
+    @classmethod
+    def of(cls, one: Suggestion) -> SuggestionRecord:
+        """The record of a suggestion."""
+        return cls(
+            first=SideRecord.of(one.first),
+            second=SideRecord.of(one.second),
+            probability=one.probability,
+        )
+
+
+class Suggestions(Record):
+    """Pairs that may be one person, those that settle most first."""
+
+    suggestions: list[SuggestionRecord]
+
+
+class Answer(Record):
+    """Whether the two sides of a suggestion are one person."""
+
+    first: SideRecord
+    second: SideRecord
+    same: bool
+
+
+class Answered(Record):
+    """What an answer did."""
+
+    person: int | None = Field(description="the person that both are now; null after a no")
+
+
+class EditRecord(Record):
+    """An edit of people that can be undone."""
+
+    what: str
+    made: int | None = Field(description="seconds since 1970")
+
+
+class Edits(Record):
+    """The last edits, the newest first."""
+
+    edits: list[EditRecord]
+
+    @classmethod
+    def of(cls, edits: Sequence[Edit]) -> Edits:
+        """The record of edits."""
+        return cls(edits=[EditRecord(what=one.what, made=one.made) for one in edits])
+
+
+class Undone(Record):
+    """What was undone."""
+
+    what: str
+
+
+class Removed(Record):
+    """What was removed."""
+
+    photos: int
+    faces: int
+    left: list[str] = Field(default_factory=list, description="traces that are left; none normally")
+
+
+class JobRequest(Record):
+    """Work for the background."""
+
+    kind: Literal["index", "people", "rebuild", "upgrade"]
+    folders: list[str] = Field(default_factory=list, description="for index")
+    again: bool = Field(False, description="for people: group all faces again")
+    model: str = Field("", description="for upgrade: a key of the catalogue")
+
+
+class JobRecord(Record):
+    """Work in the background."""
+
+    id: int
+    kind: str
+    title: str
+    state: str
+    done: int
+    total: int | None
+    seconds: float
+    rate: float
+    seconds_left: float | None
+    made: float
+    ended: float | None
+    result: dict[str, Any]
+    error: str
+
+
+class JobList(Record):
+    """All jobs that are remembered, the newest first."""
+
+    jobs: list[JobRecord]
+
+
+class ProblemRecord(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+def match_record(
+    match: Match,
+    photo: int,
+    path: str | None,
+    person: Person | None,
+    query_photo: bool,
+) -> MatchRecord:
+    """The record of a match."""
+    return MatchRecord(
+        rank=match.rank,
+        face=match.face.id or 0,
+        photo=photo,
+        path=path,
+        similarity=match.similarity,
+        probability=match.probability,
+        false_matches=match.false_matches,
+        outside=list(match.outside),
+        box=[float(v) for v in match.face.box],
+        person=None if person is None else person.id,
+        name=None if person is None else person.name,
+        query_photo=query_photo,
+    )

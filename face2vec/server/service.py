@@ -1,0 +1,462 @@
+"""What answers requests: the engine, the decoding processes, the jobs and the thumbnails.
+
+`api` and `pages` turn requests into calls of `Service` and its results into JSON and HTML.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.engine import Face2Vec
+from face2vec.errors import GalleryUpgradedError, SettingsError
+from face2vec.gallery import listing
+from face2vec.gallery.reader import Snapshot
+from face2vec.gallery.rows import StoredFace
+from face2vec.gallery.thumbnails import drop_thumbnails_except, keep_thumbnail, thumbnail_file
+from face2vec.server import metrics
+from face2vec.server.decoders import Decoders, Upload, decode_upload, face_thumbnail, photo_view
+from face2vec.server.jobs import Job, Jobs, Report
+from face2vec.server.problems import NotThereError, ProblemError
+from face2vec.server.settings import Settings
+from face2vec.server.sharing import SharedEncoder
+from face2vec.types import Face, Match, Person, Photo, Side, Suggestion, largest_sure
+
+log = logging.getLogger("face2vec")
+
+Result = TypeVar("Result")
+
+THUMBNAIL_SIDES = (96, 192)
+"""Sides of thumbnails in pixels; a page asks for one of them."""
+LIST_SIDE = 240
+"""Side in pixels of the pictures in lists of photos."""
+MOST_FETCHED = 4096
+"""Matches that are looked through for those that a filter lets pass."""
+PEOPLE_SECONDS = 2.0
+"""Time for which the list of people is kept; edits through the service end it at once."""
+SUGGESTED = 200
+"""Suggestions that are computed together."""
+
+
+class EncodedUpload(NamedTuple):
+    """The faces of an uploaded photo.
+
+    Attributes:
+        upload: the decoded photo.
+        faces: its faces with embeddings, most confident first.
+        chosen: place of the largest sure face, or None if there is no face.
+        sha256: the 32 bytes of the hash of its bytes.
+        dropped: number of faces beyond the limit, which are left out.
+    """
+
+    upload: Upload
+    faces: list[Face]
+    chosen: int | None
+    sha256: bytes
+    dropped: int
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which matches are wanted.
+
+    Attributes:
+        k: how many.
+        far: highest false accept rate, or None.
+        min_similarity: lowest similarity, or None.
+        person: number of the person that they belong to, or None for anybody.
+        folder: folder that their photos are in, or None.
+        without: ids of faces that are left out.
+    """
+
+    k: int = 10
+    far: float | None = None
+    min_similarity: float | None = None
+    person: int | None = None
+    folder: str | None = None
+    without: frozenset[int] = frozenset()
+
+
+class Service:
+    """One gallery and what serves it. Safe to use from several threads.
+
+    Args:
+        settings: of the service.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        limits = settings.limits
+        self._engine = Face2Vec(settings.gallery, max_pixels=limits.pixels)
+        self._opening = threading.Lock()
+        self._editing = threading.Lock()
+        self.jobs = Jobs()
+        threads = os.cpu_count() or 1
+        self._decoders = Decoders(max(threads, 2), limits.memory, limits.photo_seconds)
+        self._shared = SharedEncoder(
+            lambda: self._engine.encoder,
+            threads,
+            limits.waiting,
+            4 * limits.photo_seconds,
+            metrics.BATCH.observe,
+        )
+        self._suggestions: tuple[Any, list[Suggestion]] | None = None
+        self._people: tuple[float, list[Person]] | None = None
+        with suppress(Exception):  # an old thumbnail is no reason not to start
+            with self.reading() as now:
+                faces, contents = now.contents()
+            there = {f"face-{i}" for i in faces.tolist()} | {
+                f"photo-{i}" for i in contents.tolist()
+            }
+            drop_thumbnails_except(settings.gallery, there)
+
+    def close(self) -> None:
+        """End the jobs, the threads and the processes, and close the gallery."""
+        self.jobs.close()
+        self._shared.close()
+        self._decoders.close()
+        self._engine.close()
+
+    # The engine
+
+    @property
+    def engine(self) -> Face2Vec:
+        """The engine, with the gallery open."""
+        return self._engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Snapshot]:
+        """One state of the gallery.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery yet.
+        """
+        try:
+            with self._engine.snapshot() as now:
+                yield now
+        except GalleryUpgradedError:
+            self._reopen()
+            raise ProblemError(503, "the gallery was upgraded; try again", "upgraded") from None
+
+    def edit(self, change: Callable[[Face2Vec], Result]) -> Result:
+        """Change the gallery; edits of several clients wait for each other.
+
+        Raises:
+            GalleryLockedError: a job, or another process, is writing to the gallery.
+        """
+        with self._editing:
+            try:
+                return change(self._engine)
+            except GalleryUpgradedError:
+                self._reopen()
+                return change(self._engine)
+            finally:
+                self._people = None
+
+    def _reopen(self) -> None:
+        with self._opening:
+            self._engine.reopen()
+
+    # Queries
+
+    def encode(self, data: bytes, name: str, *, preview: bool = False) -> EncodedUpload:
+        """The faces of an uploaded photo.
+
+        Args:
+            data: bytes of the file.
+            name: its name, for messages.
+            preview: also make a picture to show.
+
+        Raises:
+            PhotoError: it cannot be read.
+            ProblemError: too many photos are waiting.
+        """
+        limits = self.settings.limits
+        if not data:
+            raise ProblemError(422, f"{name}: the file is empty", "photo")
+        upload = self._decoders.run(decode_upload, name, data, name, limits.pixels, preview)
+        height, width = upload.image.shape[:2]
+        # Small faces are cut from the reduced image: the upload itself is not decoded again.
+        photo = Photo(name, upload.image, width, height)
+        scale = upload.width / width
+        faces = [_scaled(face, scale) for face in self._shared.encode(photo)]
+        kept = faces[: limits.faces]
+        chosen = kept.index(largest_sure(kept)) if kept else None
+        return EncodedUpload(
+            upload, kept, chosen, hashlib.sha256(data).digest(), len(faces) - len(kept)
+        )
+
+    def face(self, number: int) -> StoredFace:
+        """A face of the gallery with its embedding.
+
+        Raises:
+            NotThereError: the gallery does not have it.
+        """
+        with self.reading() as now:
+            found = now.stored_faces([number])
+        if not found:
+            raise NotThereError(f"there is no face {number} in the gallery")
+        return found[0]
+
+    def search(self, query: Face | NDArray[np.float32], wanted: Filter) -> list[Match]:
+        """The matches of one query that pass the filter, most similar first.
+
+        Args:
+            query: a face with an embedding, or an embedding float32 (d,).
+            wanted: how many, and which.
+
+        Raises:
+            SettingsError: the embedding has another dimension.
+            CalibrationError: a rate is given, and there is no calibration.
+        """
+        members: frozenset[int] | None = None
+        if wanted.person is not None:
+            members = frozenset(self.person(wanted.person).faces)
+        is_filtered = members is not None or wanted.folder is not None or bool(wanted.without)
+        fetch = wanted.k * 4 + len(wanted.without) if is_filtered else wanted.k
+        while True:
+            (found,) = self._engine.search(
+                query, fetch, min_similarity=wanted.min_similarity, far=wanted.far
+            )
+            matches = list(found.matches)
+            kept = [match for match in matches if _passes(match, members, wanted)][: wanted.k]
+            if len(kept) == wanted.k or len(matches) < fetch or fetch >= MOST_FETCHED:
+                return [_ranked(match, rank) for rank, match in enumerate(kept, 1)]
+            fetch = min(fetch * 4, MOST_FETCHED)
+
+    def contents_of(self, faces: Sequence[int]) -> dict[int, tuple[int, bytes]]:
+        """(number of the photo, SHA-256 of its bytes) of each face."""
+        with self.reading() as now:
+            hashes = {face: row[0] for face, row in now.photo_of(list(faces)).items()}
+            return {
+                face: (listing.content_of_face(now, face) or 0, hashes[face]) for face in hashes
+            }
+
+    # Photos
+
+    def photo(self, number: int) -> list[listing.ListedPhoto]:
+        """A photo and its copies.
+
+        Raises:
+            NotThereError: the gallery does not have it.
+        """
+        with self.reading() as now:
+            found = listing.photo_page(now, listing.Wanted(content=number), 0, 1000)
+        if not found:
+            raise NotThereError(f"there is no photo {number} in the gallery")
+        return found
+
+    def photo_file(self, number: int) -> str:
+        """The path of a photo whose file exists.
+
+        Raises:
+            NotThereError: the gallery does not have it, or its file is gone.
+        """
+        for one in self.photo(number):
+            if one.is_file and Path(one.path).is_file():
+                return one.path
+        raise NotThereError(f"the file of photo {number} is not there")
+
+    def photo_picture(self, number: int, side: int) -> bytes:
+        """A photo to look at, as WebP, its longest side at most ``side`` pixels."""
+        photo = self.photo_file(number)
+
+        def make() -> bytes:
+            return self._decoders.run(photo_view, photo, photo, side, self.settings.limits.pixels)
+
+        if side != LIST_SIDE:
+            return make()
+        return self._kept(f"photo-{number}", number, side, make, lambda: self.photo(number))
+
+    def thumbnail(self, number: int, side: int) -> bytes:
+        """A face to look at, as WebP; made once.
+
+        Raises:
+            NotThereError: the gallery does not have the face.
+        """
+        one = self.face(number)
+
+        def make() -> bytes:
+            return self._decoders.run(face_thumbnail, one.photo, one.photo, one.face.box, side)
+
+        if not Path(one.photo).is_file():
+            return make()
+        return self._kept(f"face-{number}", number, side, make, lambda: self.face(number))
+
+    def _kept(
+        self,
+        name: str,
+        number: int,
+        side: int,
+        make: Callable[[], bytes],
+        check: Callable[[], object],
+    ) -> bytes:
+        """A thumbnail from the gallery's folder, or a new one, which is then kept there.
+
+        Args:
+            name: of its file.
+            number: of the face or photo.
+            side: in pixels.
+            make: makes it.
+            check: raises `NotThereError` if the gallery does not have it any more.
+        """
+        file = thumbnail_file(self.settings.gallery, name, number, side)
+        with suppress(OSError):
+            return file.read_bytes()
+        made = make()
+        with suppress(OSError):
+            keep_thumbnail(file, made)
+            try:
+                check()
+            except NotThereError:  # it was removed meanwhile
+                file.unlink(missing_ok=True)
+                raise
+        return made
+
+    # People
+
+    def people(self) -> list[Person]:
+        """All people who have faces or a name: named ones first, then by number of faces."""
+        known = self._people
+        if known is None or time.monotonic() - known[0] > PEOPLE_SECONDS:
+            with self.reading() as now:
+                people = now.people()
+            some = [person for person in people if person.faces or person.name is not None]
+            some.sort(key=lambda person: person.name is None)
+            known = self._people = time.monotonic(), some
+        return known[1]
+
+    def person(self, number: int) -> Person:
+        """A person.
+
+        Raises:
+            NotThereError: there is none with this number.
+        """
+        for person in self.people():
+            if person.id == number:
+                return person
+        raise NotThereError(f"there is no person {number} in the gallery")
+
+    def suggestions(self) -> list[Suggestion]:
+        """Pairs that may be one person; computed again when faces or people have changed."""
+        with self.reading() as now:
+            people = now.people()
+            state = (now.state, now.edits(1), len(now.apart()), hash(tuple(people)))
+        if self._suggestions is None or self._suggestions[0] != state:
+            self._suggestions = state, self._engine.suggest(SUGGESTED)
+        return self._suggestions[1]
+
+    def side(self, person: int | None, face: int | None) -> Side:
+        """One side of an answer: a person, or a face without a person."""
+        if person is not None:
+            found = self.person(person)
+            return Side(found.id, found.name, len(found.faces), found.faces[:1])
+        if face is None:
+            raise SettingsError("give a person or a face on each side")
+        return Side(None, None, 1, (face,))
+
+    # Jobs
+
+    def index(self, folders: Sequence[str]) -> Job:
+        """Index folders in the background.
+
+        Args:
+            folders: each must be one of the roots, or be inside of one, links followed.
+
+        Raises:
+            ProblemError: a folder is outside of the roots.
+        """
+        paths = [self.allowed(folder) for folder in folders]
+
+        def work(report: Report) -> dict[str, Any]:
+            with Face2Vec(self.settings.gallery) as engine:
+                done = engine.add(*map(str, paths), progress=report)
+                people = {}
+                if engine.info()["faces"] and not done.interrupted:
+                    people = engine.find_people()._asdict()
+            return {**done.to_dict(), "grouped": people}
+
+        return self.jobs.start("index", ", ".join(map(str, paths)), work)
+
+    def group(self, again: bool) -> Job:
+        """Group faces into people in the background."""
+
+        def work(_: Report) -> dict[str, Any]:
+            with Face2Vec(self.settings.gallery) as engine:
+                return engine.find_people(again=again)._asdict()
+
+        return self.jobs.start("people", "", work)
+
+    def rebuild(self) -> Job:
+        """Rebuild the index in the background."""
+
+        def work(_: Report) -> dict[str, Any]:
+            with Face2Vec(self.settings.gallery) as engine:
+                engine.rebuild()
+            return {}
+
+        return self.jobs.start("rebuild", "", work)
+
+    def upgrade(self, model: str) -> Job:
+        """Change the gallery to another model of the catalogue in the background."""
+
+        def work(report: Report) -> dict[str, Any]:
+            with Face2Vec(self.settings.gallery) as engine:
+                return engine.upgrade(model, progress=report).to_dict()
+
+        return self.jobs.start("upgrade", model, work)
+
+    def allowed(self, folder: str) -> Path:
+        """A folder that may be indexed, with links resolved.
+
+        Raises:
+            ProblemError: it is outside of the roots, or is no folder.
+        """
+        try:
+            path = Path(folder).resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):
+            path = None
+        inside = path is not None and any(
+            path == root or root in path.parents for root in self.settings.roots
+        )
+        if path is None or not inside or not path.is_dir():
+            raise ProblemError(
+                403,
+                "only folders below those that were given to 'face2vec serve' with --root can be "
+                "indexed",
+                "outside-roots",
+            )
+        return path
+
+
+def _scaled(face: Face, scale: float) -> Face:
+    """The face with box and landmarks in pixels of the whole photo."""
+    if scale == 1:
+        return face
+    left, top, right, bottom = (v * scale for v in face.box)
+    points: Any = tuple((x * scale, y * scale) for x, y in face.landmarks)
+    return replace(face, box=(left, top, right, bottom), landmarks=points)
+
+
+def _passes(match: Match, members: frozenset[int] | None, wanted: Filter) -> bool:
+    if match.face.id in wanted.without or (members is not None and match.face.id not in members):
+        return False
+    if wanted.folder is None:
+        return True
+    folder = Path(wanted.folder)
+    return any(folder in Path(photo).parents for photo in (match.photo, *match.copies))
+
+
+def _ranked(match: Match, rank: int) -> Match:
+    return match if match.rank == rank else replace(match, rank=rank)

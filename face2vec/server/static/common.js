@@ -1,0 +1,112 @@
+// What all pages share: texts, calls of the API, messages, undo, and selections.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+
+/** A text in the language of the page; {name} is replaced by a value. */
+export function t(key, values = {}) {
+  const text = data.texts[`js.${key}`] ?? key;
+  return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+}
+
+export const number = (value) => value.toLocaleString(data.language);
+
+/** A probability as the command line shows it: never more sure than 99.9 %. */
+export function percent(probability) {
+  if (probability >= 0.9995) return "> 99.9 %";
+  return `${(100 * probability).toLocaleString(data.language, {
+    minimumFractionDigits: 1, maximumFractionDigits: 1 })} %`;
+}
+
+/** An element with properties and children; text is never taken as HTML. */
+export function element(name, properties = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (key in made && key !== "list") made[key] = value;
+    else made.setAttribute(key, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+/** Show a message for a while, with a button if an action is given. */
+export function message(text, action) {
+  const shown = element("div", { className: "message" }, text);
+  if (action) {
+    shown.append(element("button", { type: "button", onclick: () => { shown.remove(); action.run(); } }, action.label));
+  }
+  document.getElementById("messages").append(shown);
+  setTimeout(() => shown.remove(), 10000);
+}
+
+/** Call the API; the answer as an object. A problem becomes an Error with its words. */
+export async function call(method, path, body) {
+  const options = { method, headers: {} };
+  if (body instanceof FormData) options.body = body;
+  else if (body !== undefined) {
+    options.body = JSON.stringify(body);
+    options.headers["Content-Type"] = "application/json";
+  }
+  let answer;
+  try {
+    answer = await fetch(`/v1${path}`, options);
+  } catch {
+    throw new Error(t("offline"));
+  }
+  const found = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(found.detail ?? answer.statusText);
+  return found;
+}
+
+export const wrong = (error) => message(t("failed", { detail: error.message }));
+
+/** Take back the last edit. */
+export async function undo() {
+  try {
+    const done = await call("POST", "/edits/undo");
+    sessionStorage.setItem("said", t("undone", { what: done.what }));
+    location.reload();
+  } catch (error) {
+    wrong(error);
+  }
+}
+
+/** Do an edit, load the page again and offer to undo it. */
+export async function edit(work, next) {
+  try {
+    await work();
+    sessionStorage.setItem("edited", "1");
+    if (next) location.assign(next);
+    else location.reload();
+  } catch (error) {
+    wrong(error);
+  }
+}
+
+/** Keep buttons enabled while something is selected; a function that gives the selected numbers. */
+export function selection(buttons, least = 1) {
+  const picks = () => [...document.querySelectorAll(".pick:checked")].map((pick) => Number(pick.value));
+  const show = () => {
+    for (const button of buttons) if (button) button.disabled = picks().length < least;
+  };
+  let last = null;
+  document.addEventListener("click", (event) => {
+    if (!event.target.matches?.(".pick")) return;
+    const all = [...document.querySelectorAll(".pick")];
+    const here = all.indexOf(event.target);
+    if (event.shiftKey && last !== null) {
+      for (const pick of all.slice(Math.min(last, here), Math.max(last, here) + 1)) pick.checked = event.target.checked;
+    }
+    last = here;
+    show();
+  });
+  show();
+  return picks;
+}
+
+document.getElementById("undo")?.addEventListener("click", undo);
+const said = sessionStorage.getItem("said");
+if (said) message(said);
+if (sessionStorage.getItem("edited")) message(t("done"), { label: t("undo"), run: undo });
+sessionStorage.removeItem("said");
+sessionStorage.removeItem("edited");

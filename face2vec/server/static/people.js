@@ -1,0 +1,35 @@
+// People: names, and selections to merge or hide.
+
+import { call, edit, message, selection, t, wrong } from "./common.js";
+
+const merge = document.getElementById("merge");
+const hide = document.getElementById("hide");
+const picked = selection([hide]);
+const picks = selection([merge], 2);
+
+merge?.addEventListener("click", () => {
+  const [first, ...others] = picks();
+  if (!others.length) { message(t("select_two")); return; }
+  edit(() => call("POST", `/people/${first}/merge`, { people: others }));
+});
+hide?.addEventListener("click", () => edit(async () => {
+  for (const person of picked()) await call("PATCH", `/people/${person}`, { hidden: hide.dataset.hidden === "true" });
+}));
+for (const form of document.querySelectorAll(".naming")) {
+  const input = form.querySelector("input");
+  const before = input.value;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (input.value.trim() === before) return;
+    try {
+      await call("PATCH", `/people/${form.dataset.person}`, { name: input.value.trim() || null });
+      const shown = form.closest(".card").querySelector("a bdi");
+      shown.textContent = input.value.trim() || t("unnamed");
+      const next = form.closest(".card").nextElementSibling?.querySelector(".naming input");
+      (next ?? input).focus();
+      message(t("done"));
+    } catch (error) {
+      wrong(error);
+    }
+  });
+}

@@ -1,0 +1,50 @@
+// One person: name, corrections of faces, hide, and forget.
+
+import { call, edit, selection, wrong } from "./common.js";
+
+const rename = document.getElementById("rename");
+const move = document.getElementById("move");
+const buttons = [...document.querySelectorAll("[data-do]"), move?.querySelector("button")];
+const picked = selection(buttons);
+const person = Number(rename?.dataset.person);
+const input = rename?.querySelector("input");
+
+rename?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  edit(() => call("PATCH", `/people/${person}`, { name: input.value.trim() || null }));
+});
+document.getElementById("hide")?.addEventListener("click", (event) =>
+  edit(() => call("PATCH", `/people/${person}`, { hidden: event.target.dataset.hidden === "true" })));
+
+const actions = {
+  split: () => call("POST", `/people/${person}/split`, { faces: picked() }),
+  not: () => call("POST", `/people/${person}/not`, { faces: picked() }),
+  cover: () => call("PATCH", `/people/${person}`, { cover: picked()[0] }),
+  ignore: async () => { for (const face of picked()) await call("DELETE", `/faces/${face}`); },
+};
+for (const button of document.querySelectorAll("[data-do]")) {
+  button.addEventListener("click", () => {
+    if (button.dataset.do === "search") {
+      location.assign(`/?${picked().map((face) => `face=${face}`).join("&")}`);
+      return;
+    }
+    edit(actions[button.dataset.do]);
+  });
+}
+move?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = move.querySelector("input").value.trim();
+  if (name) edit(() => call("POST", "/people", { faces: picked(), name }));
+});
+
+const sure = document.getElementById("sure");
+document.getElementById("forget")?.addEventListener("click", () => sure.showModal());
+sure?.addEventListener("close", async () => {
+  if (sure.returnValue !== "forget") return;
+  try {
+    await call("DELETE", `/people/${person}`);
+    location.assign("/people");
+  } catch (error) {
+    wrong(error);
+  }
+});

@@ -1,0 +1,151 @@
+// Search: photos are encoded by the service, faces are chosen here, and embeddings are searched.
+
+import { call, element, message, number, percent, t, wrong } from "./common.js";
+
+const queries = document.getElementById("queries");
+const found = document.getElementById("found");
+const list = document.getElementById("matches");
+const state = document.getElementById("state");
+const tools = document.getElementById("tools");
+const drop = document.getElementById("drop");
+const file = document.getElementById("file");
+const SVG = "http://www.w3.org/2000/svg";
+
+let photos = []; // {faces, chosen, sha256}
+let extra = []; // faces of the gallery that are searched with
+let without = [];
+let asked = 0;
+
+async function encode(files) {
+  document.getElementById("query").hidden = false;
+  found.hidden = false;
+  photos = []; extra = []; without = [];
+  queries.replaceChildren();
+  list.replaceChildren();
+  state.textContent = t("searching");
+  for (const one of files) {
+    const form = new FormData();
+    form.append("photo", one);
+    form.append("preview", "true");
+    try {
+      show(await call("POST", "/encode", form));
+    } catch (error) {
+      wrong(error);
+    }
+  }
+  await search();
+}
+
+function show(photo) {
+  const place = photos.push(photo) - 1;
+  const image = element("img", { src: photo.preview, alt: photo.photo });
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", `0 0 ${photo.width} ${photo.height}`);
+  svg.setAttribute("aria-hidden", "true");
+  const choices = element("div", { className: "tools", role: "group", ariaLabel: photo.photo });
+  const choose = (wanted) => { photos[place].chosen = wanted; mark(); search(); };
+  const mark = () => {
+    for (const box of svg.children) box.classList.toggle("chosen", Number(box.dataset.number) === photo.chosen);
+    for (const button of choices.children) {
+      button.setAttribute("aria-pressed", String(Number(button.dataset.number) === photo.chosen));
+      button.classList.toggle("strong", Number(button.dataset.number) === photo.chosen);
+    }
+  };
+  for (const face of photo.faces) {
+    const [left, top, right, bottom] = face.box;
+    const box = document.createElementNS(SVG, "g");
+    box.setAttribute("class", "box");
+    box.dataset.number = face.number;
+    const rect = document.createElementNS(SVG, "rect");
+    for (const [key, value] of Object.entries({ x: left, y: top, width: right - left, height: bottom - top })) rect.setAttribute(key, value);
+    const label = document.createElementNS(SVG, "text");
+    label.setAttribute("x", left); label.setAttribute("y", Math.max(top - 4, photo.height / 30));
+    label.setAttribute("font-size", photo.height / 25);
+    label.textContent = face.number;
+    box.append(rect, label);
+    box.addEventListener("click", () => choose(face.number));
+    svg.append(box);
+    choices.append(element("button", { type: "button", "data-number": face.number, onclick: () => choose(face.number) },
+      t("face_number", { number: face.number })));
+  }
+  const words = photo.faces.length === 0 ? t("no_face")
+    : photo.faces.length === 1 ? t("one_face") : t("faces_found", { count: number(photo.faces.length) });
+  queries.append(element("div", {}, element("div", { className: "picture" }, image, svg), element("p", {}, words),
+    photo.faces.length > 1 ? choices : null));
+  mark();
+}
+
+async function search() {
+  const chosen = photos.flatMap((photo) => photo.faces.filter((face) => face.number === photo.chosen)
+    .map((face) => ({ embedding: face.embedding })));
+  const sides = [...chosen, ...extra.map((face) => ({ face }))];
+  const mine = ++asked;
+  if (!sides.length) {
+    state.textContent = photos.length ? t("no_face") : "";
+    list.replaceChildren();
+    return;
+  }
+  found.hidden = false;
+  state.textContent = t("searching");
+  try {
+    const answer = await call("POST", "/search", {
+      queries: sides, one_person: sides.length > 1, k: 24, without,
+      query_sha256: photos.length === 1 ? photos[0].sha256 : null,
+    });
+    if (mine !== asked) return; // a later search is under way
+    const matches = answer.results[0].matches;
+    state.textContent = matches.length ? "" : t("no_match");
+    list.replaceChildren(...matches.map(card));
+    tools.hidden = !matches.length;
+  } catch (error) {
+    state.textContent = "";
+    wrong(error);
+  }
+}
+
+function likely(probability) {
+  if (probability === null) return null;
+  const words = probability >= 0.99 ? "almost" : probability >= 0.75 ? "likely" : probability >= 0.25 ? "maybe" : "unlikely";
+  return element("span", { className: `likely${probability >= 0.75 ? " good" : ""}`, title: t("probability", { percent: percent(probability) }) },
+    `${t(words)} (${percent(probability)})`);
+}
+
+function card(match) {
+  const label = match.name ?? (match.person ? t("person", { id: match.person }) : t("nobody"));
+  const who = match.person
+    ? element("a", { href: `/people/${match.person}` }, element("bdi", {}, label)) : element("span", { className: "small" }, label);
+  return element("li", { "data-face": match.face },
+    element("input", { type: "checkbox", className: "pick", value: match.face, ariaLabel: t("select_match", { rank: match.rank }) }),
+    element("a", { href: `/photos/${match.photo}`, title: t("open_photo") },
+      element("img", { src: `/v1/faces/${match.face}/thumbnail?side=192`, alt: label, loading: "lazy", width: 144, height: 144 })),
+    who, likely(match.probability),
+    element("span", { className: "small" }, t("similarity", { value: match.similarity.toFixed(3) })),
+    match.outside.length ? element("span", { className: "small" }, t("outside", { reasons: match.outside.join("; ") })) : null,
+    match.query_photo ? element("strong", { className: "small" }, t("query_photo")) : null,
+    match.path ? element("bdi", { className: "small path" }, match.path.split(/[\\/]/).pop()) : null,
+    element("button", { type: "button", className: "quiet", onclick: () => { photos = []; queries.replaceChildren(); extra = [match.face]; without = []; search(); } }, t("search_this")),
+    element("button", { type: "button", className: "quiet", onclick: () => { without.push(match.face); search(); } }, t("not_this")));
+}
+
+tools.append(element("button", { type: "button", onclick: () => {
+  const picked = [...list.querySelectorAll(".pick:checked")].map((pick) => Number(pick.value));
+  if (!picked.length) { message(t("select_some")); return; }
+  extra = [...new Set([...extra, ...picked])];
+  search();
+} }, t("more_like")));
+
+file.addEventListener("change", () => { if (file.files.length) encode([...file.files]); file.value = ""; });
+drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
+drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+drop.addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  if (event.dataTransfer.files.length) encode([...event.dataTransfer.files]);
+});
+document.addEventListener("paste", (event) => {
+  const files = [...(event.clipboardData?.files ?? [])];
+  if (files.length) encode(files);
+});
+
+const start = new URLSearchParams(location.search).getAll("face").map(Number).filter((id) => id > 0);
+if (start.length) { extra = start; search(); }
