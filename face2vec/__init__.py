@@ -28,6 +28,7 @@ from face2vec.errors import (
     NoFaceError,
     PhotoError,
     RuntimeUnavailableError,
+    ServiceError,
     SettingsError,
     TrainingError,
     UnknownModelError,
@@ -35,6 +36,7 @@ from face2vec.errors import (
 
 if TYPE_CHECKING:
     from face2vec.calibration import Calibration, Verification
+    from face2vec.client import Client
     from face2vec.detection.detector import Detector
     from face2vec.detection.mtcnn import DetectorSettings
     from face2vec.detection.yunet import YunetSettings
@@ -54,6 +56,7 @@ __all__ = [
     "BuildSummary",
     "Calibration",
     "CalibrationError",
+    "Client",
     "Detector",
     "DetectorSettings",
     "DownloadError",
@@ -78,6 +81,7 @@ __all__ = [
     "QueryResult",
     "Removed",
     "RuntimeUnavailableError",
+    "ServiceError",
     "SettingsError",
     "TrainingError",
     "UnknownModelError",
@@ -93,6 +97,7 @@ __all__ = [
 _HOME = {
     "BuildSummary": "ingest.build",
     "Calibration": "calibration",
+    "Client": "client",
     "DEFAULT_MODEL": "models",
     "Detector": "detection.detector",
     "DetectorSettings": "detection.mtcnn",

@@ -97,6 +97,10 @@ class RuntimeUnavailableError(Face2VecError):
     """The requested runtime or device is not available on this machine."""
 
 
+class ServiceError(Face2VecError):
+    """A service does not answer, refuses a request, or is none of face2vec."""
+
+
 class GalleryError(Face2VecError):
     """A gallery on disk cannot be used."""
 

@@ -28,8 +28,8 @@ HEAVY = (
 ORDER = (
     *("errors", "forks", "files", "stored", "fingerprint", "types", "arguments", "crowding"),
     *("calibration", "pose", "runtime", "photos", "detection", "models", "encoding", "gallery"),
-    *("index", "ingest", "report", "exchange", "people", "session", "query", "search", "engine"),
-    *("face2vec", "samples", "evaluation", "training", "lab", "demo", "server", "client", "cli", "__main__"),
+    *("index", "ingest", "report", "exchange", "people", "session", "query", "search", "engine", "client"),
+    *("face2vec", "samples", "evaluation", "training", "lab", "demo", "server", "cli", "__main__"),
 )
 
 

@@ -23,6 +23,7 @@ from face2vec.report.text import printable
 from face2vec.runtime.select import RUNTIMES
 
 if TYPE_CHECKING:
+    from face2vec.client import Client
     from face2vec.engine import Face2Vec
 
 NAMES_SHOWN = 3
@@ -178,6 +179,29 @@ def together(*options: Option) -> Option:
 
 
 runtime_options = together(runtime_option, threads_option)
+
+
+class GalleryPlace(FilePath):
+    """A folder of a gallery, or the address of a service."""
+
+    name = "gallery"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A path, or the address as text."""
+        if isinstance(value, str) and value.startswith(("http://", "https://")):
+            return value
+        return super().convert(value, param, ctx)
+
+
+def reached(
+    gallery: Path | str, runtime: str = "auto", threads: int | None = None
+) -> Face2Vec | Client:
+    """The engine for a gallery, or the client for the address of a service."""
+    if isinstance(gallery, Path):
+        return opened(gallery, runtime, threads)
+    from face2vec.client import Client
+
+    return Client(gallery)
 
 
 def opened(gallery: Path, runtime: str = "auto", threads: int | None = None) -> Face2Vec:

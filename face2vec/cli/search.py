@@ -9,12 +9,12 @@ import click
 
 from face2vec.cli.common import (
     FilePath,
+    GalleryPlace,
     Number,
-    gallery_argument,
     json_lines_option,
-    opened,
     out,
     photos_argument,
+    reached,
     runtime_options,
     say,
     say_error,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command("search")
-@gallery_argument
+@click.argument("gallery", type=GalleryPlace(path_type=Path))
 @photos_argument
 @click.option(
     "-k",
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def search_command(
     ctx: click.Context,
-    gallery: Path,
+    gallery: Path | str,
     photos: tuple[str, ...],
     k: int,
     min_similarity: float | None,
@@ -86,8 +86,10 @@ def search_command(
 ) -> None:
     """Search a gallery for the faces of each PHOTO.
 
-    Every face in a PHOTO gets its own list of matches.
+    Every face in a PHOTO gets its own list of matches. GALLERY is a folder, or the address that
+    'serve' prints.
     """
+    from face2vec.client import Client
     from face2vec.report import matches as report
 
     if layout is not None:
@@ -95,12 +97,14 @@ def search_command(
         by = by or layout
     if (by and one_person) or (person and not by):
         raise click.UsageError("--person needs --by, and --by cannot be used with --one-person")
+    if by and isinstance(gallery, str):
+        raise click.UsageError("--by needs a gallery on this machine, not the address of a service")
     results: list[QueryResult] = []
     unreadable = False
-    with opened(gallery, runtime, threads) as engine:
+    with reached(gallery, runtime, threads) as engine:
         for query in [list(photos)] if one_person else photos:
             try:
-                if by and isinstance(query, str):
+                if by and isinstance(query, str) and not isinstance(engine, Client):
                     found = engine.search_pose(
                         query, k, by=by, person=person, min_similarity=min_similarity, far=far
                     )

@@ -92,7 +92,7 @@ class Guard:
             page = "text/html" in Headers(scope=scope).get("accept", "")
             await problem.response(page=page)(scope, receive, send)
             return
-        await self._app(scope, limited, send)
+        await limited.answered(self._app, scope, send)
 
     def _admitted(self, scope: Scope) -> Response | None:
         """Let a request in and note its role, or give another answer, or refuse it.
@@ -212,9 +212,25 @@ class _LimitedBody:
         self._left = limits.upload_bytes
         self._until = time.monotonic() + limits.body_seconds
         self._whole = False
+        self._problem: ProblemError | None = None
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > limits.upload_bytes:
             raise self._too_large()
+
+    async def answered(self, app: Application, scope: Scope, send: Send) -> None:
+        """Let an application answer; if the body goes beyond a limit, that is the answer."""
+
+        async def sending(message: Message) -> None:
+            if self._problem is None:  # otherwise the application says that it got no body
+                await send(message)
+
+        try:
+            await app(scope, self, sending)
+        except ProblemError:
+            if self._problem is None:
+                raise
+        if self._problem is not None:
+            await self._problem.response()(scope, self._receive, send)
 
     async def __call__(self) -> Message:
         if self._whole:  # what comes now is the end of the connection, which may be far off
@@ -223,14 +239,16 @@ class _LimitedBody:
             async with asyncio.timeout(max(self._until - time.monotonic(), 0)):
                 message = await self._receive()
         except TimeoutError:
-            raise ProblemError(
+            self._problem = ProblemError(
                 408,
                 f"the body did not arrive within {self._limits.body_seconds:.0f} seconds",
                 headers={"Connection": "close"},
-            ) from None
+            )
+            raise self._problem from None
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise self._too_large()
+            self._problem = self._too_large()
+            raise self._problem
         self._whole = not message.get("more_body", False)
         return message
 

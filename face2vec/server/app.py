@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,9 +111,6 @@ class _Measured:
 
         try:
             await self._app(scope, receive, sending)
-        except problems.ProblemError as problem:  # of the guard, while the body was read
-            status = problem.status
-            await problem.response()(scope, receive, send)
         finally:
             route = getattr(scope.get("route"), "path", None) or "other"
             metrics.REQUESTS.labels(route, str(status)).inc()
@@ -130,6 +128,40 @@ def run(settings: Settings, started: Callable[[str], object] | None = None) -> N
         GalleryError: the gallery cannot be opened.
         OSError: the address cannot be used.
     """
+    server, listener, address = _prepared(settings)
+    if started is not None:
+        server.ready = lambda: started(address)
+    with contextlib.closing(listener):
+        server.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """Serve in a thread of this process, for a ``with`` block; yields the address with the token.
+
+    Args:
+        settings: of the service.
+
+    Raises:
+        GalleryError: the gallery cannot be opened.
+        OSError: the address cannot be used.
+    """
+    server, listener, address = _prepared(settings)
+    answering = threading.Event()
+    server.ready = answering.set
+    thread = threading.Thread(target=server.run, args=([listener],), name="face2vec serve")
+    thread.start()
+    try:
+        answering.wait()
+        yield address
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def _prepared(settings: Settings) -> tuple[_Server, socket.socket, str]:
+    """A server, the socket that it listens on, and its address with the token."""
     listener = socket.create_server(
         (settings.host, settings.port), family=_family(settings.host), reuse_port=False
     )
@@ -147,12 +179,9 @@ def run(settings: Settings, started: Callable[[str], object] | None = None) -> N
             lifespan="on",
         )
     )
-    if started is not None:
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        shown = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
-        server.ready = lambda: started(f"http://{shown}:{port}/?token={settings.token}")
-    with contextlib.closing(listener):
-        server.run(sockets=[listener])
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    shown = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+    return server, listener, f"http://{shown}:{port}/?token={settings.token}"
 
 
 def _family(host: str) -> socket.AddressFamily:

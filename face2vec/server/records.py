@@ -104,6 +104,9 @@ class MatchRecord(Record):
     false_matches: float | None
     outside: list[str] = Field(description="why the probability is less certain than stated")
     box: list[float]
+    landmarks: dict[str, list[float]]
+    confidence: float
+    quality: float | None
     person: int | None
     name: str | None
     query_photo: bool = Field(description="whether the photo is the query itself")
@@ -432,6 +435,7 @@ def match_record(
     query_photo: bool,
 ) -> MatchRecord:
     """The record of a match."""
+    facts = face_dict(match.face)
     return MatchRecord(
         rank=match.rank,
         face=match.face.id or 0,
@@ -441,7 +445,7 @@ def match_record(
         probability=match.probability,
         false_matches=match.false_matches,
         outside=list(match.outside),
-        box=[float(v) for v in match.face.box],
+        **{name: facts[name] for name in ("box", "landmarks", "confidence", "quality")},
         person=None if person is None else person.id,
         name=None if person is None else person.name,
         query_photo=query_photo,

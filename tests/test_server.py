@@ -1,0 +1,682 @@
+"""The service, on a real server: who may come in, what is answered, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from serving import READ_TOKEN, TOKEN, Limits, Served, copied, drawn_gallery, served
+
+from face2vec import Face2Vec, samples
+from face2vec.errors import PhotoError, SettingsError
+from face2vec.gallery.thumbnails import FOLDER
+from face2vec.server import texts
+from face2vec.server.access import Rates
+from face2vec.server.problems import ProblemError
+from face2vec.server.settings import Settings, token_from
+from face2vec.server.sharing import SharedEncoder
+from face2vec.types import Photo
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn_gallery(tmp_path_factory.mktemp("service"))
+
+
+@pytest.fixture(scope="module")
+def service(drawn: Path) -> Iterator[Served]:
+    """A service that tests only read from."""
+    with served(drawn) as one:
+        yield one
+
+
+@pytest.fixture
+def fresh(drawn: Path, tmp_path: Path) -> Iterator[Served]:
+    """A service over a copy of the gallery, to be changed."""
+    with served(copied(drawn, tmp_path), roots=(drawn / "photos",)) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def query(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A JPEG of drawn person 0 that is not in the gallery."""
+    file = tmp_path_factory.mktemp("query") / "who.jpg"
+    samples.people(1, seed=3)[0].photo(99).save(file)
+    return file.read_bytes()
+
+
+def problem(answer: Any, status: int, kind: str) -> str:
+    """The words of a problem, after checking its form."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found = answer.json()
+    assert (found["status"], found["type"]) == (status, f"urn:face2vec:problem:{kind}")
+    assert isinstance(found["title"], str)
+    return str(found["detail"])
+
+
+def upload(data: bytes, name: str = "who.jpg") -> dict[str, Any]:
+    return {"photo": (name, data)}
+
+
+def people_of(service: Served) -> dict[str | None, dict[str, Any]]:
+    return {one["name"]: one for one in service.get("/v1/people")["people"]}
+
+
+# Who may come in
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/info", "/metrics", "/docs", "/openapi.json", "/static/x"])
+def test_access_without_token_is_refused(service: Served, path: str) -> None:
+    assert "Authorization: Bearer" in problem(service.nobody.get(path), 401, "no-token")
+
+
+def test_access_without_token_shows_people_a_page(service: Served) -> None:
+    answer = service.nobody.get("/people", headers={"Accept": "text/html"})
+    assert answer.status_code == 401
+    assert "<h1>401 Unauthorized</h1>" in answer.text
+
+
+@pytest.mark.parametrize("token", ["x", "x" * 22, TOKEN[:-1], TOKEN + "0", "é" * 22])
+def test_access_with_wrong_token_is_refused(service: Served, token: str) -> None:
+    headers = {"Authorization": b"Bearer " + token.encode()}
+    problem(service.nobody.get("/v1/info", headers=headers), 401, "no-token")
+    problem(service.nobody.get("/", params={"token": token}), 401, "token")
+
+
+def test_health_is_public(service: Served) -> None:
+    assert service.nobody.get("/healthz").text == "ok"
+    assert service.nobody.get("/readyz").text == "ready"
+
+
+def test_token_in_the_address_becomes_a_cookie(service: Served) -> None:
+    answer = service.nobody.get(f"/people?name=A&token={TOKEN}")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/people?name=A")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=strict" in cookie and TOKEN not in cookie
+    name, _, rest = cookie.partition("=")
+    kept = {"Cookie": f"{name}={rest.partition(';')[0]}"}
+    assert service.nobody.get("/v1/info", headers=kept).status_code == 200
+    service.nobody.cookies.clear()
+
+
+def test_token_redirect_stays_on_this_site(service: Served) -> None:
+    answer = service.nobody.get(f"//evil.example/?token={TOKEN}")
+    assert answer.headers["location"] == "/"
+    answer = service.nobody.get(f"/%2F/evil.example/?token={TOKEN}")
+    assert answer.headers["location"] == "/evil.example/"
+    service.nobody.cookies.clear()
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "", "127.0.0.1.evil.example"])
+def test_other_host_names_are_refused(service: Served, host: str) -> None:
+    problem(service.http.get("/v1/info", headers={"Host": host}), 421, "host")
+
+
+def test_changes_by_pages_of_other_sites_are_refused(service: Served) -> None:
+    cookie = service.nobody.get(f"/?token={TOKEN}").headers["set-cookie"].partition(";")[0]
+    service.nobody.cookies.clear()
+    for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        answer = service.nobody.post("/v1/edits/undo", headers={"Cookie": cookie, **headers})
+        problem(answer, 403, "cross-site")
+
+
+def test_read_token_can_search_and_not_edit(service: Served, query: bytes) -> None:
+    reader = service.reader
+    assert reader.post("/v1/search/photo", files=upload(query)).status_code == 200
+    for method, path in (
+        ("POST", "/v1/edits/undo"),
+        ("PATCH", "/v1/people/1"),
+        ("DELETE", "/v1/people/1"),
+        ("DELETE", "/v1/faces/1"),
+        ("POST", "/v1/jobs"),
+    ):
+        problem(reader.request(method, path, json={}), 403, "read-only")
+
+
+def test_read_token_sees_no_paths(service: Served, query: bytes) -> None:
+    folder = str(service.folder)
+    for path in ("/v1/info", "/v1/photos", "/v1/photos/1", "/v1/faces/1", "/photos", "/photos/1"):
+        answer = service.reader.get(path)
+        assert answer.status_code == 200
+        assert folder not in answer.text
+    found = service.reader.post("/v1/search/photo", files=upload(query))
+    assert found.json()["results"][0]["matches"][0]["path"] is None
+    assert folder in service.http.get("/photos").text
+
+
+def test_pages_have_a_strict_policy(service: Served) -> None:
+    headers = service.http.get("/people").headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+
+
+def test_pages_have_no_inline_script_or_style(service: Served) -> None:
+    for path in ("/", "/people", "/people/1", "/review", "/photos", "/photos/1", "/jobs", "/docs"):
+        page = service.http.get(path).text
+        for tag in page.split("<script")[1:]:
+            opening, _, rest = tag.partition(">")
+            assert "src=" in opening or 'type="application/json"' in opening
+        assert " style=" not in page and "<style" not in page and " onclick=" not in page
+        assert "http://" not in page and "https://" not in page
+
+
+# Limits
+
+
+def test_large_body_is_refused(drawn: Path, query: bytes) -> None:
+    with served(drawn, limits=Limits(upload_bytes=len(query) // 2)) as service:
+        problem(service.http.post("/v1/detect", files=upload(query)), 413, "too-large")
+        piece = b"x" * 1000
+
+        def pieces() -> Iterator[bytes]:
+            for _ in range(len(query) // 1000):
+                yield piece
+
+        headers = {"Content-Type": "application/json"}
+        answer = service.http.post("/v1/search", content=pieces(), headers=headers)
+        problem(answer, 413, "too-large")
+
+
+def test_slow_body_is_refused(drawn: Path) -> None:
+    with served(drawn, limits=Limits(body_seconds=0.3)) as service:
+        host, port = service.base.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 30) as connection:
+            connection.sendall(
+                b"POST /v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n"
+                b"Content-Type: application/json\r\n"
+                + f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()
+            )
+            answer = b""
+            while piece := connection.recv(4096):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert service.get("/v1/info")["photos"] > 0
+
+
+def test_requests_over_the_rate_are_refused() -> None:
+    rates = Rates(5.0)
+    assert [rates.is_over("a") for _ in range(12)].count(True) == 2
+    assert not rates.is_over("b")
+    assert not any(Rates(None).is_over("a") for _ in range(100))
+
+
+def test_large_batches_are_refused(service: Served) -> None:
+    most = Limits().batch
+    answer = service.http.post("/v1/search", json={"queries": [{"face": 1}] * (most + 1)})
+    assert str(most) in problem(answer, 413, "too-large")
+    answer = service.http.post("/v1/search", json={"queries": [{"face": 1}], "k": 1001})
+    assert "1000" in problem(answer, 422, "too-large")
+
+
+def test_upload_with_too_many_pixels_is_refused(drawn: Path, query: bytes) -> None:
+    with served(drawn, limits=Limits(pixels=1000)) as service:
+        answer = service.http.post("/v1/detect", files=upload(query))
+        assert "who.jpg" in problem(answer, 422, "photo")
+
+
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="the limit needs a POSIX system")
+def test_upload_that_needs_too_much_memory_is_refused(drawn: Path, query: bytes) -> None:
+    stream = io.BytesIO()
+    Image.new("F", (6000, 6000)).save(stream, "TIFF", compression="tiff_deflate")
+    with served(drawn, limits=Limits(memory=100 * 2**20)) as service:
+        problem(service.http.post("/v1/detect", files=upload(stream.getvalue())), 422, "photo")
+        assert service.post("/v1/detect", files=upload(query))["faces"]
+
+
+@pytest.mark.parametrize("data", [b"", b"no photo", b"\xff\xd8\xff\xe0" + bytes(1000)])
+def test_upload_that_is_no_photo_is_refused(service: Served, data: bytes) -> None:
+    answer = service.http.post("/v1/encode", files=upload(data, "holiday.jpg"))
+    assert "holiday.jpg" in problem(answer, 422, "photo")
+
+
+def test_shared_encoder_refuses_when_too_many_wait() -> None:
+    hold = threading.Event()
+
+    class Slow:
+        def batch(self, photos: list[Photo]) -> list[Any]:
+            hold.wait()
+            raise PhotoError("x", "released")
+
+    encoder: Any = Slow()
+    sizes: list[int] = []
+    shared = SharedEncoder(lambda: encoder, 1, 2, 60.0, sizes.append)
+    photo = Photo("x", np.zeros((8, 8, 3), np.uint8), 8, 8)
+    errors: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            shared.encode(photo)
+        except (PhotoError, ProblemError) as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    threads[0].start()
+    while not sizes:
+        time.sleep(0.01)
+    for thread in threads[1:]:
+        thread.start()
+    while shared._queue.qsize() < 2:
+        time.sleep(0.01)
+    with pytest.raises(ProblemError, match="too many photos are waiting"):
+        shared.encode(photo)
+    hold.set()
+    for thread in threads:
+        thread.join()
+    shared.close()
+    assert sizes == [1, 2]  # what waited shared a batch
+    assert [str(error) for error in errors] == ["x: released"] * 3
+
+
+# Queries
+
+
+def test_encode_gives_what_the_engine_gives(service: Served) -> None:
+    photo = service.photo("groups/0.jpg")
+    found = service.post("/v1/encode", files=upload(photo.read_bytes()))
+    with Face2Vec(service.folder / "gallery") as engine:
+        faces = engine.encode(photo)
+    assert len(found["faces"]) == len(faces) > 1
+    for one, face in zip(found["faces"], faces, strict=True):
+        np.testing.assert_allclose(one["box"], face.box, atol=1e-3)
+        np.testing.assert_allclose(one["embedding"], face.embedding, atol=1e-5)
+        assert one["confidence"] == pytest.approx(face.confidence)
+    largest = max(found["faces"], key=lambda one: np.prod(np.subtract(one["box"][2:], one["box"][:2])))
+    assert found["chosen"] == largest["number"]
+
+
+def test_detect_gives_no_embedding_and_a_preview_if_asked(service: Served, query: bytes) -> None:
+    found = service.post("/v1/detect", files=upload(query))
+    assert found["faces"][0]["embedding"] is None and found["preview"] is None
+    found = service.post("/v1/detect", files=upload(query), data={"preview": "true"})
+    assert found["preview"].startswith("data:image/webp;base64,")
+
+
+def test_boxes_of_a_reduced_upload_are_in_pixels_of_the_photo(service: Served, query: bytes) -> None:
+    small = Image.open(io.BytesIO(query))
+    stream = io.BytesIO()
+    small.resize((small.width * 20, small.height * 20)).save(stream, "JPEG", quality=80)
+    (one,) = service.post("/v1/detect", files=upload(query))["faces"]
+    found = service.post("/v1/detect", files=upload(stream.getvalue()))
+    assert (found["width"], found["height"]) == (small.width * 20, small.height * 20)
+    np.testing.assert_allclose(np.divide(found["faces"][0]["box"], 20), one["box"], atol=6)
+
+
+def test_search_gives_what_the_engine_gives(service: Served, query: bytes) -> None:
+    (found,) = service.post("/v1/search/photo", files=upload(query), data={"k": "5"})["results"]
+    with Face2Vec(service.folder / "gallery") as engine:
+        (result,) = engine.search(query, 5)
+    assert [one["face"] for one in found["matches"]] == [one.face.id for one in result.matches]
+    for one, match in zip(found["matches"], result.matches, strict=True):
+        assert one["similarity"] == pytest.approx(match.similarity, abs=1e-5)
+        assert one["probability"] == pytest.approx(match.probability, abs=1e-4)
+        assert one["path"] == match.photo
+    assert found["matches"][0]["name"] == "Ada"
+    assert not any(one["query_photo"] for one in found["matches"])
+
+
+def test_search_tells_the_query_photo_apart(service: Served) -> None:
+    data = service.photo("person-002/0.jpg").read_bytes()
+    (found,) = service.post("/v1/search/photo", files=upload(data))["results"]
+    assert [one["rank"] for one in found["matches"] if one["query_photo"]] == [1]
+
+
+def test_search_filters_by_person_folder_and_face(service: Served) -> None:
+    ada = service.get(f"/v1/people/{people_of(service)['Ada']['id']}")
+    one = {"queries": [{"face": ada["face_ids"][0]}], "k": 50}
+    (found,) = service.post("/v1/search", one | {"person": ada["id"]})["results"]
+    assert {match["face"] for match in found["matches"]} == set(ada["face_ids"][1:])
+    folder = str(service.photo("groups"))
+    (found,) = service.post("/v1/search", one | {"folder": folder})["results"]
+    assert found["matches"]
+    assert all(match["path"].startswith(folder + os.sep) for match in found["matches"])
+    (whole,) = service.post("/v1/search", one)["results"]
+    first, *others = [match["face"] for match in whole["matches"]]
+    (found,) = service.post("/v1/search", one | {"without": [first]})["results"]
+    assert [match["face"] for match in found["matches"]] == others
+    assert [match["rank"] for match in found["matches"]] == list(range(1, len(others) + 1))
+
+
+def test_search_for_one_person_takes_the_mean(service: Served) -> None:
+    with Face2Vec(service.folder / "gallery") as engine:
+        one, two = engine.encode(service.photo("person-003/0.jpg")), engine.encode(
+            service.photo("person-003/1.jpg")
+        )
+        mean = one[0].embedding + two[0].embedding
+        (result,) = engine.search(mean / np.linalg.norm(mean), 3)
+    queries = [{"embedding": face.embedding.tolist()} for face in (one[0], two[0])]
+    wanted = {"queries": queries, "one_person": True, "k": 3}
+    (found,) = service.post("/v1/search", wanted)["results"]
+    assert [match["face"] for match in found["matches"]] == [m.face.id for m in result.matches]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"embedding": [0.0] * 256}, "length 0"),
+        ({"embedding": [1.0, 2.0]}, "2"),
+        ({}, "either a face or an embedding"),
+        ({"face": 1, "embedding": [1.0]}, "either a face or an embedding"),
+        ({"face": -1}, "greater than"),
+    ],
+)
+def test_search_with_a_wrong_query_says_what_is_wrong(
+    service: Served, query: dict[str, Any], words: str
+) -> None:
+    answer = service.http.post("/v1/search", json={"queries": [query]})
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
+
+
+def test_verify_and_identify_give_what_the_engine_gives(service: Served, query: bytes) -> None:
+    first, second = (service.photo(f"person-00{n}/0.jpg") for n in (0, 1))
+    with Face2Vec(service.folder / "gallery") as engine:
+        known = engine.verify(first, query), engine.verify(first, second)
+        (who,) = engine.identify(query)
+    for other, expected in zip((query, second.read_bytes()), known, strict=True):
+        files = {"first": first.read_bytes(), "second": other}
+        found = service.post("/v1/verify/photos", files=files)
+        assert found["same"] == expected.same
+        assert found["probability"] == pytest.approx(expected.probability, abs=1e-4)
+    (found,) = service.post("/v1/identify/photo", files=upload(query))["results"]
+    assert (found["name"], found["person"]) == ("Ada", who.person.id if who.person else None)
+    assert found["probability"] == pytest.approx(who.probability, abs=1e-4)
+
+
+# Photos
+
+
+def test_photos_are_listed_by_status_folder_and_person(service: Served) -> None:
+    with Face2Vec(service.folder / "gallery") as engine:
+        paths = [one.photo for one in engine.photos()]
+    found = service.get("/v1/photos", params={"limit": 500})
+    assert sorted(one["path"] for one in found["photos"]) == sorted(paths)
+    assert found["total"] == len(paths)
+    second = service.get("/v1/photos", params={"limit": 3, "skip": 3})["photos"]
+    assert second == found["photos"][3:6]
+    assert service.get("/v1/photos", params={"status": "unreadable"})["total"] == 0
+    folder = str(service.photo("person-001"))
+    inside = service.get("/v1/photos", params={"folder": folder})["photos"]
+    assert [one["path"] for one in inside] == [p for p in sorted(paths) if p.startswith(folder)]
+    ada = people_of(service)["Ada"]
+    assert service.get("/v1/photos", params={"person": ada["id"]})["total"] == ada["faces"]
+
+
+@pytest.mark.parametrize("path", ["/v1/photos/999999", "/v1/faces/999999", "/v1/people/999999"])
+def test_what_is_not_in_the_gallery_is_not_found(service: Served, path: str) -> None:
+    problem(service.http.get(path), 404, "not-found")
+
+
+def test_pictures_are_webp_of_the_asked_size(service: Served) -> None:
+    for path, side in (
+        ("/v1/faces/1/thumbnail?side=96", 96),
+        ("/v1/photos/1/picture?side=64", 64),
+        ("/v1/photos/1/picture?side=240", 240),
+    ):
+        answer = service.http.get(path)
+        picture = Image.open(io.BytesIO(answer.content))
+        assert (picture.format, max(picture.size)) == ("WEBP", side)
+        again = service.http.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+
+# People
+
+
+def test_edits_of_people_are_undone_one_by_one(fresh: Served) -> None:
+    before = fresh.get("/v1/people", params={"limit": 500})
+    unnamed = [one for one in before["people"] if one["name"] is None]
+    person = unnamed[0]["id"]
+    faces = fresh.get(f"/v1/people/{person}")["face_ids"]
+    now = int(time.time())
+    fresh.http.patch(f"/v1/people/{person}", json={"name": "Zoë"}).raise_for_status()
+    fresh.http.patch(f"/v1/people/{person}", json={"hidden": True}).raise_for_status()
+    fresh.http.patch(f"/v1/people/{person}", json={"cover": faces[-1]}).raise_for_status()
+    new = fresh.post(f"/v1/people/{person}/split", {"faces": faces[:1]})
+    fresh.post(f"/v1/people/{new['id']}/merge", {"people": [people_of(fresh)["Ada"]["id"]]})
+    assert fresh.get(f"/v1/people/{person}")["hidden"]
+    assert fresh.get(f"/v1/people/{person}")["cover"] == faces[-1]
+    assert "Zoë" not in people_of(fresh)  # hidden
+    edits = fresh.get("/v1/edits")["edits"]
+    assert [one["what"].split()[0] for one in edits[:5]] == [
+        "merge", "split", "choice", "hiding", "name"
+    ]  # fmt: skip
+    assert all(now <= one["made"] <= now + 60 for one in edits[:5])
+    for one in edits[:5]:
+        assert fresh.post("/v1/edits/undo")["what"] == one["what"]
+    assert fresh.get("/v1/people", params={"limit": 500}) == before
+
+
+def test_answer_no_is_kept_when_people_are_found_again(fresh: Served) -> None:
+    asked = fresh.get("/v1/suggestions", params={"limit": 200})["suggestions"]
+    sides = [one for one in asked if one["first"]["person"] and one["second"]["person"]]
+    one = sides[0]
+    fresh.post(
+        "/v1/suggestions/answer",
+        {"first": one["first"], "second": one["second"], "same": False},
+    )
+    left = fresh.get("/v1/suggestions", params={"limit": 200})["suggestions"]
+    assert one not in left
+    shown = (one["first"]["shown"], one["second"]["shown"])
+    job = fresh.post("/v1/jobs", {"kind": "people", "again": True})
+    assert ended(fresh, job["id"])["state"] == "done"
+    owners = [{fresh.get(f"/v1/faces/{face}")["person"] for face in side} for side in shown]
+    assert not (owners[0] & owners[1]) - {None}
+    fresh.post("/v1/edits/undo")
+    with Face2Vec(fresh.folder / "gallery") as engine, engine.snapshot() as now:
+        assert now.apart() == set()
+
+
+def test_answer_yes_merges_and_keeps_the_name(fresh: Served) -> None:
+    asked = fresh.get("/v1/suggestions", params={"limit": 200})["suggestions"]
+    one = next(one for one in asked if one["first"]["person"] and one["second"]["person"])
+    person = fresh.post(
+        "/v1/suggestions/answer", {"first": one["first"], "second": one["second"], "same": True}
+    )["person"]
+    merged = fresh.get(f"/v1/people/{person}")
+    assert merged["faces"] == one["first"]["count"] + one["second"]["count"]
+    assert merged["name"] == (one["first"]["name"] or one["second"]["name"])
+
+
+def test_answer_about_faces_of_others_is_refused(fresh: Served) -> None:
+    ada, bob = (people_of(fresh)[name] for name in ("Ada", "Bob"))
+    side = {"person": ada["id"], "shown": [bob["cover"]]}
+    other = {"person": bob["id"], "shown": [bob["cover"]]}
+    answer = fresh.http.post(
+        "/v1/suggestions/answer", json={"first": side, "second": other, "same": True}
+    )
+    assert "does not belong" in problem(answer, 422, "settings")
+
+
+def test_forgotten_person_leaves_nothing_behind(fresh: Served) -> None:
+    ada = fresh.get(f"/v1/people/{people_of(fresh)['Ada']['id']}")
+    face = ada["face_ids"][0]
+    assert fresh.http.get(f"/v1/faces/{face}/thumbnail").status_code == 200
+    kept = fresh.folder / "gallery" / FOLDER
+    assert [file.name for file in kept.rglob("*.webp")] == [f"face-{face}-192.webp"]
+    assert fresh.http.delete(f"/v1/people/{ada['id']}").json()["left"] == []
+    assert not kept.exists()
+    for path in (f"/v1/faces/{face}/thumbnail", f"/v1/people/{ada['id']}", f"/people/{ada['id']}"):
+        assert fresh.http.get(path).status_code == 404
+    assert "there is no edit to undo" in problem(fresh.http.post("/v1/edits/undo"), 422, "gallery")
+
+
+def test_thumbnails_behind_a_link_are_not_touched(fresh: Served, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "0").mkdir(parents=True)
+    (elsewhere / "0" / "mine.webp").write_bytes(b"mine")
+    (fresh.folder / "gallery" / FOLDER).symlink_to(elsewhere)
+    assert fresh.http.get("/v1/faces/1/thumbnail").status_code == 200
+    fresh.http.delete(f"/v1/people/{people_of(fresh)['Ada']['id']}").raise_for_status()
+    assert not (fresh.folder / "gallery" / FOLDER).exists()
+    assert [file.name for file in elsewhere.rglob("*.webp")] == ["mine.webp"]
+
+
+def test_ignored_face_leaves_its_photo(fresh: Served) -> None:
+    photo = fresh.get("/v1/photos")["photos"][0]
+    faces = fresh.get(f"/v1/photos/{photo['id']}")["face_list"]
+    fresh.http.delete(f"/v1/faces/{faces[0]['id']}").raise_for_status()
+    left = fresh.get(f"/v1/photos/{photo['id']}")["face_list"]
+    assert [one["id"] for one in left] == [one["id"] for one in faces[1:]]
+    problem(fresh.http.get(f"/v1/faces/{faces[0]['id']}"), 404, "not-found")
+
+
+def test_hostile_names_are_shown_as_text(fresh: Served) -> None:
+    person = people_of(fresh)["Ada"]["id"]
+    for name in ("<script>alert(1)</script>", "\u202egpj.exe", "x" * 4000, "\x1b[2J", "{{ 7 * 7 }}"):
+        answer = fresh.http.patch(f"/v1/people/{person}", json={"name": name})
+        assert answer.status_code == 200
+        for path in ("/people", f"/people/{person}", "/edits", "/photos/1"):
+            page = fresh.http.get(path)
+            assert page.status_code == 200
+            assert "<script>alert" not in page.text and "49" not in page.text.split("</nav>")[0]
+            shown = page.text.replace(f'value="{name}"', "")
+            assert "\u202e" not in shown.split("<datalist")[0]
+    answer = fresh.http.patch(f"/v1/people/{person}", json={"name": "x" * 5000})
+    assert "4096" in problem(answer, 422, "invalid-request")
+
+
+# Jobs
+
+
+def ended(service: Served, number: int) -> dict[str, Any]:
+    while True:
+        job: dict[str, Any] = service.get(f"/v1/jobs/{number}")
+        if job["state"] not in ("waiting", "running"):
+            return job
+        time.sleep(0.05)
+
+
+def test_index_job_adds_photos_below_the_roots(drawn: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    samples.write(root / "new", people=2, photos=2, groups=0, seed=9)
+    with served(copied(drawn, tmp_path / "copy"), roots=(root,)) as service:
+        before = service.get("/v1/info")["photos"]
+        job = service.post("/v1/jobs", {"kind": "index", "folders": [str(root / "new")]})
+        done = ended(service, job["id"])
+        assert (done["state"], done["done"], done["total"]) == ("done", 4, 4)
+        assert done["result"]["added"] == 4
+        assert service.get("/v1/info")["photos"] == before + 4
+        assert service.get("/v1/photos", params={"folder": str(root)})["total"] == 4
+
+
+@pytest.mark.parametrize("place", ["..", "/", "/etc", "photos/../..", "link", "\x00", "missing"])
+def test_index_job_outside_the_roots_is_refused(drawn: Path, tmp_path: Path, place: str) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to("/etc")
+    with served(copied(drawn, tmp_path / "copy"), roots=(root,)) as service:
+        folder = place if place.startswith("/") else f"{root}/{place}"
+        answer = service.http.post("/v1/jobs", json={"kind": "index", "folders": [folder]})
+        assert "--root" in problem(answer, 403, "outside-roots")
+
+
+def test_cancelled_job_goes_on_when_started_again(drawn: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    samples.write(root, people=30, photos=3, groups=0, seed=11)
+    with served(copied(drawn, tmp_path / "copy"), roots=(root,)) as service:
+        before = service.get("/v1/info")["photos"]
+        wanted = {"kind": "index", "folders": [str(root)]}
+        first = service.post("/v1/jobs", wanted)["id"]
+        while service.get(f"/v1/jobs/{first}")["done"] < 2:
+            time.sleep(0.01)
+        service.post(f"/v1/jobs/{first}/cancel")
+        stopped = ended(service, first)
+        assert stopped["state"] == "cancelled" and stopped["done"] < 90
+        assert service.get("/v1/info")["photos"] == before + stopped["done"]
+        again = ended(service, service.post("/v1/jobs", wanted)["id"])
+        assert again["state"] == "done"
+        assert again["result"]["unchanged"] == stopped["done"]
+        assert service.get("/v1/info")["photos"] == before + 90
+
+
+def test_events_tell_the_jobs(fresh: Served) -> None:
+    job = fresh.post("/v1/jobs", {"kind": "rebuild"})["id"]
+    ended(fresh, job)
+    with fresh.http.stream("GET", "/v1/events", params={"once": True}) as answer:
+        text = answer.read().decode()
+    event, data = text.strip().split("\n")
+    assert event == "event: jobs"
+    assert [one["id"] for one in json.loads(data.removeprefix("data: "))] == [job]
+
+
+def test_failed_job_says_why(fresh: Served) -> None:
+    job = fresh.post("/v1/jobs", {"kind": "upgrade", "model": "no-such-model"})
+    done = ended(fresh, job["id"])
+    assert done["state"] == "failed" and "no-such-model" in done["error"]
+
+
+# Pages, settings and texts
+
+
+def test_service_without_a_gallery_asks_to_index(tmp_path: Path) -> None:
+    samples.write(tmp_path / "photos", people=2, photos=2, groups=0, seed=5)
+    with served(tmp_path) as service:
+        assert "No photos yet" in service.http.get("/").text
+        assert service.nobody.get("/readyz").status_code == 503
+        problem(service.http.get("/v1/people"), 404, "gallery-not-found")
+        wanted = {"kind": "index", "folders": [str(tmp_path / "photos")]}
+        assert ended(service, service.post("/v1/jobs", wanted)["id"])["state"] == "done"
+        assert service.nobody.get("/readyz").status_code == 200
+        assert service.get("/v1/info")["photos"] == 4
+
+
+def test_pages_are_in_the_language_of_the_browser(service: Served) -> None:
+    for accepted, words in (("de-CH,en;q=0.5", "Personen"), ("fr,en;q=0.3", "People"), ("", "People")):
+        page = service.http.get("/people", headers={"Accept-Language": accepted})
+        assert f"<h1>{words}</h1>" in page.text
+    answer = service.http.get("/language/de")
+    chosen = answer.headers["set-cookie"].partition(";")[0]
+    assert "<h1>Personen</h1>" in service.http.get("/people", headers={"Cookie": chosen}).text
+    service.http.cookies.clear()
+
+
+def test_texts_of_each_language_fit_the_english_ones() -> None:
+    import string
+
+    def parts(text: str) -> set[str | None]:
+        return {name for _, name, _, _ in string.Formatter().parse(text)} - {None}
+
+    english = texts.catalogue("en")
+    for language in texts.languages():
+        own = json.loads((texts.FOLDER / f"{language}.json").read_text("utf-8"))
+        assert set(own) <= set(english)
+        for key, text in own.items():
+            assert parts(text) == parts(english[key]), (language, key)
+
+
+def test_metrics_count_requests(service: Served) -> None:
+    service.get("/v1/info")
+    text = service.http.get("/metrics").text
+    assert 'face2vec_requests_total{route="/v1/info",status="200"}' in text
+    assert "face2vec_faces " in text
+
+
+@pytest.mark.parametrize("token", ["short", "é" * 20])
+def test_settings_refuse_weak_tokens(tmp_path: Path, token: str) -> None:
+    with pytest.raises(SettingsError, match="at least 16 ASCII characters"):
+        Settings(tmp_path, token=token)
+
+
+def test_token_file_of_others_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    file.chmod(0o600)
+    assert token_from(file) == TOKEN
+    file.chmod(0o644)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        token_from(file)
+    assert token_from(None, {"FACE2VEC_TOKEN": READ_TOKEN}) == READ_TOKEN
+    assert token_from(None, {}) is None
