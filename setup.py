@@ -80,6 +80,9 @@ EXTRAS["docs"] = [
     "ruff>=0.17",  # wraps signatures
 ]
 EXTRAS["browser"] = [
+    "face2vec[server,people]",
+    "pytest>=8.2",
+    "Pillow>=13.0",
     "playwright>=1.65",  # drives the browser of the system
     "axe-playwright-python>=0.1.8",  # looks for barriers
     "schemathesis>=4.32",  # calls every route with drawn requests

@@ -19,7 +19,7 @@ from PIL import Image, ImageEnhance, ImageOps
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ASKED_FOR = ("network", "gpu", "deepface")
+ASKED_FOR = ("network", "gpu", "deepface", "browser")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

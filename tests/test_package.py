@@ -28,7 +28,18 @@ HEAVY = (
 ORDER = (
     *("errors", "forks", "files", "stored", "fingerprint", "types", "arguments", "crowding"),
     *("calibration", "pose", "runtime", "photos", "detection", "models", "encoding", "gallery"),
-    *("index", "ingest", "report", "exchange", "people", "session", "query", "search", "engine", "client"),
+    *(
+        "index",
+        "ingest",
+        "report",
+        "exchange",
+        "people",
+        "session",
+        "query",
+        "search",
+        "engine",
+        "client",
+    ),
     *("face2vec", "samples", "evaluation", "training", "lab", "demo", "server", "cli", "__main__"),
 )
 

@@ -1,0 +1,448 @@
+"""The pages in a real browser, at two widths and in both colour schemes.
+
+Run by ``scripts/test --browser``. ``FACE2VEC_SCREENSHOTS=FOLDER`` keeps pictures of all pages;
+``FACE2VEC_WRITE_DOCS=1`` writes those that the documentation shows.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+from serving import READ_TOKEN, Served, copied, drawn_gallery, served
+
+from face2vec import samples
+
+pytestmark = pytest.mark.browser
+
+DOCS = Path(__file__).parent.parent / "docs" / "images" / "pages"
+PAGES = (
+    "/",
+    "/people",
+    "/people/{ada}",
+    "/review",
+    "/photos",
+    "/photos/1",
+    "/jobs",
+    "/edits",
+    "/docs",
+)
+SIZES = {"desktop": (1280, 900, "light"), "phone": (390, 844, "dark")}
+PATIENCE = 60_000  # milliseconds, for a machine that is busy
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn_gallery(tmp_path_factory.mktemp("service"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    assert program, "there is no Chromium; run scripts/test --browser"
+    options = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def service(drawn: Path, tmp_path: Path) -> Iterator[Served]:
+    """A service over a copy of the gallery."""
+    with served(copied(drawn, tmp_path), roots=(drawn / "photos",)) as one:
+        yield one
+
+
+Opening = Callable[..., Any]
+
+
+@pytest.fixture
+def opened(browser: Any, service: Served) -> Iterator[Opening]:
+    """Opens the service in a window that may reach nothing else, and keeps what goes wrong."""
+    wrong: list[str] = []
+    contexts = []
+
+    def open_(size: str = "desktop", path: str = "/", token: str | None = None) -> Any:
+        width, height, scheme = SIZES[size]
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            has_touch=size == "phone",
+            reduced_motion="reduce",
+            locale="en-GB",
+        )
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        own = urlsplit(service.address).netloc
+
+        def check(route: Any) -> None:
+            address = urlsplit(route.request.url)
+            if address.scheme in ("http", "https") and address.netloc != own:
+                wrong.append(f"a request left the machine: {route.request.url}")
+                route.abort()
+            else:
+                route.continue_()
+
+        context.route("**/*", check)
+        page = context.new_page()
+        page.on("console", lambda one: wrong.append(one.text) if one.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        first = service.address if token is None else f"{service.base}/?token={token}"
+        page.goto(first)
+        if path != "/":
+            page.goto(service.base + path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def keep(page: Any, name: str, docs: bool = False) -> None:
+    """Keep a picture of a page, if pictures are wanted."""
+    folder = os.environ.get("FACE2VEC_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+    if docs and os.environ.get("FACE2VEC_WRITE_DOCS"):
+        DOCS.mkdir(parents=True, exist_ok=True)
+        picture = Image.open(io.BytesIO(page.screenshot()))
+        picture.save(DOCS / f"{name}.webp", quality=80)
+
+
+def until(page: Any, holds: Callable[[], object]) -> None:
+    """Wait until something holds; the policy of the pages forbids to ask inside of them."""
+    for _ in range(PATIENCE // 50):
+        if holds():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("it did not come to hold")
+
+
+def settled(page: Any) -> None:
+    """Wait until all pictures in view are shown."""
+    seen = "(i) => i.complete || i.getBoundingClientRect().top > innerHeight"
+    until(page, lambda: page.evaluate(f"() => [...document.images].every({seen})"))
+
+
+def person(service: Served, name: str) -> dict[str, Any]:
+    (found,) = service.get("/v1/people", params={"name": name})["people"]
+    return dict(service.get(f"/v1/people/{found['id']}"))
+
+
+def find_with(page: Any, *photos: Path) -> None:
+    """Choose photos on the search page and wait for the matches."""
+    page.set_input_files("#file", [str(photo) for photo in photos])
+    page.wait_for_selector("#matches li")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pages_fit_and_have_no_barriers(opened: Opening, service: Served, size: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = opened(size)
+    ada = person(service, "Ada")["id"]
+    for path in PAGES:
+        page.goto(service.base + path.format(ada=ada))
+        if path == "/review":
+            page.wait_for_selector("#pair img")
+        settled(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0], path
+        found = Axe().run(page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == [], path
+        name = path.format(ada="person").strip("/").replace("/", "-") or "search"
+        shown = size == "desktop" and name in ("people", "review", "photos", "jobs")
+        keep(page, f"{name}-{size}" if not shown else name, docs=shown)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_search_shows_boxes_and_another_face_can_be_chosen(
+    opened: Opening, service: Served, size: str
+) -> None:
+    page = opened(size)
+    find_with(page, service.photo("groups/0.jpg"))
+    settled(page)
+    keep(page, "search" if size == "desktop" else f"search-{size}", docs=size == "desktop")
+    boxes = page.locator("svg .box")
+    assert boxes.count() > 1
+    chosen = page.locator("svg .box.chosen").get_attribute("data-number")
+    other = next(str(n) for n in range(1, boxes.count() + 1) if str(n) != chosen)
+    before = page.locator("#matches li").first.get_attribute("data-face")
+    with page.expect_response("**/v1/search"):
+        page.locator(f"svg .box[data-number='{other}'] rect").click()
+    first = page.locator("#matches li").first
+    until(page, lambda: first.get_attribute("data-face") != before)
+    assert page.locator("svg .box.chosen").get_attribute("data-number") == other
+    button = page.get_by_role("button", name=f"Face {other}", exact=True)
+    assert button.get_attribute("aria-pressed") == "true"
+
+
+def test_search_tells_the_query_photo_and_says_how_sure(opened: Opening, service: Served) -> None:
+    page = opened()
+    find_with(page, service.photo("person-000/0.jpg"))
+    first = page.locator("#matches li").first
+    assert "This is the photo you searched with" in first.inner_text()
+    assert "Ada" in first.inner_text()
+    assert "almost certainly the same person (> 99.9 %)" in first.inner_text()
+    (found,) = service.post(
+        "/v1/search/photo",
+        files={"photo": service.photo("person-000/0.jpg").read_bytes()},
+        data={"k": "24"},
+    )["results"]
+    shown = [int(one.get_attribute("data-face")) for one in page.locator("#matches li").all()]
+    assert shown == [match["face"] for match in found["matches"]]
+
+
+def test_search_takes_dropped_and_pasted_photos(opened: Opening, service: Served) -> None:
+    page = opened()
+    data = base64.b64encode(service.photo("person-001/0.jpg").read_bytes()).decode()
+    make = """(data) => {
+        const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([bytes], "bob.jpg", {type: "image/jpeg"}));
+        return transfer;
+    }"""
+    for target, event, init in (
+        ("#drop", "drop", "dataTransfer"),
+        ("body", "paste", "clipboardData"),
+    ):
+        page.goto(service.base)
+        transfer = page.evaluate_handle(make, data)
+        page.evaluate(
+            """([target, event, init, transfer]) => {
+                const made = event === "drop"
+                    ? new DragEvent(event, {[init]: transfer, bubbles: true, cancelable: true})
+                    : new ClipboardEvent(event, {[init]: transfer, bubbles: true});
+                document.querySelector(target).dispatchEvent(made);
+            }""",
+            [target, event, init, transfer],
+        )
+        page.wait_for_selector("#matches li")
+        assert "Bob" in page.locator("#matches li").first.inner_text()
+
+
+def test_search_with_several_photos_and_without_a_match(opened: Opening, service: Served) -> None:
+    page = opened()
+    find_with(page, service.photo("person-000/0.jpg"), service.photo("person-000/1.jpg"))
+    assert page.locator("#queries img").count() == 2
+    matches = page.locator("#matches li")
+    unwanted = matches.nth(1).get_attribute("data-face")
+    with page.expect_response("**/v1/search"):
+        matches.nth(1).get_by_role("button", name="Not this one").click()
+    page.wait_for_selector(f"#matches li[data-face='{unwanted}']", state="detached")
+    picked = matches.nth(2).get_attribute("data-face")
+    matches.nth(2).get_by_role("checkbox").check()
+    with page.expect_request("**/v1/search") as asked:
+        page.get_by_role("button", name="Search with selected too").click()
+    sent = asked.value.post_data_json
+    assert sent["one_person"] is True
+    assert [one.get("face") for one in sent["queries"]] == [None, None, int(picked)]
+    assert sent["without"] == [int(unwanted)]
+
+
+def test_people_are_named_with_the_keyboard_alone(opened: Opening, service: Served) -> None:
+    page = opened(path="/people")
+    unnamed = [one for one in service.get("/v1/people")["people"] if one["name"] is None][:2]
+    page.locator(f".naming[data-person='{unnamed[0]['id']}'] input").focus()
+    page.keyboard.type("Eve")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Done.")
+    page.keyboard.type("Mallory")  # the next field has the focus
+    page.keyboard.press("Enter")
+    until(page, lambda: page.locator(".message").count() > 1)
+    names = {one["id"]: one["name"] for one in service.get("/v1/people")["people"]}
+    assert [names[one["id"]] for one in unnamed] == ["Eve", "Mallory"]
+
+
+def test_first_tab_reaches_the_content(opened: Opening) -> None:
+    page = opened(path="/people")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "content"
+
+
+def test_merge_of_selected_people_is_undone(opened: Opening, service: Served) -> None:
+    page = opened(path="/people")
+    before = service.get("/v1/people")
+    unnamed = [one for one in before["people"] if one["name"] is None][:2]
+    assert page.locator("#merge").is_disabled()
+    for one in unnamed:
+        page.locator(f".pick[value='{one['id']}']").check()
+    with page.expect_navigation():
+        page.locator("#merge").click()
+    merged = service.get(f"/v1/people/{unnamed[0]['id']}")
+    assert merged["faces"] == sum(one["faces"] for one in unnamed)
+    with page.expect_navigation():
+        page.locator(".message").get_by_role("button", name="Undo").click()
+    page.wait_for_selector("text=Undone: merge of")
+    assert service.get("/v1/people") == before
+
+
+def test_hidden_people_are_shown_again(opened: Opening, service: Served) -> None:
+    page = opened("phone", "/people")
+    ada = person(service, "Ada")["id"]
+    page.locator(f".pick[value='{ada}']").check()
+    with page.expect_navigation():
+        page.locator("#hide").tap()
+    assert page.locator(f".card[data-person='{ada}']").count() == 0
+    page.get_by_role("link", name="Hidden people (1)").tap()
+    page.locator(f".pick[value='{ada}']").check()
+    with page.expect_navigation():
+        page.locator("#hide").tap()
+    assert not service.get(f"/v1/people/{ada}")["hidden"]
+
+
+def test_faces_of_a_person_are_corrected(opened: Opening, service: Served) -> None:
+    ada, bob = person(service, "Ada"), person(service, "Bob")
+    page = opened(path=f"/people/{ada['id']}")
+
+    def do(faces: list[int], click: Callable[[], None]) -> None:
+        for face in faces:
+            page.locator(f".pick[value='{face}']").check()
+        with page.expect_navigation():
+            click()
+
+    first, second, third, *_ = ada["face_ids"]
+    do([second], page.get_by_role("button", name="Show on the card").click)
+    assert person(service, "Ada")["cover"] == second
+    do([first], page.get_by_role("button", name="Not this person").click)
+    assert service.get(f"/v1/faces/{first}")["person"] is None
+    page.locator("#move input").fill("Bob")
+    do([third], page.get_by_role("button", name="Move", exact=True).click)
+    assert service.get(f"/v1/faces/{third}")["person"] == bob["id"]
+    do([second], page.get_by_role("button", name="Split off as a new person").click)
+    assert service.get(f"/v1/faces/{second}")["person"] not in (None, ada["id"])
+    page.goto(f"{service.base}/edits")
+    assert page.locator("tbody tr").count() >= 4
+    for _ in range(4):
+        with page.expect_navigation():
+            page.locator("#undo").click()
+    assert person(service, "Ada")["face_ids"] == ada["face_ids"]
+
+
+def test_forgetting_a_person_is_asked_twice(opened: Opening, service: Served) -> None:
+    ada = person(service, "Ada")["id"]
+    page = opened(path=f"/people/{ada}")
+    page.get_by_role("button", name="Forget this person").click()
+    page.get_by_role("button", name="Keep").click()
+    assert person(service, "Ada")["id"] == ada
+    page.get_by_role("button", name="Forget this person").click()
+    page.get_by_role("button", name="Forget for good").click()
+    page.wait_for_url("**/people")
+    assert service.http.get(f"/v1/people/{ada}").status_code == 404
+
+
+def test_review_is_answered_with_keys(opened: Opening, service: Served) -> None:
+    asked = service.get("/v1/suggestions", params={"limit": 200})["suggestions"]
+    assert len(asked) >= 4
+    page = opened(path="/review")
+    page.wait_for_selector("#pair img")
+
+    def faces() -> list[int]:
+        shown = page.evaluate("() => [...document.querySelectorAll('#pair img')].map((i) => i.src)")
+        return [int(urlsplit(one).path.split("/")[3]) for one in shown]
+
+    def press(key: str) -> None:
+        before = faces()
+        page.keyboard.press(key)
+        until(page, lambda: faces() != before)
+
+    assert faces() == [*asked[0]["first"]["shown"], *asked[0]["second"]["shown"]]
+    press("n")
+    assert "1 answered" in page.locator("#left").inner_text()
+    left = service.get("/v1/suggestions", params={"limit": 200})["suggestions"]
+    assert asked[0] not in left
+    press("u")
+    assert service.get("/v1/suggestions", params={"limit": 200})["suggestions"] == asked
+    press(" ")
+    assert faces() == [*asked[1]["first"]["shown"], *asked[1]["second"]["shown"]]
+    press("y")
+    owners = {
+        service.get(f"/v1/faces/{face}")["person"]
+        for face in (*asked[1]["first"]["shown"], *asked[1]["second"]["shown"])
+    }
+    assert len(owners) == 1
+    assert None not in owners
+    page.reload()
+    page.wait_for_selector("#pair img")
+    assert faces() != [*asked[0]["first"]["shown"], *asked[0]["second"]["shown"]]  # still skipped
+
+
+def test_faces_of_a_photo_are_named(opened: Opening, service: Served) -> None:
+    page = opened("phone", "/photos")
+    page.get_by_label("Person").fill("Ada")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Filter").tap()
+    assert page.locator(".photos li").count() == person(service, "Ada")["faces"]
+    page.locator(".photos a").first.tap()
+    page.wait_for_url("**/photos/*")
+    form = page.locator(".naming-face").first
+    face = int(form.get_attribute("data-face"))
+    form.locator("input").fill("Grace")
+    with page.expect_navigation():
+        form.get_by_role("button", name="Name").tap()
+    assert service.get(f"/v1/faces/{face}")["name"] == "Grace"
+
+
+def test_jobs_are_seen_in_several_windows(opened: Opening, service: Served, drawn: Path) -> None:
+    samples.write(drawn / "photos" / "more", people=12, photos=3, groups=0, seed=21)
+    try:
+        page, other = opened(path="/jobs"), opened("phone", "/jobs")
+        page.get_by_label("Folder").fill(str(drawn / "photos" / "more"))
+        page.locator("#index button").click()
+        for window in (page, other):
+            window.wait_for_selector(".run[data-state='running']")
+        for window in (page, other):
+            window.wait_for_selector(".run[data-state='done']")
+            assert "36 photos: 36 added" in window.locator(".run").first.inner_text()
+        page.locator("#index button").click()
+        until(page, lambda: page.locator(".run[data-state='done']").count() > 1)
+        assert "36 photos: 0 added" in page.locator(".run").first.inner_text()
+    finally:
+        shutil.rmtree(drawn / "photos" / "more")
+
+
+def test_folder_outside_the_roots_is_refused_with_words(browser: Any, service: Served) -> None:
+    context = browser.new_context()
+    page = context.new_page()  # the browser logs the answer 403 as an error, which is right here
+    page.goto(service.address)
+    page.goto(f"{service.base}/jobs")
+    page.get_by_label("Folder").fill("/etc")
+    page.locator("#index button").click()
+    page.wait_for_selector("text=only folders below those")
+    context.close()
+
+
+def test_read_only_window_offers_no_edits(opened: Opening, service: Served) -> None:
+    page = opened(token=READ_TOKEN)
+    ada = person(service, "Ada")["id"]
+    for path in ("/people", f"/people/{ada}", "/photos/1", "/jobs"):
+        page.goto(service.base + path)
+        assert "You can look, but not change anything" in page.locator("main").inner_text()
+        buttons = page.locator("main button, header button")
+        words = [one.inner_text() for one in buttons.all()]
+        assert set(words) <= {"Find", "Filter"}
+    page.goto(service.base)
+    find_with(page, service.photo("person-000/0.jpg"))
+    assert str(service.folder) not in page.content()
+
+
+def test_language_is_chosen_and_kept(opened: Opening, service: Served) -> None:
+    page = opened("phone")
+    page.get_by_role("link", name="Deutsch").tap()
+    assert page.locator("h1").inner_text() == "Mit einem Foto suchen"
+    page.get_by_role("link", name="Personen").tap()
+    assert page.locator("html").get_attribute("lang") == "de"
+    assert page.locator("h1").inner_text() == "Personen"
