@@ -26,6 +26,10 @@ from face2vec.server.service import Service
 from face2vec.server.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
+NO_TELEMETRY = dict.fromkeys(
+    ("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False
+)
+"""Newer versions of FastAPI would otherwise hand requests to whatever OpenTelemetry is set up."""
 STOP_SECONDS = 10
 """Time that requests have to end when the server is stopped."""
 
@@ -55,6 +59,7 @@ def create_app(settings: Settings, audit: logging.Logger | None = None) -> Guard
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        telemetry=NO_TELEMETRY,
         lifespan=life,
     )
     app.state.service, app.state.ending = service, False

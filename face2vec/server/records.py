@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from face2vec.report.matches import face_dict
 from face2vec.types import Edit, Face, Match, Person, Side, Suggestion
 
-Number = int
-FaceId = int
+Number = Annotated[int, Field(ge=1, lt=2**63)]
+Value = Annotated[float, Field(ge=-1e6, le=1e6)]
+"""One of the numbers of an embedding."""
 
 
 class Record(BaseModel):
@@ -144,8 +145,8 @@ class PhotoSearch(Record):
 class Query(Record):
     """What is searched with: a face of the gallery, or an embedding."""
 
-    face: FaceId | None = Field(None, ge=1, lt=2**63)
-    embedding: list[float] | None = Field(None, max_length=4096)
+    face: Number | None = None
+    embedding: list[Value] | None = Field(None, max_length=4096)
 
 
 class SearchRequest(Record):
@@ -156,9 +157,9 @@ class SearchRequest(Record):
     k: int = Field(10, ge=1)
     far: float | None = Field(None, gt=0, le=1, description="highest false accept rate")
     min_similarity: float | None = Field(None, ge=-1, le=1)
-    person: int | None = Field(None, ge=1, lt=2**63)
+    person: Number | None = None
     folder: str | None = Field(None, max_length=4096)
-    without: list[FaceId] = Field(default_factory=list, max_length=1000)
+    without: list[Number] = Field(default_factory=list, max_length=1000)
     query_sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="of the bytes of the query photo"
     )
@@ -275,7 +276,7 @@ class GalleryFace(FaceOfPhoto):
 class Faces(Record):
     """Ids of faces."""
 
-    faces: list[FaceId] = Field(min_length=1)
+    faces: list[Number] = Field(min_length=1, max_length=10_000)
 
 
 class NewPerson(Faces):
@@ -289,22 +290,22 @@ class PersonChange(Record):
 
     name: str | None = Field(None, max_length=4096)
     hidden: bool | None = None
-    cover: int | None = Field(None, ge=1, lt=2**63)
+    cover: Number | None = None
 
 
 class People(Record):
     """Numbers of people."""
 
-    people: list[int] = Field(min_length=1)
+    people: list[Number] = Field(min_length=1, max_length=1000)
 
 
 class SideRecord(Record):
     """One side of a suggestion."""
 
-    person: int | None
+    person: Number | None
     name: str | None = None
     count: int = 1
-    shown: list[int]
+    shown: list[Number] = Field(max_length=2, description="ids of faces that show it best")
 
     @classmethod
     def of(cls, side: Side) -> SideRecord:
