@@ -923,6 +923,19 @@ class Face2Vec:
         )
         return self.merge(*(side.person for side in named if side.person is not None))
 
+    def different(self, face: int, other: int) -> None:
+        """State that two faces show different people; they are never grouped together.
+
+        Raises:
+            SettingsError: a face is not in the gallery, or both are the same.
+        """
+        arguments.numbers("faces", [face, other])
+        if face == other:
+            raise SettingsError(f"face {face} is one face; give two")
+        self._check_in_gallery([face, other])
+        with self._session.write() as writer:
+            writer.people.part([(face, other)], f"face {face} and face {other}")
+
     def edits(self, most: int = 100) -> list[Edit]:
         """The last edits of people that `undo` can take back, the newest first."""
         most = arguments.whole("most", most, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -318,6 +319,36 @@ def test_gallery_of_format_2_is_read_and_migrated_by_a_writer(
             "4",
         )
     connection.close()
+
+
+def test_gallery_without_covers_and_times_is_read_and_migrated(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, "Ada"))
+    gallery.close()
+    file = tmp_path / "g" / "gallery.sqlite"
+    with sqlite3.connect(file) as connection:
+        connection.execute("DROP TABLE apart")
+        for table, column in (("people", "hidden"), ("people", "cover"), ("sayings", "made")):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        old = json.loads(connection.execute("SELECT before FROM sayings").fetchone()[0])
+        old["people"] = [row[:3] for row in old["people"]]
+        del old["apart"]
+        connection.execute("UPDATE sayings SET before = ?", (json.dumps(old),))
+    connection.close()
+    with Gallery.open(tmp_path / "g") as opened:
+        assert reads(opened).person("Ada").cover is None
+        assert reads(opened).apart() == set()
+        assert [(one.made, one.what) for one in reads(opened).edits(9)] == [
+            (None, "name 'Ada' of person 1")
+        ]
+        edit(opened, lambda g: g.hide(1, True))
+        assert reads(opened).person("Ada").hidden
+        edit(opened, lambda g: g.undo())
+        edit(opened, lambda g: g.undo())
+        assert reads(opened).people()[0] == Person(1, None, (1, 2, 3))
+        assert problems(opened) == []
 
 
 # --- forgetting -----------------------------------------------------------------------------

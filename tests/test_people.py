@@ -501,3 +501,150 @@ def test_forget_command_asks_and_reports_no_traces(gallery: Path) -> None:
     assert done.exit_code == 0
     assert "nothing is left" in done.stderr
     assert run("forget", gallery, 1, "--yes").exit_code == 3
+
+
+# --- suggestions -----------------------------------------------------------------------------
+
+
+def who_is(engine: Face2Vec, face: int) -> int:
+    """The drawn person of a face."""
+    with engine.snapshot() as now:
+        (one,) = now.stored_faces([face], with_embeddings=False)
+    return int(Path(one.photo).name.partition("-")[0])
+
+
+def test_suggestions_join_what_was_split(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        person = engine.people()[0]
+        with engine._session.write() as writer:  # as if grouping had missed them
+            writer.people.assign({}, [person.faces[:2], person.faces[2:]], again=True)
+        parts = {one.id: one for one in engine.people()}
+        (found,) = [
+            one for one in engine.suggest() if {one.first.person, one.second.person} == set(parts)
+        ]
+        assert found.probability > 0.5
+        assert (found.first.count, found.second.count) == (len(person.faces) - 2, 2)
+        assert set(found.second.shown) == set(person.faces[:2])
+        merged = engine.answer(found, True)
+        assert merged is not None
+        assert merged.faces == person.faces
+        assert engine.undo().startswith("merge of")
+        assert {one.id: one for one in engine.people()} == parts
+
+
+def test_suggestions_are_mostly_right_and_best_first(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        found = engine.suggest()  # nobody is grouped yet
+        right = [
+            who_is(engine, o.first.shown[0]) == who_is(engine, o.second.shown[0]) for o in found
+        ]
+        chances = [one.probability for one in found]
+    assert np.mean(right[:20]) > 0.9
+    assert chances == sorted(chances, reverse=True)
+    assert all(one.first.person is None and one.first.count == 1 for one in found)
+
+
+def test_answer_no_is_respected_by_every_later_grouping(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        pair = engine.people()[0].faces[:2]
+        engine.different(*pair)
+        for method in ("average", "agglomerative", "dbscan", "chinese-whispers"):
+            engine.find_people(again=True, method=method)
+            for person in engine.people():
+                assert not set(pair) <= set(person.faces), method
+        assert (
+            engine.undo()
+            == f"statement that face {pair[0]} and face {pair[1]} are different people"
+        )
+        engine.find_people(again=True)
+        assert any(set(pair) <= set(person.faces) for person in engine.people())
+
+
+def test_answer_no_is_not_asked_again(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        first, *rest = engine.suggest()
+        assert engine.answer(first, False) is None
+        assert engine.suggest()[: len(rest)] == rest
+        with engine.snapshot() as now:
+            pairs = {(first.first.shown[0], first.second.shown[0])}
+            assert now.apart() == {(min(pair), max(pair)) for pair in pairs}
+
+
+def test_answer_yes_about_faces_without_a_person_makes_one(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        first = engine.suggest()[0]
+        person = engine.answer(first, True)
+        assert person is not None
+        assert set(person.faces) == {*first.first.shown, *first.second.shown}
+
+
+def test_last_word_about_a_pair_counts(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.different(1, 2)
+        engine.this_person(None, 1, 2)
+        with engine.snapshot() as now:
+            assert now.apart() == set()
+        engine.undo()
+        with engine.snapshot() as now:
+            assert now.apart() == {(1, 2)}
+
+
+def test_hidden_people_and_different_names_are_not_suggested(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        person = engine.people()[0]
+        with engine._session.write() as writer:
+            writer.people.assign({}, [person.faces[:2], person.faces[2:]], again=True)
+        one, other = engine.people()
+
+        def is_suggested() -> bool:
+            return any(
+                {o.first.person, o.second.person} == {one.id, other.id} for o in engine.suggest()
+            )
+
+        assert is_suggested()
+        engine.hide(one)
+        assert engine.person(one.id).hidden
+        assert not is_suggested()
+        engine.hide(one, False)
+        assert is_suggested()
+        engine.name(one, "Ada")
+        assert is_suggested()
+        engine.name(other, "Bob")
+        assert not is_suggested()
+
+
+def test_cover_goes_with_its_face(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        person = engine.people()[0]
+        face = person.faces[-1]
+        assert engine.choose_cover(person, face).cover == face
+        with pytest.raises(GalleryError, match="does not belong"):
+            engine.choose_cover(engine.people()[1], face)
+        engine.not_this_person(person, face)
+        assert engine.person(person.id).cover is None
+        engine.undo()
+        assert engine.person(person.id).cover == face
+
+
+def test_suggest_hide_different_and_edits_commands(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        known = engine.suggest(3)
+    done = run("people", gallery, "--suggest", "--most", 3, "--json")
+    assert [json.loads(line)["probability"] for line in done.stdout.splitlines()] == [
+        one.probability for one in known
+    ]
+    words = run("people", gallery, "--suggest", "--most", 1).stdout
+    assert f"face {known[0].first.shown[0]}, nobody yet" in words
+    assert run("different", gallery, 1, 2).exit_code == 0
+    assert run("different", gallery, 1, 1).exit_code == 3
+    run("people", gallery)
+    assert "hidden" in run("hide", gallery, 1).stderr
+    assert "shown" in run("hide", gallery, 1, "--show").stderr
+    edits = [json.loads(line) for line in run("edits", gallery, "--json").stdout.splitlines()]
+    assert [one["what"].split()[0] for one in edits] == ["showing", "hiding", "statement"]
+    assert all(isinstance(one["made"], int) for one in edits)
+    assert "statement that face 1 and face 2" in run("edits", gallery).stdout

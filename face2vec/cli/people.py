@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,7 @@ from face2vec.types import METHODS, Method
 
 if TYPE_CHECKING:
     from face2vec.engine import Face2Vec
-    from face2vec.types import Person
+    from face2vec.types import Person, Side
 
 person_argument = click.argument("person")
 faces_argument = click.argument(
@@ -63,6 +65,11 @@ faces_argument = click.argument(
     show_default=True,
     help="People to list, those with most faces first; --json lists all.",
 )
+@click.option(
+    "--suggest",
+    is_flag=True,
+    help="Group nothing; list pairs that may be one person, those that settle most first.",
+)
 @click.option("--html", "page", type=FilePath(dir_okay=False), help="Write a page with them.")
 @json_lines_option
 def people_command(
@@ -71,6 +78,7 @@ def people_command(
     method: Method,
     number: int | None,
     most: int,
+    suggest: bool,
     page: str | None,
     as_json: bool,
 ) -> None:
@@ -78,6 +86,9 @@ def people_command(
 
     New faces join an existing person or form new ones. Numbers, names and corrections are kept.
     """
+    if suggest:
+        _suggest(gallery, most, as_json)
+        return
     with opened(gallery) as engine:
         found = engine.find_people(again=again, method=method, count=number)
         people = [person for person in engine.people() if person.faces or person.name]
@@ -99,6 +110,34 @@ def people_command(
         "similar face"
         + (f", {count(found.doubtful, 'doubtful detection')} left out" if found.doubtful else "")
     )
+
+
+def _suggest(gallery: Path, most: int, as_json: bool) -> None:
+    with opened(gallery) as engine:
+        suggestions = engine.suggest(most)
+    for one in suggestions:
+        if as_json:
+            out(json.dumps(asdict(one)))
+            continue
+        sides = " and ".join(map(_side, (one.first, one.second)))
+        out(f"{percent(one.probability):>7}  {sides}")
+    if suggestions:
+        place = shlex.quote(str(gallery))
+        say(
+            f"Are they one person? face2vec merge {place} PERSON OTHER, or "
+            f"face2vec this-person {place} PERSON FACE\n"
+            f"Are they not? face2vec different {place} FACE FACE"
+        )
+    else:
+        say("there is no pair that may be one person")
+
+
+def _side(side: Side) -> str:
+    shown = " and ".join(map(str, side.shown))
+    if side.person is None:
+        return f"face {shown}, nobody yet"
+    name = f"person {side.person}" + ("" if side.name is None else f" ({printable(side.name)})")
+    return f"{name}, {count(side.count, 'face')} such as {shown}"
 
 
 @click.command("name")
@@ -204,6 +243,48 @@ def not_this_person_command(gallery: Path, person: str, faces: tuple[int, ...]) 
     """State that FACEs do not show PERSON."""
     with opened(gallery) as engine:
         _say_faces(engine.not_this_person(person, *faces))
+
+
+@click.command("different")
+@gallery_argument
+@click.argument("face", type=click.IntRange(1, 2**63 - 1))
+@click.argument("other", type=click.IntRange(1, 2**63 - 1))
+def different_command(gallery: Path, face: int, other: int) -> None:
+    """State that faces FACE and OTHER show different people.
+
+    They are never grouped together, nor suggested as one person.
+    """
+    with opened(gallery) as engine:
+        engine.different(face, other)
+    say(f"face {face} and face {other} are different people")
+
+
+@click.command("hide")
+@gallery_argument
+@person_argument
+@click.option("--show", is_flag=True, help="Show the person again.")
+def hide_command(gallery: Path, person: str, show: bool) -> None:
+    """Leave PERSON out of suggestions, and out of the lists of the pages."""
+    with opened(gallery) as engine:
+        hidden = engine.hide(person, not show)
+    say(f"person {hidden.id}: {_name(hidden)}, {'hidden' if hidden.hidden else 'shown'}")
+
+
+@click.command("edits")
+@gallery_argument
+@json_lines_option
+def edits_command(gallery: Path, as_json: bool) -> None:
+    """List the edits of people that 'undo' can take back, the newest first."""
+    with opened(gallery) as engine:
+        edits = engine.edits()
+    for edit in edits:
+        if as_json:
+            out(json.dumps(edit._asdict()))
+        else:
+            made = "" if edit.made is None else time.strftime("%F %T", time.localtime(edit.made))
+            out(f"{made:<19}  {edit.what}")
+    if not edits:
+        say("there is nothing to undo")
 
 
 @click.command("ignore")
@@ -321,7 +402,10 @@ PEOPLE_COMMANDS = (
     split_command,
     this_person_command,
     not_this_person_command,
+    different_command,
+    hide_command,
     ignore_command,
+    edits_command,
     undo_command,
     forget_command,
     readmit_command,

@@ -77,7 +77,7 @@ def suggestions(
         some, others = (known.setdefault(key, faces_of(key)) for key in pair)
         if evidence.are_apart(some, others):
             continue
-        odds = float(evidence.between(sample(some), sample(others)).mean())
+        odds = _together(evidence.between(sample(some), sample(others)))
         probability = 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
         if probability >= LEAST:
             moved = min(len(people[key[0]].faces) if key[0] else 1 for key in pair)
@@ -88,6 +88,11 @@ def suggestions(
         first, second = sorted(map(side, pair), key=lambda one: -one.count)
         suggested.append(Suggestion(first, second, probability))
     return suggested
+
+
+def _together(odds: NDArray[np.float32]) -> float:
+    """Log odds that two sides are one person, from those of all pairs (n, m) of their faces."""
+    return float(odds.mean())
 
 
 def _best(faces: Sequence[int], quality: Mapping[int, float]) -> list[int]:

@@ -26,9 +26,11 @@ from face2vec.server.service import Service
 from face2vec.server.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
-NO_TELEMETRY = dict.fromkeys(
-    ("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False
-)
+OPTIONS: dict[str, Any] = {
+    "telemetry": dict.fromkeys(
+        ("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False
+    )
+}
 """Newer versions of FastAPI would otherwise hand requests to whatever OpenTelemetry is set up."""
 STOP_SECONDS = 10
 """Time that requests have to end when the server is stopped."""
@@ -59,7 +61,7 @@ def create_app(settings: Settings, audit: logging.Logger | None = None) -> Guard
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
-        telemetry=NO_TELEMETRY,
+        **OPTIONS,
         lifespan=life,
     )
     app.state.service, app.state.ending = service, False
