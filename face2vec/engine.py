@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from face2vec.encoding.encoder import Encoder
     from face2vec.exchange.encoded import EncodedPhoto
     from face2vec.exchange.load import Imported
+    from face2vec.exchange.sidecars import XmpExported, XmpImported
     from face2vec.gallery.people import PeopleWriter
     from face2vec.gallery.writer import Writer
     from face2vec.ingest.build import BuildSummary
@@ -977,6 +978,49 @@ class Face2Vec:
             if done.faces:
                 self._session.index().save()
         return done
+
+    def import_xmp(self, *photos: Source | Iterable[Source]) -> XmpImported:
+        """Name faces by the regions that other programs keep in XMP; one `undo` takes all back.
+
+        Regions are read from ``photo.jpg.xmp``, else ``photo.xmp``, else inside the photo. Each
+        names the face that it overlaps, see ``face2vec.exchange.regions.matched``. A person who
+        has the name gets the faces, as in `enroll`. Nothing is written to the files.
+
+        Args:
+            photos: as the sources of `add`; only photos of the gallery get names.
+
+        Raises:
+            SettingsError: a source is not a path, or does not exist.
+            GalleryError: there is no gallery, or it cannot be written.
+            MissingExtraError: defusedxml is not installed.
+        """
+        from face2vec.exchange.sidecars import choose
+
+        found = find_photos(paths_of(photos))
+        with self._session.gallery().read() as now:
+            choice = choose(found, now)
+        if choice.named:
+            self._enrolled(choice.named)
+        return choice.summary()
+
+    def export_xmp(self, to: Source | None = None) -> XmpExported:
+        """Write the names and boxes of all named faces to XMP sidecars; photos are not touched.
+
+        A sidecar of another program is extended: what else is in it stays byte for byte.
+
+        Args:
+            to: folder for the sidecars; None for beside the photos.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery.
+            MissingExtraError: defusedxml is not installed.
+        """
+        from face2vec.exchange.sidecars import export, named_photos
+
+        folder = None if to is None else Path(expanded(arguments.path("to", to)))
+        with self._session.gallery().read() as now:
+            photos = named_photos(now)
+        return export(*photos, folder)
 
     # Maintaining
 

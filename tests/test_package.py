@@ -182,6 +182,7 @@ EXTRAS_OF = {
     "evaluation.encoders.keras_facenet": "keras",
     "evaluation.videos": "video",
     "exchange": "export",
+    "exchange.xmp_tree": "xmp",
     "lab": "plot",
     "people": "people",
     "photos.jxl": "jxl",
