@@ -1003,24 +1003,34 @@ class Face2Vec:
             self._enrolled(choice.named)
         return choice.summary()
 
-    def export_xmp(self, to: Source | None = None) -> XmpExported:
+    def export_xmp(self, to: Source | None = None, *, embed: bool = False) -> XmpExported:
         """Write the names and boxes of all named faces to XMP sidecars; photos are not touched.
 
         A sidecar of another program is extended: what else is in it stays byte for byte.
 
         Args:
             to: folder for the sidecars; None for beside the photos.
+            embed: write into the photos instead, with the program exiftool, which keeps each photo
+                as it was as ``photo.jpg_original``. The gallery keeps their faces and names.
 
         Raises:
             GalleryNotFoundError: there is no gallery.
             MissingExtraError: defusedxml is not installed.
+            SettingsError: ``embed`` is set, and exiftool is not installed, or ``to`` is given.
         """
+        from face2vec.exchange import embed as inside
         from face2vec.exchange.sidecars import export, named_photos
 
+        if embed and to is not None:
+            raise SettingsError("embed writes into the photos; leave out the folder for sidecars")
         folder = None if to is None else Path(expanded(arguments.path("to", to)))
         with self._session.gallery().read() as now:
             photos = named_photos(now)
-        return export(*photos, folder)
+        if not embed:
+            return export(*photos, folder)
+        inside.exiftool()
+        with self._session.write() as writer:
+            return inside.embed(*photos, writer)
 
     # Maintaining
 

@@ -425,7 +425,7 @@ def test_sidecars_go_to_another_folder_and_never_out_of_it(work: Face2Vec, tmp_p
     stat = hopper.stat()
     for place in ("../hopper.jpg", "/etc/hopper.jpg", "a/../../b.jpg"):
         photo = sidecars.NamedPhoto(
-            str(hopper), place, HOPPER, (stat.st_size, stat.st_mtime_ns), ()
+            str(hopper), place, HOPPER, (stat.st_size, stat.st_mtime_ns), b"", ()
         )
         with pytest.raises(PacketError, match="leads out of its folder"):
             sidecars._target(photo, to)

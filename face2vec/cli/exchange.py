@@ -80,6 +80,11 @@ def encode_command(
     metavar="DIR",
     help="With --xmp: write the sidecars below this folder.  [default: beside the photos]",
 )
+@click.option(
+    "--embed",
+    is_flag=True,
+    help="With --xmp: write into the photos, with exiftool, which keeps each as PHOTO_original.",
+)
 @json_line_option
 @click.pass_context
 def export_command(
@@ -88,6 +93,7 @@ def export_command(
     out_file: str | None,
     xmp: bool,
     to: str | None,
+    embed: bool,
     as_json: bool,
 ) -> None:
     """Write the faces of a gallery to a table, or their names to XMP.
@@ -100,8 +106,10 @@ def export_command(
     """
     if (out_file is not None) + xmp != 1:
         raise click.UsageError("give OUT or --xmp, one of them")
-    if to is not None and not xmp:
-        raise click.UsageError("--to needs --xmp")
+    if not xmp and (to is not None or embed):
+        raise click.UsageError("--to and --embed need --xmp")
+    if to is not None and embed:
+        raise click.UsageError("--embed writes into the photos, and --to to another folder")
     with opened(gallery) as engine:
         if out_file is not None:
             faces = engine.export(out_file)
@@ -109,7 +117,7 @@ def export_command(
                 out(json.dumps({"faces": faces}))
             say(f"{count(faces, 'face')} written to {printable(out_file)}")
             return
-        done = engine.export_xmp(to)
+        done = engine.export_xmp(to, embed=embed)
     if as_json:
         out(json.dumps(done.to_dict()))
     say(

@@ -237,11 +237,14 @@ def _checked(path: str, packet: Any, choice: Choice) -> Regions | None:
     try:
         return regions_of(packet())
     except (PacketError, OSError) as error:
-        choice.refused.append((path, _reason(error)))
+        choice.refused.append((path, reason_of(error)))
         return None
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why a file was refused, in a few words."""
+    if isinstance(error, PhotoError):
+        return error.reason
     if isinstance(error, OSError):
         return f"cannot be read: {(error.strerror or str(error)).lower()}"
     return str(error)
@@ -278,6 +281,7 @@ class NamedPhoto(NamedTuple):
         place: its path relative to the folder that it was added from.
         size: (width, height) in pixels, upright.
         stat: (bytes, mtime_ns) of the file that was indexed.
+        sha256: the 32 bytes of the hash of its bytes.
         regions: the faces with their names, in fractions of the upright photo.
     """
 
@@ -285,31 +289,33 @@ class NamedPhoto(NamedTuple):
     place: str
     size: tuple[int, int]
     stat: tuple[int, int]
+    sha256: bytes
     regions: tuple[Region, ...]
 
 
 def named_photos(now: Snapshot) -> tuple[list[NamedPhoto], list[tuple[str, str]]]:
     """The photos with named faces, in order of path, and (photo, reason) of names left out."""
     names = {face: one.name for one in now.people() if one.name for face in one.faces}
-    inside: dict[str, list[tuple[str, Box]]] = {}
+    hashes = now.photo_of(sorted(names))
+    inside: dict[str, list[tuple[str, Face]]] = {}
     refused = []
     for one in now.stored_faces(sorted(names), with_embeddings=False):
-        assert one.face.id is not None
-        name = names[one.face.id].strip()
+        name = names[one.face.id or 0].strip()
         for path in (one.photo, *one.copies):
             if not is_xml_text(name):
                 refused.append((path, f"XML cannot hold the name {name!r}; rename the person"))
             elif one.face.is_placed:
-                inside.setdefault(path, []).append((name, one.face.box))
+                inside.setdefault(path, []).append((name, one.face))
     photos = []
     for path, faces in sorted(inside.items()):
         size, times, owner = now.size_of(path), now.stat_of(path), owner_of(now.roots, path)
         if size is None or times is None or owner is None or not all(size):
             continue
-        regions = [Region(name, _within(box, size)) for name, box in faces]
+        regions = [Region(name, _within(face.box, size)) for name, face in faces]
         kept = tuple(one for one in regions if one.box[0] < one.box[2] and one.box[1] < one.box[3])
         if kept:
-            photos.append(NamedPhoto(path, os.fsdecode(owner[1]), size, times, kept))
+            sha256 = hashes[faces[0][1].id or 0][0]
+            photos.append(NamedPhoto(path, os.fsdecode(owner[1]), size, times, sha256, kept))
     return photos, refused
 
 
@@ -342,7 +348,9 @@ def export(
     unchanged = faces = 0
     for photo in photos:
         try:
-            orientation = _orientation(photo)
+            # A gallery of unknown origin may name any file; only photos get a sidecar.
+            orientation = metadata_of(photo.path).orientation
+            check_unchanged(photo)
             path = _target(photo, to)
             if taken.setdefault(path, photo.path) != photo.path:
                 raise PacketError(f"{path} is the sidecar of {taken[path]}, too")
@@ -352,21 +360,20 @@ def export(
                 unchanged += 1
             faces += len(photo.regions)
         except (PacketError, PhotoError, OSError) as error:
-            reason = error.reason if isinstance(error, PhotoError) else _reason(error)
-            problems.append((photo.path, reason))
+            problems.append((photo.path, reason_of(error)))
     return XmpExported(tuple(written), unchanged, faces, tuple(problems))
 
 
-def _orientation(photo: NamedPhoto) -> int:
-    """The orientation of a photo's file, which must be the one that was indexed.
+def check_unchanged(photo: NamedPhoto) -> None:
+    """Check that the file of a photo is the one that was indexed.
 
-    A gallery of unknown origin may name any file; a sidecar is written for photos only.
+    Raises:
+        PacketError: it is another.
+        OSError: it is gone.
     """
-    found = metadata_of(photo.path)
     status = os.stat(photo.path)  # noqa: PTH116
     if (status.st_size, status.st_mtime_ns) != photo.stat:
         raise PacketError(CHANGED)
-    return found.orientation
 
 
 def _target(photo: NamedPhoto, to: Path | None) -> Path:
