@@ -76,6 +76,7 @@ EXTRAS["test"] = [
     "face2vec[openvino,yunet,notebook,people,export,xmp,raw,jxl,video]",
     "pytest>=8.2",
     "hypothesis>=6.100",
+    "pycocotools>=2.0.10",  # reads what is exported as COCO JSON; half a megabyte
     "click>=8.2",  # whose test runner keeps stderr apart
     "Pillow>=13.0",  # these two as the tests of their limits and their tiles want them
     "pillow-heif>=1.5",

@@ -916,26 +916,25 @@ class Face2Vec:
     # Exchanging
 
     def export(self, path: Source) -> int:
-        """Write all faces of the gallery to a table; returns how many.
+        """Write all faces of the gallery to a table or to COCO JSON; returns how many.
 
-        The columns are those of ``face2vec.exchange.table``: photo, box, landmarks, confidence,
-        quality and its parts, person, and the embedding float32 (d,).
+        The columns of a table are those of ``face2vec.exchange.table``: photo, box, landmarks,
+        confidence, quality and its parts, person, and the embedding float32 (d,). COCO JSON has
+        photos, boxes, landmarks and people.
 
         Args:
-            path: the file. Its suffix names the format: .parquet, .csv, .npz or .jsonl.
+            path: the file. Its suffix names the format: .parquet, .csv, .npz, .jsonl or .coco.json.
 
         Raises:
             SettingsError: the suffix is unknown.
             MissingExtraError: the format needs a package that is not installed.
         """
-        from face2vec.exchange.export import tables_of
-        from face2vec.exchange.formats import ROWS, save_table
+        from face2vec.exchange.export import export
+        from face2vec.exchange.formats import ROWS
 
-        arguments.path("path", path)
         gallery = self._session.gallery()
         with gallery.read(batch_size=ROWS) as now:
-            save_table(path, tables_of(now), gallery.fingerprint)
-            return now.count
+            return export(arguments.path("path", path), now, gallery.fingerprint)
 
     def import_faces(
         self, path: Source, *, model: Source | None = None, root: Source | None = None

@@ -99,7 +99,8 @@ def export_command(
     """Write the faces of a gallery to a table, or their names to XMP.
 
     The suffix of OUT names the format: .parquet, .csv, .npz or .jsonl. Beside a .csv and a .jsonl
-    file, the file OUT.model.json says what made the embeddings; the others have it inside.
+    file, the file OUT.model.json says what made the embeddings; the others have it inside. A file
+    .coco.json has photos, boxes, landmarks and people as COCO JSON, without embeddings.
 
     With --xmp, each photo with a named face gets a sidecar PHOTO.xmp. A sidecar of another program
     is extended, and nothing else in it changes. The exit code is 1 if a name cannot be written.
