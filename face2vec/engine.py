@@ -52,6 +52,7 @@ from face2vec.types import (
 if TYPE_CHECKING:
     from face2vec.encoding.encoder import Encoder
     from face2vec.exchange.encoded import EncodedPhoto
+    from face2vec.exchange.folders import PeopleExported
     from face2vec.exchange.load import Imported
     from face2vec.exchange.sidecars import XmpExported, XmpImported
     from face2vec.gallery.people import PeopleWriter
@@ -1030,6 +1031,26 @@ class Face2Vec:
         inside.exiftool()
         with self._session.write() as writer:
             return inside.embed(*photos, writer)
+
+    def export_people(self, to: Source, *, link: bool = False) -> PeopleExported:
+        """Write a folder of photos for each named person; the gallery's photos are not touched.
+
+        Run again, it writes only what is missing. Nothing that is there is changed or deleted.
+
+        Args:
+            to: the folder that the folders go to; it is made if it does not exist.
+            link: make relative symbolic links instead of copies.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery.
+            SettingsError: the folder cannot be made.
+        """
+        from face2vec.exchange.folders import export, people_of
+
+        folder = Path(expanded(arguments.path("to", to)))
+        with self._session.gallery().read() as now:
+            people = people_of(now)
+        return export(people, folder, link=link)
 
     # Maintaining
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,6 +27,10 @@ from face2vec.cli.common import (
 from face2vec.cli.exits import DONE, PARTLY
 from face2vec.detection import DETECTORS
 from face2vec.report.text import box_words, printable
+
+if TYPE_CHECKING:
+    from face2vec.exchange.folders import PeopleExported
+    from face2vec.exchange.sidecars import XmpExported
 
 
 @click.command("encode")
@@ -85,6 +90,13 @@ def encode_command(
     is_flag=True,
     help="With --xmp: write into the photos, with exiftool, which keeps each as PHOTO_original.",
 )
+@click.option(
+    "--people",
+    type=FilePath(file_okay=False),
+    metavar="DIR",
+    help="Copy the photos of each named person to a folder below this one.",
+)
+@click.option("--link", is_flag=True, help="With --people: make symbolic links instead of copies.")
 @json_line_option
 @click.pass_context
 def export_command(
@@ -94,23 +106,31 @@ def export_command(
     xmp: bool,
     to: str | None,
     embed: bool,
+    people: str | None,
+    link: bool,
     as_json: bool,
 ) -> None:
-    """Write the faces of a gallery to a table, or their names to XMP.
+    """Write the faces of a gallery to a table, their names to XMP, or photos to folders of people.
 
     The suffix of OUT names the format: .parquet, .csv, .npz or .jsonl. Beside a .csv and a .jsonl
     file, the file OUT.model.json says what made the embeddings; the others have it inside. A file
     .coco.json has photos, boxes, landmarks and people as COCO JSON, without embeddings.
 
     With --xmp, each photo with a named face gets a sidecar PHOTO.xmp. A sidecar of another program
-    is extended, and nothing else in it changes. The exit code is 1 if a name cannot be written.
+    is extended, and nothing else in it changes.
+
+    With --people, run it again to add what is new. Nothing that is there is changed or deleted.
+
+    The exit code is 1 if a name or a photo cannot be written.
     """
-    if (out_file is not None) + xmp != 1:
-        raise click.UsageError("give OUT or --xmp, one of them")
+    if (out_file is not None) + xmp + (people is not None) != 1:
+        raise click.UsageError("give OUT, --xmp or --people, one of them")
     if not xmp and (to is not None or embed):
         raise click.UsageError("--to and --embed need --xmp")
     if to is not None and embed:
         raise click.UsageError("--embed writes into the photos, and --to to another folder")
+    if link and people is None:
+        raise click.UsageError("--link needs --people")
     with opened(gallery) as engine:
         if out_file is not None:
             faces = engine.export(out_file)
@@ -118,14 +138,24 @@ def export_command(
                 out(json.dumps({"faces": faces}))
             say(f"{count(faces, 'face')} written to {printable(out_file)}")
             return
-        done = engine.export_xmp(to, embed=embed)
+        done: PeopleExported | XmpExported
+        if people is not None:
+            done = found = engine.export_people(people, link=link)
+            what = "linked" if link else "copied"
+            summary = (
+                f"{count(len(found.folders), 'person', 'people')}: "
+                f"{count(found.written, 'photo')} {what}, {found.there:,} there already"
+            )
+        else:
+            done = names = engine.export_xmp(to, embed=embed)
+            summary = (
+                f"{count(names.faces, 'named face')}: {count(len(names.written), 'file')} "
+                f"written, {names.unchanged:,} unchanged"
+            )
     if as_json:
         out(json.dumps(done.to_dict()))
-    say(
-        f"{count(done.faces, 'named face')}: {count(len(done.written), 'file')} written, "
-        f"{done.unchanged:,} unchanged"
-    )
-    _say_refused("names were not written to", done.refused)
+    say(summary)
+    _say_refused("not written:", done.refused)
     ctx.exit(PARTLY if done.refused else DONE)
 
 
@@ -188,13 +218,13 @@ def import_command(
         say(f"{count(len(done.unknown), 'photo')} with names not in the gallery")
     if done.unnamed:
         say(f"{count(done.unnamed, 'region')} without a name")
-    _say_refused("XMP was refused in", done.refused)
+    _say_refused("XMP was refused:", done.refused)
     ctx.exit(DONE if done.is_complete else PARTLY)
 
 
 def _say_refused(what: str, refused: Sequence[tuple[str, str]]) -> None:
     if refused:
-        say(f"{what} {count(len({path for path, _ in refused}), 'file')}:")
+        say(f"{what} {count(len({path for path, _ in refused}), 'file')}")
         for line in reasons(refused):
             say(line)
 
