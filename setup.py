@@ -58,6 +58,7 @@ EXTRAS = {
     ],
     "export": ["pyarrow>=17.0"],  # reads and writes Parquet files
     "xmp": ["defusedxml>=0.7.1"],  # parses XMP and refuses what expands; 0.7.1 was the first tried
+    "watch": ["watchfiles>=1.0"],  # tells which files of a folder change
     "raw": ["rawpy>=0.24"],  # the previews and images of camera raw files
     "jxl": ["pillow-jxl-plugin>=1.3.2"],  # decodes JPEG XL
     "video": ["av>=14.0"],  # reads films, to evaluate on
@@ -73,7 +74,7 @@ EXTRAS["docs"] = [
     "ruff>=0.17",  # wraps signatures
 ]
 EXTRAS["test"] = [
-    "face2vec[openvino,yunet,notebook,people,export,xmp,raw,jxl,video]",
+    "face2vec[openvino,yunet,notebook,people,export,xmp,watch,raw,jxl,video]",
     "pytest>=8.2",
     "hypothesis>=6.100",
     "pycocotools>=2.0.10",  # reads what is exported as COCO JSON; half a megabyte
@@ -84,7 +85,7 @@ EXTRAS["test"] = [
     "mypy>=2.4",
 ]
 EXTRAS["all"] = [
-    "face2vec[openvino,yunet,keras,train,tfds,people,export,xmp,raw,jxl,video,plot,notebook]"
+    "face2vec[openvino,yunet,keras,train,tfds,people,export,xmp,watch,raw,jxl,video,plot,notebook]"
 ]
 
 setup(install_requires=INSTALL, extras_require=EXTRAS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import warnings
 from collections import Counter
@@ -252,6 +253,7 @@ class Face2Vec:
         exclude: Sequence[str] = (),
         include: Sequence[str] = (),
         again: Collection[str] = (),
+        only: Collection[str] | None = None,
         progress: bool = False,
         report: Callable[[PhotoError], None] | None = None,
     ) -> BuildSummary:
@@ -270,6 +272,7 @@ class Face2Vec:
             again: read photos with these statuses although they are unchanged: some of
                 ``"unreadable"``, ``"no-face"``, ``"damaged"`` and ``"indexed"``. Bytes that have
                 faces in the gallery keep them.
+            only: full paths, links resolved; of the photos found, the others are left alone.
             progress: show a progress bar on standard error.
             report: called with each photo that cannot be read, or could not be and is unchanged.
 
@@ -291,6 +294,10 @@ class Face2Vec:
         total = None
         if progress and "-" not in paths:
             total = sum(1 for _ in find_photos(paths, exclude=exclude, include=include))
+        if only is not None:
+            some, everything = set(only), found
+            found = (one for one in everything if f"{one.folder}{os.sep}{one.name}" in some)
+            total = None
         return self._build(found, left_out, unread, total, progress, report, again)
 
     def _build(

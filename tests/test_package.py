@@ -29,7 +29,7 @@ ORDER = (
     *("errors", "forks", "files", "stored", "fingerprint", "types", "arguments", "crowding"),
     *("calibration", "pose", "runtime", "photos", "detection", "models", "encoding", "gallery"),
     *("index", "ingest", "report", "exchange", "people", "session", "query", "search", "engine"),
-    *("face2vec", "samples", "evaluation", "training", "lab", "demo", "cli", "__main__"),
+    *("face2vec", "samples", "evaluation", "training", "lab", "demo", "watch", "cli", "__main__"),
 )
 
 
@@ -193,6 +193,7 @@ EXTRAS_OF = {
     "training.faces": "tfds",
     "training.muon": "torch",
     "training.on_torch": "torch",
+    "watch": "watch",
 }
 """The extra whose packages a module or a package of modules may import beside the usual ones."""
 
