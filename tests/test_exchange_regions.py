@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 
 from face2vec.exchange.regions import (
     EMPTY,
+    MAX_REGIONS,
     Region,
     Regions,
     frames,
@@ -21,7 +23,7 @@ from face2vec.exchange.regions import (
     stored,
     upright,
 )
-from face2vec.exchange.xmp_tree import PacketError, is_xml_text
+from face2vec.exchange.xmp_tree import PacketError, is_xml_text, utf8_of
 
 MWG = "http://www.metadataworkinggroup.com/schemas/regions/"
 HEAD = f"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
@@ -174,6 +176,35 @@ def test_area_that_is_no_box_is_left_out(area: str) -> None:
     inner = f'<rdf:Description mwg-rs:Name="Ada"><mwg-rs:Area {area}/></rdf:Description>'
     content = listed(f"<rdf:li>{inner}</rdf:li>")
     assert regions_of(packet(content)) == Regions()
+
+
+def test_packet_of_too_many_regions_is_refused() -> None:
+    one = '<rdf:li MPReg:Rectangle="0.1, 0.2, 0.2, 0.4"/>'
+
+    def content(count: int) -> bytes:
+        bag = f"<MPRI:Regions><rdf:Bag>{one * count}</rdf:Bag></MPRI:Regions>"
+        return packet(f'<MP:RegionInfo rdf:parseType="Resource">{bag}</MP:RegionInfo>')
+
+    assert len(regions_of(content(MAX_REGIONS)).regions) == MAX_REGIONS
+    with pytest.raises(PacketError, match="it has 2,001 regions; at most 2,000 are read"):
+        regions_of(content(MAX_REGIONS + 1))
+
+
+@given(st.data())
+def test_damaged_packet_is_read_or_refused(data: st.DataObject) -> None:
+    content = bytearray(packet(DIGIKAM, MICROSOFT))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        until = data.draw(st.integers(at, min(at + 60, len(content))))
+        content[at:until] = data.draw(
+            st.sampled_from([b"", b"<", b'"', b"/>", b"&a;", b"\xff", b"9"])
+        )
+    for use in (
+        regions_of,
+        lambda text: merge(text, [Region("Ö", ADA), Region("B", BOB)], (400, 300), 1),
+    ):
+        with suppress(PacketError):
+            use(utf8_of(bytes(content)))
 
 
 def test_packet_without_regions_has_none() -> None:

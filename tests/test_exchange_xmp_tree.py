@@ -58,6 +58,16 @@ def test_packet_of_too_many_elements_is_refused(monkeypatch: pytest.MonkeyPatch)
         parsed(b"<x>" + b"<y/>" * 9 + b"</x>")
 
 
+def test_many_namespaces_cost_no_memory() -> None:
+    """Each element would copy the prefixes of those around it."""
+    names = "".join(f' xmlns:n{n}="urn:{n}"' for n in range(20_000))
+    inner = "".join(f'<a xmlns:m="urn:m{n}"/>' for n in range(20_000))
+    root = parsed(f"<x{names}>{inner}</x>".encode(), ["urn:7", "urn:m3"])
+    assert root.prefixes == {"urn:7": "n7"}
+    assert root.children[3].prefixes == {"urn:7": "n7", "urn:m3": "m"}
+    assert root.children[4].prefixes is root.prefixes
+
+
 def test_file_of_too_many_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xmp_tree, "MAX_PACKET", 100)
     assert utf8_of(b"x" * 100) == b"x" * 100

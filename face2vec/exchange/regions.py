@@ -46,6 +46,8 @@ _REGION = "{http://ns.microsoft.com/photo/1.2/t/Region#}"
 
 SAME_SHAPE = 0.02
 """Largest relative difference of two aspect ratios that count as one shape."""
+MAX_REGIONS = 2000
+"""Regions of a photo; every one is compared with every face."""
 LEAST_OVERLAP = 0.2
 """Intersection over union from which on a region and a face can be the same face."""
 _TWICE = 0.5  # intersection over union from which on two regions are one, stated in both schemas
@@ -217,7 +219,7 @@ def _of_mwg(rdf: Node) -> tuple[list[_Found], tuple[float, float] | None]:
             if kind in ("Face", "") and box is not None:
                 name = text_of(field_of(item, f"{MWG}Name"))
                 found.append(_Found(Region(name, box), item, f"{MWG}Name"))
-    return found, applied
+    return _few(found), applied
 
 
 def _of_microsoft(rdf: Node) -> list[_Found]:
@@ -228,6 +230,12 @@ def _of_microsoft(rdf: Node) -> list[_Found]:
             if box is not None:
                 name = text_of(field_of(item, f"{_REGION}PersonDisplayName"))
                 found.append(_Found(Region(name, box), item, f"{_REGION}PersonDisplayName"))
+    return _few(found)
+
+
+def _few(found: list[_Found]) -> list[_Found]:
+    if len(found) > MAX_REGIONS:
+        raise PacketError(f"it has {len(found):,} regions; at most {MAX_REGIONS:,} are read")
     return found
 
 
@@ -302,7 +310,7 @@ def merge(
             that cannot be changed.
         MissingExtraError: defusedxml is not installed.
     """
-    rdf = rdf_of(parsed(packet))
+    rdf = rdf_of(parsed(packet, [one[1:-1] for one in _USUAL]))
     of_mwg, applied = _of_mwg(rdf)
     frame = orientation
     if applied is not None:

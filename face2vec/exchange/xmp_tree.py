@@ -7,7 +7,7 @@ Documents that could expand in memory are refused: a document type, entities, to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from xml.sax.saxutils import escape
@@ -21,7 +21,7 @@ MAX_DEPTH = 200
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _CONTAINERS = (f"{RDF}Bag", f"{RDF}Seq", f"{RDF}Alt")
-_TAG_END = re.compile(rb"""(?:[^"'>]|"[^"]*"|'[^']*')*>""")
+_TAG_END = re.compile(rb"""(?:[^"'>]++|"[^"]*+"|'[^']*+')*+>""")
 _ATTRIBUTE = re.compile(rb"""([^\s=<>"'/]+)\s*=\s*("[^"]*"|'[^']*')""")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -37,7 +37,7 @@ class Node:
     Attributes:
         tag: name as ``{namespace}name``.
         attributes: values by name, in order, without declarations of namespaces.
-        prefixes: prefix of each namespace that is declared here or above.
+        prefixes: prefix of each namespace that was asked for and is declared here or above.
         start: where its start tag begins, in bytes of the packet.
         inside: where its start tag ends.
         close: where its end tag begins; that of the start tag if it has none.
@@ -75,10 +75,11 @@ class _Builder:
 
     Args:
         packet: the text that is parsed.
+        namespaces: those whose prefixes are kept; a packet may declare any number of others.
     """
 
-    def __init__(self, packet: bytes) -> None:
-        self.packet = packet
+    def __init__(self, packet: bytes, namespaces: Collection[str]) -> None:
+        self.packet, self._namespaces = packet, namespaces
         self.parser: Any = None
         self.root: Node | None = None
         self._open: list[Node] = []
@@ -86,7 +87,8 @@ class _Builder:
         self._declared: dict[str, str] = {}
 
     def start_ns(self, prefix: str, uri: str) -> None:
-        self._declared[uri] = prefix or ""
+        if uri in self._namespaces:
+            self._declared[uri] = prefix or ""
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         self._count += 1
@@ -135,8 +137,12 @@ def utf8_of(content: bytes) -> bytes:
         raise PacketError("it is neither UTF-8 nor UTF-16") from error
 
 
-def parsed(packet: bytes) -> Node:
+def parsed(packet: bytes, namespaces: Collection[str] = ()) -> Node:
     """The root of a packet in UTF-8.
+
+    Args:
+        packet: the packet.
+        namespaces: those whose prefixes are wanted, see `Node.prefixes`.
 
     Raises:
         PacketError: it is not well-formed, or has a document type, entities, too many elements or
@@ -148,7 +154,7 @@ def parsed(packet: bytes) -> Node:
         from defusedxml.ElementTree import DefusedXMLParser, ParseError
     except ImportError as error:
         raise MissingExtraError("reading XMP", "defusedxml", "xmp") from error
-    builder = _Builder(packet)
+    builder = _Builder(packet, namespaces)
     parser = DefusedXMLParser(target=builder, encoding="utf-8", forbid_dtd=True)
     builder.parser = parser.parser
     try:

@@ -19,8 +19,10 @@ from face2vec.files import expanded
 from face2vec.photos.formats import (
     DAMAGED,
     HEAD_BYTES,
+    MAX_BYTES,
     NOT_A_FILE,
     NOT_A_PHOTO,
+    TOO_MANY_BYTES,
     open_without_waiting,
     photo_format,
     read_photo_bytes,
@@ -34,6 +36,7 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 _PNG_XMP = b"XML:com.adobe.xmp"
 _XMP_TAG = 700
+_MAX_PACKETS = 4
 _MAX_EXIF = 1 << 20
 _MAX_ENTRIES = 4096  # of a TIFF directory
 _PROFILES = ("Raw profile type exif", "Raw profile type APP1", "Raw profile type xmp")
@@ -67,7 +70,7 @@ class _Found:
         packet = packet.rstrip(b"\0")
         if len(packet) > MAX_PACKET:
             self.too_large = True
-        elif packet:
+        elif packet and len(self.packets) < _MAX_PACKETS:
             self.packets.append(packet)
 
 
@@ -82,8 +85,11 @@ def metadata_of(path: str | os.PathLike[str]) -> Metadata:
     name = os.fspath(path)
     try:
         with open(expanded(path), "rb", opener=open_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise PhotoError(name, NOT_A_FILE)
+            if status.st_size > MAX_BYTES:
+                raise PhotoError(name, TOO_MANY_BYTES)
             kind = photo_format(file.read(HEAD_BYTES))
             if kind is None:
                 raise PhotoError(name, NOT_A_PHOTO)
@@ -113,12 +119,17 @@ def _jpeg(file: BinaryIO, found: _Found) -> None:
     """APP1 segments (ITU-T T.81 B.1.1.4; XMP specification, part 3, 1.1.3)."""
     file.seek(2)
     parts: dict[bytes, dict[int, bytes]] = {}
+    room = MAX_PACKET
     for content in _app1(file):
         if content.startswith(b"Exif\0\0"):
             found.info.setdefault("exif", content)
         elif content.startswith(_XMP):
             found.add(content[len(_XMP) :])
         elif content.startswith(_EXTENSION):
+            room -= len(content)
+            if room < 0:
+                found.too_large = True
+                return
             at = len(_EXTENSION)
             identifier, offset = content[at : at + 32], int.from_bytes(content[at + 36 : at + 40])
             parts.setdefault(identifier, {})[offset] = content[at + 40 :]
