@@ -284,6 +284,7 @@ class Face2Vec:
         """
         arguments.function("report", report)
         arguments.some_of("again", again, STATUSES)
+        arguments.optional_paths("only", only)
         paths = paths_of(sources)
         left_out: Counter[str] = Counter()
         unread: Counter[str] = Counter()

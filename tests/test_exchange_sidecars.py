@@ -14,7 +14,7 @@ from typing import Any
 import pillow_heif
 import pytest
 from click.testing import CliRunner, Result
-from helpers import needs_program, overlap
+from helpers import needs_program, overlap, posix_only
 from PIL import Image, ImageOps
 
 from face2vec import Face2Vec
@@ -368,6 +368,7 @@ def test_sidecar_keeps_its_encoding(work: Face2Vec, tmp_path: Path, encoding: st
     assert new.startswith(text[: text.index("</rdf:RDF>")])
 
 
+@posix_only
 def test_sidecar_that_is_a_link_or_broken_is_left_alone(work: Face2Vec, tmp_path: Path) -> None:
     hopper = tmp_path / "photos" / "more" / "hopper.jpg"
     sidecar = Path(f"{hopper}.xmp")
@@ -408,6 +409,7 @@ def test_photo_that_changed_or_is_gone_gets_no_sidecar(work: Face2Vec, tmp_path:
     assert list(photos.rglob("*.xmp")) == []
 
 
+@posix_only
 def test_sidecars_go_to_another_folder_and_never_out_of_it(work: Face2Vec, tmp_path: Path) -> None:
     photos, to = tmp_path / "photos", tmp_path / "to"
     hopper = photos / "more" / "hopper.jpg"

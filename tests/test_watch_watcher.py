@@ -80,7 +80,7 @@ class Watching:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
+    folder = tmp_path.resolve() / "photos"
     folder.mkdir()
     return folder
 
