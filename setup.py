@@ -57,6 +57,8 @@ EXTRAS = {
         "scikit-learn>=1.5",  # k-means, DBSCAN and HDBSCAN, to compare with
     ],
     "export": ["pyarrow>=17.0"],  # reads and writes Parquet files
+    "xmp": ["defusedxml>=0.7.1"],  # parses XMP and refuses what expands; 0.7.1 was the first tried
+    "watch": ["watchfiles>=1.0"],  # tells which files of a folder change
     "raw": ["rawpy>=0.24"],  # the previews and images of camera raw files
     "jxl": ["pillow-jxl-plugin>=1.3.2"],  # decodes JPEG XL
     "video": ["av>=14.0"],  # reads films, to evaluate on
@@ -88,9 +90,10 @@ EXTRAS["browser"] = [
     "schemathesis>=4.32",  # calls every route with drawn requests
 ]
 EXTRAS["test"] = [
-    "face2vec[openvino,yunet,notebook,people,export,raw,jxl,video,server]",
+    "face2vec[openvino,yunet,notebook,people,export,xmp,watch,raw,jxl,video,server]",
     "pytest>=8.2",
     "hypothesis>=6.100",
+    "pycocotools>=2.0.10",  # reads what is exported as COCO JSON; half a megabyte
     "click>=8.2",  # whose test runner keeps stderr apart
     "Pillow>=13.0",  # these two as the tests of their limits and their tiles want them
     "pillow-heif>=1.5",
@@ -98,7 +101,8 @@ EXTRAS["test"] = [
     "mypy>=2.4",
 ]
 EXTRAS["all"] = [
-    "face2vec[openvino,yunet,keras,train,tfds,people,export,raw,jxl,video,server,plot,notebook]"
+    "face2vec[openvino,yunet,keras,train,tfds,people,export,xmp,watch,raw,jxl,video,server,plot]",
+    "face2vec[notebook]",
 ]
 
 setup(install_requires=INSTALL, extras_require=EXTRAS)

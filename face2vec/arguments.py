@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 from face2vec.errors import SettingsError
@@ -114,6 +114,17 @@ def path(name: str, value: object) -> str:
     if not isinstance(found, str):
         raise refusal(name, value, "a path")
     return found
+
+
+def optional_paths(name: str, values: object) -> None:
+    """Check several full paths in a collection, or None.
+
+    Raises:
+        SettingsError: it is one path, or something else.
+    """
+    several = isinstance(values, Collection) and not isinstance(values, str | bytes)
+    if values is not None and not (several and all(isinstance(one, str) for one in values)):  # type: ignore[attr-defined]
+        raise refusal(name, values, "a list of paths as text, or None")
 
 
 def function(name: str, value: One) -> One:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import warnings
 from collections import Counter
@@ -55,7 +56,9 @@ from face2vec.types import (
 if TYPE_CHECKING:
     from face2vec.encoding.encoder import Encoder
     from face2vec.exchange.encoded import EncodedPhoto
+    from face2vec.exchange.folders import PeopleExported
     from face2vec.exchange.load import Imported
+    from face2vec.exchange.sidecars import XmpExported, XmpImported
     from face2vec.gallery.people import PeopleWriter
     from face2vec.gallery.reader import Snapshot
     from face2vec.gallery.writer import Writer
@@ -286,6 +289,7 @@ class Face2Vec:
         exclude: Sequence[str] = (),
         include: Sequence[str] = (),
         again: Collection[str] = (),
+        only: Collection[str] | None = None,
         progress: Progress = False,
         report: Callable[[PhotoError], None] | None = None,
     ) -> BuildSummary:
@@ -304,6 +308,7 @@ class Face2Vec:
             again: read photos with these statuses although they are unchanged: some of
                 ``"unreadable"``, ``"no-face"``, ``"damaged"`` and ``"indexed"``. Bytes that have
                 faces in the gallery keep them.
+            only: full paths, links resolved; of the photos found, the others are left alone.
             progress: True shows a progress bar on standard error. A function is called with the
                 number of photos done and of all (None if not known); if it returns False, the build
                 ends as with Ctrl-C.
@@ -317,6 +322,7 @@ class Face2Vec:
         """
         arguments.function("report", report)
         arguments.some_of("again", again, STATUSES)
+        arguments.optional_paths("only", only)
         paths = paths_of(sources)
         left_out: Counter[str] = Counter()
         unread: Counter[str] = Counter()
@@ -327,6 +333,10 @@ class Face2Vec:
         total = None
         if progress and "-" not in paths:
             total = sum(1 for _ in find_photos(paths, exclude=exclude, include=include))
+        if only is not None:
+            some, everything = set(only), found
+            found = (one for one in everything if f"{one.folder}{os.sep}{one.name}" in some)
+            total = None
         return self._build(found, left_out, unread, total, progress, report, again)
 
     def _build(
@@ -1036,26 +1046,25 @@ class Face2Vec:
     # Exchanging
 
     def export(self, path: Source) -> int:
-        """Write all faces of the gallery to a table; returns how many.
+        """Write all faces of the gallery to a table or to COCO JSON; returns how many.
 
-        The columns are those of ``face2vec.exchange.table``: photo, box, landmarks, confidence,
-        quality and its parts, person, and the embedding float32 (d,).
+        The columns of a table are those of ``face2vec.exchange.table``: photo, box, landmarks,
+        confidence, quality and its parts, person, and the embedding float32 (d,). COCO JSON has
+        photos, boxes, landmarks and people.
 
         Args:
-            path: the file. Its suffix names the format: .parquet, .csv, .npz or .jsonl.
+            path: the file. Its suffix names the format: .parquet, .csv, .npz, .jsonl or .coco.json.
 
         Raises:
             SettingsError: the suffix is unknown.
             MissingExtraError: the format needs a package that is not installed.
         """
-        from face2vec.exchange.export import tables_of
-        from face2vec.exchange.formats import ROWS, save_table
+        from face2vec.exchange.export import export
+        from face2vec.exchange.formats import ROWS
 
-        arguments.path("path", path)
         gallery = self._session.gallery()
         with gallery.read(batch_size=ROWS) as now:
-            save_table(path, tables_of(now), gallery.fingerprint)
-            return now.count
+            return export(arguments.path("path", path), now, gallery.fingerprint)
 
     def import_faces(
         self, path: Source, *, model: Source | None = None, root: Source | None = None
@@ -1098,6 +1107,79 @@ class Face2Vec:
             if done.faces:
                 self._session.index().save()
         return done
+
+    def import_xmp(self, *photos: Source | Iterable[Source]) -> XmpImported:
+        """Name faces by the regions that other programs keep in XMP; one `undo` takes all back.
+
+        Regions are read from ``photo.jpg.xmp``, else ``photo.xmp``, else inside the photo. Each
+        names the face that it overlaps, see ``face2vec.exchange.regions.matched``. A person who
+        has the name gets the faces, as in `enroll`. Nothing is written to the files.
+
+        Args:
+            photos: as the sources of `add`; only photos of the gallery get names.
+
+        Raises:
+            SettingsError: a source is not a path, or does not exist.
+            GalleryError: there is no gallery, or it cannot be written.
+            MissingExtraError: defusedxml is not installed.
+        """
+        from face2vec.exchange.sidecars import choose
+
+        found = find_photos(paths_of(photos))
+        with self._session.gallery().read() as now:
+            choice = choose(found, now)
+        if choice.named:
+            self._enrolled(choice.named)
+        return choice.summary()
+
+    def export_xmp(self, to: Source | None = None, *, embed: bool = False) -> XmpExported:
+        """Write the names and boxes of all named faces to XMP sidecars; photos are not touched.
+
+        A sidecar of another program is extended: what else is in it stays byte for byte.
+
+        Args:
+            to: folder for the sidecars; None for beside the photos.
+            embed: write into the photos instead, with the program exiftool, which keeps each photo
+                as it was as ``photo.jpg_original``. The gallery keeps their faces and names.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery.
+            MissingExtraError: defusedxml is not installed.
+            SettingsError: ``embed`` is set, and exiftool is not installed, or ``to`` is given.
+        """
+        from face2vec.exchange import embed as inside
+        from face2vec.exchange.sidecars import export, named_photos
+
+        if embed and to is not None:
+            raise SettingsError("embed writes into the photos; leave out the folder for sidecars")
+        folder = None if to is None else Path(expanded(arguments.path("to", to)))
+        with self._session.gallery().read() as now:
+            photos = named_photos(now)
+        if not embed:
+            return export(*photos, folder)
+        inside.exiftool()
+        with self._session.write() as writer:
+            return inside.embed(*photos, writer)
+
+    def export_people(self, to: Source, *, link: bool = False) -> PeopleExported:
+        """Write a folder of photos for each named person; the gallery's photos are not touched.
+
+        Run again, it writes only what is missing. Nothing that is there is changed or deleted.
+
+        Args:
+            to: the folder that the folders go to; it is made if it does not exist.
+            link: make relative symbolic links instead of copies.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery.
+            SettingsError: the folder cannot be made.
+        """
+        from face2vec.exchange.folders import export, people_of
+
+        folder = Path(expanded(arguments.path("to", to)))
+        with self._session.gallery().read() as now:
+            people = people_of(now)
+        return export(people, folder, link=link)
 
     # Maintaining
 

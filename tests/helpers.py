@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,19 @@ def needs(extra: str, *packages: str) -> None:
     """Skip a test if packages of an extra are not installed."""
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         pytest.skip(f"{', '.join(missing)} not installed; pip install 'face2vec[{extra}]'")
+
+
+def needs_program(name: str, package: str) -> str:
+    """Path of a program of the system; a test that needs it is skipped without it.
+
+    Args:
+        name: the program.
+        package: the Debian package that has it; `.ci/run` installs it.
+    """
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"the program {name} is not installed; apt-get install {package}")
+    return found
 
 
 def loaded_by(code: str) -> set[str]:

@@ -516,6 +516,17 @@ def test_photos_are_listed_by_status(folder: Path, faces_folder: Path) -> None:
             engine.photos("no face")
 
 
+def test_only_some_of_the_photos_found_are_added(
+    faces_folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    wanted = [str(faces_folder / "hopper.jpg"), str(faces_folder / "more" / "gone.jpg")]
+    with Face2Vec(tmp_path / "g", model=tiny_model) as engine:
+        done = engine.add(faces_folder, only=wanted)
+        assert (done.photos, done.added) == (1, 1)
+        assert [photo for photo, _, _ in engine.photos()] == wanted[:1]
+        assert engine.add(faces_folder, only=()).photos == 0
+
+
 def test_photos_are_read_again_on_request(
     tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,19 +28,9 @@ HEAVY = (
 ORDER = (
     *("errors", "forks", "files", "stored", "fingerprint", "types", "arguments", "crowding"),
     *("calibration", "pose", "runtime", "photos", "detection", "models", "encoding", "gallery"),
-    *(
-        "index",
-        "ingest",
-        "report",
-        "exchange",
-        "people",
-        "session",
-        "query",
-        "search",
-        "engine",
-        "client",
-    ),
-    *("face2vec", "samples", "evaluation", "training", "lab", "demo", "server", "cli", "__main__"),
+    *("index", "ingest", "report", "exchange", "people", "session", "query", "search", "engine"),
+    *("client", "face2vec", "samples", "evaluation", "training", "lab", "demo", "watch", "server"),
+    *("cli", "__main__"),
 )
 
 
@@ -193,6 +183,7 @@ EXTRAS_OF = {
     "evaluation.encoders.keras_facenet": "keras",
     "evaluation.videos": "video",
     "exchange": "export",
+    "exchange.xmp_tree": "xmp",
     "lab": "plot",
     "people": "people",
     "photos.jxl": "jxl",
@@ -203,6 +194,7 @@ EXTRAS_OF = {
     "training.faces": "tfds",
     "training.muon": "torch",
     "training.on_torch": "torch",
+    "watch": "watch",
 }
 """The extra whose packages a module or a package of modules may import beside the usual ones."""
 

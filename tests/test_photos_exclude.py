@@ -37,6 +37,7 @@ LEFT = [
     "Mac/Library.photoslibrary/resources/derivatives/j.jpg",
     "Mac/Library.photoslibrary/k.jpg",
     "Old.aplibrary/Thumbnails/l.jpg",
+    "2019/a.jpg_original",
 ]
 TAKEN = [
     "2019/a.jpg",
@@ -62,6 +63,7 @@ def test_what_other_programs_keep_beside_photos_is_left_out(tmp_path: Path) -> N
         "CaptureOne/Cache/": 1,
         "*.photoslibrary/*": 2,
         "*.aplibrary/*": 1,
+        "*.*_original": 1,
     }
 
 

@@ -10,6 +10,8 @@ EXIT_CODES = {
     "       encode: a photo could not be read\n"
     "       search: no match, or no face in the query\n"
     "       enroll: a photo has no face for its name\n"
+    "       import: a name was refused, or found no face\n"
+    "       export: a name or a photo could not be written\n"
     "       check: problems found\n"
     "       verify: two different people\n"
     "       identify: a face is unknown, or there is no face\n"

@@ -27,11 +27,12 @@ from face2vec.cli.serve import serve_command
 from face2vec.cli.train import train_command
 from face2vec.cli.upgrade import upgrade_command
 from face2vec.cli.verify import calibrate_command, verify_command
+from face2vec.cli.watch import watch_command
 from face2vec.errors import Face2VecError
 from face2vec.files import ON_WINDOWS
 
 GROUPS: dict[str, tuple[click.Command, ...]] = {
-    "Collection": COLLECTION_COMMANDS,
+    "Collection": (*COLLECTION_COMMANDS, watch_command),
     "Search": (search_command, verify_command, serve_command),
     "People": PEOPLE_COMMANDS,
     "Exchange": EXCHANGE_COMMANDS,

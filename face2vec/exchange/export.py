@@ -1,13 +1,39 @@
-"""Reads all faces of a gallery as parts of a table."""
+"""Writes all faces of a gallery to a table or to COCO JSON."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import astuple
+from pathlib import Path
 from typing import Any
 
+from face2vec.exchange.coco import SUFFIX, save_coco
+from face2vec.exchange.formats import save_table
 from face2vec.exchange.table import BOX, COLUMNS, LANDMARKS, PARTS, Table
+from face2vec.files import expanded
+from face2vec.fingerprint import Fingerprint
 from face2vec.gallery.reader import Snapshot
+
+
+def export(path: str | os.PathLike[str], now: Snapshot, made_with: Fingerprint) -> int:
+    """Write all faces of a gallery in the format that a suffix names; returns how many.
+
+    Args:
+        path: the file.
+        now: the gallery.
+        made_with: the fingerprint of its embeddings.
+
+    Raises:
+        SettingsError: the suffix is unknown.
+        MissingExtraError: the format needs a package that is not installed.
+        OSError: the file cannot be written.
+    """
+    file = Path(expanded(path))
+    if file.name.lower().endswith(SUFFIX):
+        return save_coco(file, now)
+    save_table(file, tables_of(now), made_with)
+    return now.count
 
 
 def tables_of(now: Snapshot) -> Iterator[Table]:

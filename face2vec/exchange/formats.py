@@ -72,7 +72,7 @@ def save_table(
         OSError: the file cannot be written.
     """
     file = Path(expanded(path))
-    form = format_of(file)
+    form = format_of(file, ".coco.json")
     new = file.with_name(f"{file.name}.new")
     try:
         form.write(new, tables, made_with)
@@ -114,8 +114,12 @@ def beside(file: Path) -> Path:
     return file.with_name(f"{file.stem}.model.json")
 
 
-def format_of(file: Path) -> TableFormat:
+def format_of(file: Path, *others: str) -> TableFormat:
     """The format that the suffix of a file names.
+
+    Args:
+        file: the file.
+        others: suffixes that the message names besides.
 
     Raises:
         SettingsError: it names none.
@@ -123,8 +127,9 @@ def format_of(file: Path) -> TableFormat:
     try:
         return FORMATS[file.suffix.lower()]
     except KeyError as error:
+        suffixes = ", ".join([*FORMATS, *others])
         raise SettingsError(
-            f"{file} must end in one of {', '.join(FORMATS)}; the suffix decides the format"
+            f"{file} must end in one of {suffixes}; the suffix decides the format"
         ) from error
 
 

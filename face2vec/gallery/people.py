@@ -470,7 +470,7 @@ def without_forgotten(faces: Iterable[Face], boxes: Sequence[Box | None]) -> tup
     """The faces that overlap none of the boxes."""
     places = [box for box in boxes if box is not None]
     return tuple(
-        face for face in faces if all(_overlap(face.box, box) < SAME_FACE_IOU for box in places)
+        face for face in faces if all(overlap(face.box, box) < SAME_FACE_IOU for box in places)
     )
 
 
@@ -745,7 +745,7 @@ def _name(connection: Connection, person: int) -> str | None:
     return None if found is None else stored.text_or_none(found[0], "the name of a person")
 
 
-def _overlap(one: Box, other: Box) -> float:
+def overlap(one: Box, other: Box) -> float:
     """Intersection over union of two boxes, 0…1."""
     left, top = max(one[0], other[0]), max(one[1], other[1])
     right, bottom = min(one[2], other[2]), min(one[3], other[3])

@@ -59,6 +59,7 @@ _OUTCOME = (
     "SELECT status, reason FROM contents JOIN photos ON content_id = id"
     " WHERE root_id = ? AND path = ?"
 )
+_CONTENT_AT = "SELECT content_id FROM photos WHERE root_id = ? AND path = ?"
 CONTENT = "SELECT id FROM contents WHERE sha256 = ?"
 OUTCOME = "SELECT status, reason FROM contents WHERE sha256 = ?"
 CALIBRATION = "calibration"  # its key in the table meta
@@ -314,6 +315,33 @@ class Snapshot:
         """Number of the content with this hash, or None."""
         found = self.connection.execute(CONTENT, (sha256,)).fetchone()
         return found[0] if found else None
+
+    def content_at(self, photo: str) -> int | None:
+        """Number of the content of a photo by its full path; None if it is unknown."""
+        found = self._row_for(photo, _CONTENT_AT)
+        return None if found is None else stored.integer(found[0], "the number of a content")
+
+    def newest_content(self) -> int:
+        """Number of the content that was added last, 0 if there is none; they rise."""
+        (found,) = self.connection.execute("SELECT max(id) FROM contents").fetchone()
+        return 0 if found is None else stored.integer(found, "the number of a content")
+
+    def count_under(self, path: str) -> tuple[int, int]:
+        """How many photos and faces a photo has, or all photos in a folder, by full path."""
+        owner = owner_of(self.roots, path)
+        if owner is None:
+            return 0, 0
+        root, name = owner
+        select = "FROM photos {} WHERE root_id = ? AND (path = ? OR path >= ? AND path < ?)"
+        values = root, name, name + os.sep.encode(), name + bytes([ord(os.sep) + 1])
+        join = "JOIN faces ON faces.content_id = photos.content_id"
+        (photos,) = self.connection.execute(
+            f"SELECT count(*) {select.format('')}", values
+        ).fetchone()
+        (faces,) = self.connection.execute(
+            f"SELECT count(*) {select.format(join)}", values
+        ).fetchone()
+        return photos, faces
 
     def photo_of(self, faces: Sequence[int]) -> dict[int, tuple[bytes, int, int]]:
         """(SHA-256, width, height) of the photo of each face; unknown ids are skipped."""

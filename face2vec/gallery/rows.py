@@ -97,6 +97,24 @@ class Readmitted(NamedTuple):
     faces: int
 
 
+class Rewritten(NamedTuple):
+    """A photo whose file got other bytes with the same pixels.
+
+    Attributes:
+        path: full path.
+        size: bytes of the file.
+        mtime_ns: time of its last change in nanoseconds.
+        ctime_ns: see `Entry.ctime_ns`.
+        sha256: the 32 bytes of the hash of its bytes.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    sha256: bytes
+
+
 @dataclass(frozen=True, eq=False)
 class Entry:
     """One photo to be recorded.

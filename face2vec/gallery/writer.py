@@ -49,6 +49,7 @@ from face2vec.gallery.rows import (
     Entry,
     Recorded,
     Removed,
+    Rewritten,
     decoded,
     encoded,
     face_row,
@@ -261,6 +262,51 @@ class Writer:
                     "UPDATE contents SET status = ? WHERE id = ?", (INDEXED, content)
                 )
         return added
+
+    def note_new_bytes(self, sha256: bytes, photos: Sequence[Rewritten]) -> bool:
+        """Keep the faces of photos that got other bytes with the same pixels, such as other XMP.
+
+        Args:
+            sha256: the 32 bytes of the hash of the bytes that the gallery has.
+            photos: the photos as they are now.
+
+        Returns:
+            Whether it was done: all paths of the old bytes are among the photos, and all of
+            these have the same new bytes, which the gallery does not have. Otherwise the next
+            build reads the photos as changed ones.
+        """
+        hashes = {photo.sha256 for photo in photos}
+        with self._transaction() as connection:
+            roots = roots_of(connection)
+            owners = {owner_of(roots, photo.path): photo for photo in photos}
+            paths = connection.execute(
+                "SELECT root_id, path FROM photos JOIN contents ON id = content_id"
+                " WHERE sha256 = ?",
+                (sha256,),
+            ).fetchall()
+            if not paths or len(hashes) != 1 or not set(paths) <= set(owners):
+                return False
+            new = hashes.pop()
+            if connection.execute(CONTENT, (new,)).fetchone():
+                return False
+            connection.execute("UPDATE contents SET sha256 = ? WHERE sha256 = ?", (new, sha256))
+            connection.executemany(
+                "UPDATE photos SET size = ?, mtime_ns = ?, ctime_ns = ?"
+                " WHERE root_id = ? AND path = ?",
+                [
+                    (one.size, _fitting(one.mtime_ns), _fitting(one.ctime_ns), *place)
+                    for place, one in owners.items()
+                    if place is not None
+                ],
+            )
+            # Faces that were forgotten or ignored in the old bytes must not come back in the new.
+            connection.execute("UPDATE ignored SET sha256 = ? WHERE sha256 = ?", (new, sha256))
+            connection.execute(
+                'INSERT INTO forgotten SELECT ?, "left", "top", "right", "bottom" FROM forgotten'
+                " WHERE sha256 = ?",
+                (new, sha256),
+            )
+        return True
 
     def remove(self, photos: Source | Iterable[Source]) -> Removed:
         """Remove photos and, if no copy is left, their faces.

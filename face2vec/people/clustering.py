@@ -89,9 +89,21 @@ class Evidence:
 
         It is 1 if no similarity is enough.
         """
+        return self.least_similarity(0.5)
+
+    def least_similarity(self, probability: float) -> float:
+        """The lowest similarity, of faces without crowding, with at least this probability.
+
+        Args:
+            probability: 0 < probability < 1.
+
+        Returns:
+            −1…1; 1 if no similarity is enough.
+        """
         similarities = np.linspace(-1, 1, 4001)
         odds = self._calibration.log_odds(similarities, self._prior)
-        return float(similarities[np.argmax(odds >= 0)]) if (odds >= 0).any() else 1.0
+        enough = odds >= np.log(probability / (1 - probability))
+        return float(similarities[np.argmax(enough)]) if enough.any() else 1.0
 
     def between(self, some: Faces, others: Faces) -> NDArray[np.float32]:
         """Log odds of all pairs of two sets of faces.

@@ -7,19 +7,21 @@ faces that would get another person.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from face2vec.calibration import Calibration
 from face2vec.gallery.reader import Snapshot
 from face2vec.index.sync import GalleryIndex
-from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, sample
+from face2vec.people.clustering import NEIGHBOURS, SAMPLE, Evidence, Faces
 from face2vec.types import Person, Side, Suggestion
 
 ASKED = 4
 """Faces of a person whose nearest faces are looked up."""
+COMPARED = SAMPLE
+"""Faces of a person that are compared with another side, the best by quality."""
 MOST_ASKED = 20_000
 """Faces whose nearest faces are looked up; the largest people come first."""
 LEAST = 0.02
@@ -54,13 +56,23 @@ def suggestions(
     quality = now.qualities()
     best = {person.id: _best(person.faces, quality) for person in people.values()}
     asked = [face for faces in best.values() for face in faces[:ASKED]] + lone.tolist()
-    pairs = set(_pairs(now, index, asked[:MOST_ASKED], owner))
     evidence = Evidence(calibration, now.count, now.apart())
     refused = now.refusals()
-
-    def faces_of(key: _Key) -> Faces:
-        some = np.sort(best[key[0]][: 2 * NEIGHBOURS]) if key[0] else np.array([key[1]], np.int64)
-        return Faces(some, now.embeddings(some), photos[np.searchsorted(ids, some)])
+    pairs = {
+        pair
+        for pair in _pairs(now, index, asked[:MOST_ASKED], owner, evidence.least_similarity(LEAST))
+        if _may_be_asked(pair, people, refused)
+    }
+    compared = {
+        key: np.sort(best[key[0]][:COMPARED]) if key[0] else np.array([key[1]], np.int64)
+        for pair in pairs
+        for key in pair
+    }
+    some = np.unique(np.concatenate([*compared.values(), np.empty(0, np.int64)]))
+    known = evidence.with_crowding(
+        Faces(some, now.embeddings(some), photos[np.searchsorted(ids, some)])
+    )
+    sides = {key: known.select(np.searchsorted(some, faces)) for key, faces in compared.items()}
 
     def side(key: _Key) -> Side:
         if not key[0]:
@@ -69,30 +81,22 @@ def suggestions(
         shown = _apart_in_photos(best[key[0]], photo_of)
         return Side(person.id, person.name, len(person.faces), shown)
 
-    known: dict[_Key, Faces] = {}
     found = []
-    for pair in sorted(pairs):
-        if not _may_be_asked(pair, people, refused):
+    for pair in pairs:
+        one, other = sides[pair[0]], sides[pair[1]]
+        if evidence.are_apart(one, other):
             continue
-        some, others = (known.setdefault(key, faces_of(key)) for key in pair)
-        if evidence.are_apart(some, others):
-            continue
-        odds = _together(evidence.between(sample(some), sample(others)))
-        probability = 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
+        odds = float(evidence.between(one, other).mean())
+        probability = 1 / (1 + math.exp(-odds)) if odds > -50 else 0.0
         if probability >= LEAST:
             moved = min(len(people[key[0]].faces) if key[0] else 1 for key in pair)
-            found.append((float(probability) * moved, pair, float(probability)))
+            found.append((probability * moved, pair, probability))
     found.sort(key=lambda one: (-one[0], one[1]))
     suggested = []
     for _, pair, probability in found[:most]:
         first, second = sorted(map(side, pair), key=lambda one: -one.count)
         suggested.append(Suggestion(first, second, probability))
     return suggested
-
-
-def _together(odds: NDArray[np.float32]) -> float:
-    """Log odds that two sides are one person, from those of all pairs (n, m) of their faces."""
-    return float(odds.mean())
 
 
 def _best(faces: Sequence[int], quality: Mapping[int, float]) -> list[int]:
@@ -107,17 +111,27 @@ def _apart_in_photos(faces: Sequence[int], photo_of: Mapping[int, int]) -> tuple
 
 
 def _pairs(
-    now: Snapshot, index: GalleryIndex, asked: Sequence[int], owner: Mapping[int, int]
+    now: Snapshot,
+    index: GalleryIndex,
+    asked: Sequence[int],
+    owner: Mapping[int, int],
+    least: float,
 ) -> Iterator[tuple[_Key, _Key]]:
-    """Pairs of people and faces of which a face of one is near to one of the other."""
+    """Pairs of people and faces of which a face of one is near to one of the other.
+
+    Args:
+        now: the gallery.
+        index: the gallery's index.
+        asked: faces whose nearest faces are looked up.
+        owner: the person of each face that has one.
+        least: lowest similarity of the two faces, −1…1.
+    """
     for start in range(0, len(asked), QUERIES):
         some = asked[start : start + QUERIES]
-        near: Sequence[NDArray[np.int64]] = index.nearest(
-            now, now.embeddings(some), NEIGHBOURS + 1
-        ).ids
-        for face, others in zip(some, near, strict=True):
+        near = index.nearest(now, now.embeddings(some), NEIGHBOURS + 1)
+        for face, others, alike in zip(some, near.ids, near.similarities, strict=True):
             mine = _key(face, owner)
-            for other in others.tolist():
+            for other in others[alike >= least].tolist():
                 theirs = _key(other, owner)
                 if theirs != mine:
                     yield min(mine, theirs), max(mine, theirs)

@@ -33,6 +33,8 @@ USUAL = (
     *("lost+found/", "FOUND.[0-9][0-9][0-9]/"),
     # Lightroom and Capture One: previews.
     *("*.lrdata/", "*.lrcat-data/", "CaptureOne/Cache/"),
+    # exiftool: photos as they were before it wrote into them.
+    "*.*_original",
     # Libraries of Apple: all but the original photos.
     *("*.photoslibrary/*", "*.photolibrary/*", "*.migratedphotolibrary/*", "*.aplibrary/*"),
     *("!*library/originals/", "!*library/Masters/"),

@@ -109,7 +109,7 @@ def read_photo_bytes(
     name = os.fspath(path) if name is None else name
     path = expanded(path)
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open(path, "rb", opener=open_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise PhotoError(name, NOT_A_FILE)
@@ -144,6 +144,6 @@ _REASON_OF_ERRNO = {
 }
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
+def open_without_waiting(path: str, flags: int) -> int:
     """Open a file without blocking on a named pipe that has no writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -39,7 +39,7 @@ def orientation_of(info: Mapping[Any, Any], kind: str | None) -> int:
 def _exif_blocks(info: Mapping[Any, Any]) -> Iterator[bytes]:
     yield from (info[name] for name in ("exif",) if isinstance(info.get(name), bytes))
     for name in ("Raw profile type exif", "Raw profile type APP1"):
-        yield _raw_profile(info.get(name))
+        yield raw_profile(info.get(name))
 
 
 def _xmp_packets(info: Mapping[Any, Any]) -> Iterator[bytes]:
@@ -50,10 +50,10 @@ def _xmp_packets(info: Mapping[Any, Any]) -> Iterator[bytes]:
         elif isinstance(packet, bytes):
             yield packet
     for name in ("Raw profile type xmp", "Raw profile type APP1"):
-        yield _raw_profile(info.get(name))
+        yield raw_profile(info.get(name))
 
 
-def _raw_profile(text: object) -> bytes:
+def raw_profile(text: object) -> bytes:
     """The content of a raw profile: its name, its length, and hexadecimal digits on many lines."""
     lines = text.strip().split("\n", 2) if isinstance(text, str) else []
     try:
