@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import astuple
 from typing import Any
 
-from face2vec.exchange.table import BOX, COLUMNS, LANDMARKS, PARTS, Table
+from face2vec.exchange.table import BOX, COLUMNS, LANDMARKS, PARTS, TRACK, Table
 from face2vec.gallery.reader import Snapshot
 
 
@@ -43,6 +43,8 @@ def tables_of(now: Snapshot) -> Iterator[Table]:
                 "confidence": face.confidence,
                 "quality": face.quality,
                 **dict(zip(PARTS, parts, strict=True)),
+                "time": face.time,
+                **dict(zip(TRACK, face.track or (None, None), strict=True)),
             }
             row["person"], row["name"], row["confirmed"] = person_of.get(face.id, (None,) * 3)
             for name, value in row.items():
