@@ -59,7 +59,7 @@ EXTRAS = {
     "export": ["pyarrow>=17.0"],  # reads and writes Parquet files
     "raw": ["rawpy>=0.24"],  # the previews and images of camera raw files
     "jxl": ["pillow-jxl-plugin>=1.3.2"],  # decodes JPEG XL
-    "video": ["av>=14.0"],  # reads films, to evaluate on
+    "video": ["av>=15.0"],  # reads videos; with 14.0 the end of a stream is waited for without end
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
     "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
 }

@@ -181,6 +181,7 @@ EXTRAS_OF = {
     "evaluation.encoders.deepface": "deepface",
     "evaluation.encoders.keras_facenet": "keras",
     "evaluation.videos": "video",
+    "photos.video": "video",
     "exchange": "export",
     "lab": "plot",
     "people": "people",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, Protocol
 
 from face2vec.encoding.encoder import Encoded, Encoder, Item
@@ -103,7 +103,8 @@ def stream_files(
     for done in stream:
         part = done.item
         if part.video is None:
-            yield replace(done, item=part.item)
+            result = done.faces, done.width, done.height, done.error, done.damage
+            yield Encoded(part.item, *result)
             continue
         if part.frame is not None:
             gathered = gathered or gatherer(part.item)

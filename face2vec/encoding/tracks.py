@@ -9,18 +9,16 @@ import numpy as np
 
 from face2vec.types import Face, Place, overlap
 
-ALIKE = 0.6
-"""Similarity from which on faces of successive frames show one person, wherever they are.
+ALIKE = 0.7
+"""Similarity from which on two faces are alike: those of successive frames show one person wherever
+they are, and of one track only the better is kept.
 
-For the models of the catalogue this is well above the threshold of one false accept in a thousand.
-A person who is not recognised begins another track, which costs one more face."""
+It is far above the thresholds of one false accept in a thousand. A person who is turned, lit or
+covered in another way is not alike: that costs one more face, and no face of anybody is lost."""
 SAME_SPOT, PLAUSIBLE = 0.3, 0.2
 """Overlap of the boxes, and similarity, from which on faces of one scene show one person."""
 MISSED_FRAMES = 1
 """Frames in a row without the person after which a track still goes on."""
-DIFFERENT = 0.7
-"""A face is kept beside better faces of its track if its similarity to each of them is below this:
-it is turned, lit or covered in another way, or it is somebody else after all."""
 MOST_FACES = 5
 """Most faces that are kept of a track."""
 
@@ -47,7 +45,7 @@ class _Track:
 
     def add(self, face: Face) -> None:
         """Keep a face if no better face is like it."""
-        alike = [one for one in self.kept if _similarity(one, face) >= DIFFERENT]
+        alike = [one for one in self.kept if _similarity(one, face) >= ALIKE]
         if any(_worth(one) >= _worth(face) for one in alike):
             return
         rest = [one for one in self.kept if all(one is not other for other in alike)]
@@ -81,8 +79,8 @@ class Tracks:
         """
         self._number += 1
         oldest = self._number - 1 - MISSED_FRAMES
-        for track in [one for one in self._open if one.number < oldest]:
-            self._close(track)
+        for gone in [one for one in self._open if one.number < oldest]:
+            self._close(gone)
         faces = [replace(face, time=time) for face in faces]
         tracks = self._linked(faces, is_cut)
         for face, track in zip(faces, tracks, strict=True):

@@ -42,7 +42,7 @@ class Kind:
 
 
 _RAW = "cr2 cr3 crw nef nrw arw srf sr2 dng orf rw2 raf pef srw x3f 3fr iiq erf mrw"
-_VIDEOS = "mp4 m4v mov avi mkv webm mpg mpeg m2v wmv asf flv f4v 3gp 3g2 mts m2ts vob ogv"
+_VIDEOS = "mp4 m4v mov avi mkv webm mpg mpeg m2v wmv asf flv f4v 3gp 3g2 mts m2ts vob"
 KINDS = {
     RAW: Kind("camera raw files", frozenset(_RAW.split()), "rawpy", NEEDS_RAW, "raw"),
     JXL: Kind("JPEG XL photos", frozenset({"jxl"}), "pillow_jxl", NEEDS_JXL, "jxl"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from face2vec.errors import PhotoError
 from face2vec.files import expanded
@@ -93,23 +93,41 @@ def photo_format(head: bytes) -> str | None:
             return "AVIF"
         if head[8:12] in _HEIC_BRANDS or (head[8:12] in _ANY_HEIF and brands & _HEIC_BRANDS):
             return "HEIC"
-    return "VIDEO" if _is_video(head) else None
+        is_video = head[8:12] in _VIDEO_BRANDS or head[8:11] in _VIDEO_FAMILIES
+        return "VIDEO" if is_video else None
+    return "VIDEO" if video_container(head) else None
 
 
-def _is_video(head: bytes) -> bool:
-    if head[4:8] == b"ftyp":  # of the MP4 family; its brands for sound alone are not among these
-        return head[8:12] in _VIDEO_BRANDS or head[8:11] in _VIDEO_FAMILIES
-    if head.startswith(b"RIFF"):
-        return head[8:12] == b"AVI "
-    packets = head[0:1] + head[188:189], head[4:5] + head[196:197]  # of an MPEG transport stream
-    return head.startswith(_VIDEO_SIGNATURES) or b"GG" in packets
+def video_container(head: bytes) -> str | None:
+    """FFmpeg's name of the container of a video, by the first bytes of the file.
+
+    A file of the MP4 family may also be a photo, or hold sound alone.
+
+    Args:
+        head: the first :data:`HEAD_BYTES` of the file.
+
+    Returns:
+        The name of a reader, such as ``"mov"``, or None for any other content.
+    """
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "mov"
+    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+        return "avi"
+    for start, name in _VIDEO_SIGNATURES.items():
+        if head.startswith(start):
+            return name
+    packets = head[0:1] + head[188:189], head[4:5] + head[196:197]
+    return "mpegts" if b"GG" in packets else None
 
 
-# Of Matroska and WebM, WMV, Flash, MPEG.
-_VIDEO_SIGNATURES = (
-    *(b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf\x11", b"FLV\x01"),
-    *(b"\0\0\x01\xba", b"\0\0\x01\xb3"),
-)
+_VIDEO_SIGNATURES = {
+    b"\x1aE\xdf\xa3": "matroska",  # WebM, too
+    b"0&\xb2u\x8ef\xcf\x11": "asf",  # WMV
+    b"FLV\x01": "flv",
+    b"\0\0\x01\xba": "mpeg",
+    b"\0\0\x01\xb3": "mpegvideo",
+}
+# Of the MP4 family; brands for sound alone are not among these.
 _VIDEO_BRANDS = {
     *(b"isom", b"avc1", b"qt  ", b"mmp4", b"MSNV", b"dash", b"XAVC", b"M4V ", b"M4VH", b"M4VP"),
     *(b"F4V ", b"f4v "),
@@ -167,7 +185,7 @@ def file_sha256(path: str | os.PathLike[str], *, name: str | None = None) -> byt
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def open_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
+def open_file(path: str | os.PathLike[str], name: str) -> io.BufferedReader:
     """A regular file, open for reading.
 
     Args:
@@ -178,7 +196,7 @@ def open_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
         PhotoError: the file is missing, not a regular file, or cannot be opened.
     """
     with _as_photo_errors(path, name):
-        file: BinaryIO = open(expanded(path), "rb", opener=_open_without_waiting)  # noqa: SIM115
+        file = open(expanded(path), "rb", opener=_open_without_waiting)  # noqa: SIM115
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return file
         file.close()

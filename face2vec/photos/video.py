@@ -36,6 +36,7 @@ from face2vec.photos.formats import (
     TRUNCATED,
     open_file,
     photo_format,
+    video_container,
 )
 from face2vec.types import SAME_TIME, clock
 
@@ -58,8 +59,7 @@ USUAL_RATE = 25.0
 """Frames a second where a video does not say it, or says nonsense."""
 MOST_THREADS = 4
 """Threads of the decoder, each of which holds a frame."""
-FORMATS = "mov,matroska,avi,asf,flv,mpeg,mpegts,mpegvideo,ogg,mxf"
-"""FFmpeg's readers that are used. Others open further files or addresses that a file names."""
+ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _PLANES_OF_GREY = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "nv12", "gray")
 
 
@@ -272,15 +272,17 @@ class _Reader:
         self._file.close()
 
     def _opened(self, av: Any) -> tuple[Any, Any]:
+        # FFmpeg is told the format; left to itself it also takes lists of files and addresses.
+        container_format = video_container(self._file.read(HEAD_BYTES))
+        if container_format is None:
+            raise PhotoError(self.name, NOT_A_VIDEO)
+        self._file.seek(0)
         try:
-            container = av.open(
-                self._source, metadata_errors="ignore", options={"format_whitelist": FORMATS}
-            )
+            container = av.open(self._source, format=container_format, metadata_errors="ignore")
         except (self._ffmpeg_error, ValueError) as error:
-            raise self._unreadable(_words(error), is_open=False) from error
+            raise self._unreadable(_words(error)) from error
         self._container = container  # so that it is closed whatever happens
-        pictures = av.stream.Disposition.attached_pic
-        streams = [one for one in container.streams.video if not one.disposition & pictures]
+        streams = [one for one in container.streams.video if not _is_cover(one)]
         if not streams:
             raise PhotoError(self.name, NO_VIDEO_STREAM)
         stream = streams[0]
@@ -322,7 +324,7 @@ class _Reader:
         if (status.st_size, status.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise PhotoError(self.name, CHANGED, "it is being written")
         if self._last < 0:
-            raise self._unreadable("no frame can be decoded", is_open=True)
+            raise self._unreadable("no frame can be decoded")
 
     def _decoded(self) -> Iterator[Any]:
         try:
@@ -344,6 +346,9 @@ class _Reader:
             self._errors += 1
             return
         for frame in frames:
+            if frame.is_corrupt:  # at a break, or before the first keyframe of a recording
+                self._errors += self._last >= 0
+                continue
             if self._size is None:
                 self._size = max(1, round(frame.width * self._aspect())), frame.height
                 self._check_pixels(*self._size)
@@ -402,13 +407,16 @@ class _Reader:
             return f"breaks off after {clock(max(self._last, 0.0))}"
         return "some of its frames cannot be decoded" if self._errors else ""
 
-    def _unreadable(self, detail: str, is_open: bool) -> PhotoError:
+    def _unreadable(self, detail: str) -> PhotoError:
         """The error for a file without a frame."""
-        if _goes_on(self._file, self._status.st_size):
-            return PhotoError(self.name, TRUNCATED, detail)
-        self._file.seek(0)
-        is_known = is_open or photo_format(self._file.read(HEAD_BYTES)) == VIDEO
-        return PhotoError(self.name, DAMAGED if is_known else NOT_A_VIDEO, detail)
+        is_part = _goes_on(self._file, self._status.st_size)
+        return PhotoError(self.name, TRUNCATED if is_part else DAMAGED, detail)
+
+
+def _is_cover(stream: Any) -> bool:
+    """Whether a stream is one picture, such as the cover of a piece of music."""
+    disposition = stream.disposition  # a flag or, in some versions, an integer
+    return bool(int(getattr(disposition, "value", disposition)) & ATTACHED_PICTURE)
 
 
 def _words(error: Exception) -> str:
