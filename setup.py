@@ -61,7 +61,7 @@ EXTRAS = {
     "watch": ["watchfiles>=1.0"],  # tells which files of a folder change
     "raw": ["rawpy>=0.24"],  # the previews and images of camera raw files
     "jxl": ["pillow-jxl-plugin>=1.3.2"],  # decodes JPEG XL
-    "video": ["av>=14.0"],  # reads films, to evaluate on
+    "video": ["av>=15.0"],  # reads videos; with 14.0 the end of a stream is waited for without end
     "server": [
         "fastapi>=0.115",  # the routes and their description
         "uvicorn>=0.34",  # the server

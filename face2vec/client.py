@@ -440,6 +440,7 @@ def _face(one: Mapping[str, Any], model: str) -> Face:
         one["quality"],
         model,
         None if parts is None else QualityParts(**parts),
+        time=one.get("time"),
     )
 
 

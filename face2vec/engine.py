@@ -31,6 +31,7 @@ from face2vec.gallery.schema import FILE
 from face2vec.gallery.staging import abandon, upgrade_in_progress
 from face2vec.photos.decode import MAX_PIXELS
 from face2vec.photos.discover import FoundPhoto, Source, find_photos, paths_of
+from face2vec.photos.extras import VIDEO, kind_by_name
 from face2vec.photos.named import named_photos
 from face2vec.photos.sources import PhotoLike
 from face2vec.query import Query, QueryReader
@@ -257,7 +258,7 @@ class Face2Vec:
             yield list(encoded.faces)
 
     def encode_photos(self, *sources: Source | Iterable[Source]) -> Iterator[EncodedPhoto]:
-        """Photos of folders, lists and patterns with their faces, as JSON-able records, in order.
+        """Photos and videos of folders, lists and patterns with their faces, as JSON-able records.
 
         Args:
             sources: as for `add`.
@@ -266,14 +267,22 @@ class Face2Vec:
             SettingsError: a source is not a path, or does not exist.
             ModelError: the model cannot be found or loaded.
         """
+        from face2vec.encoding.files import stream_files
         from face2vec.exchange.encoded import EncodedPhoto
+        from face2vec.photos.video import Video, is_video
 
         found = find_photos(paths_of(sources))
         encoder = self.encoder
         model = encoder.model.fingerprint
 
+        def video(photo: FoundPhoto) -> Video | None:
+            path = photo.full
+            return Video(path, max_pixels=encoder.max_pixels) if is_video(path) else None
+
         def encoded() -> Iterator[EncodedPhoto]:
-            for done in encoder.stream(found, lambda photo: Unopened(str(photo.full))):
+            for done in stream_files(
+                encoder, found, lambda photo: Unopened(str(photo.full)), video
+            ):
                 size = done.width, done.height
                 yield EncodedPhoto(
                     str(done.item.full), *size, done.faces, model, done.error, done.damage
@@ -293,11 +302,12 @@ class Face2Vec:
         progress: Progress = False,
         report: Callable[[PhotoError], None] | None = None,
     ) -> BuildSummary:
-        """Add every face of every new or changed photo.
+        """Add every face of every new or changed photo, and the people in every video.
 
-        Unchanged photos cost one ``stat`` call. A photo with the same size and modification time,
-        but another status change time (ctime), is compared by its bytes. Finished work is kept,
-        whatever happens; run it again to continue. Ctrl-C ends it with ``interrupted`` set.
+        Videos need the extra ``video``. Unchanged photos cost one ``stat`` call. A photo with the
+        same size and modification time, but another status change time (ctime), is compared by its
+        bytes. Finished work is kept, whatever happens; run it again to continue. Ctrl-C ends it
+        with ``interrupted`` set.
 
         Args:
             sources: folders, files, glob patterns, ``@list.txt``, or ``-`` for paths on standard
@@ -330,14 +340,16 @@ class Face2Vec:
             paths, exclude=exclude, include=include, left_out=left_out, unread=unread
         )
         # Standard input can be read only once, so its progress bar has no total.
-        total = None
+        total, videos = None, 0
         if progress and "-" not in paths:
-            total = sum(1 for _ in find_photos(paths, exclude=exclude, include=include))
+            names = [one.name for one in find_photos(paths, exclude=exclude, include=include)]
+            total, videos = len(names), sum(kind_by_name(name) == VIDEO for name in names)
         if only is not None:
             some, everything = set(only), found
             found = (one for one in everything if f"{one.folder}{os.sep}{one.name}" in some)
             total = None
-        return self._build(found, left_out, unread, total, progress, report, again)
+        unit = "file" if videos else "photo"
+        return self._build(found, left_out, unread, total, progress, report, again, unit=unit)
 
     def _build(
         self,
@@ -348,6 +360,8 @@ class Face2Vec:
         progress: Progress,
         report: Callable[[PhotoError], None] | None,
         again: Collection[str] = (),
+        *,
+        unit: str = "photo",
     ) -> BuildSummary:
         """Add photos that were found; ``left_out`` and ``unread`` are read at the end."""
         from face2vec.ingest.build import Build
@@ -358,7 +372,7 @@ class Face2Vec:
         interrupted = False
         with (
             self._session.write() as writer,
-            progress_bar(progress, total, "photo") as bar,
+            progress_bar(progress, total, unit) as bar,
         ):
             if self._session.wanted_model is not None:
                 self._session.note_origin(writer, self._session.model())

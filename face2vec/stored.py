@@ -88,19 +88,23 @@ def integer(value: object, what: str, least: int = 0, most: int = LARGEST) -> in
     return value
 
 
-def number(value: object, what: str) -> float:
+def number(value: object, what: str, least: float = -math.inf) -> float:
     """A finite number.
 
     Args:
         value: what was stored.
         what: what it is, for messages.
+        least: the least allowed.
 
     Raises:
-        StoredValueError: it is no number, or not finite.
+        StoredValueError: it is no number, not finite, or out of range.
     """
     if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
         raise StoredValueError(f"{what} is {_kind(value)}, not a finite number")
-    return float(value)  # type: ignore[arg-type]
+    found = float(value)  # type: ignore[arg-type]
+    if found < least:
+        raise StoredValueError(f"{what} is {found}; it must be at least {least}")
+    return found
 
 
 def mapping(value: object, what: str) -> dict[str, Any]:

@@ -32,8 +32,53 @@ NO_POINTS: Landmarks = ((0.0, 0.0),) * 5
 
 Placed = TypeVar("Placed", bound=Boxed)
 
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0…1."""
+    left, top = max(one[0], other[0]), max(one[1], other[1])
+    right, bottom = min(one[2], other[2]), min(one[3], other[3])
+    shared = max(right - left, 0) * max(bottom - top, 0)
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return shared / (areas - shared) if areas > shared else 0.0
+
+
+SAME_FACE_IOU = 0.5
+"""Overlap from which on two boxes in a photo, or in a frame of a video, are of the same face."""
+SAME_TIME = 0.0005
+"""Seconds by which two times of one frame of a video can differ; times are whole milliseconds."""
+
+
+class Place(NamedTuple):
+    """Where in a photo, or when and where in a video, a face is.
+
+    Attributes:
+        box: (left, top, right, bottom) in pixels of the upright photo or frame.
+        time: time of the frame of a video in seconds; None in a photo.
+    """
+
+    box: Box
+    time: float | None = None
+
+    def is_of(self, box: Box, time: float | None) -> bool:
+        """Whether a face with this box, at this time, is the one that is here."""
+        if self.time is None or time is None:
+            is_at = self.time is time
+        else:
+            is_at = abs(self.time - time) <= SAME_TIME
+        return is_at and overlap(self.box, box) >= SAME_FACE_IOU
+
+
 SURE_OPINION, SURE_CONFIDENCE = 0.2, 0.9
 """From which a face counts as sure: the second opinion; the detector's confidence without one."""
+
+
+def clock(seconds: float) -> str:
+    """A time in a video for people, such as ``"0:03.0"`` or ``"1:02:03.5"``."""
+    tenths = math.floor(10 * seconds + 1e-6)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}:{minutes:02}" if hours else f"{minutes}"
+    return f"{head}:{rest // 10:02}.{rest % 10}"
 
 
 def nearest_to(faces: Iterable[Placed], x: float, y: float) -> Placed | None:
@@ -152,6 +197,10 @@ class Face:
         parts: what the quality was made of, or None.
         model: `ModelFingerprint.digest` of the model that made ``embedding``, or empty if it is
             unknown. Embeddings of different models are never compared.
+        time: of a face in a video, the time of its frame in seconds from the start, 0 or more; None
+            in a photo.
+        track: of a face in a video, when its person came into sight and was last seen: the times of
+            two frames in seconds; None in a photo.
     """
 
     box: Box
@@ -162,6 +211,8 @@ class Face:
     quality: float | None = None
     model: str = field(default="", repr=False)
     parts: QualityParts | None = field(default=None, repr=False)
+    time: float | None = None
+    track: tuple[float, float] | None = None
 
     @property
     def width(self) -> float:
@@ -202,8 +253,10 @@ class Face:
     def __repr__(self) -> str:
         left, top, right, bottom = (round(v) for v in self.box)
         known = "" if self.embedding is None else f", embedding=({len(self.embedding)},)"
+        at = "" if self.time is None else f", time={self.time:.3f}"
         return (
-            f"Face(box=({left}, {top}, {right}, {bottom}), confidence={self.confidence:.3f}{known})"
+            f"Face(box=({left}, {top}, {right}, {bottom}), "
+            f"confidence={self.confidence:.3f}{at}{known})"
         )
 
 
@@ -215,7 +268,8 @@ class Match:
         rank: 1 for the most similar.
         similarity: cosine of the two embeddings, −1…1, higher is more similar.
         face: the matched face (its box and landmarks are in the matched photo).
-        photo: path of the photo that the face is in; of several copies, the first that exists.
+        photo: path of the photo or video that the face is in; of several copies, the first that
+            exists.
         copies: other paths in the gallery with the same bytes.
         probability: probability of the same person, 0…1, if one face of the gallery is expected to
             show the query's person; None without a calibration.
@@ -238,6 +292,11 @@ class Match:
     outside: tuple[str, ...] = ()
 
     @property
+    def time(self) -> float | None:
+        """Seconds from the start of the video to the frame of the face; None in a photo."""
+        return self.face.time
+
+    @property
     def layout(self) -> float | None:
         """Deprecated name of ``pose_distance``; it will be removed in the next version."""
         warnings.warn(
@@ -246,7 +305,10 @@ class Match:
         return self.pose_distance
 
     def __repr__(self) -> str:
-        return f"Match(rank={self.rank}, similarity={self.similarity:.4f}, photo={self.photo!r})"
+        at = "" if self.time is None else f", time={self.time:.3f}"
+        return (
+            f"Match(rank={self.rank}, similarity={self.similarity:.4f}, photo={self.photo!r}{at})"
+        )
 
 
 @dataclass(frozen=True)

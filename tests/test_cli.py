@@ -351,7 +351,7 @@ def test_index_writes_the_unreadable_to_a_file(
 def test_index_names_the_kinds_that_it_does_not_read(
     faces_folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for package in ("rawpy", "pillow_jxl"):
+    for package in ("rawpy", "pillow_jxl", "av"):
         monkeypatch.setitem(sys.modules, package, None)
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -361,7 +361,7 @@ def test_index_names_the_kinds_that_it_does_not_read(
     expected = [
         "not read: 2 camera raw files; pip install 'face2vec[raw]' and index again",
         "not read: 1 JPEG XL photo; pip install 'face2vec[jxl]' and index again",
-        "not read: 1 film; they cannot be indexed; export single pictures",
+        "not read: 1 video; pip install 'face2vec[video]' and index again",
     ]
     done = run(*index)
     assert done.exit_code == cli.DONE

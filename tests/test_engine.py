@@ -476,6 +476,7 @@ def test_files_that_need_a_package_are_counted_and_read_when_it_is_there(
 ) -> None:
     needs("raw", "rawpy")
     needs("jxl", "pillow_jxl")
+    needs("video", "av")
     import pillow_jxl  # noqa: F401
 
     photos, preview = tmp_path / "photos", io.BytesIO()
@@ -486,17 +487,18 @@ def test_files_that_need_a_package_are_counted_and_read_when_it_is_there(
     (photos / "c.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(4096))
     with open_engine(tmp_path / "g", tiny_model) as engine:
         with monkeypatch.context() as missing:
-            for package in ("rawpy", "pillow_jxl"):
+            for package in ("rawpy", "pillow_jxl", "av"):
                 missing.setitem(sys.modules, package, None)
             done = engine.add(photos)
-            assert (done.photos, done.unread) == (0, {"JXL": 1, "RAW": 1, "FILM": 1})
-            named = engine.add(photos / "a.jxl", photos / "b.dng")
-            reasons = ["needs face2vec[jxl]", "needs face2vec[raw]"]
+            assert (done.photos, done.unread) == (0, {"JXL": 1, "RAW": 1, "VIDEO": 1})
+            assert json.loads(json.dumps(done.to_dict()))["unread"] == done.unread
+            named = engine.add(photos / "a.jxl", photos / "b.dng", photos / "c.mp4")
+            reasons = ["needs face2vec[jxl]", "needs face2vec[raw]", "needs face2vec[video]"]
             assert [why for _, why in named.unreadable] == reasons
             assert engine.photos() == []  # not for ever
         done = engine.add(photos)
-        assert (done.added, done.faces, done.unread) == (2, 2, {"FILM": 1})
-        assert json.loads(json.dumps(done.to_dict()))["unread"] == {"FILM": 1}
+        assert (done.photos, done.videos, done.added, done.faces) == (3, 1, 2, 2)
+        assert (done.unread, done.unreadable) == ({}, ((str(photos / "c.mp4"), "damaged"),))
         (result,) = engine.search(photos / "a.jxl", k=2)
         assert [Path(match.photo).name for match in result.matches] == ["a.jxl", "b.dng"]
         assert result.matches[1].similarity > 0.95

@@ -31,6 +31,7 @@ def test_folder_of_people_names_each_photo_by_its_folder(tmp_path: Path) -> None
     deep = photo(tmp_path / "Ann" / "old" / "2.png")
     other = photo(tmp_path / "Bo B" / "1.jpg")
     photo(tmp_path / "nobody's.jpg")
+    (tmp_path / "Ann" / "video.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
     found = photos_in(tmp_path)
     assert found == NamedPhotos({one: "Ann", deep: "Ann", other: "Bo B"})
 

@@ -260,7 +260,9 @@ def test_encode_command_prints_a_line_for_each_photo(tiny_model: Path, photos: P
     assert [face["box"] for face in both["faces"]] == [list(face.box) for face in faces]
     for one, face in zip(both["faces"], faces, strict=True):
         assert np.array_equal(np.array(one["embedding"], np.float32), face.embedding)
-        assert set(one) == {"box", "landmarks", "confidence", "quality", "parts", "embedding"}
+        places = {"box", "landmarks", "time", "track"}
+        assert set(one) == {*places, "confidence", "quality", "parts", "embedding"}
+        assert one["time"] is one["track"] is None
 
 
 def test_encode_command_prints_text(tiny_model: Path, photos: Path) -> None:

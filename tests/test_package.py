@@ -182,6 +182,7 @@ EXTRAS_OF = {
     "evaluation.encoders.deepface": "deepface",
     "evaluation.encoders.keras_facenet": "keras",
     "evaluation.videos": "video",
+    "photos.video": "video",
     "exchange": "export",
     "exchange.xmp_tree": "xmp",
     "lab": "plot",

@@ -458,7 +458,7 @@ def test_people_command_writes_text_json_and_a_page(gallery: Path, tmp_path: Pat
     assert [len(one["faces"]) for one in listed] == sorted(
         (len(one["faces"]) for one in listed), reverse=True
     )
-    assert set(listed[0]["faces"][0]) == {"face", "photo", "box"}
+    assert set(listed[0]["faces"][0]) == {"face", "photo", "box", "time"}
 
 
 def test_people_commands_edit_and_undo(gallery: Path) -> None:

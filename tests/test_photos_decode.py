@@ -610,7 +610,7 @@ def test_open_photo_refuses_files_that_are_not_photos(tmp_path):
         == "not a photo"
     )
     assert reason_of(b"%PDF-1.7 ...") == "not a photo"
-    assert reason_of(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom") == "not a photo"
+    assert reason_of(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom") == "a video, not a photo"
     assert reason_of(tmp_path) == "not a regular file"
     assert reason_of(tmp_path / "none.jpg") == "missing"
 

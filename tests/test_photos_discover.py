@@ -61,6 +61,7 @@ def test_find_photos_accepts_by_suffix_or_first_bytes(tmp_path, monkeypatch):
     tree(tmp_path, "a.jpg", "b.txt", "c.mp4", "d.cr2", "e.dat", "f", "g.2019", "Thumbs.db")
     tree(tmp_path, "h.jpeg", "i.dat", "j", content=b"this is no photo")
     monkeypatch.setitem(sys.modules, "rawpy", None)
+    monkeypatch.setitem(sys.modules, "av", None)
     opened = []
     real = discover.photo_format
     monkeypatch.setattr(discover, "photo_format", lambda head: opened.append(head) or real(head))
@@ -72,20 +73,21 @@ def test_find_photos_counts_what_no_installed_package_reads(tmp_path, monkeypatc
     names = ("a.jpg", "b.mp4", "c.MOV", "d.cr2", "e.NEF", "f.jxl", "sub/g.dng", "h.txt", "i.mp3")
     tree(tmp_path, *names)
     tree(tmp_path, "codestream", content=b"\xff\x0a" + bytes(40))
-    for package in ("rawpy", "pillow_jxl"):
+    tree(tmp_path, "webm", content=b"\x1aE\xdf\xa3" + bytes(40))
+    for package in ("rawpy", "pillow_jxl", "av"):
         monkeypatch.setitem(sys.modules, package, None)
     unread: Counter[str] = Counter()
     photos = [photo.name for photo in find_photos(tmp_path, unread=unread)]
     assert photos == ["a.jpg"]
-    assert unread == {"RAW": 3, "JXL": 2, "FILM": 2}
+    assert unread == {"RAW": 3, "JXL": 2, "VIDEO": 3}
     unread.clear()
     assert [p.name for p in find_photos(str(tmp_path / "*.*"), unread=unread)] == ["a.jpg"]
-    assert unread == {"RAW": 2, "JXL": 1, "FILM": 2}
-    monkeypatch.setattr(extras.Kind, "is_read", property(lambda kind: kind.package is not None))
+    assert unread == {"RAW": 2, "JXL": 1, "VIDEO": 2}
+    monkeypatch.setattr(extras.Kind, "is_read", property(lambda kind: kind.package != "pillow_jxl"))
     unread.clear()
     photos = [photo.name for photo in find_photos(tmp_path, unread=unread)]
-    assert photos == ["a.jpg", "codestream", "d.cr2", "e.NEF", "f.jxl", "sub/g.dng"]
-    assert {kind: number for kind, number in unread.items() if number} == {"FILM": 2}
+    assert photos == ["a.jpg", "b.mp4", "c.MOV", "d.cr2", "e.NEF", "sub/g.dng", "webm"]
+    assert {kind: number for kind, number in unread.items() if number} == {"JXL": 2}
 
 
 def test_find_photos_skips_hidden_names(tmp_path):

@@ -59,7 +59,7 @@ def test_read_photo_bytes_reports_why_a_file_cannot_be_read(tmp_path, monkeypatc
 
 
 def test_every_reason_is_one_short_lower_case_phrase():
-    assert len(set(REASONS)) == len(REASONS) == 14
+    assert len(set(REASONS)) == len(REASONS) == 18
     assert all(reason == reason.lower() and len(reason) <= 24 for reason in REASONS)
 
 
@@ -97,9 +97,19 @@ def ftyp(major: bytes, *compatible: bytes) -> bytes:
         (ftyp(b"mif1", b"miaf", b"avif"), "AVIF"),
         (ftyp(b"avif", b"mif1", b"miaf"), "AVIF"),
         (ftyp(b"avis"), "AVIF"),
-        (ftyp(b"isom", b"mp41"), None),
-        (ftyp(b"qt  "), None),
-        (ftyp(b"isom") + b"avifheic", None),
+        (ftyp(b"isom", b"mp41"), "VIDEO"),
+        (ftyp(b"qt  "), "VIDEO"),
+        (ftyp(b"3gp5"), "VIDEO"),
+        (ftyp(b"isom") + b"avifheic", "VIDEO"),
+        (ftyp(b"M4A "), None),
+        (ftyp(b"mif1", b"miaf"), None),
+        (b"\x1aE\xdf\xa3" + bytes(40), "VIDEO"),
+        (b"RIFF\0\0\1\0AVI LIST", "VIDEO"),
+        (b"RIFF\0\0\1\0WAVEfmt ", None),
+        (b"G" + bytes(187) + b"G" + bytes(60), "VIDEO"),
+        (b"GG" + bytes(254), None),
+        (bytes(4) + b"G" + bytes(191) + b"G" + bytes(59), "VIDEO"),
+        (b"\0\0\x01\xba" + bytes(40), "VIDEO"),
     ],
 )
 def test_photo_format_detects_the_format_from_the_first_bytes(head, expected):

@@ -171,7 +171,7 @@ def test_matches_to_dataframe_columns_and_values(matches: Matches) -> None:
         *("left", "top", "right", "bottom", "confidence"),
         *("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y", "nose_x", "nose_y"),
         *("left_mouth_x", "left_mouth_y", "right_mouth_x", "right_mouth_y"),
-        *("copies", "face_id"),
+        *("copies", "face_id", "time"),
     ]
     assert frame["similarity"].tolist() == [0.875, 0.5, -0.25]
     assert frame["face_id"].tolist() == [7, 3, 4]
@@ -210,6 +210,8 @@ def test_matches_to_json_round_trip(matches: Matches) -> None:
         "confidence": 0.75,
         "quality": None,
         "parts": None,
+        "time": None,
+        "track": None,
         "copies": [],
         "face_id": 3,
     }

@@ -14,6 +14,7 @@ from face2vec.cli.common import (
     Number,
     OutputFile,
     count,
+    count_files,
     gallery_argument,
     json_line_option,
     json_lines_option,
@@ -155,7 +156,7 @@ def index_command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Add all faces of PHOTOS to a gallery.
+    """Add all faces of PHOTOS to a gallery, and the people in videos.
 
     PHOTOS are folders (with all their subfolders), files, glob patterns, @FILE for a text file of
     paths, or - for paths on standard input. Unchanged photos are skipped, so the same command
@@ -220,10 +221,12 @@ def info_command(gallery: Path, as_json: bool) -> None:
 @json_lines_option
 @verbose_option
 def photos_command(gallery: Path, statuses: tuple[str, ...], as_json: bool) -> None:
-    """List the photos of a gallery and what became of each.
+    """List the photos and videos of a gallery and what became of each.
 
-    A damaged photo was read in part; its reason says what is missing.
+    A damaged one was read in part; its reason says what is missing.
     """
+    from face2vec.photos.extras import VIDEO, kind_by_name
+
     with opened(gallery) as engine:
         photos = engine.photos(*statuses)
     for photo, status, reason in photos:
@@ -231,7 +234,7 @@ def photos_command(gallery: Path, statuses: tuple[str, ...], as_json: bool) -> N
             out(json.dumps({"photo": photo, "status": status, "reason": reason}))
         else:
             out(f"{status:<10}  {printable(photo)}" + f" ({printable(reason)})" * bool(reason))
-    say(count(len(photos), "photo"))
+    say(count_files(len(photos), sum(kind_by_name(one.photo) == VIDEO for one in photos)))
 
 
 @click.command("remove")
@@ -378,18 +381,20 @@ def say_summary(summary: BuildSummary, gallery: Path) -> None:
         parts.append(f"{summary.forgotten:,} with forgotten people only")
     if summary.unreadable:
         parts.append(f"{len(summary.unreadable):,} unreadable")
-    say(f"{count(summary.photos, 'photo')}: {', '.join(parts)}")
+    say(f"{count_files(summary.photos, summary.videos)}: {', '.join(parts)}")
     _say_left_out(summary)
-    say(f"{count(summary.faces, 'new face')}; {count(summary.no_face, 'new photo')} without a face")
+    noun = ("file", "files") if summary.videos else ("photo", "photos")
+    faceless = count(summary.no_face, *(f"new {word}" for word in noun))
+    say(f"{count(summary.faces, 'new face')}; {faceless} without a face")
     if summary.unreadable:
-        say(f"{count(len(summary.unreadable), 'photo')} could not be read:")
+        say(f"{count(len(summary.unreadable), *noun)} could not be read:")
         for line in reasons(summary.unreadable):
             say(line)
     if summary.damaged:
-        say(f"{count(len(summary.damaged), 'photo')} could be read in part:")
+        say(f"{count(len(summary.damaged), *noun)} could be read in part:")
         for line in reasons(summary.damaged):
             say(line)
-    say(f"{summary.rate:,.1f} photos a second, {summary.seconds:,.1f} s")
+    say(f"{summary.rate:,.1f} {noun[1]} a second, {summary.seconds:,.1f} s")
     if not summary.interrupted:
         say(f"Search it: face2vec search {printable(shlex.quote(str(gallery)))} PHOTO")
 

@@ -239,6 +239,17 @@ def count(number: int, noun: str, nouns: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
+def count_files(number: int, videos: int) -> str:
+    """A number of photos and videos, such as ``12 photos and 2 videos``.
+
+    Args:
+        number: how many files.
+        videos: how many of them are videos.
+    """
+    photos = [count(number - videos, "photo")] if number > videos or not videos else []
+    return " and ".join([*photos, *([count(videos, "video")] if videos else [])])
+
+
 def reasons(failed: Sequence[tuple[str, str]]) -> Iterator[str]:
     """One line per reason, the most frequent first, with a count and some photos.
 

@@ -26,7 +26,7 @@ from face2vec.cli.common import (
 )
 from face2vec.cli.exits import DONE, PARTLY
 from face2vec.detection import DETECTORS
-from face2vec.report.text import box_words, printable
+from face2vec.report.text import at_words, box_words, printable
 
 if TYPE_CHECKING:
     from face2vec.exchange.folders import PeopleExported
@@ -69,7 +69,8 @@ def encode_command(
                 continue
             name = printable(encoded.photo)
             for face in encoded.faces:
-                out(f"{name}, face at {box_words(face.box)}, confidence {face.confidence:.3f}")
+                place = f"{name}{at_words(face.time)}"
+                out(f"{place}, face at {box_words(face.box)}, confidence {face.confidence:.3f}")
             if not encoded.faces and encoded.error is None:
                 say(f"{name}: no face found")
     ctx.exit(PARTLY if unreadable else DONE)

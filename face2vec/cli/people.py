@@ -426,7 +426,12 @@ def _name(person: Person) -> str:
 
 def _facts(person: Person, engine: Face2Vec) -> dict[str, Any]:
     faces = [
-        {"face": one.face.id, "photo": one.photo, "box": [float(v) for v in one.face.box]}
+        {
+            "face": one.face.id,
+            "photo": one.photo,
+            "box": [float(v) for v in one.face.box],
+            "time": one.face.time,
+        }
         for one in engine.faces_of(person)
     ]
     return {"person": person.id, "name": person.name, "faces": faces}

@@ -38,6 +38,8 @@ Item = TypeVar("Item")
 
 CHUNK = 8  # photos per task of a worker thread, at most
 SLOW_SOURCE = 4.0  # times as long to get an item as to encode one
+HELD_BYTES = 64 << 20
+"""Bytes per thread from which on no further item is consumed: items that hold decoded images."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Encoder:
     ) -> None:
         self.model = model
         self.runtime = runtime
+        self.max_pixels = max_pixels
         self._extractor = Extractor(
             detector, model.description, detector_runtime(runtime), max_pixels
         )
@@ -148,6 +151,7 @@ class Encoder:
         items: Iterable[Item],
         read: Callable[[Item], Photo | Unopened | None],
         known: Callable[[Item], Sequence[Face]] | None = None,
+        held: Callable[[Item], int] | None = None,
     ) -> Iterator[Encoded[Item]]:
         """Encode many photos, with one `Encoded` per item, in order.
 
@@ -163,6 +167,8 @@ class Encoder:
                 item; any other exception is raised here.
             known: returns the known faces of an item, in pixels of the full photo, instead of
                 detecting them; the result keeps their order.
+            held: returns how many bytes an item holds in memory; None if that is little. No item is
+                consumed while the items in progress hold ``HELD_BYTES`` per thread.
 
         Raises:
             RuntimeUnavailableError: the results are asked for in a child process after a fork.
@@ -175,17 +181,25 @@ class Encoder:
         chunks = 2 * threads
         consumed = returned = 0
         to_get = to_encode = 0.0  # seconds per item
+        in_memory, most = 0, HELD_BYTES * threads
         with ExtractorProcesses(self._extractor, threads) as extractor:
             encode = partial(self._encode_chunk, read=read, known=known, extract=extractor.extract)
             try:
                 while True:
                     while (free := min(returned + 1, chunks * CHUNK) - consumed + returned) > 0:
                         is_slow = to_get > SLOW_SOURCE * to_encode
-                        if is_slow and waiting:
+                        if waiting and (is_slow or in_memory >= most):
                             break
                         size = 1 if is_slow else min(max(returned // chunks, 1), CHUNK, free)
                         started = time.monotonic()
-                        if not (chunk := list(islice(items, size))):
+                        chunk = []
+                        for item in islice(items, size):
+                            chunk.append(item)
+                            if held is not None:
+                                in_memory += held(item)
+                                if in_memory >= most:
+                                    break
+                        if not chunk:
                             break
                         to_get = (time.monotonic() - started) / len(chunk)
                         consumed += len(chunk)
@@ -199,6 +213,8 @@ class Encoder:
                         return
                     done, seconds = waiting.popleft().result()
                     to_encode = seconds / len(done)
+                    if held is not None:
+                        in_memory -= sum(held(one.item) for one in done)
                     for one in done:
                         returned += 1
                         yield one

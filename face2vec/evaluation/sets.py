@@ -19,6 +19,7 @@ from face2vec.files import composed, expanded, text_of
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.photos.discover import find_photos
+from face2vec.photos.extras import VIDEO, kind_by_name
 from face2vec.types import Box, Face, largest_sure, nearest_to
 
 Which = Literal["largest", "centre"]
@@ -82,7 +83,7 @@ def named_photos(people: Path) -> NamedPhotos:
 
 
 def photos_in(folder: Path) -> NamedPhotos:
-    """Read a folder with one folder of photos per person, or its subfolder ``images``.
+    """Read a folder with one folder of photos per person, or its subfolder ``images``; no videos.
 
     Raises:
         SettingsError: there are fewer than two people.
@@ -90,7 +91,7 @@ def photos_in(folder: Path) -> NamedPhotos:
     root = _images_of(folder)
     people: dict[Path, str] = {}
     for found in find_photos([str(root)]):
-        if len(found.path.parts) > 1:
+        if len(found.path.parts) > 1 and kind_by_name(found.name) != VIDEO:
             people[found.full] = found.path.parts[0]
     return _checked(people, f"{root} has photos", "a folder of photos for each")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from face2vec.exchange.coco import SUFFIX, save_coco
 from face2vec.exchange.formats import save_table
-from face2vec.exchange.table import BOX, COLUMNS, LANDMARKS, PARTS, Table
+from face2vec.exchange.table import BOX, COLUMNS, LANDMARKS, PARTS, TRACK, Table
 from face2vec.files import expanded
 from face2vec.fingerprint import Fingerprint
 from face2vec.gallery.reader import Snapshot
@@ -69,6 +69,8 @@ def tables_of(now: Snapshot) -> Iterator[Table]:
                 "confidence": face.confidence,
                 "quality": face.quality,
                 **dict(zip(PARTS, parts, strict=True)),
+                "time": face.time,
+                **dict(zip(TRACK, face.track or (None, None), strict=True)),
             }
             row["person"], row["name"], row["confirmed"] = person_of.get(face.id, (None,) * 3)
             for name, value in row.items():

@@ -21,6 +21,7 @@ from face2vec.exchange.table import (
     EMBEDDING,
     LANDMARKS,
     PARTS,
+    TRACK,
     Kind,
     Table,
 )
@@ -193,13 +194,14 @@ def _nested(flat: dict[str, Any]) -> dict[str, Any]:
             "landmarks",
             None if None in points else dict(zip(LANDMARK_NAMES, points, strict=True)),
         ),
+        TRACK[0]: ("track", None if flat["time"] is None else [flat[name] for name in TRACK]),
         PARTS[0]: ("parts", those(PARTS, [name.removeprefix("part_") for name in PARTS])),
     }
     nested: dict[str, Any] = {}
     for name, value in flat.items():
         if name in grouped:
             nested.update([grouped[name]])
-        elif name not in (*BOX, *LANDMARKS, *PARTS):
+        elif name not in (*BOX, *LANDMARKS, *PARTS, *TRACK):
             nested[name] = value
     return nested
 
@@ -208,6 +210,8 @@ def _flat(nested: dict[str, Any]) -> dict[str, Any]:
     flat = {name: nested[name] for name in COLUMNS if name in nested}
     if nested.get("box") is not None:
         flat.update(zip(BOX, nested["box"], strict=True))
+    if nested.get("track") is not None:
+        flat.update(zip(TRACK, nested["track"], strict=True))
     for name, (x, y) in (nested.get("landmarks") or {}).items():
         flat[f"{name}_x"], flat[f"{name}_y"] = x, y
     for name, value in (nested.get("parts") or {}).items():

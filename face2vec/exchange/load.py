@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from face2vec.errors import GalleryMismatchError, PhotoError, SettingsError
 from face2vec.exchange.formats import batches
-from face2vec.exchange.table import BOX, LANDMARKS, PARTS, Table
+from face2vec.exchange.table import BOX, LANDMARKS, PARTS, TRACK, Table
 from face2vec.files import composed
 from face2vec.fingerprint import Fingerprint, ModelFingerprint
 from face2vec.gallery.gallery import Gallery
@@ -28,7 +29,7 @@ from face2vec.gallery.rows import INDEXED, NAME_ONLY, Entry
 from face2vec.gallery.writer import Writer
 from face2vec.models.store import fingerprint_of
 from face2vec.photos.discover import Source
-from face2vec.photos.formats import read_photo_bytes
+from face2vec.photos.formats import file_sha256
 from face2vec.types import NO_PLACE, NO_POINTS, Face, Landmarks, QualityParts
 
 
@@ -203,6 +204,7 @@ def entries_of(
 
 def _faces(table: Table, embeddings: NDArray[np.float32], model: str) -> list[Face]:
     boxes, landmarks = table.rows(BOX), table.rows(LANDMARKS)
+    times, tracks = table.values("time"), table.rows(TRACK)
     parts = table.rows(PARTS)
     faces = []
     for row, (confidence, quality) in enumerate(
@@ -223,9 +225,23 @@ def _faces(table: Table, embeddings: NDArray[np.float32], model: str) -> list[Fa
                 quality=quality,
                 parts=None if made_of is None else QualityParts(*made_of),
                 model=model,
+                **_in_video(times[row], tracks[row]),
             )
         )
     return faces
+
+
+def _in_video(time: float | None, track: Sequence[float] | None) -> dict[str, Any]:
+    """The attributes of a face in a video."""
+    if time is None:
+        return {}
+    begin, end = track or (time, time)
+    if not 0 <= begin <= time <= end < math.inf:
+        raise SettingsError(
+            f"a face has the time {time} in a track from {begin} to {end}; times are seconds from "
+            "the start of a video, and a face is in its track"
+        )
+    return {"time": float(time), "track": (float(begin), float(end))}
 
 
 def _points(values: Sequence[float]) -> Landmarks:
@@ -253,9 +269,9 @@ def _file(path: Path, is_placed: bool, known: str | None) -> tuple[int, int, byt
     if is_placed:
         with contextlib.suppress(OSError, PhotoError):
             stat = path.stat()
-            found = hashlib.sha256(read_photo_bytes(path))
-            if known in (None, "", found.hexdigest()):
-                return stat.st_size, stat.st_mtime_ns, found.digest()
+            found = file_sha256(path)
+            if known in (None, "", found.hex()):
+                return stat.st_size, stat.st_mtime_ns, found
     if known:
         return NAME_ONLY, 0, bytes.fromhex(known)
     return NAME_ONLY, 0, hashlib.sha256(b"a name without a file\0" + os.fsencode(path)).digest()

@@ -34,8 +34,7 @@ from face2vec.exchange.xmp_tree import (
     value_replaced,
 )
 from face2vec.files import composed
-from face2vec.gallery.people import overlap
-from face2vec.types import Box, Point
+from face2vec.types import Box, Point, overlap
 
 MWG = "{http://www.metadataworkinggroup.com/schemas/regions/}"
 _AREA = "{http://ns.adobe.com/xmp/sType/Area#}"

@@ -18,7 +18,8 @@ Kind = Literal["whole", "number", "text", "texts", "flag"]
 BOX = ("left", "top", "right", "bottom")
 LANDMARKS = tuple(f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy")
 PARTS = tuple(f"part_{field.name}" for field in fields(QualityParts))
-NUMBERS = (*BOX, *LANDMARKS, "confidence", "quality", *PARTS)
+TRACK = ("track_begin", "track_end")
+NUMBERS = (*BOX, *LANDMARKS, "confidence", "quality", *PARTS, "time", *TRACK)
 COLUMNS: Mapping[str, Kind] = {
     "face_id": "whole",
     "photo": "text",

@@ -15,7 +15,10 @@ from face2vec.gallery.connection import Connection
 from face2vec.gallery.rows import INDEXED, NO_FACE
 from face2vec.gallery.schema import MAPPED, has_table
 
-_FACE = '"left", "top", "right", "bottom", landmarks, confidence, quality, embedding_crc32'
+_FACE = (
+    '"left", "top", "right", "bottom", landmarks, confidence, quality, embedding_crc32, parts,'
+    " time, track_begin, track_end"
+)
 _CONTENT = "(SELECT id FROM contents WHERE contents.sha256 = ignored.sha256)"
 
 
@@ -27,7 +30,8 @@ def put_aside(connection: Connection, faces: Sequence[int]) -> None:
     """
     for face in faces:
         moved = connection.execute(
-            f"INSERT INTO ignored SELECT faces.id, sha256, {_FACE}, embedding FROM faces"
+            f"INSERT INTO ignored (face_id, sha256, {_FACE}, embedding)"
+            f" SELECT faces.id, sha256, {_FACE}, embedding FROM faces"
             " JOIN contents ON contents.id = content_id JOIN embeddings ON face_id = faces.id"
             " WHERE faces.id = ?",
             (face,),
@@ -75,7 +79,9 @@ def reduce(connection: Connection, which: str = "1") -> None:
         connection: the writer's connection.
         which: a condition of SQL.
     """
-    connection.execute(f"UPDATE ignored SET landmarks = NULL, embedding = NULL WHERE {which}")
+    connection.execute(
+        f"UPDATE ignored SET landmarks = NULL, parts = NULL, embedding = NULL WHERE {which}"
+    )
 
 
 def _set_status(connection: Connection) -> None:

@@ -23,12 +23,10 @@ from face2vec.gallery import ignored, removals
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.rows import Removed, integers
 from face2vec.gallery.schema import has_column, has_table
-from face2vec.types import Box, Edit, Face, Person
+from face2vec.types import Edit, Face, Person, Place
 
 FORGOTTEN = 'SELECT 1 FROM forgotten WHERE sha256 = ? AND "left" IS NULL'
 """SQL: whether a photo showed only people who were forgotten."""
-SAME_FACE_IOU = 0.5
-"""Intersection over union from which on two boxes in a photo are of the same face."""
 
 APART_FROM = 16
 """Number of a person's faces that a face is kept apart from when it is said to be somebody else."""
@@ -383,7 +381,7 @@ class PeopleWriter:
 
 def _forget(connection: Connection, person: int) -> Removed:
     rows = connection.execute(
-        'SELECT faces.id, content_id, sha256, "left", "top", "right", "bottom" FROM faces'
+        'SELECT faces.id, content_id, sha256, "left", "top", "right", "bottom", time FROM faces'
         " JOIN memberships ON face_id = faces.id JOIN contents ON contents.id = content_id"
         " WHERE person_id = ?",
         (person,),
@@ -391,14 +389,18 @@ def _forget(connection: Connection, person: int) -> Removed:
     faces = [row[0] for row in rows]
     connection.executemany("DELETE FROM faces WHERE id = ?", [(face,) for face in faces])
     photos = 0
-    for content, sha256, *box in {row[1:] for row in rows}:
+    for content, sha256, *place in {row[1:] for row in rows}:
         rest = connection.execute("SELECT 1 FROM faces WHERE content_id = ?", (content,)).fetchone()
         if rest is None:
-            box = [None] * 4
+            place = [None] * 5
             gone = connection.execute("DELETE FROM photos WHERE content_id = ?", (content,))
             photos += gone.rowcount
             connection.execute("DELETE FROM contents WHERE id = ?", (content,))
-        connection.execute("INSERT INTO forgotten VALUES (?, ?, ?, ?, ?)", (sha256, *box))
+        connection.execute(
+            'INSERT INTO forgotten (sha256, "left", "top", "right", "bottom", time)'
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (sha256, *place),
+        )
     connection.execute("DELETE FROM people WHERE id = ?", (person,))
     connection.execute(
         "DELETE FROM roots WHERE NOT EXISTS (SELECT 1 FROM photos WHERE root_id = roots.id)"
@@ -450,27 +452,27 @@ def _forget_apart(connection: Connection, person: int) -> None:
     )
 
 
-def boxes_forgotten(connection: Connection, sha256: bytes) -> list[Box | None]:
-    """Boxes of forgotten and ignored faces in a photo; None stands for the whole photo."""
-    box = '"left", "top", "right", "bottom"'
+def places_forgotten(connection: Connection, sha256: bytes) -> list[Place | None]:
+    """Places of forgotten and ignored faces in a photo; None stands for the whole photo."""
+    box = '"left", "top", "right", "bottom", time'
     rows = connection.execute(
         f"SELECT {box} FROM forgotten WHERE sha256 = ?1"
         f" UNION ALL SELECT {box} FROM ignored WHERE sha256 = ?1",
         (sha256,),
     )
-    return [None if row[0] is None else row for row in rows]
+    return [None if box[0] is None else Place(tuple(box), time) for *box, time in rows]
 
 
-def covers_photo(boxes: Iterable[Box | None]) -> bool:
+def covers_photo(places: Iterable[Place | None]) -> bool:
     """Whether one of them stands for the whole photo."""
-    return None in boxes
+    return None in places
 
 
-def without_forgotten(faces: Iterable[Face], boxes: Sequence[Box | None]) -> tuple[Face, ...]:
-    """The faces that overlap none of the boxes."""
-    places = [box for box in boxes if box is not None]
+def without_forgotten(faces: Iterable[Face], places: Sequence[Place | None]) -> tuple[Face, ...]:
+    """The faces that are at none of the places."""
+    known = [place for place in places if place is not None]
     return tuple(
-        face for face in faces if all(overlap(face.box, box) < SAME_FACE_IOU for box in places)
+        face for face in faces if not any(place.is_of(face.box, face.time) for place in known)
     )
 
 
@@ -743,12 +745,3 @@ def _called(connection: Connection, name: str, but: int) -> int | None:
 def _name(connection: Connection, person: int) -> str | None:
     found = connection.execute("SELECT name FROM people WHERE id = ?", (person,)).fetchone()
     return None if found is None else stored.text_or_none(found[0], "the name of a person")
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes, 0…1."""
-    left, top = max(one[0], other[0]), max(one[1], other[1])
-    right, bottom = min(one[2], other[2]), min(one[3], other[3])
-    shared = max(right - left, 0) * max(bottom - top, 0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return shared / (areas - shared) if areas > shared else 0.0

@@ -25,8 +25,6 @@ from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import Memberships
 from face2vec.gallery.rows import (
     NAME_ONLY,
-    NAMED_FACES,
-    NAMED_FACES_WITHOUT_PARTS,
     NO_FACE,
     PARTS,
     UNREADABLE,
@@ -36,9 +34,10 @@ from face2vec.gallery.rows import (
     decoded,
     integers,
     matrix,
+    named_faces,
     owner_of,
 )
-from face2vec.gallery.schema import MAPPED, has_parts, has_people, has_table
+from face2vec.gallery.schema import MAPPED, has_people, has_table, missing_columns
 from face2vec.types import SURE_CONFIDENCE, SURE_OPINION, Edit, Person
 
 STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
@@ -447,6 +446,23 @@ class Snapshot:
         faces, contents = integers(rows, 2, "the numbers of faces")
         return faces, contents
 
+    def images(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All faces and a number of the image each is in, two int64 (n,) in order of face.
+
+        The image of a face is its photo or its frame of a video.
+        """
+        time = "NULL" if "time" in missing_columns(self.connection, "faces") else "time"
+        rows = self.connection.execute(
+            f"SELECT id, content_id, {time} FROM faces ORDER BY id"
+        ).fetchall()
+        frames: dict[tuple[int, float], int] = {}
+        numbered = [
+            (face, content if at is None else frames.setdefault((content, at), -1 - len(frames)))
+            for face, content, at in rows
+        ]
+        faces, images = integers(numbered, 2, "the numbers of faces")
+        return faces, images
+
     def mapped(self) -> NDArray[np.int64]:
         """Ids int64 (n,) of the faces with mapped embeddings, rising."""
         if not has_table(self.connection, MAPPED):
@@ -495,7 +511,7 @@ class Snapshot:
         Raises:
             GalleryDamagedError: the parts of a quality have the wrong size.
         """
-        parts = "parts" if has_parts(self.connection) else "NULL"
+        parts = "NULL" if "parts" in missing_columns(self.connection, "faces") else "parts"
         rows = self.connection.execute(f"SELECT confidence, {parts} FROM faces ORDER BY id")
         try:
             return np.array(
@@ -605,7 +621,7 @@ class Snapshot:
         roots = roots_of(self.connection)
         state = State(self._meta.uuid, *last_change(self.connection))
         paths = {number: path for path, number in roots.items()}
-        named = NAMED_FACES if has_parts(self.connection) else NAMED_FACES_WITHOUT_PARTS
+        named = named_faces(missing_columns(self.connection, "faces"))
         return _Known(version, state, roots, paths, named)
 
     def _row_for(self, photo: str, select: str) -> tuple[Any, ...] | None:

@@ -8,7 +8,8 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import GalleryDamagedError, GalleryError
-from face2vec.stored import StoredValueError, blob
+from face2vec.stored import StoredValueError, blob, number
 from face2vec.types import STATUSES, Face, QualityParts
 
 INDEXED, NO_FACE, UNREADABLE = "indexed", "no face", "unreadable"
@@ -31,10 +32,19 @@ PARTS = struct.Struct("<8f")
 # One row for each face and each path of its photo.
 NAMED_FACES = (
     'SELECT faces.id, "left", "top", "right", "bottom", landmarks, confidence, quality, parts,'
-    " photos.root_id, photos.path"
+    " time, track_begin, track_end, photos.root_id, photos.path"
     " FROM faces JOIN photos ON photos.content_id = faces.content_id"
 )
-NAMED_FACES_WITHOUT_PARTS = NAMED_FACES.replace(" parts,", " NULL,")
+
+
+def named_faces(missing: Iterable[str]) -> str:
+    """``NAMED_FACES`` for an older gallery.
+
+    Args:
+        missing: columns that its table of faces does not have; NULL is read instead.
+    """
+    return reduce(lambda sql, name: sql.replace(f" {name},", " NULL,"), missing, NAMED_FACES)
+
 
 # Paths are stored as bytes, because a path may be invalid UTF-8. The error handler is the one with
 # which Python turns such names into str.
@@ -173,7 +183,8 @@ class StoredFace:
 
     Attributes:
         face: the face with its ``id``, and with its embedding if that was requested.
-        photo: full path of the photo; with copies, the first in order of path that still exists.
+        photo: full path of the photo or video; with copies, the first in order of path that still
+            exists.
         copies: full paths of the other files with the same bytes, in order.
     """
 
@@ -262,7 +273,8 @@ class StoredFaces:
         roots, more_names = self._roots, self._names
         try:
             for row in self._rows.values():
-                i, left, top, right, bottom, points, confidence, quality, made, root, path = row
+                i, left, top, right, bottom, points, confidence, quality, made = row[:9]
+                time, begin, end, root, path = row[9:]
                 x1, y1, x2, y2, x3, y3, x4, y4, x5, y5 = LANDMARKS.unpack(points)
                 landmarks = ((x1, y1), (x2, y2), (x3, y3), (x4, y4), (x5, y5))
                 parts = None if made is None else QualityParts(*PARTS.unpack(made))
@@ -273,6 +285,8 @@ class StoredFaces:
                     raise StoredValueError("a number is not finite")
                 box = (left, top, right, bottom)
                 face = Face(box, landmarks, confidence, None, i, quality, parts=parts)
+                if time is not None:
+                    face = replace(face, **_in_video(time, begin, end))
                 if i in more_names:
                     names = more_names[i]
                     copies = sorted(f"{roots[r]}{os.sep}{decoded(p)}" for r, p in names)
@@ -291,6 +305,17 @@ class StoredFaces:
             GalleryDamagedError: a row is invalid.
         """
         return [StoredFace(*one) for one in self]
+
+
+def _in_video(time: object, begin: object, end: object) -> dict[str, Any]:
+    """The attributes of a face in a video, from what is stored.
+
+    Raises:
+        StoredValueError: one is no number, or negative.
+    """
+    what = "the time of a face"
+    track = number(begin, what, 0), number(end, what, 0)
+    return {"time": number(time, what, 0), "track": track}
 
 
 def _exists(path: str) -> bool:
@@ -333,8 +358,11 @@ def face_row(face: Face, dimension: int, photo: str) -> tuple[Any, ...]:
     landmarks = LANDMARKS.pack(*(v for point in face.landmarks for v in point))
     quality = None if face.quality is None else float(face.quality)
     parts = None if face.parts is None else PARTS.pack(*astuple(face.parts))
+    time = None if face.time is None else float(face.time)
+    track = (time, time) if face.track is None else tuple(map(float, face.track))
     blob = embedding.tobytes()
-    return (*box, landmarks, float(face.confidence), quality, zlib.crc32(blob), parts, blob)
+    rest = (quality, zlib.crc32(blob), parts, time, *track, blob)
+    return (*box, landmarks, float(face.confidence), *rest)
 
 
 def matrix(blobs: Sequence[bytes], dimension: int) -> NDArray[np.float32]:

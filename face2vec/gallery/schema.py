@@ -50,7 +50,10 @@ CREATE TABLE faces (
     confidence REAL NOT NULL,
     quality REAL,
     embedding_crc32 INTEGER NOT NULL,
-    parts BLOB
+    parts BLOB,
+    time REAL,
+    track_begin REAL,
+    track_end REAL
 );
 CREATE INDEX faces_by_content ON faces (content_id);
 CREATE TABLE embeddings (
@@ -106,7 +109,7 @@ CREATE TABLE sayings (
 );
 CREATE TABLE forgotten (
     sha256 BLOB NOT NULL CHECK (length(sha256) = 32),
-    "left" REAL, "top" REAL, "right" REAL, "bottom" REAL
+    "left" REAL, "top" REAL, "right" REAL, "bottom" REAL, time REAL
 );
 CREATE INDEX forgotten_by_content ON forgotten (sha256);
 """
@@ -125,7 +128,11 @@ CREATE TABLE ignored (
     confidence REAL NOT NULL,
     quality REAL,
     embedding_crc32 INTEGER NOT NULL,
-    embedding BLOB
+    embedding BLOB,
+    parts BLOB,
+    time REAL,
+    track_begin REAL,
+    track_end REAL
 );
 CREATE INDEX ignored_by_content ON ignored (sha256);
 """
@@ -149,15 +156,19 @@ _LATER_TABLES = {
     "apart": "apart",
 }
 """Tables that older galleries have not: each must be there if the named one is."""
-LATER_COLUMNS = {
-    "faces": ("parts BLOB",),
-    "photos": ("ctime_ns INTEGER",),
-    "people": ("hidden INTEGER", "cover INTEGER"),
-    "sayings": ("made INTEGER",),
+_IN_VIDEO = {"time": "REAL", "track_begin": "REAL", "track_end": "REAL"}
+LATER_COLUMNS: dict[str, dict[str, str]] = {
+    "faces": {"parts": "BLOB", **_IN_VIDEO},
+    "photos": {"ctime_ns": "INTEGER"},
+    "people": {"hidden": "INTEGER", "cover": "INTEGER"},
+    "sayings": {"made": "INTEGER"},
+    "forgotten": {"time": "REAL"},
+    "ignored": {"parts": "BLOB", **_IN_VIDEO},
 }
-"""Columns that the first galleries do not have: the parts of a face's quality; the time of a file's
-last change of any kind; whether a person is hidden, and the face to show; the time of an edit in
-seconds since 1970. They need no new format: what does not know them leaves them empty."""
+"""Columns that the first galleries do not have, with their types: the parts of a face's quality;
+the time of a file's last change of any kind; whether a person is hidden, and the face to show; the
+time of an edit in seconds since 1970; when a face is seen in a video. They need no new format: what
+does not know them leaves them empty."""
 
 # Faces with mapped embeddings; the table exists only while there are some.
 MAPPED = "mapped"
@@ -205,7 +216,7 @@ def _check_table(connection: sqlite3.Connection, table: str) -> None:
         raise StoredValueError(f"{table!r} is not a table")
     columns = _columns(connection, table)
     for name, (kind, key, _) in _made()[0][table].items():
-        if name not in columns and name in map(_name_of, LATER_COLUMNS.get(table, ())):
+        if name not in columns and name in LATER_COLUMNS.get(table, ()):
             continue
         if columns.get(name) != (kind, key, 0):
             raise StoredValueError(f"the column {name!r} of {table!r} is missing or another")
@@ -244,31 +255,29 @@ def has_table(connection: sqlite3.Connection, name: str) -> bool:
     return bool(found)
 
 
-def has_parts(connection: sqlite3.Connection) -> bool:
-    """Whether faces have the parts of their quality, which the first galleries have not."""
-    return has_column(connection, "faces", "parts")
-
-
 def has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
     """Whether a table has a column."""
     return any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})"))
 
 
-def _name_of(column: str) -> str:
-    return column.partition(" ")[0]
+def missing_columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    """Which of ``LATER_COLUMNS`` a table does not have."""
+    there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+    return set(LATER_COLUMNS[table]) - there
 
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring a gallery of an older format to ``FORMAT``, in one transaction."""
+    for table, columns in LATER_COLUMNS.items():
+        if has_table(connection, table):
+            missing = missing_columns(connection, table)
+            for column in (name for name in columns if name in missing):
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {columns[column]}")
     if not has_table(connection, "ignored"):
         people = "" if has_people(connection) else PEOPLE_SCHEMA
         connection.executescript(
             f"BEGIN IMMEDIATE; {people} {IGNORED_SCHEMA}"
             f"UPDATE meta SET value = '{FORMAT}' WHERE key = 'format'; COMMIT;"
         )
-    for table, columns in LATER_COLUMNS.items():
-        for column in columns:
-            if not has_column(connection, table, _name_of(column)):
-                connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
     if not has_table(connection, "apart"):
         connection.executescript(f"BEGIN IMMEDIATE; {APART_SCHEMA} COMMIT;")

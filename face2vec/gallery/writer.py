@@ -22,8 +22,8 @@ from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import (
     FORGOTTEN,
     PeopleWriter,
-    boxes_forgotten,
     covers_photo,
+    places_forgotten,
     without_forgotten,
 )
 from face2vec.gallery.reader import (
@@ -71,11 +71,12 @@ from face2vec.gallery.staging import (
 from face2vec.gallery.thumbnails import drop_thumbnails
 from face2vec.photos.discover import Source, paths_of
 from face2vec.stored import StoredValueError
-from face2vec.types import Face
+from face2vec.types import Face, Place
 
 _INSERT_FACE = (
     'INSERT INTO faces (content_id, "left", "top", "right", "bottom", landmarks, confidence,'
-    " quality, embedding_crc32, parts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " quality, embedding_crc32, parts, time, track_begin, track_end)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 _log = logging.getLogger(__name__)
@@ -166,6 +167,10 @@ class Writer:
         """Whether a photo with this hash showed only people who were forgotten."""
         return self._look_up(FORGOTTEN, sha256) is not None
 
+    def blocked(self, sha256: bytes) -> list[Place | None]:
+        """Places of forgotten and ignored faces in a photo; None stands for the whole photo."""
+        return places_forgotten(self._writer, sha256)
+
     def _look_up(self, statement: str, *values: Any) -> Any:
         """The first row of a SELECT, or None."""
         self._check_open()
@@ -249,11 +254,14 @@ class Writer:
         added = 0
         with self._transaction() as connection:
             (content,) = connection.execute(CONTENT, (sha256,)).fetchone()
-            known = connection.execute(
-                'SELECT "left", "top", "right", "bottom" FROM faces WHERE content_id = ?',
+            rows = connection.execute(
+                'SELECT "left", "top", "right", "bottom", time FROM faces WHERE content_id = ?',
                 (content,),
             ).fetchall()
-            blocked = boxes_forgotten(connection, sha256)
+            known = [
+                Place((left, top, right, bottom), time) for left, top, right, bottom, time in rows
+            ]
+            blocked = places_forgotten(connection, sha256)
             for face in without_forgotten(faces, [*known, *blocked]):
                 _insert_face(connection, content, face_row(face, self._meta.dimension, "photo"))
                 added += 1
@@ -507,12 +515,12 @@ class Writer:
 
     def _without_forgotten(self, entry: Entry) -> Entry | None:
         """The entry without forgotten faces; None if the whole photo is forgotten."""
-        boxes = boxes_forgotten(self._writer, entry.sha256)
-        if not boxes or entry.content_known:
+        places = self.blocked(entry.sha256)
+        if not places or entry.content_known:
             return entry
-        if covers_photo(boxes):
+        if covers_photo(places):
             return None
-        faces = without_forgotten(entry.faces, boxes)
+        faces = without_forgotten(entry.faces, places)
         return replace(entry, faces=faces, status=INDEXED if faces else NO_FACE)
 
     @contextmanager

@@ -1,7 +1,8 @@
-"""Adds photos to a gallery: finds the new ones, encodes them, and stores them in batches.
+"""Adds photos and videos to a gallery: finds the new ones, encodes them, stores them in batches.
 
 Rows are stored in the order in which photos are found, not in which workers finish. Therefore a
-build that was killed and run again gives the same gallery as an uninterrupted build.
+build that was killed and run again gives the same gallery as an uninterrupted build. A video is
+stored when all of it was read; if a build is killed meanwhile, the next one reads it again.
 """
 
 from __future__ import annotations
@@ -20,26 +21,38 @@ from itertools import chain
 from typing import Any
 
 from face2vec.encoding.encoder import Encoded, Encoder
+from face2vec.encoding.files import stream_files
+from face2vec.encoding.tracks import Tracks
 from face2vec.errors import PhotoError
 from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry, Recorded, called
 from face2vec.gallery.writer import Writer
 from face2vec.photos.discover import FoundPhoto
+from face2vec.photos.extras import VIDEO, kind_by_name
 from face2vec.photos.formats import (
+    CHANGED,
     EMPTY_FILE,
+    HEAD_BYTES,
+    IS_VIDEO,
     NEEDS_JXL,
     NEEDS_RAW,
+    NEEDS_VIDEO,
     TOO_MANY_BYTES,
     TOO_MANY_PIXELS,
+    file_sha256,
+    photo_format,
     read_photo_bytes,
 )
-from face2vec.types import Unopened
+from face2vec.photos.video import Video, is_video
+from face2vec.types import Unopened, clock
 
 log = logging.getLogger("face2vec")
 
 BATCH_PHOTOS = 64  # photos per transaction
-NOT_FOR_EVER = (TOO_MANY_PIXELS, NEEDS_RAW, NEEDS_JXL)
-"""Reasons that depend on settings and on what is installed, and not on the file."""
+NOT_FOR_EVER = (TOO_MANY_PIXELS, NEEDS_RAW, NEEDS_JXL, NEEDS_VIDEO, IS_VIDEO, CHANGED)
+"""Reasons that depend on settings, on what is installed, on a name or on the moment, and not on the
+bytes of a file."""
 BATCH_SECONDS = 5.0  # after this time, a smaller batch is stored
+SHOWN_SECONDS = 0.2  # between two updates of the place in a video
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,8 @@ class BuildSummary:
     """What `Face2Vec.add` did.
 
     Attributes:
-        photos: number of all photos.
+        photos: number of all photos, videos included.
+        videos: how many of them are videos, by their names.
         added: photos that were read and added.
         unchanged: photos that the gallery has under the same path with the same size and times, or
             with the same bytes.
@@ -62,13 +76,14 @@ class BuildSummary:
             unchanged, earlier; they are counted under another name.
         left_out: files and folders that were left out, by pattern, such as ``{"@eaDir/": 12}``; not
             counted in ``photos``.
-        unread: files that no installed package reads, by kind (``"RAW"``, ``"JXL"``, ``"FILM"``);
+        unread: files that no installed package reads, by kind (``"RAW"``, ``"JXL"``, ``"VIDEO"``);
             not counted in ``photos``.
         seconds: duration.
         interrupted: whether Ctrl-C ended the build early; counted photos are stored.
     """
 
     photos: int = 0
+    videos: int = 0
     added: int = 0
     unchanged: int = 0
     copies: int = 0
@@ -100,9 +115,9 @@ class BuildSummary:
 class _Task:
     """A file that is being added.
 
-    The worker that reads it sets ``sha256``, ``outcome`` (status and reason, if the gallery has
-    this content), ``known`` (it has it, so that it is not encoded), ``again`` (it has it, and it is
-    encoded again) and ``forgotten``.
+    What reads it, a worker or for a video the calling thread, sets ``sha256``, ``outcome`` (status
+    and reason, if the gallery has this content), ``known`` (it has it, so that it is not encoded),
+    ``again`` (it has it, and it is encoded again) and ``forgotten``.
     """
 
     found: FoundPhoto
@@ -115,6 +130,7 @@ class _Task:
     known: bool = False
     again: bool = False
     forgotten: bool = False
+    is_video: bool = False
 
 
 @dataclass
@@ -142,20 +158,17 @@ class Build:
     damaged: list[tuple[str, str]] = field(default_factory=list)
     _batch: list[Entry] = field(default_factory=list)
     _read_again: set[bytes] = field(default_factory=set)
+    _stored: float = field(default_factory=time.monotonic)
+    _shown: float = 0.0
 
     def run(self, found: Iterable[FoundPhoto]) -> None:
         """Add the new and changed photos; finished photos are stored even if this raises."""
-        last = time.monotonic()
         try:
             for encoded in self._encoded(found):
                 with _interrupt_delayed():
                     self._enter(encoded)
-                self.bar.update()
-                late = time.monotonic() - last > BATCH_SECONDS
-                if len(self._batch) >= BATCH_PHOTOS or (self._batch and late):
-                    with _interrupt_delayed():
-                        self._store()
-                    last = time.monotonic()
+                self._advance(encoded.item.found)
+                self._store_if_due()
         finally:
             with _interrupt_delayed():
                 self._store()
@@ -185,7 +198,14 @@ class Build:
     def _encoded(self, found: Iterable[FoundPhoto]) -> Iterator[Encoded[_Task]]:
         changed = self._changed(found)
         for first in changed:
-            yield from self.encoder().stream(chain([first], changed), self._read)
+            yield from stream_files(
+                self.encoder(),
+                chain([first], changed),
+                self._read,
+                self._video,
+                gatherer=self._tracks,
+                on_frame=self._on_frame,
+            )
 
     def _changed(self, found: Iterable[FoundPhoto]) -> Iterator[_Task]:
         """The photos whose size or a time differs from the gallery's, and those asked for."""
@@ -207,23 +227,70 @@ class Build:
             else:
                 self.counts["unchanged"] += 1
                 self._note_damage(photo, reason)
-            self.bar.update()
+            self._advance(photo)
+
+    def _advance(self, found: FoundPhoto) -> None:
+        """A photo or video is done."""
+        if kind_by_name(found.name) == VIDEO:
+            self.counts["videos"] += 1
+            self.bar.set_postfix_str("", refresh=False)
+        self.bar.update()
 
     def _read(self, task: _Task) -> Unopened | None:
+        if task.is_video:  # one that the gallery has
+            return None
+        path = task.found.full
+        with self._emptied(task):
+            data = read_photo_bytes(path)
+        if photo_format(data[:HEAD_BYTES]) == VIDEO:
+            raise PhotoError(str(path), IS_VIDEO, "give it a name that ends as those of videos do")
+        self._look_up(task, hashlib.sha256(data).digest())
+        return None if task.known or task.forgotten else Unopened(data, str(path))
+
+    def _video(self, task: _Task) -> Video | None:
+        """The video of a file, if it is one and is not known."""
+        path = task.found.full
+        if not is_video(path):
+            return None
+        task.is_video = True
+        video = Video(path, max_pixels=self.encoder().max_pixels)
+        with self._emptied(task):
+            sha256 = file_sha256(path)
+        self._look_up(task, sha256)
+        return None if task.known or task.forgotten else video
+
+    def _tracks(self, task: _Task) -> Tracks:
+        places = self.writer.blocked(task.sha256)
+        return Tracks([place for place in places if place is not None])
+
+    def _on_frame(self, _task: _Task, seconds: float) -> None:
+        now = time.monotonic()
+        if now - self._shown > SHOWN_SECONDS:
+            self.bar.set_postfix_str(f"in a video at {clock(seconds)}")
+            self._shown = now
+        self._store_if_due()  # a long video must not keep the photos before it from the gallery
+
+    @contextmanager
+    def _emptied(self, task: _Task) -> Iterator[None]:
+        """Around the reading of a file.
+
+        An empty file may still be filled, and is tried again; one that was emptied is recorded as
+        unreadable, so that its old faces go.
+        """
         try:
-            data = read_photo_bytes(task.found.full)
+            yield
         except PhotoError as error:
             if error.reason == EMPTY_FILE and self._is_recorded(task):
-                # An empty file may still be filled, and is tried again; one that was emptied is
-                # recorded as unreadable, so that its old faces go.
                 task.sha256 = hashlib.sha256(b"").digest()
             raise
-        task.sha256 = hashlib.sha256(data).digest()
+
+    def _look_up(self, task: _Task, sha256: bytes) -> None:
+        """Set what the gallery has of the bytes of a file."""
+        task.sha256 = sha256
         task.outcome = self.writer.outcome_of(task.sha256)
         task.again = task.outcome is not None and self._may_read_again(*task.outcome)
         task.known = task.outcome is not None and not task.again
         task.forgotten = self.writer.is_forgotten(task.sha256)
-        return None if task.known or task.forgotten else Unopened(data, str(task.found.full))
 
     def _is_asked(self, status: str, reason: str) -> bool:
         """Whether photos with this outcome are to be read although they are unchanged."""
@@ -304,6 +371,13 @@ class Build:
             any(entry.sha256 == sha256 for entry in self._batch)
             or self.writer.content_of(sha256) is not None
         )
+
+    def _store_if_due(self) -> None:
+        late = time.monotonic() - self._stored > BATCH_SECONDS
+        if len(self._batch) >= BATCH_PHOTOS or (self._batch and late):
+            with _interrupt_delayed():
+                self._store()
+            self._stored = time.monotonic()
 
     def _store(self) -> None:
         lost = self.writer.record(self._batch) if self._batch else []

@@ -1,15 +1,17 @@
-"""Readmits photos: lifts the blocks of forgotten and ignored faces."""
+"""Readmits photos and videos: lifts the blocks of forgotten and ignored faces."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from face2vec.encoding.encoder import Encoder
+from face2vec.encoding.files import stream_files
 from face2vec.gallery.rows import Readmitted
 from face2vec.gallery.writer import Writer
 from face2vec.photos.discover import FoundPhoto
-from face2vec.photos.formats import read_photo_bytes
+from face2vec.photos.formats import file_sha256
+from face2vec.photos.video import Video, is_video
+from face2vec.types import Face, Unopened
 
 
 def readmit(
@@ -29,12 +31,23 @@ def readmit(
     """
     photos = faces = 0
     for photo in found:
-        data = read_photo_bytes(photo.full)
-        sha256 = hashlib.sha256(data).digest()
+        sha256 = file_sha256(photo.full)
         if not writer.people.readmit(sha256):
             continue
         photos += 1
         if writer.content_of(sha256) is not None:
-            opened = encoder().read(data, str(photo.full))
-            faces += writer.add_missing(sha256, encoder().encode(opened))
+            faces += writer.add_missing(sha256, _encoded(photo, encoder()))
     return Readmitted(photos, faces)
+
+
+def _encoded(found: FoundPhoto, encoder: Encoder) -> Sequence[Face]:
+    path = str(found.full)
+    (done,) = stream_files(
+        encoder,
+        [found],
+        lambda _: Unopened(path),
+        lambda _: Video(path, max_pixels=encoder.max_pixels) if is_video(path) else None,
+    )
+    if done.error is not None:
+        raise done.error
+    return done.faces

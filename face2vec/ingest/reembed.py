@@ -1,7 +1,7 @@
 """Upgrades a gallery to another model: embeds its faces again while it still answers searches.
 
 The stored boxes and landmarks are used, so no face is detected again. A photo is read from the
-first of its files whose content is unchanged.
+first of its files whose content is unchanged; of a video, the frames that its faces are in.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.encoding.encoder import Encoder
+from face2vec.encoding.files import stream_files
 from face2vec.errors import PhotoError
 from face2vec.fingerprint import Fingerprint
 from face2vec.gallery.gallery import Gallery
@@ -26,10 +27,13 @@ from face2vec.gallery.staging import NewEmbeddings, Remade, abandon
 from face2vec.index.sync import GalleryIndex, writing
 from face2vec.ingest.build import BATCH_PHOTOS, BATCH_SECONDS
 from face2vec.ingest.embedding_map import EmbeddingMap, MapFigures, learn_map
-from face2vec.photos.formats import read_photo_bytes
-from face2vec.types import Unopened
+from face2vec.photos.formats import file_sha256, read_photo_bytes
+from face2vec.photos.video import Video
+from face2vec.types import Face, Unopened
 
 log = logging.getLogger("face2vec")
+
+Read = TypeVar("Read")
 
 PAGE = 512  # photos per query of the gallery
 SAMPLE = 2000  # faces from which a map is learned
@@ -120,7 +124,14 @@ class Remaking:
         batch: list[Remade] = []
         last, photos = time.monotonic(), 0
         try:
-            for done in self.encoder.stream(self._photos(waiting), self._read, _faces_of):
+            for done in stream_files(
+                self.encoder,
+                self._photos(waiting),
+                self._read,
+                self._video,
+                gatherer=lambda _: _Again(),
+                known=_faces_in,
+            ):
                 photo = done.item
                 if done.error is not None:
                     self._miss(photo, done.error.reason)
@@ -166,18 +177,22 @@ class Remaking:
             yield from known
 
     def _read(self, photo: KnownPhoto) -> Unopened:
-        last: PhotoError | None = None
-        for name in photo.photos:
-            try:
-                data = read_photo_bytes(Path(name))
-            except PhotoError as error:
-                last = error
-                continue
-            if hashlib.sha256(data).digest() == photo.sha256:
-                return Unopened(data, name)
-            last = PhotoError(name, CHANGED)
-        assert last is not None
-        raise last
+        def read(name: str) -> tuple[bytes, Unopened]:
+            data = read_photo_bytes(Path(name))
+            return hashlib.sha256(data).digest(), Unopened(data, name)
+
+        return _first_unchanged(photo, read)
+
+    def _video(self, photo: KnownPhoto) -> Video | None:
+        times = sorted({face.time for face in photo.faces if face.time is not None})
+        if not times:
+            return None
+
+        def read(name: str) -> tuple[bytes, Video]:
+            video = Video(name, times, max_pixels=self.encoder.max_pixels)
+            return file_sha256(name), video
+
+        return _first_unchanged(photo, read)
 
     def _miss(self, photo: KnownPhoto, reason: str) -> None:
         log.info("%s: %s", photo.photos[0], reason)
@@ -341,5 +356,44 @@ def finish(
     )
 
 
-def _faces_of(photo: KnownPhoto) -> Sequence[Any]:
-    return photo.faces
+def _first_unchanged(photo: KnownPhoto, read: Callable[[str], tuple[bytes, Read]]) -> Read:
+    """What is read of the first file of a photo that has its bytes still.
+
+    Args:
+        photo: the photo.
+        read: reads a file by its path; returns its SHA-256, and what was read.
+
+    Raises:
+        PhotoError: there is no such file.
+    """
+    last: PhotoError | None = None
+    for name in photo.photos:
+        try:
+            sha256, found = read(name)
+        except PhotoError as error:
+            last = error
+            continue
+        if sha256 == photo.sha256:
+            return found
+        last = PhotoError(name, CHANGED)
+    assert last is not None
+    raise last
+
+
+def _faces_in(photo: KnownPhoto, time: float | None) -> Sequence[Face]:
+    return [face for face in photo.faces if face.time == time]
+
+
+class _Again:
+    """Gathers the known faces of a video, in their order in the gallery."""
+
+    def __init__(self) -> None:
+        self._faces: list[Face] = []
+
+    def add(self, _time: float, _is_cut: bool, faces: Sequence[Face]) -> None:
+        """Add the faces of a frame."""
+        self._faces += faces
+
+    def faces(self) -> tuple[Face, ...]:
+        """All faces, by their ids."""
+        return tuple(sorted(self._faces, key=lambda face: face.id or 0))

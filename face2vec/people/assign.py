@@ -107,7 +107,7 @@ def _material(
 
     The fourth value is the number of unassigned faces that are left out as not sure.
     """
-    ids, photos = now.contents()
+    ids, photos = now.images()
     members = now.memberships()
     kept = members.confirmed.astype(bool) | (not again)
     assigned, owners = members.faces[kept], members.people[kept]

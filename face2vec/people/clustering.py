@@ -46,7 +46,7 @@ class Faces:
     Attributes:
         ids: int64 (n,), increasing.
         embeddings: float32 (n, d), each of unit length.
-        photos: int64 (n,), the id of each face's photo.
+        photos: int64 (n,), the number of each face's photo, or of its frame of a video.
         crowding: float64 (n,) from `Evidence.with_crowding`; None before that.
     """
 

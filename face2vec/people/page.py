@@ -5,12 +5,16 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from face2vec.gallery.rows import StoredFace
 from face2vec.report.html import img, photo_link, write_page
 from face2vec.report.text import printable
 from face2vec.report.thumbnails import thumbnail
 from face2vec.types import Person
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SHOWN = 12
 """Largest number of faces shown per person, evenly spaced."""
@@ -44,11 +48,12 @@ def _section(person: Person, faces: Sequence[StoredFace]) -> str:
     shown = [faces[int(n * step)] for n in range(min(SHOWN, len(faces)))]
     cells = "".join(
         f'<figure style="display:inline-block;margin:.3rem">'
-        f"{img(thumbnail(one.photo, one.face.box), f'Face {one.face.id} of {label}')}"
+        f"{img(_picture(one), f'Face {one.face.id} of {label}')}"
         f"<figcaption>{one.face.id}</figcaption></figure>"
         for one in shown
     )
-    photos = "<br>".join(photo_link(photo) for photo in dict.fromkeys(f.photo for f in faces))
+    places = dict.fromkeys((one.photo, one.face.time) for one in faces)
+    photos = "<br>".join(photo_link(*place) for place in places)
     number = "" if person.name is None else f", person {person.id}"
     faces_word = "1 face" if len(faces) == 1 else f"{len(faces):,} faces"
     if len(shown) < len(faces):
@@ -59,3 +64,7 @@ def _section(person: Person, faces: Sequence[StoredFace]) -> str:
         f"<div>{cells}</div>\n<details><summary>Photos</summary><p>{photos}</p></details>\n"
         "</section>"
     )
+
+
+def _picture(one: StoredFace) -> Image.Image:
+    return thumbnail(one.photo, one.face.box, time=one.face.time)

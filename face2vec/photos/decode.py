@@ -45,12 +45,13 @@ from face2vec.photos.damage import (
     scans_of,
     without_metadata,
 )
-from face2vec.photos.extras import JXL, KINDS, RAW, require
+from face2vec.photos.extras import JXL, KINDS, RAW, VIDEO, require
 from face2vec.photos.formats import (
     CHANGED,
     DAMAGED,
     EMPTY_FILE,
     HEAD_BYTES,
+    IS_VIDEO,
     NOT_A_PHOTO,
     TOO_MANY_PIXELS,
     TRUNCATED,
@@ -201,6 +202,8 @@ def _from_bytes(name: str, data: bytes, max_side: int | None, max_pixels: int) -
     kind = photo_format(data[:HEAD_BYTES])
     if kind is None:
         raise PhotoError(name, NOT_A_PHOTO)
+    if kind == VIDEO:
+        raise PhotoError(name, IS_VIDEO, "give one of its frames as a photo, or index it")
     if kind in ("HEIC", "AVIF") and boxes_go_on(data):
         raise PhotoError(name, TRUNCATED)  # libheif would omit the tiles that it cannot read
     try:

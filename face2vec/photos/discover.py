@@ -54,7 +54,7 @@ OTHER_SUFFIXES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class FoundPhoto:
-    """A file that is considered a photo.
+    """A file that is considered a photo or a video.
 
     Attributes:
         folder: absolute path, links resolved, of the folder in which the search started.
@@ -107,7 +107,7 @@ def find_photos(
     left_out: Counter[str] | None = None,
     unread: Counter[str] | None = None,
 ) -> Iterator[FoundPhoto]:
-    """Find the photos in the sources, in a fixed order, each real file once.
+    """Find the photos and videos in the sources, in a fixed order, each real file once.
 
     A source is one of
 
@@ -115,10 +115,10 @@ def find_photos(
       are skipped, and what other programs keep beside photos, such as thumbnails, previews and
       deleted files (:data:`face2vec.photos.exclude.USUAL`). A file ``.face2vecignore`` in a folder
       has further patterns, as in ``.gitignore``. A file is accepted if its suffix is one of
-      :data:`PHOTO_SUFFIXES`, skipped if it is one of :data:`OTHER_SUFFIXES`; camera raw files and
-      JPEG XL photos are accepted if their package is installed, films never; and others are
-      accepted if its first bytes are those of a photo. Links are followed. A link to a target
-      inside the same folder is skipped, because the target is found under its own name. An
+      :data:`PHOTO_SUFFIXES`, skipped if it is one of :data:`OTHER_SUFFIXES`; camera raw files,
+      JPEG XL photos and videos are accepted if their package is installed; and others are
+      accepted if its first bytes are those of a photo or video. Links are followed. A link to a
+      target inside the same folder is skipped, because the target is found under its own name. An
       unreadable subfolder is yielded as a photo, so that reading it reports the reason.
     - a file, always accepted; its root is its folder.
     - a glob pattern (``*``, ``?``, ``[…]``, ``**`` for any depth), if no path has exactly that
@@ -141,7 +141,7 @@ def find_photos(
             :data:`face2vec.photos.extras.KINDS`.
 
     Returns:
-        An iterator over the photos.
+        An iterator over the photos and videos.
 
     Raises:
         SettingsError: a source is not a path, does not exist, cannot be listed, is a pattern

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from face2vec.errors import PhotoError
@@ -23,6 +27,10 @@ TOO_MANY_PIXELS = "too many pixels"
 TOO_SLOW = "takes too long"  # a decoder reads on and on without a result
 NEEDS_RAW = "needs face2vec[raw]"  # a camera raw file
 NEEDS_JXL = "needs face2vec[jxl]"  # a JPEG XL photo
+NEEDS_VIDEO = "needs face2vec[video]"
+IS_VIDEO = "a video, not a photo"  # where only a photo will do, or by the name of a photo
+NOT_A_VIDEO = "not a video"  # the name is that of a video, the content of nothing known
+NO_VIDEO_STREAM = "no video stream"  # sound only
 CHANGED = "changed while in use"  # the second decode gave another size than the first
 
 REASONS = (
@@ -39,6 +47,10 @@ REASONS = (
     TOO_SLOW,
     NEEDS_RAW,
     NEEDS_JXL,
+    NEEDS_VIDEO,
+    IS_VIDEO,
+    NOT_A_VIDEO,
+    NO_VIDEO_STREAM,
     CHANGED,
 )
 """All values of ``reason`` of a :class:`~face2vec.errors.PhotoError`."""
@@ -52,8 +64,9 @@ def photo_format(head: bytes) -> str | None:
 
     Returns:
         ``"JPEG"``, ``"PNG"``, ``"WEBP"``, ``"AVIF"``, ``"HEIC"``, ``"TIFF"``, ``"GIF"``,
-        ``"BMP"``, ``"JXL"``, ``"RAW"`` for files of cameras that do not begin as TIFF files do, or
-        None for any other content. Other raw files are ``"TIFF"`` by their first bytes.
+        ``"BMP"``, ``"JXL"``, ``"RAW"`` for files of cameras that do not begin as TIFF files do,
+        ``"VIDEO"`` for a video of any format, or None for any other content. Other raw files are
+        ``"TIFF"`` by their first bytes.
     """
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
@@ -80,8 +93,46 @@ def photo_format(head: bytes) -> str | None:
             return "AVIF"
         if head[8:12] in _HEIC_BRANDS or (head[8:12] in _ANY_HEIF and brands & _HEIC_BRANDS):
             return "HEIC"
-    return None
+        is_video = head[8:12] in _VIDEO_BRANDS or head[8:11] in _VIDEO_FAMILIES
+        return "VIDEO" if is_video else None
+    return "VIDEO" if video_container(head) else None
 
+
+def video_container(head: bytes) -> str | None:
+    """FFmpeg's name of the container of a video, by the first bytes of the file.
+
+    A file of the MP4 family may also be a photo, or hold sound alone.
+
+    Args:
+        head: the first :data:`HEAD_BYTES` of the file.
+
+    Returns:
+        The name of a reader, such as ``"mov"``, or None for any other content.
+    """
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "mov"
+    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+        return "avi"
+    for start, name in _VIDEO_SIGNATURES.items():
+        if head.startswith(start):
+            return name
+    packets = head[0:1] + head[188:189], head[4:5] + head[196:197]
+    return "mpegts" if b"GG" in packets else None
+
+
+_VIDEO_SIGNATURES = {
+    b"\x1aE\xdf\xa3": "matroska",  # WebM, too
+    b"0&\xb2u\x8ef\xcf\x11": "asf",  # WMV
+    b"FLV\x01": "flv",
+    b"\0\0\x01\xba": "mpeg",
+    b"\0\0\x01\xb3": "mpegvideo",
+}
+# Of the MP4 family; brands for sound alone are not among these.
+_VIDEO_BRANDS = {
+    *(b"isom", b"avc1", b"qt  ", b"mmp4", b"MSNV", b"dash", b"XAVC", b"M4V ", b"M4VH", b"M4VP"),
+    *(b"F4V ", b"f4v "),
+}
+_VIDEO_FAMILIES = {b"iso", b"mp4", b"mp7", b"3gp", b"3g2"}
 
 # Of Olympus, Panasonic, Fujifilm, Sigma and Minolta.
 _RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM")
@@ -107,17 +158,57 @@ def read_photo_bytes(
         PhotoError: the file is missing, not a regular file, empty, too large, or unreadable.
     """
     name = os.fspath(path) if name is None else name
+    with _as_photo_errors(path, name), open_file(path, name) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise PhotoError(name, TOO_MANY_BYTES, f"{size:,} of at most {max_bytes:,}")
+        data = file.read()
+    if not data:
+        raise PhotoError(name, EMPTY_FILE)
+    return data
+
+
+def file_sha256(path: str | os.PathLike[str], *, name: str | None = None) -> bytes:
+    """The SHA-256 of a file of any size, 32 bytes.
+
+    Args:
+        path: the file; ``~`` at its start is the home folder.
+        name: name of the file in errors; the path if None.
+
+    Raises:
+        PhotoError: the file is missing, not a regular file, empty, or unreadable.
+    """
+    name = os.fspath(path) if name is None else name
+    with _as_photo_errors(path, name), open_file(path, name) as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise PhotoError(name, EMPTY_FILE)
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def open_file(path: str | os.PathLike[str], name: str) -> io.BufferedReader:
+    """A regular file, open for reading.
+
+    Args:
+        path: the file; ``~`` at its start is the home folder.
+        name: name of the file in errors.
+
+    Raises:
+        PhotoError: the file is missing, not a regular file, or cannot be opened.
+    """
+    with _as_photo_errors(path, name):
+        file = open(expanded(path), "rb", opener=open_without_waiting)  # noqa: SIM115
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+    raise PhotoError(name, NOT_A_FILE)
+
+
+@contextmanager
+def _as_photo_errors(path: str | os.PathLike[str], name: str) -> Iterator[None]:
+    """Turn the errors of opening and reading a file into a `PhotoError`."""
     path = expanded(path)
     try:
-        with open(path, "rb", opener=open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise PhotoError(name, NOT_A_FILE)
-            if status.st_size > max_bytes:
-                raise PhotoError(
-                    name, TOO_MANY_BYTES, f"{status.st_size:,} of at most {max_bytes:,}"
-                )
-            data = file.read()
+        yield
     except FileNotFoundError as error:
         raise PhotoError(name, MISSING) from error
     except IsADirectoryError as error:
@@ -131,9 +222,6 @@ def read_photo_bytes(
     except OSError as error:
         reason = _REASON_OF_ERRNO.get(error.errno or 0, CANNOT_BE_READ)
         raise PhotoError(name, reason, error.strerror or str(error)) from error
-    if not data:
-        raise PhotoError(name, EMPTY_FILE)
-    return data
 
 
 _REASON_OF_ERRNO = {

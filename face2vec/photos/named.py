@@ -12,6 +12,7 @@ from face2vec.arguments import refusal
 from face2vec.errors import SettingsError
 from face2vec.files import composed, expanded, text_of
 from face2vec.photos.discover import FoundPhoto, Source, find_photos
+from face2vec.photos.extras import VIDEO, kind_by_name
 
 Named = tuple[str, FoundPhoto]
 """The name of a person, and a photo of that person."""
@@ -23,7 +24,7 @@ _DELIMITERS = ",;\t"
 
 
 def named_photos(people: Source | Mapping[str, Source | Iterable[Source]]) -> list[Named]:
-    """Photos with the name of the person whom each shows, each photo once.
+    """Photos with the name of the person whom each shows, each photo once. Videos are left out.
 
     Args:
         people: one of
@@ -47,6 +48,8 @@ def named_photos(people: Source | Mapping[str, Source | Iterable[Source]]) -> li
     names: dict[Path, str] = {}
     photos: list[Named] = []
     for name, photo in found:
+        if kind_by_name(photo.name) == VIDEO:
+            continue
         name, full = composed(name.strip()), photo.full
         known = names.setdefault(full, name)
         if known != name:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from face2vec.errors import MissingExtraError, SettingsError
 from face2vec.files import expanded
-from face2vec.report.text import printable, short_name
+from face2vec.report.text import at_words, printable, short_name
 from face2vec.report.thumbnails import THUMBNAIL_SIDE, placeholder, thumbnail
 
 if TYPE_CHECKING:
@@ -113,8 +113,9 @@ def draw_grid(
         if not matches:
             show(row, left, placeholder("no match", THUMBNAIL_SIDE), "")
         for n, match in enumerate(matches):
-            title = f"{match.rank}: {match.similarity:.3f}\n{short_name(match.photo)}"
-            image = thumbnail(match.photo, match.face.box)
+            name = short_name(match.photo) + at_words(match.time)
+            title = f"{match.rank}: {match.similarity:.3f}\n{name}"
+            image = thumbnail(match.photo, match.face.box, time=match.time)
             show(row + n // columns, left + n % columns, image, title)
         row += rows
     if path is not None:

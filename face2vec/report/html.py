@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face2vec.files import expanded
-from face2vec.report.text import box_words, percent, printable, short_name
+from face2vec.report.text import at_words, box_words, percent, printable, short_name
 from face2vec.report.thumbnails import thumbnail
 
 if TYPE_CHECKING:
@@ -99,9 +99,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = Fal
     return f'<div style="overflow-x: auto"><table>{above}<tbody>\n{body}\n</tbody></table></div>'
 
 
-def photo_link(photo: str) -> str:
-    """The path of a photo, as a link if the file exists."""
-    name = f"<bdi>{html.escape(printable(photo))}</bdi>"
+def photo_link(photo: str, time: float | None = None) -> str:
+    """The path of a photo, as a link if the file exists.
+
+    Args:
+        photo: the path.
+        time: of a video, a time in seconds; the link begins there.
+    """
+    name = f"<bdi>{html.escape(printable(photo))}</bdi>{at_words(time)}"
     path = Path(expanded(photo))
     try:
         there = path.is_file()
@@ -109,7 +114,8 @@ def photo_link(photo: str) -> str:
         there = False
     if not there:
         return name
-    return f'<a href="{html.escape(path.absolute().as_uri())}">{name}</a>'
+    place = "" if time is None else f"#t={time:.3f}"  # a media fragment
+    return f'<a href="{html.escape(path.absolute().as_uri())}{place}">{name}</a>'
 
 
 def match_table(matches: Sequence[Match], caption: str) -> str:
@@ -126,16 +132,17 @@ def match_table(matches: Sequence[Match], caption: str) -> str:
 
 def _match_rows(matches: Sequence[Match]) -> Iterator[str]:
     for m in matches:
-        name = short_name(m.photo)
-        face = img(thumbnail(m.photo, m.face.box), f"Match {m.rank}, face in {name}")
+        name = short_name(m.photo) + at_words(m.time)
+        picture = thumbnail(m.photo, m.face.box, time=m.time)
+        face = img(picture, f"Match {m.rank}, face in {name}")
         probability = ""
         if m.probability is not None:
             probability = f'<td class="number">{html.escape(percent(m.probability))}</td>'
         doubt = f"<br>less certain: {'; '.join(m.outside)}" if m.outside else ""
-        copies = "".join(f"<br>the same file: {photo_link(copy)}" for copy in m.copies)
+        copies = "".join(f"<br>the same file: {photo_link(copy, m.time)}" for copy in m.copies)
         yield (
             f'<tr><td class="number">{m.rank}</td><td>{face}</td>'
             f'<td class="number">{m.similarity:.4f}</td>{probability}'
-            f'<td class="photo">{photo_link(m.photo)}<br>{box_words(m.face.box)}'
+            f'<td class="photo">{photo_link(m.photo, m.time)}<br>{box_words(m.face.box)}'
             f"{doubt}{copies}</td></tr>"
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 from face2vec.errors import SettingsError
 from face2vec.report.grid import draw_grid, plot_package
 from face2vec.report.html import img, match_table, photo_link, write_page
-from face2vec.report.text import box_words, percent, printable, short_name
+from face2vec.report.text import at_words, box_words, percent, printable, short_name
 from face2vec.report.thumbnails import THUMBNAIL_SIDE, thumbnail, whole_photo
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ COLUMNS = (
     *("rank", "similarity", "probability", "false_matches", "photo"),
     *("left", "top", "right", "bottom", "confidence"),
     *(f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy"),
-    *("copies", "face_id"),
+    *("copies", "face_id", "time"),
 )
 
 REPR_ROWS = 20  # rows that a repr shows, and a notebook
@@ -103,7 +103,7 @@ class Matches(Sequence["Match"]):
             doubt = f"  (less certain: {'; '.join(m.outside)})" if m.outside else ""
             lines.append(
                 f"{m.rank:>4}  {distance}{m.similarity:>10.4f}  {probability}"
-                f"{printable(m.photo)}{doubt}"
+                f"{printable(m.photo)}{at_words(m.time)}{doubt}"
             )
         if rows is not None and len(self) > rows:
             lines.append(f"… {len(self) - rows} more")
@@ -114,8 +114,9 @@ class Matches(Sequence["Match"]):
 
         The keys are ``rank``, ``similarity``, ``probability``, ``false_matches``, ``outside``,
         ``photo``, ``box`` (left, top, right, bottom), ``landmarks`` (name to [x, y]),
-        ``confidence``, ``quality``, ``parts``, ``copies`` and ``face_id``; after a search by pose
-        also ``pose_distance``.
+        ``confidence``, ``quality``, ``parts``, ``time`` (of a face in a video, seconds; otherwise
+        None), ``track`` (begin and end in seconds, or None), ``copies`` and ``face_id``; after a
+        search by pose also ``pose_distance``.
         """
         return [
             {
@@ -151,7 +152,7 @@ class Matches(Sequence["Match"]):
                 *(m.rank, float(m.similarity), m.probability, m.false_matches, m.photo),
                 *(*m.face.box, m.face.confidence),
                 *(value for point in m.face.landmarks for value in point),
-                *(m.copies, m.face.id),
+                *(m.copies, m.face.id, m.time),
             )
             for m in self
         ]
@@ -282,7 +283,7 @@ def save_html(found: Sequence[QueryResult], path: str | os.PathLike[str]) -> Non
 
 
 def face_dict(face: Face) -> dict[str, Any]:
-    """JSON-able values of a face: box, landmarks, confidence, quality and its parts."""
+    """JSON-able values of a face: box, landmarks, confidence, quality, its parts, time, track."""
     return {
         "box": [float(v) for v in face.box],
         "landmarks": {
@@ -292,6 +293,8 @@ def face_dict(face: Face) -> dict[str, Any]:
         "confidence": float(face.confidence),
         "quality": None if face.quality is None else float(face.quality),
         "parts": None if face.parts is None else asdict(face.parts),
+        "time": face.time,
+        "track": None if face.track is None else list(face.track),
     }
 
 

@@ -6,12 +6,17 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from face2vec.types import Box
+from face2vec.types import Box, clock
 
 
 def box_words(box: Box) -> str:
     """A box in whole pixels: ``(left, top, right, bottom)``."""
     return "({}, {}, {}, {})".format(*(round(v) for v in box))
+
+
+def at_words(time: float | None) -> str:
+    """`` at 0:03.0`` behind the name of a video; empty for a photo."""
+    return "" if time is None else f" at {clock(time)}"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

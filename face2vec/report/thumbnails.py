@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from face2vec.errors import PhotoError
+from face2vec.photos.formats import IS_VIDEO
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,7 +20,9 @@ READ_SIDE = 1600  # photos are decoded at this size, which is enough for all but
 GREY = (200, 200, 200)
 
 
-def thumbnail(photo: PhotoLike, box: Box, side: int = THUMBNAIL_SIDE) -> Image.Image:
+def thumbnail(
+    photo: PhotoLike, box: Box, side: int = THUMBNAIL_SIDE, time: float | None = None
+) -> Image.Image:
     """The face at ``box`` of ``photo`` with a margin, as an RGB picture.
 
     It shows a square around the box with ``MARGIN`` on each side; outside the photo it is grey. If
@@ -28,12 +32,15 @@ def thumbnail(photo: PhotoLike, box: Box, side: int = THUMBNAIL_SIDE) -> Image.I
         photo: a path, bytes, or an image.
         box: (left, top, right, bottom) in pixels of the upright photo.
         side: side of the thumbnail in pixels.
+        time: of a video, the time of the frame in seconds.
     """
     from PIL import Image, ImageOps
 
     from face2vec.photos.decode import full_resolution, open_photo
 
     try:
+        if time is not None:
+            photo = frame_of(photo, time)
         opened = open_photo(photo, max_side=READ_SIDE)
         cut_side = (1 + 2 * MARGIN) * max(box[2] - box[0], box[3] - box[1])
         if opened.scale < 1 and cut_side * opened.scale < side:
@@ -54,6 +61,21 @@ def thumbnail(photo: PhotoLike, box: Box, side: int = THUMBNAIL_SIDE) -> Image.I
     )
     cut = opened.image[top : max(bottom, top + 1), left : max(right, left + 1)]
     return ImageOps.pad(Image.fromarray(cut), (side, side), color=GREY)
+
+
+def frame_of(video: PhotoLike, time: float) -> PhotoLike:
+    """The frame of a video at a time in seconds.
+
+    Raises:
+        PhotoError: the video cannot be read, or has no such frame.
+    """
+    from face2vec.photos.sources import plain
+    from face2vec.photos.video import Video
+
+    path, name = plain(video)
+    if not isinstance(path, str | os.PathLike):
+        raise PhotoError(name, IS_VIDEO, "give the path of its file")
+    return Video(path).frame_at(time).image
 
 
 def placeholder(words: str, side: int) -> Image.Image:

@@ -704,6 +704,7 @@ def _face_of_photo(face: Face, owner: int | None, names: dict[int, str | None]) 
         id=face.id or 0,
         box=[float(v) for v in face.box],
         quality=face.quality,
+        time=face.time,
         sure=face.is_sure,
         person=owner,
         name=None if owner is None else names.get(owner),

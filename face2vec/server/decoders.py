@@ -120,22 +120,24 @@ def decode_upload(data: bytes, name: str, max_pixels: int, preview: bool) -> Upl
     return Upload(photo.image, photo.width, photo.height, photo.damage, shown)
 
 
-def face_thumbnail(photo: str, box: Box, side: int) -> bytes:
-    """The face at a box of a photo, as WebP."""
+def face_thumbnail(photo: str, box: Box, side: int, time: float | None) -> bytes:
+    """The face at a box of a photo, or of a video at a time in seconds, as WebP."""
     from face2vec.report.thumbnails import thumbnail
 
-    return _webp(np.asarray(thumbnail(photo, box, side)), side)
+    return _webp(np.asarray(thumbnail(photo, box, side, time)), side)
 
 
-def photo_view(photo: str, side: int, max_pixels: int) -> bytes:
-    """A whole photo, its longest side at most ``side`` pixels, as WebP.
+def photo_view(photo: str, side: int, max_pixels: int, time: float | None) -> bytes:
+    """A whole photo, or a frame of a video, its longest side at most ``side`` pixels, as WebP.
 
     Raises:
         PhotoError: it cannot be read.
     """
     from face2vec.photos.decode import open_photo
+    from face2vec.report.thumbnails import frame_of
 
-    return _webp(open_photo(photo, max_side=side, max_pixels=max_pixels).image, side)
+    source = photo if time is None else frame_of(photo, time)
+    return _webp(open_photo(source, max_side=side, max_pixels=max_pixels).image, side)
 
 
 def _webp(image: NDArray[np.uint8], side: int) -> bytes:

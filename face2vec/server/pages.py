@@ -22,7 +22,7 @@ from face2vec.server import texts
 from face2vec.server.access import WRITE
 from face2vec.server.api import filtered_people, photo, service_of
 from face2vec.server.problems import NotThereError
-from face2vec.types import STATUSES
+from face2vec.types import STATUSES, clock
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -61,6 +61,7 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
         percent=percent,
         printable=printable,
         when=_when,
+        clock=clock,
         page=template.removesuffix(".html"),
         can_write=request.state.role == WRITE,
         show_paths=request.state.role == WRITE or service_of(request).settings.show_paths,

@@ -31,6 +31,8 @@ class FaceRecord(Record):
     confidence: float = Field(description="of the detector, 0 to 1")
     quality: float | None
     parts: dict[str, float] | None
+    time: float | None = Field(None, description="in a video, seconds")
+    track: list[float] | None = Field(None, description="in a video, when it is seen, seconds")
     sure: bool = Field(description="whether it is hardly a false detection")
     embedding: list[float] | None = None
 
@@ -108,6 +110,7 @@ class MatchRecord(Record):
     landmarks: dict[str, list[float]]
     confidence: float
     quality: float | None
+    time: float | None = Field(description="in a video, seconds")
     person: int | None
     name: str | None
     query_photo: bool = Field(description="whether the photo is the query itself")
@@ -253,6 +256,7 @@ class FaceOfPhoto(Record):
     id: int
     box: list[float]
     quality: float | None
+    time: float | None = Field(description="in a video, seconds")
     sure: bool
     person: int | None
     name: str | None
@@ -446,7 +450,7 @@ def match_record(
         probability=match.probability,
         false_matches=match.false_matches,
         outside=list(match.outside),
-        **{name: facts[name] for name in ("box", "landmarks", "confidence", "quality")},
+        **{name: facts[name] for name in ("box", "landmarks", "confidence", "quality", "time")},
         person=None if person is None else person.id,
         name=None if person is None else person.name,
         query_photo=query_photo,

@@ -25,6 +25,7 @@ from face2vec.gallery import listing
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import StoredFace
 from face2vec.gallery.thumbnails import drop_thumbnails_except, keep_thumbnail, thumbnail_file
+from face2vec.photos.video import is_video
 from face2vec.server import metrics
 from face2vec.server.decoders import Decoders, Upload, decode_upload, face_thumbnail, photo_view
 from face2vec.server.jobs import Job, Jobs, Report
@@ -273,11 +274,21 @@ class Service:
         photo = self.photo_file(number)
 
         def make() -> bytes:
-            return self._decoders.run(photo_view, photo, photo, side, self.settings.limits.pixels)
+            pixels, time = self.settings.limits.pixels, self._time_to_show(number, photo)
+            return self._decoders.run(photo_view, photo, photo, side, pixels, time)
 
         if side != LIST_SIDE:
             return make()
         return self._kept(f"photo-{number}", number, side, make, lambda: self.photo(number))
+
+    def _time_to_show(self, number: int, path: str) -> float | None:
+        """Of a video, the time of its first face, or of its start; None for a photo."""
+        if not is_video(path):
+            return None
+        with self.reading() as now:
+            faces = [face for face, _ in listing.faces_in(now, number)]
+            times = [one.face.time for one in now.stored_faces(faces, with_embeddings=False)]
+        return min((time for time in times if time is not None), default=0.0)
 
     def thumbnail(self, number: int, side: int) -> bytes:
         """A face to look at, as WebP; made once.
@@ -288,7 +299,10 @@ class Service:
         one = self.face(number)
 
         def make() -> bytes:
-            return self._decoders.run(face_thumbnail, one.photo, one.photo, one.face.box, side)
+            face = one.face
+            return self._decoders.run(
+                face_thumbnail, one.photo, one.photo, face.box, side, face.time
+            )
 
         if not Path(one.photo).is_file():
             return make()

@@ -110,6 +110,14 @@ function likely(probability) {
     `${t(words)} (${percent(probability)})`);
 }
 
+/** A time in a video, such as 1:02:03.5. */
+function clock(seconds) {
+  const whole = Math.floor(seconds * 10 + 1e-6) / 10;
+  const rest = (whole % 60).toFixed(1).padStart(4, "0");
+  const minutes = Math.floor(whole / 60);
+  return minutes < 60 ? `${minutes}:${rest}` : `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, "0")}:${rest}`;
+}
+
 function card(match) {
   const label = match.name ?? (match.person ? t("person", { id: match.person }) : t("nobody"));
   const who = match.person
@@ -122,6 +130,7 @@ function card(match) {
     element("span", { className: "small" }, t("similarity", { value: match.similarity.toFixed(3) })),
     match.outside.length ? element("span", { className: "small" }, t("outside", { reasons: match.outside.join("; ") })) : null,
     match.query_photo ? element("strong", { className: "small" }, t("query_photo")) : null,
+    match.time === null ? null : element("span", { className: "small" }, t("time", { time: clock(match.time) })),
     match.path ? element("bdi", { className: "small path" }, match.path.split(/[\\/]/).pop()) : null,
     element("button", { type: "button", className: "quiet", onclick: () => { photos = []; queries.replaceChildren(); extra = [match.face]; without = []; search(); } }, t("search_this")),
     element("button", { type: "button", className: "quiet", onclick: () => { without.push(match.face); search(); } }, t("not_this")));
