@@ -1,6 +1,6 @@
 """Runs face2vec under kills, damaged files and full disks; for ``scripts/test --faults``.
 
-    python tests/faults.py [--short] [--only kills,photos,index,gallery,disks,together]
+    python tests/faults.py [--short] [--only kills,photos,index,gallery,hostile,disks,together]
 
 Each part compares what it gets with what an undisturbed run gives: an answer may be right or an
 error, and never another answer. The exit code is 1 if one was. With ``--write`` the figures are
@@ -36,6 +36,7 @@ from helpers import tiny_model
 from PIL import Image
 
 from face2vec import Face2Vec, Face2VecError, open_photo, samples
+from face2vec.calibration import fit
 from face2vec.gallery.audit import problems
 from face2vec.gallery.gallery import Gallery
 
@@ -100,6 +101,10 @@ def made_world(folder: Path) -> World:
         for name, start in zip(names, range(0, 16, 4), strict=True):
             engine.name(engine.this_person(None, *everyone[start : start + 4]), name)
         engine.ignore(everyone[20])
+    with opened(folder / "other", model=world.model) as engine:
+        engine.add(folder / "later")
+        engine.export(folder / "later.npz")
+    shutil.rmtree(folder / "other")
     return world
 
 
@@ -121,7 +126,16 @@ def state_of(gallery: Path, base: Path) -> dict[str, Any]:
             " LEFT JOIN people ON people.id = person_id"
         ).fetchall()
         forgotten = connection.execute("SELECT hex(sha256) FROM forgotten").fetchall()
-        ignored = connection.execute("SELECT count(*) FROM ignored").fetchone()
+        counts = [
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+            for table in ("ignored", "apart")
+        ]
+        people = connection.execute(
+            "SELECT name, hidden FROM people WHERE name IS NOT NULL"
+        ).fetchall()
+        calibration = connection.execute(
+            "SELECT value FROM meta WHERE key = 'calibration'"
+        ).fetchone()
     finally:
         connection.close()
     place = os.fsencode(base)
@@ -132,7 +146,9 @@ def state_of(gallery: Path, base: Path) -> dict[str, Any]:
         ),
         "faces": sorted(faces),
         "forgotten": sorted(forgotten),
-        "ignored": ignored,
+        "ignored and apart": counts,
+        "people": sorted(people),
+        "calibration": calibration,
     }
 
 
@@ -166,6 +182,25 @@ def _readmit(engine: Face2Vec, world: World) -> None:
     engine.readmit(world.photos / "person-001" / "0.jpg")
 
 
+def _import(engine: Face2Vec, world: World) -> None:
+    engine.import_faces(world.folder / "later.npz")
+
+
+def _enroll(engine: Face2Vec, world: World) -> None:
+    later = world.folder / "later"
+    engine.enroll({"Eve": [later / "person-010"], "Ada": [later / "person-011"]})
+
+
+def _calibrate(engine: Face2Vec, _: World) -> None:
+    rng = np.random.default_rng(1)
+    genuine, impostor = (
+        rng.normal(mean, 0.1, count).astype(np.float32) for mean, count in ((0.7, 500), (0.0, 9000))
+    )
+    made = engine._session.gallery().fingerprint.model
+    names = {"model": made.key, "weights": made.weights, "data": "drawn"}
+    engine.calibrate(fit(genuine, np.sort(impostor)[::-1], people=200, **names))
+
+
 COMMANDS: dict[str, tuple[Step, bool]] = {
     # The second value says whether the command may be given again.
     "index": (_with(_index), True),
@@ -176,6 +211,11 @@ COMMANDS: dict[str, tuple[Step, bool]] = {
     "ignore": (_with(lambda e, w: e.ignore(2)), True),
     "undo": (_with(lambda e, w: e.undo()), False),
     "forget": (_with(lambda e, w: e.forget("Cleo")), True),
+    "import": (_with(_import), True),
+    "enroll": (_with(_enroll), True),
+    "calibrate": (_with(_calibrate), True),
+    "different": (_with(lambda e, w: e.different(1, 9)), False),
+    "hide": (_with(lambda e, w: e.hide("Dan")), False),
     "rebuild": (_with(lambda e, w: e.rebuild()), True),
     "upgrade": (_with(_upgrade), True),
 }
@@ -444,6 +484,120 @@ def mutations(world: World, scratch: Path, file: str, count: int, kinds: tuple[s
     return tally
 
 
+# --- galleries made to harm ---------------------------------------------------------------------
+
+_VALUES = (
+    "NULL", "-1", "0", "9223372036854775807", "-9223372036854775808", "1e999", "-1e999", "''",
+    "'x'", "'{}'", "'[]'", "'null'", "X''", "X'00ff'", "zeroblob(5000000)", "'\u202e../../x'",
+    "char(27) || '[2J'", "'/etc/passwd'", "'../../../../etc/passwd'", "randomblob(1024)",
+)  # fmt: skip
+_TABLES = (
+    "meta", "roots", "contents", "photos", "faces", "embeddings", "journal", "people",
+    "memberships", "refusals", "sayings", "forgotten", "ignored", "apart",
+)  # fmt: skip
+
+
+def harm(home: Path, rng: np.random.Generator) -> str:
+    """Change a gallery as somebody might who wants to harm its reader; returns what was done."""
+    kind = int(rng.integers(12))
+    table = str(rng.choice(_TABLES))
+    value = str(rng.choice(_VALUES))
+    elsewhere = home.parent / "elsewhere"
+    file = home / "gallery.sqlite"
+    if kind == 0:
+        target = home / str(rng.choice(["index.faiss", "writer.json", "thumbnails"]))
+        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        target.symlink_to(elsewhere if rng.integers(2) else "/dev/zero")
+        return f"{target.name} is a link"
+    if kind == 1:
+        target = home / str(rng.choice(["index.faiss", "gallery.sqlite", "writer.json"]))
+        target.unlink(missing_ok=True)
+        os.mkfifo(target) if rng.integers(2) else target.mkdir()
+        return f"{target.name} is a pipe or a folder"
+    if kind == 2:
+        name = str(rng.choice(["gallery.sqlite-wal", "gallery.sqlite-journal", "upgrade.sqlite"]))
+        (home / name).write_bytes(rng.bytes(int(rng.integers(1, 5000))))
+        return f"{name} is noise"
+    connection = sqlite3.connect(file)
+    connection.execute("PRAGMA writable_schema = ON")
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    column = str(rng.choice(columns))
+    statement = {
+        3: f"DROP TABLE {table}",
+        4: f"DELETE FROM {table}",
+        5: f"CREATE TRIGGER t AFTER INSERT ON {table} BEGIN DELETE FROM faces; END",
+        6: f"CREATE VIEW v AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x FROM c)"
+        f" SELECT x AS {column} FROM c",
+        7: f"ALTER TABLE {table} RENAME TO t{table}",
+        8: f"UPDATE meta SET value = {value} WHERE key = (SELECT key FROM meta LIMIT 1 OFFSET"
+        f" {int(rng.integers(5))})",
+    }.get(kind, f'UPDATE {table} SET "{column}" = {value}')
+    with contextlib.suppress(sqlite3.Error):
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        for trigger in ("face_added", "face_removed"):
+            if kind > 8:
+                connection.execute(f"DROP TRIGGER {trigger}")
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+    return statement
+
+
+def hostile(world: World, scratch: Path, count: int) -> Tally:
+    """Read and write galleries that were made to harm: each gives an answer or an error."""
+    tally = Tally("galleries made to harm")
+    query = np.ones(64, np.float32) / 8
+    reading: dict[str, Callable[[Face2Vec], object]] = {
+        "search": lambda e: [m.photo for m in e.search(query, k=50)[0].matches],
+        "people": lambda e: [e.faces_of(one) for one in e.people()],
+        "photos": lambda e: e.photos(),
+        "info": lambda e: e.info(),
+        "check": lambda e: e.check(),
+        "edits": lambda e: e.edits(),
+        "export": lambda e: e.export(scratch / "out.npz"),
+        "identify": lambda e: e.suggest(),
+        "undo": lambda e: e.undo(),
+        "name": lambda e: e.name(1, "Zoe"),
+        "add": lambda e: e.add(world.folder / "later"),
+        "forget": lambda e: e.forget("Cleo"),
+        "rebuild": lambda e: e.rebuild(),
+    }
+
+    def one(number: int, report: int) -> None:
+        home = scratch / "hostile" / "gallery"
+        shutil.rmtree(home.parent, ignore_errors=True)
+        shutil.copytree(world.gallery, home)
+        (home.parent / "elsewhere").write_text("mine")
+        what = harm(home, np.random.default_rng((13, number)))
+        for name, ask in reading.items():
+            signal.alarm(SECONDS)
+            try:
+                with opened(home) as engine:
+                    ask(engine)
+                result = "answers"
+            except Face2VecError:
+                result = "errors"
+            except BaseException as error:
+                result = f"CRASH {error!r}"
+            if (home.parent / "elsewhere").read_text() != "mine":
+                result = "CHANGED a file elsewhere"
+            os.write(report, f"{number} {name} {result} after: {what}\n".encode())
+
+    with tempfile.TemporaryFile() as stream:
+        for number in range(count):
+            status = run_child(partial(one, number, stream.fileno()), len(reading) * SECONDS)
+            if status != 0:
+                tally.refuse(f"gallery {number}: status {status}")
+        stream.seek(0)
+        for line in stream.read().decode("utf-8", "replace").splitlines():
+            result = line.split(" ", 3)[2]
+            if result in ("answers", "errors"):
+                tally.counts[result] += 1
+            else:
+                tally.refuse(f"gallery {line}")
+    return tally
+
+
 # --- full disks ---------------------------------------------------------------------------------
 
 
@@ -549,12 +703,13 @@ def main() -> int:
         scratch = place / "scratch"
         kinds = KINDS[:1] if short else KINDS
         parts: dict[str, Callable[[], Tally]] = {
-            "kills": lambda: kills(world, scratch, 33 if short else 220),
+            "kills": lambda: kills(world, scratch, 45 if short else 240),
             "photos": lambda: photos(1_000 if short else 20_000),
             "index": lambda: mutations(world, scratch, "index.faiss", 50 if short else 2000, kinds),
             "gallery": lambda: mutations(
                 world, scratch, "gallery.sqlite", 50 if short else 2000, ("flat",)
             ),
+            "hostile": lambda: hostile(world, scratch, 12 if short else 200),
             "disks": lambda: disks(world, scratch, 3 if short else 20),
             "together": lambda: together(world, scratch, 1 if short else 5),
         }
