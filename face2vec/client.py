@@ -188,8 +188,10 @@ class Client:
         )
         source = query if isinstance(query, bytes) else None
         return [
-            QueryResult(name, face, Matches(map(_match, one["matches"])), source)
-            for face, one in zip(faces, answer["results"], strict=True)
+            QueryResult(
+                name, face, Matches(map(_match, one["matches"])), source, number, len(faces)
+            )
+            for number, (face, one) in enumerate(zip(faces, answer["results"], strict=True), 1)
         ]
 
     def verify(

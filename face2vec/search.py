@@ -63,8 +63,12 @@ class Searcher:
                 face,
                 _matches(stored, row, row_ids, bar.calibration, near, count, face),
                 source,
+                number,
+                len(faces),
             )
-            for face, row, row_ids, near in zip(faces, similarities, ids, crowding, strict=True)
+            for number, (face, row, row_ids, near) in enumerate(
+                zip(faces, similarities, ids, crowding, strict=True), 1
+            )
         ]
 
     def search_pose(
@@ -128,7 +132,8 @@ class Searcher:
             stored = now.faces(sorted({i for _, best in found for _, i, _ in best}))
         records = {one.face.id: one for one in stored.records()}
         return [
-            QueryResult(name, face, Matches(_posed(records, best)), source) for face, best in found
+            QueryResult(name, face, Matches(_posed(records, best)), source, number, len(found))
+            for number, (face, best) in enumerate(found, 1)
         ]
 
     def _bar(self, min_similarity: float | None, far: float | None) -> _Bar:

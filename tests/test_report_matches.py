@@ -414,6 +414,36 @@ def test_save_html_shows_queries_matches_and_boxes(found: QueryResult, tmp_path:
     assert len(pictures(page)) == 4
 
 
+def test_save_html_shows_a_photo_once_with_numbered_boxes(red_photo: Path, tmp_path: Path) -> None:
+    boxes = (RED_BOX, (10.0, 10.0, 30.0, 30.0))
+    results = [
+        QueryResult(str(red_photo), face_at(box), Matches(), None, number, 2)
+        for number, box in enumerate(boxes, 1)
+    ]
+    save_html([*results, QueryResult("<embedding>", None, Matches())], tmp_path / "out.html")
+    page = PageReader((tmp_path / "out.html").read_text("utf-8"))
+    assert len(page.of("svg")) == len(page.of("image")) == 1
+    drawn = [
+        tuple(float(rect[name] or 0) for name in ("x", "y", "width", "height"))
+        for rect in page.of("rect")
+    ]
+    assert drawn == [(x, y, right - x, bottom - y) for x, y, right, bottom in boxes]
+    links = [a["href"] for a in page.of("a") if (a["href"] or "").startswith("#")]
+    assert links == ["#query-1", "#query-2"] == [f"#{h2['id']}" for h2 in page.of("h2")[:2]]
+    assert "face 2 of 2 at (10, 10, 30, 30)" in page.words
+    assert results[1].title == f"{red_photo}, face 2 of 2 at (10, 10, 30, 30)"
+    assert results[1].to_dict()["query"]["number"] == 2
+
+
+def test_save_html_folds_the_matches_of_later_faces(red_photo: Path, tmp_path: Path) -> None:
+    results = [
+        QueryResult(str(red_photo), face_at(RED_BOX), Matches(), None, n, 9) for n in range(1, 10)
+    ]
+    save_html(results, tmp_path / "out.html")
+    page = PageReader((tmp_path / "out.html").read_text("utf-8"))
+    assert ["open" in one for one in page.of("details")] == [True] * 8 + [False]
+
+
 def test_save_html_is_readable_without_seeing_it(found: QueryResult, tmp_path: Path) -> None:
     save_html([found], tmp_path / "out.html")
     page = PageReader((tmp_path / "out.html").read_text("utf-8"))

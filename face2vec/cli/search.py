@@ -46,6 +46,13 @@ if TYPE_CHECKING:
     help="Leave out matches below the threshold for this false accept rate.",
 )
 @click.option(
+    "--face",
+    "number",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Search only the N-th face of each PHOTO, as the output numbers them.",
+)
+@click.option(
     "--one-person",
     is_flag=True,
     help="All PHOTOs show one person: search once, with the largest face of each.",
@@ -74,6 +81,7 @@ def search_command(
     k: int,
     min_similarity: float | None,
     far: float | None,
+    number: int | None,
     one_person: bool,
     by: By | None,
     layout: By | None,
@@ -95,6 +103,8 @@ def search_command(
     if layout is not None:
         say("--layout is deprecated; use --by")
         by = by or layout
+    if number is not None and one_person:
+        raise click.UsageError("--face cannot be used with --one-person")
     if (by and one_person) or (person and not by):
         raise click.UsageError("--person needs --by, and --by cannot be used with --one-person")
     if by and isinstance(gallery, str):
@@ -116,9 +126,13 @@ def search_command(
                 continue
             except NoFaceError:
                 found = []
+            if number is not None:
+                found = [result for result in found if result.number == number]
             if not found:
                 names = query if isinstance(query, str) else ", ".join(query)
-                say(f"{printable(names)}: no face found")
+                say(
+                    f"{printable(names)}: no {'face' if number is None else f'face {number}'} found"
+                )
             for result in found:
                 out(
                     result.to_json() if as_json else f"{result.title}\n{result.matches.to_text()}\n"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from face2vec.errors import PhotoError
 from face2vec.files import expanded
 from face2vec.report.text import at_words, box_words, percent, printable, short_name
 from face2vec.report.thumbnails import thumbnail
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from face2vec.types import Match
+    from face2vec.photos.sources import PhotoLike
+    from face2vec.types import Box, Match
+
+PHOTO_SIDE = 1000
+"""Longest side in pixels of a whole photo on a page."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --line: #bbb; --link: #0645ad; }
@@ -37,6 +42,13 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.photo { overflow-wrap: anywhere; }
 img { display: block; border-radius: 4px; }
 a { color: var(--link); }
+summary { cursor: pointer; padding: .4rem 0; }
+.wide { overflow-x: auto; }
+.boxes { width: 100%; height: auto; display: block; }
+.boxes rect { fill: none; stroke: #ffd400; stroke-width: 3px; vector-effect: non-scaling-stroke; }
+.boxes text { fill: #ffd400; stroke: #000; stroke-width: 4px; paint-order: stroke;
+  font-weight: bold; }
+nav a { display: inline-block; padding: .4rem .6rem .4rem 0; }
 a:focus-visible { outline: 3px solid currentColor; outline-offset: 2px; }
 """
 
@@ -73,6 +85,44 @@ def img(image: Image.Image, alt: str) -> str:
     return (
         f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" '
         f'alt="{html.escape(alt)}">'
+    )
+
+
+def boxes_on(photo: PhotoLike, boxes: Sequence[tuple[int, Box]], alt: str) -> str:
+    """A photo with numbered boxes; nothing if it cannot be read.
+
+    Args:
+        photo: the photo.
+        boxes: number and (left, top, right, bottom) in pixels of the upright photo, of each box.
+        alt: what it shows, in words.
+    """
+    from PIL import Image
+
+    from face2vec.photos.decode import open_photo
+
+    try:
+        opened = open_photo(photo, max_side=PHOTO_SIDE)
+    except PhotoError:
+        return ""
+    stream = io.BytesIO()
+    picture = Image.fromarray(opened.image)
+    picture.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
+    picture.save(stream, "JPEG", quality=85)
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    size = opened.height / 25
+    drawn = []
+    for number, (left, top, right, bottom) in boxes:
+        place = f'x="{left:.0f}" y="{top:.0f}"'
+        drawn.append(
+            f'<rect {place} width="{right - left:.0f}" height="{bottom - top:.0f}"></rect>'
+            f'<text x="{left:.0f}" y="{max(top - size / 4, size):.0f}" font-size="{size:.0f}">'
+            f"{number}</text>"
+        )
+    return (
+        f'<svg class="boxes" viewBox="0 0 {opened.width} {opened.height}" role="img" '
+        f'aria-label="{html.escape(alt)}" style="max-width: {picture.width}px">'
+        f'<image href="data:image/jpeg;base64,{data}" width="{opened.width}" '
+        f'height="{opened.height}"></image>{"".join(drawn)}</svg>'
     )
 
 
@@ -127,7 +177,10 @@ def match_table(matches: Sequence[Match], caption: str) -> str:
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
     rows = "\n".join(_match_rows(matches))
     title = f"<caption>{caption}</caption>" if caption else ""
-    return f"<table>{title}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    return (
+        f'<div class="wide" tabindex="0"><table>{title}\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{rows}\n</tbody>\n</table></div>"
+    )
 
 
 def _match_rows(matches: Sequence[Match]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from face2vec.errors import SettingsError
 from face2vec.report.grid import draw_grid, plot_package
-from face2vec.report.html import img, match_table, photo_link, write_page
+from face2vec.report.html import boxes_on, img, match_table, photo_link, write_page
 from face2vec.report.text import at_words, box_words, percent, printable, short_name
 from face2vec.report.thumbnails import THUMBNAIL_SIDE, thumbnail, whole_photo
 
@@ -37,6 +37,8 @@ COLUMNS = (
 
 REPR_ROWS = 20  # rows that a repr shows, and a notebook
 
+UNFOLDED = 8
+"""Query faces whose matches are unfolded on a page."""
 _INTRODUCTION = """<p>{faces}. Similarity is the cosine of two embeddings, from −1 to 1; higher is
 more similar. Boxes are left, top, right and bottom in pixels of the upright photo.</p>
 """
@@ -195,26 +197,36 @@ class QueryResult:
         face: the query face; None if the query was an embedding.
         matches: the most similar faces of the gallery.
         source: what the query was read from if it is not a file, such as bytes or an image.
+        number: place of the face among those of the query, from 1.
+        count: number of faces of the query.
     """
 
     photo: str
     face: Face | None
     matches: Matches
     source: Any = field(default=None, repr=False)
+    number: int = 1
+    count: int = 1
 
     @property
     def title(self) -> str:
-        """Name of the photo and box of the face, as text."""
+        """Name of the photo, number of the face if there are several, and its box, as text."""
+        return f"{printable(self.photo)}{self._which}"
+
+    @property
+    def _which(self) -> str:
+        """Which face of the photo it is, in words."""
         if self.face is None:
-            return printable(self.photo)
-        return f"{printable(self.photo)}, face at {box_words(self.face.box)}"
+            return ""
+        number = f" {self.number} of {self.count}" if self.count > 1 else ""
+        return f", face{number} at {box_words(self.face.box)}"
 
     def __repr__(self) -> str:
         return f"QueryResult: {self.title}\n{self.matches.to_text(REPR_ROWS)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"query": {photo, box, landmarks, confidence}, "matches": [...]}``, JSON-able."""
-        face = {} if self.face is None else face_dict(self.face)
+        """``{"query": {photo, number, box, landmarks, …}, "matches": [...]}``, JSON-able."""
+        face = {} if self.face is None else {"number": self.number, **face_dict(self.face)}
         return {"query": {"photo": self.photo, **face}, "matches": self.matches.to_dicts()}
 
     def to_json(self) -> str:
@@ -271,15 +283,23 @@ def save_grid(found: Sequence[QueryResult], path: str | os.PathLike[str], column
 def save_html(found: Sequence[QueryResult], path: str | os.PathLike[str]) -> None:
     """Write one self-contained page: each query face with its matches.
 
-    Styles and thumbnails are inside the file, without any script. Links go to the photo files.
+    A photo with several faces is shown once, with numbered boxes and a list of its faces; the first
+    faces are unfolded. Styles and thumbnails are inside the file, without any script. Links go to
+    the photo files.
 
     Args:
         found: results of searches.
         path: the file.
     """
     faces = "1 query face" if len(found) == 1 else f"{len(found)} query faces"
-    sections = "\n".join(_section(n, f) for n, f in enumerate(found, 1))
-    write_page(path, "Faces found", _INTRODUCTION.format(faces=faces) + sections)
+    parts = [_INTRODUCTION.format(faces=faces)]
+    for number, one in enumerate(found, 1):
+        is_first = number == 1 or found[number - 2].photo != one.photo
+        if is_first and one.count > 1:
+            same = [other for other in found[number - 1 :] if other.photo == one.photo]
+            parts.append(_overview(number, same))
+        parts.append(_section(number, one, is_open=number <= UNFOLDED))
+    write_page(path, "Faces found", "\n".join(parts))
 
 
 def face_dict(face: Face) -> dict[str, Any]:
@@ -298,18 +318,39 @@ def face_dict(face: Face) -> dict[str, Any]:
     }
 
 
-def _section(number: int, found: QueryResult) -> str:
+def _overview(first: int, found: Sequence[QueryResult]) -> str:
+    """A photo with the numbered boxes of its faces, and links to their sections.
+
+    Args:
+        first: number of the first section.
+        found: the results for its faces.
+    """
+    one = found[0]
+    faces = [(number, o.face) for number, o in enumerate(found, first) if o.face is not None]
+    picture = boxes_on(
+        one.photo if one.source is None else one.source,
+        [(number, face.box) for number, face in faces],
+        f"{short_name(one.photo)} with numbered boxes around {len(faces)} faces",
+    )
+    links = " ".join(f'<a href="#query-{number}">Face {number}</a>' for number, _ in faces)
+    name = html.escape(short_name(one.photo, 80))
+    return f'<nav aria-label="Faces of {name}">{picture}\n<p>{links}</p></nav>'
+
+
+def _section(number: int, found: QueryResult, *, is_open: bool) -> str:
     name = html.escape(short_name(found.photo, 80))
     image = found.thumbnail()
-    where = photo_link(found.photo)
-    if found.face is not None:
-        where += f", face at {box_words(found.face.box)}"
+    where = photo_link(found.photo) + html.escape(found._which)
     picture = "" if image is None else img(image, f"Query face in {short_name(found.photo)}")
     caption = "The faces of the gallery most similar to it, best first"
+    count = len(found.matches)
     return (
         f'<section aria-labelledby="query-{number}">\n'
         f'<h2 id="query-{number}">{number}. <bdi>{name}</bdi></h2>\n'
-        f"{picture}\n<p>{where}</p>\n{match_table(found.matches, caption)}\n</section>"
+        f"{picture}\n<p>{where}</p>\n"
+        f"<details{' open' if is_open else ''}><summary>"
+        f"{'1 match' if count == 1 else f'{count} matches'}</summary>\n"
+        f"{match_table(found.matches, caption)}\n</details>\n</section>"
     )
 
 
