@@ -44,7 +44,7 @@ from face2vec.gallery.connection import GalleryFile, limited_time
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Counts, State
 from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry, Removed
-from face2vec.gallery.staging import NewEmbeddings
+from face2vec.gallery.staging import NewEmbeddings, upgrade_in_progress
 from face2vec.types import Face
 
 HERE = Path(__file__).parent
@@ -370,6 +370,30 @@ def test_edit_that_is_not_one_is_reported_as_damage(
     with gallery.write() as writer, pytest.raises(GalleryDamagedError, match="an edit"):
         writer.people.undo()
     assert [person.name for person in reads(gallery).people()] == ["Ada"]
+
+
+@pytest.mark.parametrize("column", ["cover", "hidden"])
+@pytest.mark.parametrize("value", ["X''", "'one'", "1.5"])
+def test_person_with_a_wrong_value_is_reported_as_damage(
+    gallery: Gallery, folder: Path, column: str, value: str
+) -> None:
+    with gallery.write() as writer:
+        writer.record([entry("0.jpg", "a", face(1))])
+        writer.people.assign({}, [[1]])
+    change(folder, f"UPDATE people SET {column} = {value}")
+    with pytest.raises(GalleryDamagedError, match="cover of a person"), gallery.read() as now:
+        now.people()
+    with (
+        gallery.write() as writer,
+        pytest.raises(GalleryDamagedError, match="cover of a person"),
+    ):
+        writer.people.name(1, "Ada")
+
+
+def test_upgrade_file_that_is_noise_is_reported_as_damage(gallery: Gallery, folder: Path) -> None:
+    (folder / "upgrade.sqlite").write_bytes(bytes(range(256)) * 8)
+    with pytest.raises(GalleryDamagedError, match=r"upgrade\.sqlite"):
+        upgrade_in_progress(folder)
 
 
 def test_connections_trust_nothing_in_the_file(gallery: Gallery) -> None:

@@ -59,14 +59,23 @@ def everyone(connection: Connection) -> list[Person]:
             i,
             stored.text_or_none(name, "the name of a person"),
             tuple(faces.get(i, ())),
-            bool(hidden),
-            cover if cover in faces.get(i, ()) else None,
+            bool(_optional(hidden)),
+            cover if _optional(cover) in faces.get(i, ()) else None,
         )
         for i, name, hidden, cover in connection.execute(
             f"SELECT id, name, {chosen} FROM people ORDER BY id"
         )
     ]
     return sorted(found, key=lambda person: -len(person.faces))
+
+
+def _optional(value: object) -> int | None:
+    """What is stored of a person's cover or hiding.
+
+    Raises:
+        StoredValueError: it is neither an integer nor nothing.
+    """
+    return None if value is None else stored.integer(value, "the cover of a person")
 
 
 def memberships(connection: Connection) -> Memberships:
@@ -556,7 +565,11 @@ def _state(connection: Connection, people: Sequence[int], faces: Sequence[int]) 
         found = connection.execute(
             "SELECT name, hidden, cover FROM people WHERE id = ?", (person,)
         ).fetchone()
-        rows.append([person, *(("there", *found) if found else ("new", None, None, None))])
+        if found is None:
+            rows.append([person, "new", None, None, None])
+        else:
+            name, hidden, cover = found
+            rows.append([person, "there", name, _optional(hidden), _optional(cover)])
     return {
         "people": rows,
         "faces": list(faces),

@@ -384,8 +384,9 @@ def _open_upgrade(path: Path) -> Iterator[tuple[sqlite3.Connection, Target] | No
     if not path.exists():
         yield None
         return
-    connection = _connected(path)
+    connection = None
     try:
+        connection = _connected(path)
         found = (
             connection.execute("SELECT what FROM target").fetchone()
             if has_table(connection, "target")
@@ -395,7 +396,8 @@ def _open_upgrade(path: Path) -> Iterator[tuple[sqlite3.Connection, Target] | No
     except (sqlite3.Error, stored.StoredValueError) as error:
         raise gallery_error(error, path) from error
     finally:
-        connection.close()
+        if connection is not None:
+            connection.close()
 
 
 def _connected(path: Path) -> sqlite3.Connection:
