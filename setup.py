@@ -64,8 +64,11 @@ EXTRAS = {
     "video": ["av>=15.0"],  # reads videos; with 14.0 the end of a stream is waited for without end
     "server": [
         "fastapi>=0.115",  # the routes and their description
+        "starlette>=0.41",  # what FastAPI stands on
+        "pydantic>=2.9",  # requests and answers as typed records
         "uvicorn>=0.34",  # the server
         "jinja2>=3.1.5",  # the pages
+        "markupsafe>=2.1",  # their escaping
         "python-multipart>=0.0.20",  # uploads
         "prometheus-client>=0.21",  # /metrics
         "httpx>=0.28",  # the client

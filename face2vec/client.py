@@ -148,7 +148,7 @@ class Client:
 
         Args:
             query: a photo: one result per face; several photos of one person: one result for the
-                mean of the largest face of each; a `Face`; or an embedding float (d,).
+                mean of the largest face of each; a `Face`; or an embedding float32 (d,).
             k: maximum number of matches per result.
             min_similarity: leave out matches below this similarity, −1…1.
             far: leave out matches below the threshold for this false accept rate, 0…1.
@@ -204,8 +204,9 @@ class Client:
         """Whether two faces show the same person; see `Face2Vec.verify`.
 
         Args:
-            first: a photo, whose largest sure face is used; a `Face`; or an embedding float (d,).
-            second: the other face, likewise.
+            first: a photo, whose largest sure face is used; a `Face`; or an embedding float32
+                (d,).
+            second: the other face, likewise; of an embedding, float32 (d,).
             far: false accept rate of the decision, 0…1.
 
         Raises:

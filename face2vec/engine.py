@@ -929,8 +929,11 @@ class Face2Vec:
             The person that both are now, or None after "no".
 
         Raises:
+            SettingsError: it is no suggestion.
             GalleryError: a person or face is not in the gallery any more.
         """
+        if not isinstance(suggestion, Suggestion):
+            raise arguments.refusal("suggestion", suggestion, "a Suggestion")
         first, second = suggestion.first, suggestion.second
         self._check_in_gallery([*first.shown, *second.shown])
         if not same:

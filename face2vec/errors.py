@@ -11,6 +11,7 @@
     ├── TrainingError            a training diverged or cannot continue
     ├── CalibrationError         the meaning of a similarity is not known
     ├── RuntimeUnavailableError  the requested runtime is not available
+    ├── ServiceError             a service does not answer, or refuses a request
     └── GalleryError             a gallery on disk cannot be used
         ├── GalleryNotFoundError there is no gallery at that path
         ├── GalleryLockedError   another process is writing; the message names it

@@ -302,6 +302,27 @@ def test_add_returns_a_summary(
     assert json.loads(json.dumps(info)) == info
 
 
+def test_add_reports_progress_to_a_function_and_ends_when_it_says_so(
+    photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int | None]] = []
+
+    def two(done: int, total: int | None) -> bool:
+        seen.append((done, total))
+        return done < 2
+
+    with open_engine(tmp_path / "g", tiny_model) as engine:
+        stopped = engine.add(photos, progress=two)
+        assert stopped.interrupted
+        assert seen == [(1, 4), (2, 4)]
+        assert engine.info()["photos"] + len(stopped.unreadable) >= stopped.photos == 2
+        seen.clear()
+        rest = engine.add(photos, progress=lambda *one: seen.append(one))
+    assert not rest.interrupted
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert rest.photos == 4
+
+
 def test_add_again_adds_nothing(folder: Path, faces_folder: Path) -> None:
     before = dump(folder)
     with open_engine(folder) as engine:

@@ -174,6 +174,7 @@ DISTRIBUTIONS = {
     "faiss": "faiss-cpu",
     "sklearn": "scikit-learn",
     "pillow_jxl": "pillow-jxl-plugin",
+    "prometheus_client": "prometheus-client",
 }
 """Where the name to import is not the name to install but for case, "-" and "_"."""
 EXTRAS_OF = {
@@ -189,8 +190,10 @@ EXTRAS_OF = {
     "people": "people",
     "photos.jxl": "jxl",
     "photos.raw": "raw",
+    "client": "server",
     "report": "plot",
     "runtime": "openvino",
+    "server": "server",
     "training": "train",
     "training.faces": "tfds",
     "training.muon": "torch",

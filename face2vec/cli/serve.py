@@ -78,9 +78,7 @@ def serve_command(
     """
     if demo == (gallery is not None):
         raise click.UsageError("give a gallery, or --demo")
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise MissingExtraError("face2vec serve", missing[0], "server")
+    _check_installed()
     from face2vec.server.settings import (
         READ_TOKEN_VARIABLE,
         Settings,
@@ -104,6 +102,12 @@ def serve_command(
         )
         with _audit_log():
             _run(settings, not no_browser)
+
+
+def _check_installed() -> None:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError("face2vec serve", missing[0], "server")
 
 
 def _run(settings: object, open_browser: bool) -> None:

@@ -310,8 +310,8 @@ class Writer:
             # Faces that were forgotten or ignored in the old bytes must not come back in the new.
             connection.execute("UPDATE ignored SET sha256 = ? WHERE sha256 = ?", (new, sha256))
             connection.execute(
-                'INSERT INTO forgotten SELECT ?, "left", "top", "right", "bottom" FROM forgotten'
-                " WHERE sha256 = ?",
+                'INSERT INTO forgotten (sha256, "left", "top", "right", "bottom", time)'
+                ' SELECT ?, "left", "top", "right", "bottom", time FROM forgotten WHERE sha256 = ?',
                 (new, sha256),
             )
         return True

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import numpy as np
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -20,9 +20,9 @@ from face2vec.gallery import listing
 from face2vec.server import records as r
 from face2vec.server.access import WRITE
 from face2vec.server.jobs import Job
-from face2vec.server.problems import NotThereError, ProblemError
+from face2vec.server.problems import ProblemError
 from face2vec.server.service import THUMBNAIL_SIDES, EncodedUpload, Filter, Service
-from face2vec.types import STATUSES, Face, Match, Person
+from face2vec.types import NO_PLACE, NO_POINTS, STATUSES, Face, Match, Person, Suggestion
 
 router = APIRouter(
     prefix="/v1",
@@ -130,11 +130,11 @@ def search(request: Request, wanted: r.SearchRequest) -> r.SearchAnswer:
     if wanted.one_person:
         rows = [_embedding(service, one) for one in queries]
         if len({len(row) for row in rows}) > 1:
-            raise SettingsError("the embeddings have different dimensions")
+            _refuse("the embeddings have different dimensions")
         mean = np.mean(rows, axis=0)
         length = float(np.linalg.norm(mean))
         if not length:
-            raise SettingsError("the mean of the embeddings has length 0")
+            _refuse("the mean of the embeddings has length 0")
         queries = [np.asarray(mean / length, np.float32)]
     own = {one.face for one in wanted.queries if one.face is not None}
     sought = Filter(
@@ -169,7 +169,7 @@ def search_photo(
     some = list(enumerate(done.faces, 1))
     if face is not None:
         if face > len(some):
-            raise NoFaceError(f"{name} has {len(some)} faces, so there is no face {face}")
+            _refuse(f"{name} has {len(some)} faces, so there is no face {face}")
         some = some[face - 1 : face]
     sought = Filter(_matches_wanted(service, k), far)
     return r.PhotoSearch(
@@ -257,7 +257,7 @@ def photos(
 ) -> r.PhotoPage:
     """Photos of the gallery, in order of path."""
     if status is not None and status not in STATUSES:
-        raise SettingsError(f"unknown status {status!r}; choose one of {', '.join(STATUSES)}")
+        _refuse(f"unknown status {status!r}; choose one of {', '.join(STATUSES)}")
     if folder is not None and not _may_see_paths(request):
         raise ProblemError(403, "this token may not see paths", "read-only")
     wanted = listing.Wanted(status, folder, person)
@@ -325,7 +325,7 @@ def face(request: Request, face: Id) -> r.GalleryFace:
 def thumbnail(request: Request, face: Id, side: int = THUMBNAIL_SIDES[1]) -> Response:
     """A face to look at, as WebP."""
     if side not in THUMBNAIL_SIDES:
-        raise SettingsError(f"side must be one of {', '.join(map(str, THUMBNAIL_SIDES))}")
+        _refuse(f"side must be one of {', '.join(map(str, THUMBNAIL_SIDES))}")
     return _picture(request, service_of(request).thumbnail(face, side), f"f{face}-{side}")
 
 
@@ -490,17 +490,15 @@ def suggestions(
 @router.post("/suggestions/answer")
 def answer(request: Request, given: r.Answer) -> r.Answered:
     """Say whether two sides are one person; a "no" is kept and not asked again."""
-    from face2vec.types import Suggestion
-
     service = service_of(request)
     sides = given.first.to_side(), given.second.to_side()
     for side in sides:
         if not side.shown:
-            raise SettingsError("give the shown faces of each side")
+            _refuse("give the shown faces of each side")
         if side.person is not None:
             members = service.person(side.person).faces
             if not set(side.shown) <= set(members):
-                raise SettingsError(f"a face does not belong to person {side.person}")
+                _refuse(f"a face does not belong to person {side.person}")
     person = service.edit(lambda engine: engine.answer(Suggestion(*sides, 0.0), given.same))
     _audit(request, f"{'same' if given.same else 'different'}: {given.first} {given.second}")
     return r.Answered(person=None if person is None else person.id)
@@ -521,7 +519,7 @@ def start_job(request: Request, wanted: r.JobRequest) -> r.JobRecord:
     service = service_of(request)
     if wanted.kind == "index":
         if not wanted.folders:
-            raise SettingsError("give folders to index")
+            _refuse("give folders to index")
         job = service.index(wanted.folders)
     elif wanted.kind == "people":
         job = service.group(wanted.again)
@@ -586,6 +584,11 @@ def info(request: Request) -> dict[str, Any]:
 # What routes share
 
 
+def _refuse(words: str) -> NoReturn:
+    """Refuse a request that is not valid."""
+    raise SettingsError(words)
+
+
 def _check_batch(service: Service, some: Sequence[object]) -> None:
     most = service.settings.limits.batch
     if len(some) > most:
@@ -619,8 +622,6 @@ def _embedding(service: Service, query: Face | NDArray[np.float32]) -> NDArray[n
 
 
 def _as_face(service: Service, query: Face | NDArray[np.float32]) -> Face:
-    from face2vec.types import NO_PLACE, NO_POINTS
-
     if isinstance(query, Face):
         return query
     with service.reading():
@@ -740,6 +741,3 @@ def _audit(request: Request, what: str) -> None:
     """Log a change, with who asked for it."""
     client = request.client.host if request.client else "?"
     request.app.state.audit.info("%s %s", client, what)
-
-
-__all__ = ["NotThereError", "router"]

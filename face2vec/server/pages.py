@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from face2vec.errors import CalibrationError, Face2VecError
+from face2vec.errors import CalibrationError
 from face2vec.gallery import listing
 from face2vec.models.catalogue import CATALOGUE
 from face2vec.report.text import percent, printable
@@ -235,6 +235,3 @@ def choose_language(request: Request, code: str) -> Response:
 
 def _roots(request: Request) -> list[str]:
     return [printable(str(root)) for root in service_of(request).settings.roots]
-
-
-__all__ = ["Face2VecError", "router"]

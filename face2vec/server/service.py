@@ -372,7 +372,12 @@ class Service:
         return self._suggestions[1]
 
     def side(self, person: int | None, face: int | None) -> Side:
-        """One side of an answer: a person, or a face without a person."""
+        """One side of an answer: a person, or a face without a person.
+
+        Raises:
+            NotThereError: there is no such person.
+            SettingsError: neither is given.
+        """
         if person is not None:
             found = self.person(person)
             return Side(found.id, found.name, len(found.faces), found.faces[:1])
