@@ -95,6 +95,7 @@ EXTRAS["browser"] = [
 EXTRAS["test"] = [
     "face2vec[openvino,yunet,notebook,people,export,xmp,watch,raw,jxl,video,server]",
     "pytest>=8.2",
+    "pytest-xdist>=3.8",  # two processes, so that the suite takes minutes
     "hypothesis>=6.100",
     "pycocotools>=2.0.10",  # reads what is exported as COCO JSON; half a megabyte
     "click>=8.2",  # whose test runner keeps stderr apart
