@@ -56,7 +56,7 @@ class Searcher:
                 if not keep.all() or len(keep) > k:
                     similarities[n], ids[n] = row[keep][:k], ids[n][keep][:k]
                     crowding[n] = crowding[n][keep][:k]
-            stored = now.faces(sorted({i for row in ids for i in row.tolist()}))
+            stored = now.faces_there(sorted({i for row in ids for i in row.tolist()}))
         return [
             QueryResult(
                 name,

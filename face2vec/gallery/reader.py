@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -151,6 +152,7 @@ class Snapshot:
 
     Attributes:
         batch_size: how many embeddings an iteration yields at a time; may be changed.
+        verifying: whether an iteration compares embeddings with their checksums; may be changed.
         state: identifies the state.
         roots: number of each folder that photos were added from, oldest first, by path without a
             trailing separator.
@@ -167,6 +169,7 @@ class Snapshot:
         self._file = file
         self._meta = meta
         self.batch_size = batch_size
+        self.verifying = False
         self._mmap = mmap
 
     # Two methods and not a generator, because this is part of each search.
@@ -203,6 +206,8 @@ class Snapshot:
         rows = self.connection.execute(f"{_EMBEDDINGS} ORDER BY face_id")
         while batch := rows.fetchmany(self.batch_size):
             (ids,) = integers([row[:1] for row in batch], 1, "the numbers of faces")
+            if self.verifying:
+                self.verify(ids.tolist())
             yield ids, self._matrix([row[1] for row in batch])
 
     @property
@@ -214,6 +219,18 @@ class Snapshot:
     def faces(self, ids: Sequence[int]) -> StoredFaces:
         """Faces by id, without embeddings; unknown ids are skipped."""
         return self._stored(self._rows_of(ids, f"{self._named_faces} WHERE faces.id"))
+
+    def faces_there(self, ids: Sequence[int]) -> StoredFaces:
+        """Faces by id, each once, all of which have an embedding in this state of the gallery.
+
+        Raises:
+            GalleryDamagedError: the row of one, or of its photo, is missing.
+        """
+        found = self.faces(ids)
+        if len(found) < len(ids):
+            lost = [i for i in ids if not len(found.of([i]))]
+            raise self._file.damaged(f"the row of face {lost[0]}, or of its photo, is missing")
+        return found
 
     def faces_of(self, photo: str) -> StoredFaces:
         """Faces of one photo by its full path, in order of id; none if it is unknown."""
@@ -286,6 +303,21 @@ class Snapshot:
         result = np.full((len(wanted), self._meta.dimension), np.nan, dtype=np.float32)
         result[[blob is not None for blob in blobs]] = embeddings
         return result
+
+    def verify(self, ids: Sequence[int]) -> None:
+        """Compare the embeddings of faces with their checksums.
+
+        Raises:
+            GalleryDamagedError: one has changed since it was stored.
+        """
+        rows = self._rows_of(
+            ids,
+            "SELECT faces.id, embedding, embedding_crc32 FROM faces"
+            " JOIN embeddings ON face_id = faces.id WHERE faces.id",
+        )
+        for face, blob, crc32 in rows:
+            if zlib.crc32(stored.blob(blob, "an embedding")) != crc32:
+                raise self._file.damaged(f"the embedding of face {face} has changed on the disk")
 
     def stat_of(self, photo: str) -> tuple[int, int] | None:
         """(size in bytes, mtime_ns) recorded for a photo by its full path; None if unknown."""

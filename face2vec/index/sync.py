@@ -89,6 +89,7 @@ class GalleryIndex:
             k: maximum number of faces per query.
 
         Raises:
+            GalleryDamagedError: embeddings in the gallery have changed since they were stored.
             IndexDamagedError: a new index disagrees, too, so the gallery's embeddings are invalid.
         """
         for _ in range(2):
@@ -96,6 +97,7 @@ class GalleryIndex:
                 similarities, ids = nearest_faces(index, now, queries, k)
                 if _agree(index, now, queries, similarities, ids):
                     return Nearest(similarities, ids, len(index))
+                now.verify(np.unique(np.concatenate(ids)).tolist())
             self._distrust(index, "a similarity is not that of the gallery's embeddings")
         raise damaged(self.path, "its similarities are not those of the gallery's embeddings")
 
@@ -321,7 +323,11 @@ class GalleryIndex:
         return index
 
     def _built(self, now: Snapshot) -> FaceIndex:
-        return self._build(now, self._gallery.dimension, now.state)
+        now.verifying = True
+        try:
+            return self._build(now, self._gallery.dimension, now.state)
+        finally:
+            now.verifying = False
 
     def _build(self, batches: Snapshot | Uncommitted, dimension: int, state: State) -> FaceIndex:
         from face2vec.index.face_index import FaceIndex

@@ -59,6 +59,7 @@ from face2vec.photos.formats import (
     read_photo_bytes,
 )
 from face2vec.photos.jxl import jxl_image, jxl_size
+from face2vec.photos.large import taking_turns, wait_if_large
 from face2vec.photos.orientation import ORIENTATION_TAG, orientation_of
 from face2vec.photos.raw import is_raw, raw_image
 from face2vec.photos.source import BMP_READS, SMALL_READS, PhotoSource, refuse_many_scans
@@ -117,13 +118,14 @@ def open_photo(
         if not isinstance(found, np.ndarray):
             raise SettingsError(f"bgr is for arrays only; {name} states its own order of channels")
         found = found[..., ::-1]
-    if isinstance(found, np.ndarray):
-        decoded = _from_array(name, found, max_side, max_pixels)
-    elif isinstance(found, Image.Image):
-        decoded = _from_image(name, found, max_side, max_pixels)
-    else:
-        data = found if isinstance(found, bytes) else read_photo_bytes(found, name=name)
-        decoded = _from_bytes(name, data, max_side, max_pixels)
+    with taking_turns():
+        if isinstance(found, np.ndarray):
+            decoded = _from_array(name, found, max_side, max_pixels)
+        elif isinstance(found, Image.Image):
+            decoded = _from_image(name, found, max_side, max_pixels)
+        else:
+            data = found if isinstance(found, bytes) else read_photo_bytes(found, name=name)
+            decoded = _from_bytes(name, data, max_side, max_pixels)
     return Photo(
         name,
         decoded.image,
@@ -243,6 +245,7 @@ def _check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
             TOO_MANY_PIXELS,
             f"{width}×{height} is more than {max_pixels:,}; raise max_pixels to accept it",
         )
+    wait_if_large(width * height)
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
