@@ -73,6 +73,12 @@ EXTRAS = {
         "prometheus-client>=0.21",  # /metrics
         "httpx>=0.28",  # the client
     ],
+    # The first with the names that are used here; 1.x has others.
+    "mcp": [
+        "mcp>=2.0",  # the Model Context Protocol
+        "pydantic>=2.12",  # the descriptions of its tools
+        "httpx>=0.28",  # the client of a service
+    ],
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
     "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
 }
@@ -93,11 +99,12 @@ EXTRAS["browser"] = [
     "schemathesis>=4.32",  # calls every route with drawn requests
 ]
 EXTRAS["test"] = [
-    "face2vec[openvino,yunet,notebook,people,export,xmp,watch,raw,jxl,video,server]",
+    "face2vec[openvino,yunet,notebook,people,export,xmp,watch,raw,jxl,video,server,mcp]",
     "pytest>=8.2",
     "pytest-xdist>=3.8",  # two processes, so that the suite takes minutes
     "hypothesis>=6.100",
     "pycocotools>=2.0.10",  # reads what is exported as COCO JSON; half a megabyte
+    "PyYAML>=6.0",  # reads compose.yaml
     "click>=8.2",  # whose test runner keeps stderr apart
     "Pillow>=13.0",  # these two as the tests of their limits and their tiles want them
     "pillow-heif>=1.5",
@@ -106,7 +113,7 @@ EXTRAS["test"] = [
 ]
 EXTRAS["all"] = [
     "face2vec[openvino,yunet,keras,train,tfds,people,export,xmp,watch,raw,jxl,video,server,plot]",
-    "face2vec[notebook]",
+    "face2vec[mcp,notebook]",
 ]
 
 setup(install_requires=INSTALL, extras_require=EXTRAS)

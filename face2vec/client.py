@@ -29,7 +29,7 @@ from face2vec.errors import (
     ServiceError,
     SettingsError,
 )
-from face2vec.files import expanded
+from face2vec.photos.formats import NOT_A_PHOTO, photo_format, read_photo_bytes
 from face2vec.report.matches import LANDMARK_NAMES, Matches, QueryResult
 from face2vec.types import (
     Edit,
@@ -352,6 +352,18 @@ class Client:
 
     # The calls
 
+    def get(self, path: str, **values: Any) -> dict[str, Any]:
+        """The JSON of a GET request, for what has no method; ``/openapi.json`` describes it.
+
+        Args:
+            path: below ``/v1``, such as ``"/photos"``.
+            values: parameters of the request, such as ``person=3``.
+
+        Raises:
+            Face2VecError: the error that the service has answered, or `ServiceError`.
+        """
+        return self._call("GET", path, params=values)
+
     def _encoded(self, photo: Photo) -> tuple[list[Face], str, str]:
         """The faces of a photo, its name and the SHA-256 of its bytes in hexadecimal."""
         name = _name(photo)
@@ -412,10 +424,15 @@ def _name(photo: Photo) -> str:
 
 
 def _bytes_of(photo: str | os.PathLike[str], name: str) -> bytes:
-    try:
-        return Path(expanded(photo)).read_bytes()
-    except OSError as error:
-        raise PhotoError(name, (error.strerror or str(error)).lower()) from error
+    """The bytes of a photo's file; a file that is no photo is not sent.
+
+    Raises:
+        PhotoError: the file cannot be read, or is no photo.
+    """
+    data = read_photo_bytes(photo, name=name)
+    if photo_format(data) is None:
+        raise PhotoError(name, NOT_A_PHOTO)
+    return data
 
 
 def _query(side: Face | NDArray[np.float32]) -> dict[str, Any]:

@@ -125,8 +125,10 @@ def test_client_raises_the_errors_of_the_engine(client: Client, tmp_path: Path, 
     with pytest.raises(PhotoError) as raised:
         client.search(tmp_path / "broken.jpg")
     assert raised.value.photo == str(tmp_path / "broken.jpg")
-    with pytest.raises(PhotoError, match="no such file"):
+    with pytest.raises(PhotoError, match=r"missing\.jpg: missing"):
         client.search(tmp_path / "missing.jpg")
+    with pytest.raises(PhotoError, match="not a regular file"):
+        client.search(tmp_path)
     with pytest.raises(SettingsError, match="k"):
         client.search(who, 0)
     with pytest.raises(SettingsError, match="takes 256"):
@@ -158,6 +160,24 @@ def test_client_says_when_nothing_answers(service: Served) -> None:
     with Client(service.base, token="x" * 20) as stranger, pytest.raises(ServiceError) as raised:
         stranger.info()
     assert "token" in str(raised.value)
+
+
+def test_client_sends_no_file_that_is_no_photo(tmp_path: Path) -> None:
+    (tmp_path / "secret.jpg").write_bytes(b"no photo")
+    with (
+        Client("http://127.0.0.1:1", token=TOKEN) as nobody,  # it would say that nothing answers
+        pytest.raises(PhotoError, match=r"secret\.jpg: not a photo"),
+    ):
+        nobody.search(tmp_path / "secret.jpg")
+
+
+def test_client_gets_what_has_no_method(client: Client, engine: Face2Vec) -> None:
+    ada = engine.person("Ada")
+    page = client.get("/photos", person=ada.id, limit=1)
+    assert page["total"] == len({one.photo for one in engine.faces_of(ada)})
+    assert page["photos"][0]["path"] == min(one.photo for one in engine.faces_of(ada))
+    with pytest.raises(GalleryError, match="no person 999"):
+        client.get("/people/999")
 
 
 def test_client_sends_no_token_after_a_redirect() -> None:

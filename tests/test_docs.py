@@ -44,7 +44,10 @@ CODE_COLUMNS = 88  # what fits beside the two menus of the site
 DEMO = "face2vec demo --people 12"  # as in the tutorial; its photos serve all pages
 MAY_SAY_NO = {"search", "verify", "identify", "upgrade", "compare"}
 """Commands that answer with exit code 1 where the answer is no."""
-OTHER_PROGRAMS = {"cd", "curl", "git", "pip", "pytest", "python", "python3", "nice"}
+OTHER_PROGRAMS = {
+    *("cd", "chmod", "curl", "docker", "export", "git"),
+    *("pip", "pytest", "python", "python3", "nice"),
+}
 FEWEST_RUN = 0.75  # of all blocks
 
 FENCE = re.compile(

@@ -30,7 +30,7 @@ ORDER = (
     *("calibration", "pose", "runtime", "photos", "detection", "models", "encoding", "gallery"),
     *("index", "ingest", "report", "exchange", "people", "session", "query", "search", "engine"),
     *("client", "face2vec", "samples", "evaluation", "training", "lab", "demo", "watch", "server"),
-    *("cli", "__main__"),
+    *("mcp", "cli", "__main__"),
 )
 
 
@@ -187,6 +187,7 @@ EXTRAS_OF = {
     "exchange": "export",
     "exchange.xmp_tree": "xmp",
     "lab": "plot",
+    "mcp": "mcp",
     "people": "people",
     "photos.jxl": "jxl",
     "photos.raw": "raw",

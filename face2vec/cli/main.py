@@ -20,6 +20,7 @@ from face2vec.cli.evaluate import evaluate_commands
 from face2vec.cli.exchange import EXCHANGE_COMMANDS
 from face2vec.cli.exits import DONE, EPILOG, ERROR, INTERRUPTED
 from face2vec.cli.lab import lab_commands
+from face2vec.cli.mcp import mcp_command
 from face2vec.cli.models import models_commands
 from face2vec.cli.people import PEOPLE_COMMANDS
 from face2vec.cli.search import search_command
@@ -33,7 +34,7 @@ from face2vec.files import ON_WINDOWS
 
 GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Collection": (*COLLECTION_COMMANDS, watch_command),
-    "Search": (search_command, verify_command, serve_command),
+    "Search": (search_command, verify_command, serve_command, mcp_command),
     "People": PEOPLE_COMMANDS,
     "Exchange": EXCHANGE_COMMANDS,
     "Models": (models_commands, upgrade_command, train_command),
