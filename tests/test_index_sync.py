@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import pytest
 from gallery_builder import DIMENSION
 from helpers import fake_fingerprint, loaded_by, posix_only, reads, state_of, written
 
-from face2vec.errors import GalleryError
+from face2vec.errors import GalleryDamagedError, GalleryError
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import INDEXED, Entry
@@ -483,3 +484,38 @@ def test_index_newer_than_the_snapshot_is_not_taken_for_damaged(
         _, ids, total = index.nearest(old, QUERY[None], 20)
         assert (len(ids[0]), total) == (20, 20)
     assert caplog.text == ""
+
+
+def change_embedding(folder: Path, face_id: int) -> None:
+    """Change one bit of a stored embedding, as a failing disk does."""
+    with sqlite3.connect(folder / "gallery.sqlite") as connection:
+        (blob,) = connection.execute(
+            "SELECT embedding FROM embeddings WHERE face_id = ?", (face_id,)
+        ).fetchone()
+        changed = bytes([*blob[:3], blob[3] ^ 64, *blob[4:]])
+        connection.execute(
+            "UPDATE embeddings SET embedding = ? WHERE face_id = ?", (changed, face_id)
+        )
+    connection.close()
+
+
+def test_changed_embedding_is_an_error_and_not_another_answer(
+    gallery: Gallery, folder: Path
+) -> None:
+    index = GalleryIndex(gallery)
+    with gallery.read() as now:
+        query = now.embeddings([7])
+        assert index.nearest(now, query, 3).ids[0][0] == 7
+    index.save()
+    change_embedding(folder, 7)
+    with gallery.read() as now, pytest.raises(GalleryDamagedError, match="face 7 has changed"):
+        GalleryIndex(gallery).nearest(now, query, 3)
+    with pytest.raises(GalleryDamagedError, match="face 7 has changed"):
+        GalleryIndex(gallery).rebuild()
+
+
+def test_missing_row_of_a_face_is_an_error(gallery: Gallery) -> None:
+    with gallery.read() as now:
+        assert len(now.faces_there([1, 2])) == 2
+        with pytest.raises(GalleryDamagedError, match="face 999"):
+            now.faces_there([1, 999])
