@@ -426,7 +426,8 @@ def test_gallery_without_change_times_takes_photos_as_unchanged(
     with open_engine(tmp_path / "g", tiny_model) as engine:
         engine.add(photos)
     with sqlite3.connect(tmp_path / "g" / "gallery.sqlite") as connection:
-        connection.execute("ALTER TABLE photos DROP COLUMN ctime_ns")
+        for column in ("path_crc32", "ctime_ns"):
+            connection.execute(f"ALTER TABLE photos DROP COLUMN {column}")
     connection.close()
     with open_engine(tmp_path / "g") as engine:
         assert [one.status for one in engine.photos()].count("indexed") == 2

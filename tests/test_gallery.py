@@ -372,6 +372,18 @@ def test_edit_that_is_not_one_is_reported_as_damage(
     assert [person.name for person in reads(gallery).people()] == ["Ada"]
 
 
+def test_path_that_has_changed_is_reported_as_damage(gallery: Gallery, folder: Path) -> None:
+    with gallery.write() as writer:
+        writer.record([entry("0.jpg", "a", face(1)), entry("1.jpg", "b", face(2))])
+    change(
+        folder, "UPDATE photos SET path = CAST('7.jpg' AS BLOB) WHERE path = CAST('0.jpg' AS BLOB)"
+    )
+    with gallery.read() as now:
+        assert [one.photo for one in now.stored_faces([2])] == [f"{ROOT}/1.jpg"]
+        with pytest.raises(GalleryDamagedError, match=r"7\.jpg' has changed on the disk"):
+            now.stored_faces([1])
+
+
 @pytest.mark.parametrize("column", ["cover", "hidden"])
 @pytest.mark.parametrize("value", ["X''", "'one'", "1.5"])
 def test_person_with_a_wrong_value_is_reported_as_damage(

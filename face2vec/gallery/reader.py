@@ -653,7 +653,9 @@ class Snapshot:
         roots = roots_of(self.connection)
         state = State(self._meta.uuid, *last_change(self.connection))
         paths = {number: path for path, number in roots.items()}
-        named = named_faces(missing_columns(self.connection, "faces"))
+        missing = missing_columns(self.connection, "faces")
+        missing |= {f"photos.{one}" for one in missing_columns(self.connection, "photos")}
+        named = named_faces(missing)
         return _Known(version, state, roots, paths, named)
 
     def _row_for(self, photo: str, select: str) -> tuple[Any, ...] | None:

@@ -32,7 +32,7 @@ PARTS = struct.Struct("<8f")
 # One row for each face and each path of its photo.
 NAMED_FACES = (
     'SELECT faces.id, "left", "top", "right", "bottom", landmarks, confidence, quality, parts,'
-    " time, track_begin, track_end, photos.root_id, photos.path"
+    " time, track_begin, track_end, photos.path_crc32, photos.root_id, photos.path"
     " FROM faces JOIN photos ON photos.content_id = faces.content_id"
 )
 
@@ -41,7 +41,8 @@ def named_faces(missing: Iterable[str]) -> str:
     """``NAMED_FACES`` for an older gallery.
 
     Args:
-        missing: columns that its table of faces does not have; NULL is read instead.
+        missing: columns that its table of faces does not have, and ``"photos."`` with those of
+            photos; NULL is read instead.
     """
     return reduce(lambda sql, name: sql.replace(f" {name},", " NULL,"), missing, NAMED_FACES)
 
@@ -220,7 +221,7 @@ class StoredFaces:
 
     Args:
         rows: row of ``NAMED_FACES`` by face id.
-        names: (root, path) of all paths of a photo that has several, by face id.
+        names: (checksum, root, path) of all paths of a photo that has several, by face id.
         roots: folders that photos were added from, by number.
         damaged: makes the error for an invalid row.
     """
@@ -230,7 +231,7 @@ class StoredFaces:
     def __init__(
         self,
         rows: dict[int, tuple[Any, ...]],
-        names: dict[int, list[tuple[int, bytes]]],
+        names: dict[int, list[tuple[int | None, int, bytes]]],
         roots: Mapping[int, str],
         damaged: Callable[[str], GalleryDamagedError],
     ) -> None:
@@ -248,10 +249,10 @@ class StoredFaces:
     ) -> StoredFaces:
         """From rows of ``NAMED_FACES``."""
         by_id = {row[0]: row for row in rows}
-        names: dict[int, list[tuple[int, bytes]]] = {}
+        names: dict[int, list[tuple[int | None, int, bytes]]] = {}
         if len(by_id) < len(rows):  # some photos have copies
             for row in rows:
-                names.setdefault(row[0], []).append(row[-2:])
+                names.setdefault(row[0], []).append(row[-3:])
         return cls(by_id, names, roots, damaged)
 
     def __len__(self) -> int:
@@ -274,7 +275,7 @@ class StoredFaces:
         try:
             for row in self._rows.values():
                 i, left, top, right, bottom, points, confidence, quality, made = row[:9]
-                time, begin, end, root, path = row[9:]
+                time, begin, end, *name = row[9:]
                 x1, y1, x2, y2, x3, y3, x4, y4, x5, y5 = LANDMARKS.unpack(points)
                 landmarks = ((x1, y1), (x2, y2), (x3, y3), (x4, y4), (x5, y5))
                 parts = None if made is None else QualityParts(*PARTS.unpack(made))
@@ -288,13 +289,12 @@ class StoredFaces:
                 if time is not None:
                     face = replace(face, **_in_video(time, begin, end))
                 if i in more_names:
-                    names = more_names[i]
-                    copies = sorted(f"{roots[r]}{os.sep}{decoded(p)}" for r, p in names)
+                    copies = sorted(_full_path(roots, *one) for one in more_names[i])
                     photo = next(filter(_exists, copies), copies[0])
                     copies.remove(photo)
                     yield face, photo, tuple(copies)
                 else:
-                    yield face, f"{roots[root]}{os.sep}{decoded(path)}", ()
+                    yield face, _full_path(roots, *name), ()
         except (KeyError, TypeError, ValueError, struct.error) as error:
             raise self._damaged(f"the row of a face is invalid ({error})") from error
 
@@ -305,6 +305,24 @@ class StoredFaces:
             GalleryDamagedError: a row is invalid.
         """
         return [StoredFace(*one) for one in self]
+
+
+def path_crc32(photo: str) -> int:
+    """The checksum of the full path of a photo."""
+    return zlib.crc32(encoded(photo))
+
+
+def _full_path(roots: Mapping[int, str], crc32: object, root: int, path: object) -> str:
+    """The full path of a photo.
+
+    Raises:
+        StoredValueError: it has changed since it was stored.
+        KeyError: there is no such root.
+    """
+    full = f"{roots[root]}{os.sep}{decoded(path)}"
+    if crc32 is not None and path_crc32(full) != crc32:
+        raise StoredValueError(f"the path {full!r} has changed on the disk")
+    return full
 
 
 def _in_video(time: object, begin: object, end: object) -> dict[str, Any]:

@@ -36,6 +36,7 @@ CREATE TABLE photos (
     size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
     ctime_ns INTEGER,
+    path_crc32 INTEGER,
     PRIMARY KEY (root_id, path)
 ) WITHOUT ROWID;
 CREATE INDEX photos_by_content ON photos (content_id);
@@ -159,16 +160,16 @@ _LATER_TABLES = {
 _IN_VIDEO = {"time": "REAL", "track_begin": "REAL", "track_end": "REAL"}
 LATER_COLUMNS: dict[str, dict[str, str]] = {
     "faces": {"parts": "BLOB", **_IN_VIDEO},
-    "photos": {"ctime_ns": "INTEGER"},
+    "photos": {"ctime_ns": "INTEGER", "path_crc32": "INTEGER"},
     "people": {"hidden": "INTEGER", "cover": "INTEGER"},
     "sayings": {"made": "INTEGER"},
     "forgotten": {"time": "REAL"},
     "ignored": {"parts": "BLOB", **_IN_VIDEO},
 }
 """Columns that the first galleries do not have, with their types: the parts of a face's quality;
-the time of a file's last change of any kind; whether a person is hidden, and the face to show; the
-time of an edit in seconds since 1970; when a face is seen in a video. They need no new format: what
-does not know them leaves them empty."""
+the time of a file's last change of any kind, and the checksum of its path; whether a person is
+hidden, and the face to show; the time of an edit in seconds since 1970; when a face is seen in a
+video. They need no new format: what does not know them leaves them empty."""
 
 # Faces with mapped embeddings; the table exists only while there are some.
 MAPPED = "mapped"

@@ -55,6 +55,7 @@ from face2vec.gallery.rows import (
     face_row,
     face_rows,
     owner_of,
+    path_crc32,
 )
 from face2vec.gallery.staging import (
     UPGRADED_INDEX,
@@ -227,11 +228,12 @@ class Writer:
                 ).fetchone()
                 connection.execute(
                     "INSERT OR REPLACE INTO photos"
-                    " (root_id, path, content_id, size, mtime_ns, ctime_ns)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    " (root_id, path, content_id, size, mtime_ns, ctime_ns, path_crc32)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
                         *(root, path, content, entry.size, _fitting(entry.mtime_ns)),
                         None if entry.ctime_ns is None else _fitting(entry.ctime_ns),
+                        path_crc32(f"{entry.root.rstrip(os.sep)}{os.sep}{entry.path}"),
                     ),
                 )
                 if before and last_named.get(before[1], -1) >= place:
