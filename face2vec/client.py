@@ -69,7 +69,9 @@ Who = int | str | Person
 
 
 class Client:
-    """A gallery that ``face2vec serve`` serves, with the methods and types of `Face2Vec`.
+    """A gallery that ``face2vec serve`` serves, with methods and types of `Face2Vec`.
+
+    It searches, verifies, identifies and edits people; building is the work of jobs.
 
     Photos are sent to the service; paths in answers are those of the machine that it runs on.
 
@@ -257,11 +259,12 @@ class Client:
     # People
 
     def people(self) -> list[Person]:
-        """All people that are not hidden; without the ids of their faces, which `person` has."""
+        """All people that are not hidden: named ones first, then by number of faces."""
         found: list[Person] = []
         while True:
-            page = self._call("GET", "/people", params={"skip": len(found), "limit": 500})
-            found += [Person(one["id"], one["name"], (), one["hidden"]) for one in page["people"]]
+            wanted = {"skip": len(found), "limit": 500, "with_faces": True}
+            page = self._call("GET", "/people", params=wanted)
+            found += map(_person, page["people"])
             if len(found) >= page["total"] or not page["people"]:
                 return found
 

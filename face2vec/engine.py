@@ -347,7 +347,7 @@ class Face2Vec:
         if only is not None:
             some, everything = set(only), found
             found = (one for one in everything if f"{one.folder}{os.sep}{one.name}" in some)
-            total = None
+            total = len(some)
         unit = "file" if videos else "photo"
         return self._build(found, left_out, unread, total, progress, report, again, unit=unit)
 

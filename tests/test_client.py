@@ -95,6 +95,7 @@ def test_client_edits_people(drawn: Path, tmp_path: Path) -> None:
         ada, bob = client.person("Ada"), client.person("Bob")
         everyone = client.people()
         assert [one.name for one in everyone[:2]] == ["Ada", "Bob"]
+        assert everyone[0] == ada
         assert client.hide(ada).hidden
         assert "Ada" not in [one.name for one in client.people()]
         assert not client.hide(ada, False).hidden

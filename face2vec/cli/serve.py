@@ -6,14 +6,15 @@ import contextlib
 import logging
 import tempfile
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from face2vec.cli.common import FilePath, opened, say, verbose_option
-from face2vec.errors import MissingExtraError, SettingsError
+from face2vec.errors import GalleryNotFoundError, MissingExtraError, SettingsError
+from face2vec.gallery.schema import FILE
 
 DEMO_NAMED = 20
 """Drawn people who have names from the start; the others are there to be named."""
@@ -89,7 +90,7 @@ def serve_command(
 
     token = token_from(token_file)
     read_token = token_from(read_token_file, variable=READ_TOKEN_VARIABLE)
-    with _gallery(gallery) as (folder, photos):
+    with _gallery(gallery, roots) as (folder, photos):
         settings = Settings(
             folder,
             host,
@@ -132,9 +133,14 @@ def _run(settings: object, open_browser: bool) -> None:
 
 
 @contextlib.contextmanager
-def _gallery(folder: Path | None) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+def _gallery(folder: Path | None, roots: Sequence[Path]) -> Iterator[tuple[Path, tuple[Path, ...]]]:
     """The gallery, and folders that may be indexed; without a folder one of drawn people."""
     if folder is not None:
+        if not roots and not (folder / FILE).exists():
+            raise GalleryNotFoundError(
+                f"there is no gallery in {folder}; name another folder, or give --root PHOTOS to "
+                "make one from the page Jobs"
+            )
         yield folder, ()
         return
     from face2vec.demo import demo

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from face2vec.watch import Change
 
 
+def _interrupt(*_: object) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
 @click.command("watch")
 @click.argument(
     "folders", nargs=-1, required=True, metavar="FOLDER...", type=FilePath(file_okay=False)
@@ -101,7 +105,10 @@ def watch_command(
     from face2vec.watch import Webhook, watch
 
     # As Ctrl-C, which waits until what is being stored is stored.
-    usual = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    usual = signal.signal(signal.SIGTERM, _interrupt)
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as when a script starts it with &
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     webhook = None if notify is None else Webhook(notify)
     try:
         with Face2Vec(gallery, model=model, runtime=runtime, threads=threads) as engine:
@@ -122,6 +129,8 @@ def watch_command(
         say("stopped")
     finally:
         signal.signal(signal.SIGTERM, usual)
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if webhook is not None:
             left = webhook.close()
             if left or webhook.failed:

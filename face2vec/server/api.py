@@ -291,7 +291,7 @@ def picture(
     request: Request, photo: Id, side: Annotated[int, Parameter(ge=16, le=2400)] = 1280
 ) -> Response:
     """A photo to look at, as WebP."""
-    return _picture(request, service_of(request).photo_picture(photo, side), f"p{photo}-{side}")
+    return _picture(service_of(request).photo_picture(photo, side))
 
 
 @router.delete("/photos/{photo}")
@@ -326,7 +326,7 @@ def thumbnail(request: Request, face: Id, side: int = THUMBNAIL_SIDES[1]) -> Res
     """A face to look at, as WebP."""
     if side not in THUMBNAIL_SIDES:
         _refuse(f"side must be one of {', '.join(map(str, THUMBNAIL_SIDES))}")
-    return _picture(request, service_of(request).thumbnail(face, side), f"f{face}-{side}")
+    return _picture(service_of(request).thumbnail(face, side))
 
 
 @router.delete("/faces/{face}")
@@ -348,13 +348,15 @@ def people(
     name: Annotated[str | None, Parameter(max_length=4096)] = None,
     hidden: bool = False,
     named: bool | None = None,
+    with_faces: bool = False,
     skip: Annotated[int, Parameter(ge=0, lt=2**31)] = 0,
     limit: Annotated[int, Parameter(ge=1, le=500)] = 60,
 ) -> r.PeoplePage:
     """People: named ones first, then by number of faces."""
     some = filtered_people(service_of(request).people(), name, hidden, named)
     return r.PeoplePage(
-        people=[r.PersonRecord.of(one) for one in some[skip : skip + limit]], total=len(some)
+        people=[r.PersonRecord.of(one, with_faces=with_faces) for one in some[skip : skip + limit]],
+        total=len(some),
     )
 
 
@@ -387,10 +389,10 @@ def new_person(request: Request, wanted: r.NewPerson) -> r.PersonRecord:
 
 
 @router.get("/people/{person}")
-def person(request: Request, person: Id) -> r.PersonWithFaces:
+def person(request: Request, person: Id) -> r.PersonRecord:
     """A person with the ids of the faces."""
     found = service_of(request).person(person)
-    return r.PersonWithFaces(**r.PersonRecord.of(found).model_dump(), face_ids=list(found.faces))
+    return r.PersonRecord.of(found, with_faces=True)
 
 
 @router.patch("/people/{person}")
@@ -721,13 +723,9 @@ def _rests_on(service: Service) -> dict[str, Any]:
     return {"model": service.engine.encoder.model.fingerprint.digest, "calibration": data}
 
 
-def _picture(request: Request, data: bytes, tag: str) -> Response:
-    """A picture that a browser keeps, and asks for again each time, because it may be gone."""
-    etag = f'"{tag}"'
-    headers = {"Cache-Control": "private, no-cache", "ETag": etag}
-    if request.headers.get("if-none-match") == etag:
-        return Response(None, 304, headers)
-    return Response(data, 200, headers, "image/webp")
+def _picture(data: bytes) -> Response:
+    """A picture, which no browser keeps: it may show somebody who is forgotten."""
+    return Response(data, media_type="image/webp")
 
 
 def _job(request: Request, job: Job) -> r.JobRecord:

@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from face2vec import __version__
+from face2vec.gallery.schema import FILE
 from face2vec.server import api, metrics, pages, problems
 from face2vec.server.access import Guard
 from face2vec.server.service import Service
@@ -78,6 +79,8 @@ def create_app(settings: Settings, audit: logging.Logger | None = None) -> Guard
     @app.get("/readyz", include_in_schema=False)
     def readyz() -> Response:
         try:
+            if not (settings.gallery / FILE).exists():
+                return PlainTextResponse("no gallery yet", 503)
             with service.reading() as now:
                 now.count  # noqa: B018
         except Exception:

@@ -63,6 +63,7 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
         when=_when,
         clock=clock,
         page=template.removesuffix(".html"),
+        here=request.url.path,
         can_write=request.state.role == WRITE,
         show_paths=request.state.role == WRITE or service_of(request).settings.show_paths,
         # Escaped so that nothing in it can end the element that holds it.
@@ -140,7 +141,7 @@ def review_page(request: Request) -> Response:
     """Suggestions to answer."""
     if not service_of(request).engine.has_gallery:
         return _page(request, "empty.html", roots=_roots(request))
-    return _page(request, "review.html")
+    return _page(request, "review.html", grouped=bool(service_of(request).people()))
 
 
 @router.get("/photos")
@@ -175,8 +176,14 @@ def photo_page(request: Request, number: int) -> Response:
         found = photo(request, number)
     except NotThereError as error:
         return _page(request, "problem.html", 404, detail=str(error))
-    names = sorted({one.name for one in service_of(request).people() if one.name is not None})
-    return _page(request, "photo.html", photo=found, names=names)
+    service = service_of(request)
+    names = sorted({one.name for one in service.people() if one.name is not None})
+    try:
+        service.photo_file(number)
+        missing = ""
+    except NotThereError as error:
+        missing = str(error)
+    return _page(request, "photo.html", photo=found, names=names, missing=missing)
 
 
 @router.get("/jobs")
@@ -223,9 +230,10 @@ def docs_page(request: Request) -> Response:
 
 
 @router.get("/language/{code}")
-def choose_language(request: Request, code: str) -> Response:
+def choose_language(request: Request, code: str, back: str = "/") -> Response:
     """Keep a language, and go back."""
-    answer = RedirectResponse("/", 303)
+    # One slash at its start, so that it stays on this site.
+    answer = RedirectResponse("/" + back.lstrip("/\\"), 303)
     if code in texts.languages():
         answer.set_cookie(
             LANGUAGE_COOKIE, code, max_age=_YEAR, httponly=True, samesite="strict", path="/"

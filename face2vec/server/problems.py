@@ -118,16 +118,24 @@ def install(app: FastAPI) -> None:
         return problem_of(error).response()
 
     @app.exception_handler(RequestValidationError)
-    def of_request(_: Request, error: RequestValidationError) -> Response:
-        return ProblemError(422, _validation(error.errors()), "invalid-request").response()
+    def of_request(request: Request, error: RequestValidationError) -> Response:
+        problem = ProblemError(422, _validation(error.errors()), "invalid-request")
+        return problem.response(page=_is_for_a_person(request))
 
     @app.exception_handler(HTTPException)
-    def of_http(_: Request, error: HTTPException) -> Response:
-        return ProblemError(error.status_code, str(error.detail), headers=error.headers).response()
+    def of_http(request: Request, error: HTTPException) -> Response:
+        problem = ProblemError(error.status_code, str(error.detail), headers=error.headers)
+        return problem.response(page=_is_for_a_person(request))
 
     @app.exception_handler(Exception)
     def of_anything(_: Request, error: Exception) -> Response:
         return ProblemError(500, f"an error in face2vec: {type(error).__name__}").response()
+
+
+def _is_for_a_person(request: Request) -> bool:
+    """Whether a browser has asked for a page, and not a program for JSON."""
+    is_api = request.url.path.startswith("/v1/")
+    return not is_api and "text/html" in request.headers.get("accept", "")
 
 
 def _validation(errors: Any) -> str:

@@ -6,14 +6,25 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from face2vec.report.matches import face_dict
+from face2vec.report.text import printable
 from face2vec.types import Edit, Face, Match, Person, Side, Suggestion
+
+
+def _printable_name(name: str) -> str:
+    if printable(name) != name:
+        raise ValueError("a name must not contain control characters or change the direction")
+    return name
+
 
 Number = Annotated[int, Field(ge=1, lt=2**63)]
 Value = Annotated[float, Field(ge=-1e6, le=1e6)]
 """One of the numbers of an embedding."""
+
+Name = Annotated[str, Field(max_length=200), AfterValidator(_printable_name)]
+"""The name of a person: what can be shown as it is."""
 
 
 class Record(BaseModel):
@@ -68,9 +79,10 @@ class PersonRecord(Record):
     faces: int = Field(description="number of faces")
     hidden: bool
     cover: int | None = Field(description="id of the face to show")
+    face_ids: list[int] | None = Field(None, description="ids of the faces, if asked for")
 
     @classmethod
-    def of(cls, person: Person) -> PersonRecord:
+    def of(cls, person: Person, *, with_faces: bool = False) -> PersonRecord:
         """The record of a person; without a chosen cover it is the first face."""
         cover = person.cover or (person.faces[0] if person.faces else None)
         return cls(
@@ -79,13 +91,8 @@ class PersonRecord(Record):
             faces=len(person.faces),
             hidden=person.hidden,
             cover=cover,
+            face_ids=list(person.faces) if with_faces else None,
         )
-
-
-class PersonWithFaces(PersonRecord):
-    """A person with the ids of the faces."""
-
-    face_ids: list[int]
 
 
 class PeoplePage(Record):
@@ -286,13 +293,13 @@ class Faces(Record):
 class NewPerson(Faces):
     """Faces that show one person."""
 
-    name: str | None = Field(None, max_length=4096)
+    name: Name | None = None
 
 
 class PersonChange(Record):
     """What to change of a person; what is not given stays."""
 
-    name: str | None = Field(None, max_length=4096)
+    name: Name | None = None
     hidden: bool | None = None
     cover: Number | None = None
 

@@ -24,7 +24,10 @@ from face2vec.errors import GalleryUpgradedError, SettingsError
 from face2vec.gallery import listing
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import StoredFace
+from face2vec.gallery.schema import FILE
 from face2vec.gallery.thumbnails import drop_thumbnails_except, keep_thumbnail, thumbnail_file
+from face2vec.models.catalogue import CATALOGUE
+from face2vec.photos.discover import FoundPhoto, find_photos
 from face2vec.photos.video import is_video
 from face2vec.server import metrics
 from face2vec.server.decoders import Decoders, Upload, decode_upload, face_thumbnail, photo_view
@@ -156,6 +159,8 @@ class Service:
         Raises:
             GalleryLockedError: a job, or another process, is writing to the gallery.
         """
+        if not (self.settings.gallery / FILE).exists():
+            raise NotThereError(f"there is no gallery in {self.settings.gallery} any more")
         with self._editing:
             try:
                 return change(self._engine)
@@ -259,15 +264,27 @@ class Service:
         return found
 
     def photo_file(self, number: int) -> str:
-        """The path of a photo whose file exists.
+        """The path of a photo whose file is as it was indexed.
 
         Raises:
-            NotThereError: the gallery does not have it, or its file is gone.
+            NotThereError: the gallery does not have it, or its file is gone or has changed.
         """
-        for one in self.photo(number):
-            if one.is_file and Path(one.path).is_file():
-                return one.path
-        raise NotThereError(f"the file of photo {number} is not there")
+        paths = [one.path for one in self.photo(number) if one.is_file]
+        for path in paths:
+            if self._is_as_indexed(path):
+                return path
+        there = any(Path(path).is_file() for path in paths)
+        what = "has changed since it was indexed; index it again" if there else "is not there"
+        raise NotThereError(f"the file of photo {number} {what}")
+
+    def _is_as_indexed(self, path: str) -> bool:
+        """Whether a file has the size and time of change that the gallery has stored."""
+        try:
+            now = os.stat(path)  # noqa: PTH116
+        except OSError:
+            return False
+        with self.reading() as snapshot:
+            return snapshot.stat_of(path) == (now.st_size, now.st_mtime_ns)
 
     def photo_picture(self, number: int, side: int) -> bytes:
         """A photo to look at, as WebP, its longest side at most ``side`` pixels."""
@@ -304,8 +321,11 @@ class Service:
                 face_thumbnail, one.photo, one.photo, face.box, side, face.time
             )
 
-        if not Path(one.photo).is_file():
-            return make()
+        if not self._is_as_indexed(one.photo):
+            kept = thumbnail_file(self.settings.gallery, f"face-{number}", number, side)
+            with suppress(OSError):
+                return kept.read_bytes()
+            return self._decoders.run(face_thumbnail, one.photo, b"", one.face.box, side, None)
         return self._kept(f"face-{number}", number, side, make, lambda: self.face(number))
 
     def _kept(
@@ -329,6 +349,8 @@ class Service:
         with suppress(OSError):
             return file.read_bytes()
         made = make()
+        if not (self.settings.gallery / FILE).exists():
+            return made
         with suppress(OSError):
             keep_thumbnail(file, made)
             try:
@@ -400,7 +422,8 @@ class Service:
 
         def work(report: Report) -> dict[str, Any]:
             with Face2Vec(self.settings.gallery) as engine:
-                done = engine.add(*map(str, paths), progress=report)
+                inside = {full for full in map(_real, find_photos(paths)) if self._is_inside(full)}
+                done = engine.add(*map(str, paths), only=inside, progress=report)
                 people = {}
                 if engine.info()["faces"] and not done.interrupted:
                     people = engine.find_people()._asdict()
@@ -429,6 +452,8 @@ class Service:
 
     def upgrade(self, model: str) -> Job:
         """Change the gallery to another model of the catalogue in the background."""
+        if model not in CATALOGUE:
+            raise SettingsError(f"there is no model {model!r} in the catalogue")
 
         def work(report: Report) -> dict[str, Any]:
             with Face2Vec(self.settings.gallery) as engine:
@@ -446,10 +471,7 @@ class Service:
             path = Path(folder).resolve(strict=True)
         except (OSError, ValueError, RuntimeError):
             path = None
-        inside = path is not None and any(
-            path == root or root in path.parents for root in self.settings.roots
-        )
-        if path is None or not inside or not path.is_dir():
+        if path is None or not self._is_inside(str(path)) or not path.is_dir():
             raise ProblemError(
                 403,
                 "only folders below those that were given to 'face2vec serve' with --root can be "
@@ -457,6 +479,17 @@ class Service:
                 "outside-roots",
             )
         return path
+
+    def _is_inside(self, path: str) -> bool:
+        """Whether a path with links resolved is one of the roots, or below one."""
+        return any(
+            path == str(root) or path.startswith(f"{root}{os.sep}") for root in self.settings.roots
+        )
+
+
+def _real(photo: FoundPhoto) -> str:
+    """The full path of a photo with links resolved."""
+    return os.path.realpath(photo.full)
 
 
 def _scaled(face: Face, scale: float) -> Face:

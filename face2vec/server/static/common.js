@@ -83,6 +83,26 @@ export async function edit(work, next) {
   }
 }
 
+/** Name a person; if somebody has the name, offer to merge the two. */
+export async function rename(person, name) {
+  try {
+    await call("PATCH", `/people/${person}`, { name: name || null });
+    return true;
+  } catch (error) {
+    const found = name ? (await call("GET", `/people?limit=500&name=${encodeURIComponent(name)}`)).people : [];
+    const other = found.find((one) => one.name === name && one.id !== person);
+    if (!other) { wrong(error); return false; }
+    message(t("same_name", { name }), {
+      label: t("merge_with", { name }),
+      run: () => edit(async () => {
+        await call("PATCH", `/people/${person}`, { name: null });
+        await call("POST", `/people/${other.id}/merge`, { people: [person] });
+      }, location.pathname === `/people/${person}` ? `/people/${other.id}` : undefined),
+    });
+    return false;
+  }
+}
+
 /** Keep buttons enabled while something is selected; a function that gives the selected numbers. */
 export function selection(buttons, least = 1) {
   const picks = () => [...document.querySelectorAll(".pick:checked")].map((pick) => Number(pick.value));

@@ -28,17 +28,36 @@ function words(job) {
   return parts.join(" · ");
 }
 
+const shown = new Map(); // what is on the page of each job, so that the focus stays where it is
+
+function made(job) {
+  const parts = {
+    title: element("strong"), state: element("span"), bar: element("progress", { ariaLabel: t(`kind.${job.kind}`) }),
+    words: element("div"),
+    cancel: element("button", { type: "button", onclick: () => call("POST", `/jobs/${job.id}/cancel`).catch(wrong) }, t("cancel")),
+  };
+  parts.box = element("div", { className: "run" }, parts.title, parts.state, parts.bar, parts.words, parts.cancel);
+  shown.set(job.id, parts);
+  return parts;
+}
+
 function show(jobs) {
-  if (!jobs.length) { runs.replaceChildren(element("p", {}, t("no_jobs"))); return; }
-  runs.replaceChildren(...jobs.map((job) => {
-    const going = job.state === "running" || job.state === "waiting";
-    const bar = job.state === "running" && job.total
-      ? element("progress", { max: job.total, value: job.done, ariaLabel: t(`kind.${job.kind}`) }) : null;
-    return element("div", { className: "run", "data-state": job.state },
-      element("strong", {}, `${t(`kind.${job.kind}`)} ${job.title}`), ` · ${t(`state.${job.state}`)} · ${time(job.seconds)}`,
-      bar, element("div", {}, words(job)),
-      going ? element("button", { type: "button", onclick: () => call("POST", `/jobs/${job.id}/cancel`).catch(wrong) }, t("cancel")) : null);
-  }));
+  runs.querySelector("p")?.remove();
+  if (!jobs.length) runs.append(element("p", {}, t("no_jobs")));
+  for (const [id, parts] of shown) {
+    if (!jobs.some((job) => job.id === id)) { parts.box.remove(); shown.delete(id); }
+  }
+  for (const job of [...jobs].reverse()) {
+    const parts = shown.get(job.id) ?? made(job);
+    if (!parts.box.isConnected) runs.prepend(parts.box);
+    parts.box.dataset.state = job.state;
+    parts.title.textContent = `${t(`kind.${job.kind}`)} ${job.title}`;
+    parts.state.textContent = ` · ${t(`state.${job.state}`)} · ${time(job.seconds)}`;
+    parts.words.textContent = words(job);
+    parts.bar.hidden = !(job.state === "running" && job.total);
+    if (!parts.bar.hidden) { parts.bar.max = job.total; parts.bar.value = job.done; }
+    parts.cancel.hidden = job.state !== "running" && job.state !== "waiting";
+  }
 }
 
 const start = (body) => call("POST", "/jobs", body).catch(wrong);

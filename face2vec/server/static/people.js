@@ -1,6 +1,6 @@
 // People: names, and selections to merge or hide.
 
-import { call, edit, message, selection, t, wrong } from "./common.js";
+import { call, edit, message, rename, selection, t } from "./common.js";
 
 const merge = document.getElementById("merge");
 const hide = document.getElementById("hide");
@@ -21,15 +21,11 @@ for (const form of document.querySelectorAll(".naming")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (input.value.trim() === before) return;
-    try {
-      await call("PATCH", `/people/${form.dataset.person}`, { name: input.value.trim() || null });
-      const shown = form.closest(".card").querySelector("a bdi");
-      shown.textContent = input.value.trim() || t("unnamed");
-      const next = form.closest(".card").nextElementSibling?.querySelector(".naming input");
-      (next ?? input).focus();
-      message(t("done"));
-    } catch (error) {
-      wrong(error);
-    }
+    const name = input.value.trim();
+    if (!(await rename(Number(form.dataset.person), name))) return;
+    form.closest(".card").querySelector("a bdi").textContent = name || t("unnamed");
+    const next = form.closest(".card").nextElementSibling?.querySelector(".naming input");
+    (next ?? input).focus();
+    message(t("done"));
   });
 }

@@ -1,17 +1,17 @@
 // One person: name, corrections of faces, hide, and forget.
 
-import { call, edit, selection, wrong } from "./common.js";
+import { call, edit, rename, selection, t, wrong } from "./common.js";
 
-const rename = document.getElementById("rename");
+const form = document.getElementById("rename");
 const move = document.getElementById("move");
 const buttons = [...document.querySelectorAll("[data-do]"), move?.querySelector("button")];
 const picked = selection(buttons);
-const person = Number(rename?.dataset.person);
-const input = rename?.querySelector("input");
+const person = Number(form?.dataset.person);
+const input = form?.querySelector("input");
 
-rename?.addEventListener("submit", (event) => {
+form?.addEventListener("submit", async (event) => {
   event.preventDefault();
-  edit(() => call("PATCH", `/people/${person}`, { name: input.value.trim() || null }));
+  if (await rename(person, input.value.trim())) edit(async () => {});
 });
 document.getElementById("hide")?.addEventListener("click", (event) =>
   edit(() => call("PATCH", `/people/${person}`, { hidden: event.target.dataset.hidden === "true" })));
@@ -42,7 +42,8 @@ document.getElementById("forget")?.addEventListener("click", () => sure.showModa
 sure?.addEventListener("close", async () => {
   if (sure.returnValue !== "forget") return;
   try {
-    await call("DELETE", `/people/${person}`);
+    const done = await call("DELETE", `/people/${person}`);
+    sessionStorage.setItem("said", done.left.length ? done.left.join("; ") : t("forgotten", { faces: done.faces, photos: done.photos }));
     location.assign("/people");
   } catch (error) {
     wrong(error);

@@ -38,7 +38,7 @@ function show() {
   const one = queue[0];
   pair.hidden = answers.hidden = !one;
   const done = answered ? ` · ${t("review_answered", { count: number(answered) })}` : "";
-  left.textContent = one ? t("review_left", { count: number(queue.length) }) + done : t("review_done") + done;
+  left.textContent = one ? (queue.length === 1 ? t("review_one") : t("review_left", { count: number(queue.length) })) + done : t("review_done") + done;
   if (!one) return;
   side(places.first, one.first);
   side(places.second, one.second);
