@@ -158,6 +158,7 @@ class Service:
 
         Raises:
             GalleryLockedError: a job, or another process, is writing to the gallery.
+            NotThereError: the gallery was deleted.
         """
         if not (self.settings.gallery / FILE).exists():
             raise NotThereError(f"there is no gallery in {self.settings.gallery} any more")
@@ -451,7 +452,11 @@ class Service:
         return self.jobs.start("rebuild", "", work)
 
     def upgrade(self, model: str) -> Job:
-        """Change the gallery to another model of the catalogue in the background."""
+        """Change the gallery to another model of the catalogue in the background.
+
+        Raises:
+            SettingsError: the catalogue has no such model.
+        """
         if model not in CATALOGUE:
             raise SettingsError(f"there is no model {model!r} in the catalogue")
 
