@@ -22,7 +22,9 @@ import time
 from pathlib import Path
 
 import httpx
+import uvicorn
 from common import publish, table
+from fastapi import FastAPI, UploadFile
 
 from face2vec import Face2Vec
 
@@ -66,9 +68,6 @@ async def load(
 
 def bare(gallery: Path, port: int) -> None:
     """A FastAPI route around the engine, and nothing else."""
-    import uvicorn
-    from fastapi import FastAPI, UploadFile
-
     engine = Face2Vec(gallery)
     app = FastAPI()
 
@@ -111,10 +110,10 @@ def main() -> None:
         address = "http://127.0.0.1:8765/v1/search/photo"
         asyncio.run(load(address, photos, 4, 5))
         before = rss(service.pid)
-        for clients in (1, given.clients):
+        for clients, again in ((1, ""), (given.clients, ""), (given.clients, ", again")):
             taken, errors = asyncio.run(load(address, photos, clients, given.seconds))
-            memory = f"{before:.0f} → {rss(service.pid):.0f}"
-            name = f"`face2vec serve`, {clients} client{'s' if clients > 1 else ''}"
+            memory = f"{before:.0f} → {(before := rss(service.pid)):.0f}"
+            name = f"`face2vec serve`, {clients} client{'s' if clients > 1 else ''}{again}"
             rows.append(row(name, taken, errors, given.seconds, memory))
     finally:
         service.terminate()

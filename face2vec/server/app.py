@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import threading
 import time
@@ -172,9 +173,7 @@ def serving(settings: Settings) -> Iterator[str]:
 
 def _prepared(settings: Settings) -> tuple[_Server, socket.socket, str]:
     """A server, the socket that it listens on, and its address with the token."""
-    listener = socket.create_server(
-        (settings.host, settings.port), family=_family(settings.host), reuse_port=False
-    )
+    listener = _listener(settings.host, settings.port)
     port = listener.getsockname()[1]
     settings = replace(settings, port=port)
     app = create_app(settings)
@@ -194,8 +193,23 @@ def _prepared(settings: Settings) -> tuple[_Server, socket.socket, str]:
     return server, listener, f"http://{shown}:{port}/?token={settings.token}"
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    The protocol is named, because asyncio sends small answers at once (TCP_NODELAY) only then. Else
+    each answer waits 40 ms for the client to acknowledge its headers.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":  # elsewhere it would let another program take the address
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 class _Server(uvicorn.Server):
