@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
+from dng import dng
 from gallery_builder import in_child
 from helpers import tiny_model
 from PIL import Image
@@ -350,12 +352,24 @@ def photo_files() -> dict[str, bytes]:
     for name, kind, more in (
         ("jpg", "JPEG", {"quality": 85}), ("progressive", "JPEG", {"progressive": True}),
         ("png", "PNG", {}), ("webp", "WEBP", {}), ("tif", "TIFF", {"compression": "tiff_lzw"}),
-        ("gif", "GIF", {}), ("bmp", "BMP", {}), ("avif", "AVIF", {}), ("heic", "HEIF", {}),
+        ("gif", "GIF", {}), ("bmp", "BMP", {}), ("avif", "AVIF", {}),
     ):  # fmt: skip
         stream = io.BytesIO()
         with contextlib.suppress(KeyError, OSError):
             image.save(stream, kind, **more)
             files[name] = stream.getvalue()
+    with contextlib.suppress(ImportError):
+        import pillow_jxl  # noqa: F401
+
+        stream = io.BytesIO()
+        image.save(stream, "JXL")
+        files["jxl"] = stream.getvalue()
+    sensor = np.asarray(image.convert("L"), np.uint16) * 257
+    files["dng"] = dng(sensor, preview=files["jpg"])
+    pillow_heif.register_heif_opener()
+    stream = io.BytesIO()
+    image.save(stream, "HEIF")
+    files["heic"] = stream.getvalue()
     return files
 
 
