@@ -93,6 +93,26 @@ def row(name: str, taken: list[float], errors: int, seconds: float, memory: str)
     return [name, f"{len(taken) / seconds:.1f}", *times, f"{errors} of {len(taken):,}", memory]
 
 
+def loads(
+    name: str,
+    address: str,
+    process: int,
+    photos: list[bytes],
+    runs: tuple[int, ...],
+    seconds: float,
+) -> list[list[str]]:
+    """One row for each number of clients, after a few searches that are not measured."""
+    asyncio.run(load(address, photos, 4, 5))
+    rows, before = [], rss(process)
+    for number, clients in enumerate(runs):
+        taken, errors = asyncio.run(load(address, photos, clients, seconds))
+        memory = f"{before:.0f} → {(before := rss(process)):.0f}"
+        again = ", again" if clients in runs[:number] else ""
+        many = f"{name}, {clients} client{'s' if clients > 1 else ''}{again}"
+        rows.append(row(many, taken, errors, seconds, memory))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("gallery", type=Path)
@@ -101,20 +121,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     given = parser.parse_args()
     photos = [photo.read_bytes() for photo in given.photos]
-    rows = []
+    rows: list[list[str]] = []
     environment = {**os.environ, "FACE2VEC_TOKEN": TOKEN}
     command = [sys.executable, "-m", "face2vec", "serve", str(given.gallery), "--no-browser"]
     service = subprocess.Popen([*command, "--port", "8765"], env=environment)
     try:
         wait_for("http://127.0.0.1:8765/readyz")
         address = "http://127.0.0.1:8765/v1/search/photo"
-        asyncio.run(load(address, photos, 4, 5))
-        before = rss(service.pid)
-        for clients, again in ((1, ""), (given.clients, ""), (given.clients, ", again")):
-            taken, errors = asyncio.run(load(address, photos, clients, given.seconds))
-            memory = f"{before:.0f} → {(before := rss(service.pid)):.0f}"
-            name = f"`face2vec serve`, {clients} client{'s' if clients > 1 else ''}{again}"
-            rows.append(row(name, taken, errors, given.seconds, memory))
+        runs = (1, given.clients, given.clients)
+        rows += loads("`face2vec serve`", address, service.pid, photos, runs, given.seconds)
     finally:
         service.terminate()
         service.wait()
@@ -124,13 +139,8 @@ def main() -> None:
     try:
         wait_for("http://127.0.0.1:8766/docs")
         address = "http://127.0.0.1:8766/search"
-        asyncio.run(load(address, photos, 4, 5))
-        before = rss(other.pid)
-        for clients in (1, given.clients):
-            taken, errors = asyncio.run(load(address, photos, clients, given.seconds))
-            name = f"a bare FastAPI route, {clients} client{'s' if clients > 1 else ''}"
-            memory = f"{before:.0f} → {rss(other.pid):.0f}"
-            rows.append(row(name, taken, errors, given.seconds, memory))
+        runs = (1, given.clients)
+        rows += loads("a bare FastAPI route", address, other.pid, photos, runs, given.seconds)
     finally:
         other.kill()
         other.join()

@@ -28,6 +28,7 @@ from face2vec.errors import (
     PhotoError,
     ServiceError,
     SettingsError,
+    kind_of,
 )
 from face2vec.photos.formats import NOT_A_PHOTO, photo_format, read_photo_bytes
 from face2vec.report.matches import LANDMARK_NAMES, Matches, QueryResult
@@ -52,16 +53,15 @@ SECONDS = 120.0
 """Time that an answer may take."""
 
 _ERRORS: Mapping[str, type[Face2VecError]] = {
-    "gallery-not-found": GalleryNotFoundError,
-    "gallery-locked": GalleryLockedError,
-    "gallery-mismatch": GalleryMismatchError,
-    "gallery": GalleryError,
     "not-found": GalleryError,
-    "no-face": NoFaceError,
-    "settings": SettingsError,
     "invalid-request": SettingsError,
-    "calibration": CalibrationError,
-    "model": ModelError,
+    **{
+        kind_of(error): error
+        for error in (
+            *(GalleryNotFoundError, GalleryLockedError, GalleryMismatchError, GalleryError),
+            *(NoFaceError, SettingsError, CalibrationError, ModelError),
+        )
+    },
 }
 
 Photo = str | bytes | os.PathLike[str]

@@ -340,15 +340,14 @@ class Face2Vec:
             paths, exclude=exclude, include=include, left_out=left_out, unread=unread
         )
         # Standard input can be read only once, so its progress bar has no total.
-        total, videos = None, 0
-        if progress and "-" not in paths:
-            names = [one.name for one in find_photos(paths, exclude=exclude, include=include)]
-            total, videos = len(names), sum(kind_by_name(name) == VIDEO for name in names)
+        names: Collection[str] | None = None
         if only is not None:
-            some, everything = set(only), found
-            found = (one for one in everything if f"{one.folder}{os.sep}{one.name}" in some)
-            total = len(some)
-        unit = "file" if videos else "photo"
+            names, everything = set(only), found
+            found = (one for one in everything if f"{one.folder}{os.sep}{one.name}" in names)
+        elif progress and "-" not in paths:
+            names = [one.name for one in find_photos(paths, exclude=exclude, include=include)]
+        total = None if names is None else len(names)
+        unit = "file" if any(kind_by_name(name) == VIDEO for name in names or ()) else "photo"
         return self._build(found, left_out, unread, total, progress, report, again, unit=unit)
 
     def _build(

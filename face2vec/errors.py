@@ -30,6 +30,12 @@ class Face2VecError(Exception):
     """Base class of the exceptions of face2vec."""
 
 
+def kind_of(error: type[Exception]) -> str:
+    """The word for a class of errors, such as ``"gallery-locked"`` for `GalleryLockedError`."""
+    name = error.__name__.removesuffix("Error")
+    return "".join(f"-{one.lower()}" if one.isupper() else one for one in name).lstrip("-")
+
+
 class SettingsError(Face2VecError, ValueError):
     """A setting has an invalid value."""
 

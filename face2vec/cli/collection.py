@@ -21,6 +21,7 @@ from face2vec.cli.common import (
     model_option,
     opened,
     out,
+    pattern_options,
     photos_argument,
     reasons,
     runtime_options,
@@ -105,18 +106,7 @@ class Statuses(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="Kind of index.",
 )
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="PATTERN",
-    help="Leave out files and folders, as a line of .gitignore does; can be repeated.",
-)
-@click.option(
-    "--include",
-    multiple=True,
-    metavar="PATTERN",
-    help="Take files and folders that are left out otherwise; can be repeated.",
-)
+@pattern_options
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Refuse photos with more pixels.")
 @click.option(
     "--unreadable-to",

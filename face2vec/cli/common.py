@@ -178,6 +178,20 @@ def together(*options: Option) -> Option:
     return decorate
 
 
+pattern_options = together(
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="Leave out files and folders, as a line of .gitignore does; can be repeated.",
+    ),
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="PATTERN",
+        help="Take files and folders that are left out otherwise; can be repeated.",
+    ),
+)
 runtime_options = together(runtime_option, threads_option)
 
 

@@ -9,12 +9,16 @@ import webbrowser
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from face2vec.cli.common import FilePath, opened, say, verbose_option
 from face2vec.errors import GalleryNotFoundError, MissingExtraError, SettingsError
 from face2vec.gallery.schema import FILE
+
+if TYPE_CHECKING:
+    from face2vec.server.settings import Settings
 
 DEMO_NAMED = 20
 """Drawn people who have names from the start; the others are there to be named."""
@@ -111,11 +115,8 @@ def _check_installed() -> None:
         raise MissingExtraError("face2vec serve", missing[0], "server")
 
 
-def _run(settings: object, open_browser: bool) -> None:
+def _run(settings: Settings, open_browser: bool) -> None:
     from face2vec.server.app import run
-    from face2vec.server.settings import Settings
-
-    assert isinstance(settings, Settings)
 
     def started(address: str) -> None:
         say(f"{address}\nCtrl-C ends the service.")

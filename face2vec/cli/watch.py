@@ -16,6 +16,7 @@ from face2vec.cli.common import (
     json_lines_option,
     model_option,
     out,
+    pattern_options,
     runtime_options,
     say,
     verbose_option,
@@ -50,18 +51,7 @@ def _interrupt(*_: object) -> None:
     show_default=True,
     help="Seconds for which a file must stay the same to count as complete.",
 )
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="PATTERN",
-    help="Leave out files and folders, as a line of .gitignore does; can be repeated.",
-)
-@click.option(
-    "--include",
-    multiple=True,
-    metavar="PATTERN",
-    help="Take files and folders that are left out otherwise; can be repeated.",
-)
+@pattern_options
 @click.option(
     "--notify",
     metavar="URL",

@@ -65,6 +65,9 @@ OUTCOME = "SELECT status, reason FROM contents WHERE sha256 = ?"
 CALIBRATION = "calibration"  # its key in the table meta
 UUID = "SELECT value FROM meta WHERE key = 'uuid'"
 _EMBEDDINGS = "SELECT face_id, embedding FROM embeddings"
+_WITH_CHECKSUMS = (
+    "SELECT face_id, embedding, embedding_crc32 FROM embeddings JOIN faces ON faces.id = face_id"
+)
 
 _IDS_PER_QUERY = 512  # SQLite before 3.32 takes 999 parameters
 _IDS_PER_ROW, _IDS_STEP = 60, 10  # few statements to compile, none of them long
@@ -203,11 +206,12 @@ class Snapshot:
             raise self._file.error_for(error) from error
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        rows = self.connection.execute(f"{_EMBEDDINGS} ORDER BY face_id")
+        select = _WITH_CHECKSUMS if self.verifying else _EMBEDDINGS
+        rows = self.connection.execute(f"{select} ORDER BY face_id")
         while batch := rows.fetchmany(self.batch_size):
             (ids,) = integers([row[:1] for row in batch], 1, "the numbers of faces")
             if self.verifying:
-                self.verify(ids.tolist())
+                self._refuse_changed(batch)
             yield ids, self._matrix([row[1] for row in batch])
 
     @property
@@ -310,11 +314,10 @@ class Snapshot:
         Raises:
             GalleryDamagedError: one has changed since it was stored.
         """
-        rows = self._rows_of(
-            ids,
-            "SELECT faces.id, embedding, embedding_crc32 FROM faces"
-            " JOIN embeddings ON face_id = faces.id WHERE faces.id",
-        )
+        self._refuse_changed(self._rows_of(ids, f"{_WITH_CHECKSUMS} WHERE face_id"))
+
+    def _refuse_changed(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Compare embeddings with their checksums; rows of ``_WITH_CHECKSUMS``."""
         for face, blob, crc32 in rows:
             if zlib.crc32(stored.blob(blob, "an embedding")) != crc32:
                 raise self._file.damaged(f"the embedding of face {face} has changed on the disk")

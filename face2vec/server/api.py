@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, NoReturn
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastapi import Query as Parameter
 from numpy.typing import NDArray
 from starlette.responses import Response, StreamingResponse
 
+from face2vec.engine import Face2Vec
 from face2vec.errors import CalibrationError, NoFaceError, SettingsError
 from face2vec.gallery import listing
 from face2vec.server import records as r
@@ -398,20 +399,16 @@ def person(request: Request, person: Id) -> r.PersonRecord:
 @router.patch("/people/{person}")
 def change_person(request: Request, person: Id, wanted: r.PersonChange) -> r.PersonRecord:
     """Name, hide or show a person, or choose the cover; ``"name": null`` removes the name."""
-    service = service_of(request)
-    found = service.person(person)
-    given = wanted.model_fields_set
-    if "name" in given:
-        found = service.edit(lambda engine: engine.name(found, wanted.name or None))
-        _audit(request, f"name person {person}")
-    if wanted.hidden is not None:
-        is_hidden = wanted.hidden
-        found = service.edit(lambda engine: engine.hide(found, is_hidden))
-        _audit(request, f"{'hide' if is_hidden else 'show'} person {person}")
-    if wanted.cover is not None:
-        cover = wanted.cover
-        found = service.edit(lambda engine: engine.choose_cover(found, cover))
-        _audit(request, f"choose cover {cover} of person {person}")
+    found = service_of(request).person(person)
+    if "name" in wanted.model_fields_set:
+        name = wanted.name or None
+        found = _edited(request, lambda e: e.name(found, name), f"name person {person}")
+    if (hidden := wanted.hidden) is not None:
+        what = f"{'hide' if hidden else 'show'} person {person}"
+        found = _edited(request, lambda e: e.hide(found, hidden), what)
+    if (cover := wanted.cover) is not None:
+        what = f"choose cover {cover} of person {person}"
+        found = _edited(request, lambda e: e.choose_cover(found, cover), what)
     return r.PersonRecord.of(found)
 
 
@@ -420,9 +417,8 @@ def merge_people(request: Request, person: Id, others: r.People) -> r.PersonReco
     """Make several people one, who keeps the number in the address."""
     service = service_of(request)
     first, *rest = [service.person(number) for number in (person, *others.people)]
-    merged = service.edit(lambda engine: engine.merge(first, *rest))
-    _audit(request, f"merge people {others.people} into {person}")
-    return r.PersonRecord.of(merged)
+    what = f"merge people {others.people} into {person}"
+    return r.PersonRecord.of(_edited(request, lambda e: e.merge(first, *rest), what))
 
 
 @router.post("/people/{person}/split", status_code=201)
@@ -438,21 +434,20 @@ def split_person(request: Request, person: Id, faces: r.Faces) -> r.PersonRecord
 @router.post("/people/{person}/faces")
 def give_faces(request: Request, person: Id, faces: r.Faces) -> r.PersonRecord:
     """State that faces show a person."""
-    service = service_of(request)
-    found = service.person(person)
-    given = service.edit(lambda engine: engine.this_person(found, *faces.faces))
-    _audit(request, f"faces {faces.faces} are person {person}")
-    return r.PersonRecord.of(given)
+    found = service_of(request).person(person)
+    what = f"faces {faces.faces} are person {person}"
+    edited = _edited(request, lambda e: e.this_person(found, *faces.faces), what)
+    return r.PersonRecord.of(edited)
 
 
 @router.post("/people/{person}/not")
 def take_faces(request: Request, person: Id, faces: r.Faces) -> r.PersonRecord:
     """State that faces do not show a person."""
-    service = service_of(request)
-    found = service.person(person)
-    left = service.edit(lambda engine: engine.not_this_person(found, *faces.faces))
-    _audit(request, f"faces {faces.faces} are not person {person}")
-    return r.PersonRecord.of(left)
+    found = service_of(request).person(person)
+    what = f"faces {faces.faces} are not person {person}"
+    return r.PersonRecord.of(
+        _edited(request, lambda e: e.not_this_person(found, *faces.faces), what)
+    )
 
 
 @router.delete("/people/{person}")
@@ -626,8 +621,7 @@ def _embedding(service: Service, query: Face | NDArray[np.float32]) -> NDArray[n
 def _as_face(service: Service, query: Face | NDArray[np.float32]) -> Face:
     if isinstance(query, Face):
         return query
-    with service.reading():
-        dimension = service.engine.info()["dimension"]
+    dimension = service.engine.encoder.model.fingerprint.dimension
     if len(query) != dimension:
         raise SettingsError(
             f"an embedding has {len(query)} numbers; this gallery takes {dimension}"
@@ -674,7 +668,7 @@ def _match_records(
     service = service_of(request)
     faces = [match.face.id for match in matches if match.face.id is not None]
     places = service.contents_of(faces)
-    owner = {face: person for person in service.people() for face in person.faces}
+    owners = service.owners()
     found = []
     for match in matches:
         number, content = places.get(match.face.id or 0, (0, b""))
@@ -683,7 +677,7 @@ def _match_records(
                 match,
                 number,
                 _path(request, match.photo),
-                owner.get(match.face.id or 0),
+                owners.get(match.face.id or 0),
                 bool(sha256) and content == sha256,
             )
         )
@@ -733,6 +727,13 @@ def _job(request: Request, job: Job) -> r.JobRecord:
     if not _may_see_paths(request):
         facts |= {"title": "", "result": {}, "error": "it failed" if facts["error"] else ""}
     return r.JobRecord(**facts)
+
+
+def _edited(request: Request, change: Callable[[Face2Vec], Person], what: str) -> Person:
+    """The person after an edit, which is logged if it succeeds."""
+    person = service_of(request).edit(change)
+    _audit(request, what)
+    return person
 
 
 def _audit(request: Request, what: str) -> None:

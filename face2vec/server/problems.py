@@ -24,6 +24,7 @@ from face2vec.errors import (
     NoFaceError,
     PhotoError,
     SettingsError,
+    kind_of,
 )
 
 _PAGE = """<!DOCTYPE html>
@@ -96,14 +97,8 @@ def problem_of(error: Face2VecError) -> ProblemError:
         return ProblemError(404, str(error), "not-found")
     for kind, status in _STATUS:
         if isinstance(error, kind):
-            return ProblemError(status, str(error), _words(type(error)))
-    return ProblemError(500, str(error), _words(type(error)))
-
-
-def _words(kind: type[Exception]) -> str:
-    """``photo`` for ``PhotoError``, ``gallery-locked`` for ``GalleryLockedError``."""
-    name = kind.__name__.removesuffix("Error")
-    return "".join(f"-{one.lower()}" if one.isupper() else one for one in name).lstrip("-")
+            return ProblemError(status, str(error), kind_of(type(error)))
+    return ProblemError(500, str(error), kind_of(type(error)))
 
 
 def install(app: FastAPI) -> None:

@@ -35,7 +35,7 @@ from face2vec.server.jobs import Job, Jobs, Report
 from face2vec.server.problems import NotThereError, ProblemError
 from face2vec.server.settings import Settings
 from face2vec.server.sharing import SharedEncoder
-from face2vec.types import Face, Match, Person, Photo, Side, Suggestion, largest_sure
+from face2vec.types import Face, Match, Person, Photo, Suggestion, largest_sure
 
 log = logging.getLogger("face2vec")
 
@@ -92,6 +92,14 @@ class Filter:
     without: frozenset[int] = frozenset()
 
 
+class _People(NamedTuple):
+    """The people of the gallery, as they were read at a time."""
+
+    read: float
+    listed: list[Person]
+    owners: dict[int, Person]
+
+
 class Service:
     """One gallery and what serves it. Safe to use from several threads.
 
@@ -116,7 +124,7 @@ class Service:
             metrics.BATCH.observe,
         )
         self._suggestions: tuple[Any, list[Suggestion]] | None = None
-        self._people: tuple[float, list[Person]] | None = None
+        self._people: _People | None = None
         with suppress(Exception):  # an old thumbnail is no reason not to start
             with self.reading() as now:
                 faces, contents = now.contents()
@@ -290,14 +298,16 @@ class Service:
     def photo_picture(self, number: int, side: int) -> bytes:
         """A photo to look at, as WebP, its longest side at most ``side`` pixels."""
         photo = self.photo_file(number)
-
-        def make() -> bytes:
-            pixels, time = self.settings.limits.pixels, self._time_to_show(number, photo)
-            return self._decoders.run(photo_view, photo, photo, side, pixels, time)
-
-        if side != LIST_SIDE:
-            return make()
-        return self._kept(f"photo-{number}", number, side, make, lambda: self.photo(number))
+        file = thumbnail_file(self.settings.gallery, f"photo-{number}", number, side)
+        is_kept = side == LIST_SIDE
+        if is_kept:
+            with suppress(OSError):
+                return file.read_bytes()
+        pixels, time = self.settings.limits.pixels, self._time_to_show(number, photo)
+        made = self._decoders.run(photo_view, photo, photo, side, pixels, time)
+        if is_kept:
+            self._keep(file, made, lambda: self.photo(number))
+        return made
 
     def _time_to_show(self, number: int, path: str) -> float | None:
         """Of a video, the time of its first face, or of its start; None for a photo."""
@@ -315,43 +325,26 @@ class Service:
             NotThereError: the gallery does not have the face.
         """
         one = self.face(number)
-
-        def make() -> bytes:
-            face = one.face
-            return self._decoders.run(
-                face_thumbnail, one.photo, one.photo, face.box, side, face.time
-            )
-
-        if not self._is_as_indexed(one.photo):
-            kept = thumbnail_file(self.settings.gallery, f"face-{number}", number, side)
-            with suppress(OSError):
-                return kept.read_bytes()
-            return self._decoders.run(face_thumbnail, one.photo, b"", one.face.box, side, None)
-        return self._kept(f"face-{number}", number, side, make, lambda: self.face(number))
-
-    def _kept(
-        self,
-        name: str,
-        number: int,
-        side: int,
-        make: Callable[[], bytes],
-        check: Callable[[], object],
-    ) -> bytes:
-        """A thumbnail from the gallery's folder, or a new one, which is then kept there.
-
-        Args:
-            name: of its file.
-            number: of the face or photo.
-            side: in pixels.
-            make: makes it.
-            check: raises `NotThereError` if the gallery does not have it any more.
-        """
-        file = thumbnail_file(self.settings.gallery, name, number, side)
+        file = thumbnail_file(self.settings.gallery, f"face-{number}", number, side)
         with suppress(OSError):
             return file.read_bytes()
-        made = make()
+        name, box, time = one.photo, one.face.box, one.face.time
+        if not self._is_as_indexed(name):
+            return self._decoders.run(face_thumbnail, name, b"", box, side, None)
+        made = self._decoders.run(face_thumbnail, name, name, box, side, time)
+        self._keep(file, made, lambda: self.face(number))
+        return made
+
+    def _keep(self, file: Path, made: bytes, check: Callable[[], object]) -> None:
+        """Keep a thumbnail in the gallery's folder, if that is there.
+
+        Args:
+            file: where.
+            made: the picture.
+            check: raises `NotThereError` if the gallery does not have it any more.
+        """
         if not (self.settings.gallery / FILE).exists():
-            return made
+            return
         with suppress(OSError):
             keep_thumbnail(file, made)
             try:
@@ -359,20 +352,27 @@ class Service:
             except NotThereError:  # it was removed meanwhile
                 file.unlink(missing_ok=True)
                 raise
-        return made
 
     # People
 
     def people(self) -> list[Person]:
         """All people who have faces or a name: named ones first, then by number of faces."""
+        return self._known_people().listed
+
+    def owners(self) -> dict[int, Person]:
+        """The person of each face that has one."""
+        return self._known_people().owners
+
+    def _known_people(self) -> _People:
         known = self._people
-        if known is None or time.monotonic() - known[0] > PEOPLE_SECONDS:
+        if known is None or time.monotonic() - known.read > PEOPLE_SECONDS:
             with self.reading() as now:
                 people = now.people()
             some = [person for person in people if person.faces or person.name is not None]
             some.sort(key=lambda person: person.name is None)
-            known = self._people = time.monotonic(), some
-        return known[1]
+            owners = {face: person for person in some for face in person.faces}
+            known = self._people = _People(time.monotonic(), some, owners)
+        return known
 
     def person(self, number: int) -> Person:
         """A person.
@@ -393,20 +393,6 @@ class Service:
         if self._suggestions is None or self._suggestions[0] != state:
             self._suggestions = state, self._engine.suggest(SUGGESTED)
         return self._suggestions[1]
-
-    def side(self, person: int | None, face: int | None) -> Side:
-        """One side of an answer: a person, or a face without a person.
-
-        Raises:
-            NotThereError: there is no such person.
-            SettingsError: neither is given.
-        """
-        if person is not None:
-            found = self.person(person)
-            return Side(found.id, found.name, len(found.faces), found.faces[:1])
-        if face is None:
-            raise SettingsError("give a person or a face on each side")
-        return Side(None, None, 1, (face,))
 
     # Jobs
 
