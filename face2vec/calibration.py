@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face2vec import stored
+from face2vec.cohort import LOWER, MIDDLE, Cohort, cohort_rows
 from face2vec.crowding import Crowding
 from face2vec.errors import CalibrationError
 
 Similarities = TypeVar("Similarities", float, NDArray[np.float64])
 
 USUAL_FAR = 1e-3
+QUANTILES = 15
+"""Quantiles that a mean between two of them is made of."""
 FEWEST_BEYOND = 10
 """Least number of impostor pairs above a threshold to estimate its false accept rate."""
 FEWEST_GENUINE = 50
@@ -56,6 +59,8 @@ class Calibration:
         log_ratios: natural logarithm of the likelihood ratio at each of them: the density of
             genuine pairs divided by that of impostor pairs; never decreasing.
         crowding: how near strangers come to a face; None if that is taken to be equal for all.
+        cohort: faces of a gallery that show how near strangers come to a face in this gallery, see
+            `among`; not stored.
     """
 
     model: str
@@ -69,6 +74,7 @@ class Calibration:
     similarities: tuple[float, ...]
     log_ratios: tuple[float, ...]
     crowding: Crowding | None = None
+    cohort: Cohort | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         lengths = len(self.fars), len(self.similarities)
@@ -98,6 +104,45 @@ class Calibration:
         Raises:
             CalibrationError: the embeddings have another dimension.
         """
+        crowding = self._crowded(embeddings)
+        if self.cohort is None:
+            return crowding
+        many, each = np.atleast_2d(embeddings), np.atleast_1d(crowding)
+        return np.asarray(each + self.cohort.above(many, each)).reshape(crowding.shape)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether the crowding of any face may be other than 0."""
+        return self.crowding is not None or self.cohort is not None
+
+    def among(self, embeddings: NDArray[np.float32]) -> Calibration:
+        """The same calibration for the gallery of these faces, which are its cohort.
+
+        Where the people of a gallery are more like each other than those that the calibration was
+        fitted on, the crowding of each face rises. It never falls.
+
+        Args:
+            embeddings: float32 (n, d), faces of the gallery in random order; with too few people,
+                the calibration stays as it is.
+
+        Raises:
+            CalibrationError: the embeddings have another dimension.
+        """
+        crowding = self._crowded(embeddings)
+        threshold = self.threshold(max(USUAL_FAR, self.fars[-1]))
+        rows = cohort_rows(embeddings, crowding, threshold, self._expected(LOWER))
+        if rows is None:
+            return replace(self, cohort=None)
+        cohort = Cohort(embeddings[rows], crowding[rows], self._expected(MIDDLE))
+        return replace(self, cohort=cohort)
+
+    def _expected(self, quantiles: tuple[float, float]) -> float:
+        """Mean of the adjusted similarities of strangers between two of their quantiles."""
+        rates = 1 - np.linspace(*quantiles, QUANTILES)
+        return float(np.mean([self.threshold(rate) for rate in rates.tolist()]))
+
+    def _crowded(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The crowding by the density of faces alone."""
         if self.crowding is None:
             return np.zeros(embeddings.shape[:-1])
         if embeddings.shape[-1] != self.crowding.dimension:
@@ -186,7 +231,8 @@ class Calibration:
 
     def to_json(self) -> str:
         """Encode as JSON for storage."""
-        facts = asdict(replace(self, crowding=None))
+        facts = asdict(replace(self, crowding=None, cohort=None))
+        del facts["cohort"]
         facts["crowding"] = None if self.crowding is None else self.crowding.to_dict()
         return json.dumps({"format": FORMAT} | facts)
 

@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from face2vec.people.assign import PeopleSummary
     from face2vec.pose import By
 
+MATES = 1e-3, 1e6
+"""Range of the expected number of faces that show a query's person."""
 Who = int | str | Person
 """A person by number, by name, or as a `Person`."""
 
@@ -496,6 +498,7 @@ class Face2Vec:
         *,
         min_similarity: float | None = None,
         far: float | None = None,
+        mates: float | None = None,
     ) -> list[QueryResult]:
         """The k most similar gallery faces for each face of the query.
 
@@ -508,6 +511,9 @@ class Face2Vec:
             k: maximum number of matches per result, at least 1.
             min_similarity: leave out matches below this similarity, −1…1.
             far: leave out matches below the threshold for this false accept rate, 0…1.
+            mates: number of faces of the gallery that are expected to show the query's person,
+                0.001…1,000,000; divided by the number of faces, it is the prior of the
+                probabilities. None estimates it from the gallery.
 
         Returns:
             One `QueryResult` per query face, its matches most similar first; [] for a photo
@@ -523,7 +529,8 @@ class Face2Vec:
                 so low a rate.
         """
         k = arguments.whole("k", k, 1)
-        return self._searcher.search(query, k, *_limits(min_similarity, far))
+        mates = arguments.optional_within("mates", mates, *MATES)
+        return self._searcher.search(query, k, *_limits(min_similarity, far), mates)
 
     def search_pose(
         self,
@@ -656,14 +663,16 @@ class Face2Vec:
         """
         from face2vec.people.assign import find_people
 
-        gallery, calibration = self._session.gallery(), self.calibration
+        gallery, _ = self._session.gallery(), self.calibration
         with self._session.write() as writer:
-            index = self._session.index()
+            with gallery.read() as now:
+                around = self._session.known_surroundings(now)
             return find_people(
                 writer,
                 gallery.read,
-                index,
-                calibration,
+                self._session.index(),
+                around.calibration,
+                mates=around.mates,
                 again=again,
                 method=method,
                 count=count,
@@ -917,7 +926,8 @@ class Face2Vec:
 
         most = arguments.whole("most", most, 1)
         with self._session.gallery().read() as now:
-            return suggestions(now, self._session.index(), self.calibration, most)
+            around = self._session.known_surroundings(now)
+            return suggestions(now, self._session.index(), around.calibration, around.mates, most)
 
     def answer(self, suggestion: Suggestion, same: bool) -> Person | None:
         """State whether the two sides of a suggestion are one person.
@@ -1004,10 +1014,11 @@ class Face2Vec:
             raise arguments.refusal("query", query, "one photo or a Face")
         arguments.within("at_least", at_least, 0, 1)
         candidates = arguments.whole("candidates", candidates, 0)
-        gallery, calibration = self._session.gallery(), self.calibration
+        gallery, _ = self._session.gallery(), self.calibration
         asked = self._queries.faces_of(query)
         faces = [face for face in asked.faces if face is not None]
         with gallery.read() as now:
+            calibration = self._session.known_surroundings(now).calibration
             return identified(faces, asked.embeddings, now, calibration, at_least, candidates)
 
     def forget(self, who: Who) -> Forgotten:

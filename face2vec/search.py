@@ -20,6 +20,8 @@ from face2vec.report.matches import Matches, QueryResult
 from face2vec.session import Session
 from face2vec.types import Face, Match, Photo
 
+MOST_LIKELY_BEFORE = 0.5
+"""Highest prior probability that a face of the gallery shows the query's person."""
 POSES_PER_STEP = 256  # faces whose similarity is looked up at a time
 
 
@@ -36,16 +38,22 @@ class Searcher:
         self._queries = queries
 
     def search(
-        self, query: Query, k: int, min_similarity: float | None, far: float | None
+        self,
+        query: Query,
+        k: int,
+        min_similarity: float | None,
+        far: float | None,
+        mates: float | None,
     ) -> list[QueryResult]:
         """See `Face2Vec.search`."""
         gallery = self._session.gallery()
-        bar = self._bar(min_similarity, far)
+        self._check(far)
         name, faces, embeddings, source = self._queries.faces_of(query)
         if not len(embeddings):
             return []
         itself = gallery_face(query, gallery) if isinstance(query, Face) else None
         with gallery.read(mmap=True) as now:
+            bar = self._bar(now, min_similarity, far, mates)
             wanted = k if itself is None else k + 1
             similarities, ids, count = self._session.index().nearest(now, embeddings, wanted)
             crowding = bar.crowding(now, embeddings, ids)
@@ -61,10 +69,11 @@ class Searcher:
             QueryResult(
                 name,
                 face,
-                _matches(stored, row, row_ids, bar.calibration, near, count, face),
+                _matches(stored, row, row_ids, bar, near, count, face),
                 source,
                 number,
                 len(faces),
+                bar.mates,
             )
             for number, (face, row, row_ids, near) in enumerate(
                 zip(faces, similarities, ids, crowding, strict=True), 1
@@ -94,7 +103,7 @@ class Searcher:
             SettingsError: a face is not in the gallery.
         """
         gallery = self._session.gallery()
-        bar = self._bar(min_similarity, far)
+        self._check(far)
         if isinstance(query, Face):
             if query.embedding is not None:
                 embedding_of(query, gallery.fingerprint.model.digest)
@@ -110,6 +119,7 @@ class Searcher:
             asked = self._queries.open(query)
         name, faces, embeddings, source = self._queries.faces_of(asked)
         with gallery.read() as now:
+            bar = self._bar(now, min_similarity, far, None)
             ids, points, sizes = now.landmarks()
             keep = np.ones(len(ids), bool)
             if isinstance(asked, Face):
@@ -136,11 +146,21 @@ class Searcher:
             for number, (face, best) in enumerate(found, 1)
         ]
 
-    def _bar(self, min_similarity: float | None, far: float | None) -> _Bar:
-        if far is None:
-            return _Bar(min_similarity, self._session.calibration_or_none(), None)
-        calibration = self._session.calibration()
-        return _Bar(min_similarity, calibration, calibration.threshold(far))
+    def _check(self, far: float | None) -> None:
+        """Refuse a rate that is not known, before the query is read."""
+        if far is not None:
+            self._session.calibration().threshold(far)
+
+    def _bar(
+        self, now: Snapshot, min_similarity: float | None, far: float | None, mates: float | None
+    ) -> _Bar:
+        around = self._session.surroundings(now)
+        if around is None:
+            return _Bar(min_similarity, None, None, None)
+        threshold = None if far is None else around.calibration.threshold(far)
+        return _Bar(
+            min_similarity, around.calibration, threshold, around.mates if mates is None else mates
+        )
 
 
 @dataclass(frozen=True)
@@ -151,17 +171,19 @@ class _Bar:
         least: lowest similarity, or None.
         calibration: the gallery's calibration, or None.
         threshold: lowest similarity less the crowding of the two faces, or None.
+        mates: expected number of faces that show the query's person; None without a calibration.
     """
 
     least: float | None
     calibration: Calibration | None
     threshold: float | None
+    mates: float | None
 
     def crowding(
         self, now: Snapshot, queries: NDArray[np.float32], ids: Sequence[NDArray[np.int64]]
     ) -> list[NDArray[np.float64]]:
         """Mean crowding of each query and each of its matches; 0 without a calibration."""
-        if self.calibration is None or self.calibration.crowding is None:
+        if self.calibration is None or not self.calibration.is_crowded:
             return [np.zeros(len(row)) for row in ids]
         matched, places = np.unique(np.concatenate(ids), return_inverse=True)
         of_matches = self.calibration.crowded(now.embeddings(matched))[places]
@@ -193,7 +215,7 @@ def _matches(
     stored: StoredFaces,
     similarities: NDArray[np.float32],
     ids: NDArray[np.int64],
-    calibration: Calibration | None,
+    bar: _Bar,
     crowding: NDArray[np.float64],
     count: int,
     query: Face | None,
@@ -205,8 +227,9 @@ def _matches(
         cosines = np.clip(similarities.astype(np.float64), -1.0, 1.0)  # rounding can exceed 1
         probabilities: list[float | None] = [None] * len(cosines)
         false: list[float | None] = [None] * len(cosines)
-        if calibration is not None:
-            prior = 1 / max(count, 2)
+        calibration = bar.calibration
+        if calibration is not None and bar.mates is not None:
+            prior = min(bar.mates / max(count, 2), MOST_LIKELY_BEFORE)
             probabilities = calibration.probability(cosines, prior, crowding).tolist()
             false = ((count - 1) * calibration.far(cosines, crowding)).tolist()
         columns = zip(cosines.tolist(), probabilities, false, strict=True)

@@ -10,9 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from face2vec.calibration import Calibration
+from face2vec.cohort import LOOKED_AT, expected_mates
 from face2vec.detection.mtcnn import DetectorSettings
 from face2vec.detection.select import (
     AnyDetector,
@@ -30,6 +33,7 @@ from face2vec.errors import (
 from face2vec.fingerprint import Fingerprint, ModelFingerprint
 from face2vec.forks import renew_after_fork
 from face2vec.gallery.gallery import Gallery
+from face2vec.gallery.reader import Snapshot, State
 from face2vec.gallery.writer import Writer
 from face2vec.index.policy import canonical
 from face2vec.index.sync import GalleryIndex, writing
@@ -48,6 +52,30 @@ if TYPE_CHECKING:
     from face2vec.encoding.encoder import Encoder
 
 log = logging.getLogger("face2vec")
+
+GROWTH = 0.05
+"""By how much a gallery may grow before its faces are looked at again."""
+ASKED = 100
+NEAREST = 50
+FEWEST_ASKED = 50
+"""Faces, and nearest faces of each, from which the number of mates is estimated; with fewer faces
+it is taken to be 1."""
+
+
+class Surroundings(NamedTuple):
+    """What the faces of a gallery say about an answer.
+
+    Attributes:
+        calibration: the gallery's calibration, with the gallery as its cohort.
+        mates: estimated number of faces of the gallery that show a query's person.
+        state: state of the gallery that was looked at.
+        count: number of faces it had.
+    """
+
+    calibration: Calibration
+    mates: float
+    state: State
+    count: int
 
 
 class Session:
@@ -95,6 +123,7 @@ class Session:
         self._encoder: Encoder | None = None
         self._index: GalleryIndex | None = None
         self._calibration: tuple[Calibration | None] | None = None
+        self._surroundings: Surroundings | None = None
         renew_after_fork(self._renew)
         if folder is not None:
             try:
@@ -122,7 +151,7 @@ class Session:
     def reopen(self) -> Gallery:
         """Open the gallery again after it was upgraded, with the model that it has now."""
         self.close()
-        self.wanted_model = self._model = self._calibration = None
+        self.wanted_model = self._model = self._calibration = self._surroundings = None
         return self.gallery()
 
     # The gallery and its index
@@ -263,7 +292,7 @@ class Session:
     def note_origin(self, writer: Writer, model: LoadedModel) -> None:
         """Store where the gallery's model is now, if its file was moved."""
         writer.note_origin(model.origin)
-        self._calibration = None  # it may be beside the model
+        self._calibration = self._surroundings = None  # it may be beside the model
 
     # Calibration
 
@@ -303,7 +332,58 @@ class Session:
         """
         with self.write() as writer:
             writer.calibrate(calibration)
-        self._calibration = None
+        self._calibration = self._surroundings = None
+
+    def known_surroundings(self, now: Snapshot) -> Surroundings:
+        """What the faces of the gallery say about an answer, see `surroundings`.
+
+        Raises:
+            CalibrationError: there is no calibration.
+        """
+        self.calibration()
+        around = self.surroundings(now)
+        assert around is not None
+        return around
+
+    def surroundings(self, now: Snapshot) -> Surroundings | None:
+        """What the faces of the gallery say about an answer; None without a calibration.
+
+        A part of the faces is looked at, once, and again when the gallery has grown or lost faces.
+        """
+        calibration = self.calibration_or_none()
+        if calibration is None:
+            return None
+        seen, count = self._surroundings, now.count
+        if (
+            seen is None
+            or abs(count - seen.count) > GROWTH * seen.count
+            or now.has_removed_since(seen.state)
+        ):
+            self._surroundings = None  # nothing of a removed face is kept, whatever happens
+            seen = self._surroundings = self._looked_at(now, calibration, count)
+        return seen
+
+    def _looked_at(self, now: Snapshot, calibration: Calibration, count: int) -> Surroundings:
+        if count < FEWEST_ASKED:
+            return Surroundings(calibration, 1.0, now.state, count)
+        looked_at = now.some_ids(LOOKED_AT)
+        now.verify(looked_at.tolist())
+        some = now.embeddings(looked_at)
+        calibration = calibration.among(some)
+        asked = some[:ASKED]
+        similarities, ids, _ = self.index().nearest(now, asked, NEAREST + 1)
+        ratios = np.full((len(asked), NEAREST), -np.inf)
+        near, places = np.unique(np.concatenate(ids), return_inverse=True)
+        crowding = np.split(
+            calibration.crowded(now.embeddings(near))[places],
+            np.cumsum([len(row) for row in ids])[:-1],
+        )
+        own = calibration.crowded(asked)
+        for n, (row, theirs) in enumerate(zip(similarities, crowding, strict=True)):
+            # The first is the face itself.
+            mean = (own[n] + theirs[1:]) / 2
+            ratios[n, : len(row) - 1] = calibration.log_odds(row[1:].astype(float), crowding=mean)
+        return Surroundings(calibration, expected_mates(ratios, count), now.state, count)
 
     # What belongs together
 

@@ -7,34 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn_embeddings import SHARED, calibrated, drawn, strangers
 from scipy.special import logsumexp
 
-from face2vec.calibration import Calibration, fit, verified
+from face2vec.calibration import Calibration, verified
 from face2vec.crowding import Crowding, fit_crowding
 from face2vec.errors import CalibrationError
-
-DIMENSION = 64
-# Groups of people whose embeddings share a direction: the more, the nearer strangers come.
-SHARED = (0.2, 0.45, 0.65)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
-
-
-def drawn(people: int, photos: int, shared: float, axis: int, seed: int) -> np.ndarray:
-    """Faces (people, photos, d) of a group around one axis, with a known density."""
-    rng = np.random.default_rng(seed)
-    own = rng.standard_normal((people, 1, DIMENSION))
-    own = np.sqrt(1 - shared) * own / np.linalg.norm(own, axis=-1, keepdims=True)
-    own[..., axis] += np.sqrt(shared)
-    noise = rng.standard_normal((people, photos, DIMENSION)) * 0.35 / np.sqrt(DIMENSION)
-    return unit(own + noise)
-
-
-def strangers(faces: np.ndarray) -> np.ndarray:
-    """Similarities of all pairs of different people, given one face each."""
-    return (faces @ faces.T)[np.triu_indices(len(faces), 1)]
 
 
 @pytest.fixture(scope="module")
@@ -46,23 +24,6 @@ def crowding() -> Crowding:
     density = [found.density(some).mean() for some in faces]
     threshold = [np.quantile(strangers(some), 1 - 1e-3) for some in faces]
     return replace(found, slope=float(np.polyfit(density, threshold, 1)[0]))
-
-
-def calibrated(crowding: Crowding | None) -> Calibration:
-    """A calibration on the first group only, as on the photos of one part of mankind."""
-    faces = drawn(1500, 2, SHARED[0], 0, 9)
-    crowded = np.zeros(3000)
-    if crowding is not None:
-        crowding = crowding.with_average(faces.reshape(-1, DIMENSION))
-        crowded = crowding(faces.reshape(-1, DIMENSION))
-    first, second = crowded.reshape(-1, 2).T
-    genuine = np.sum(faces[:, 0] * faces[:, 1], axis=1) - (first + second) / 2
-    rows, columns = np.triu_indices(1500, 1)
-    impostor = strangers(faces[:, 0]) - (first[rows] + first[columns]) / 2
-    return fit(
-        genuine.astype(np.float32), np.sort(impostor.astype(np.float32))[::-1],
-        model="drawn", weights="ab" * 32, data="one group", people=1500, crowding=crowding,
-    )  # fmt: skip
 
 
 def test_density_is_that_of_the_mixture(crowding: Crowding) -> None:

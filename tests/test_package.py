@@ -26,7 +26,17 @@ HEAVY = (
 # From the bottom to the top: a package, or a module beside the packages, imports only what stands
 # before it.
 ORDER = (
-    *("errors", "forks", "files", "stored", "fingerprint", "types", "arguments", "crowding"),
+    *(
+        "errors",
+        "forks",
+        "files",
+        "stored",
+        "fingerprint",
+        "types",
+        "arguments",
+        "crowding",
+        "cohort",
+    ),
     *("calibration", "pose", "runtime", "photos", "detection", "models", "encoding", "gallery"),
     *("index", "ingest", "report", "exchange", "people", "session", "query", "search", "engine"),
     *("client", "face2vec", "samples", "evaluation", "training", "lab", "demo", "watch", "server"),

@@ -46,6 +46,12 @@ if TYPE_CHECKING:
     help="Leave out matches below the threshold for this false accept rate.",
 )
 @click.option(
+    "--mates",
+    type=Number(1e-3, 1e6),
+    metavar="NUMBER",
+    help="How many faces of the gallery are expected to show the person; estimated if not given.",
+)
+@click.option(
     "--face",
     "number",
     type=click.IntRange(min=1),
@@ -81,6 +87,7 @@ def search_command(
     k: int,
     min_similarity: float | None,
     far: float | None,
+    mates: float | None,
     number: int | None,
     one_person: bool,
     by: By | None,
@@ -109,6 +116,10 @@ def search_command(
         raise click.UsageError("--person needs --by, and --by cannot be used with --one-person")
     if by and isinstance(gallery, str):
         raise click.UsageError("--by needs a gallery on this machine, not the address of a service")
+    if mates is not None and (by or isinstance(gallery, str)):
+        raise click.UsageError(
+            "--mates needs a gallery on this machine, and cannot be used with --by"
+        )
     results: list[QueryResult] = []
     unreadable = False
     with reached(gallery, runtime, threads) as engine:
@@ -118,8 +129,12 @@ def search_command(
                     found = engine.search_pose(
                         query, k, by=by, person=person, min_similarity=min_similarity, far=far
                     )
-                else:
+                elif isinstance(engine, Client):
                     found = engine.search(query, k, min_similarity=min_similarity, far=far)
+                else:
+                    found = engine.search(
+                        query, k, min_similarity=min_similarity, far=far, mates=mates
+                    )
             except PhotoError as error:
                 say_error(error)
                 unreadable = True

@@ -62,6 +62,8 @@ _OUTCOME = (
 _CONTENT_AT = "SELECT content_id FROM photos WHERE root_id = ? AND path = ?"
 CONTENT = "SELECT id FROM contents WHERE sha256 = ?"
 OUTCOME = "SELECT status, reason FROM contents WHERE sha256 = ?"
+SPARSELY = 4
+"""Faces are drawn without reading all ids if there are more than this times as many."""
 CALIBRATION = "calibration"  # its key in the table meta
 UUID = "SELECT value FROM meta WHERE key = 'uuid'"
 _EMBEDDINGS = "SELECT face_id, embedding FROM embeddings"
@@ -307,6 +309,19 @@ class Snapshot:
         result = np.full((len(wanted), self._meta.dimension), np.nan, dtype=np.float32)
         result[[blob is not None for blob in blobs]] = embeddings
         return result
+
+    def some_ids(self, count: int) -> NDArray[np.int64]:
+        """Ids int64 (n,) of up to ``count`` faces, drawn at random; the same in each call."""
+        rng = np.random.default_rng(0)
+        total = self.count
+        if total > SPARSELY * count:  # too many to read all ids
+            (last,) = self.connection.execute("SELECT max(id) FROM faces").fetchone()
+            drawn = np.unique(rng.integers(1, last + 1, SPARSELY * count)).tolist()
+            rows = self._rows_of(drawn, "SELECT id FROM faces WHERE id")
+        if total <= SPARSELY * count or len(rows) < count:
+            rows = self.connection.execute("SELECT id FROM faces ORDER BY id").fetchall()
+        (ids,) = integers(rows, 1, "the numbers of faces")
+        return np.asarray(rng.permutation(np.unique(ids))[:count])
 
     def verify(self, ids: Sequence[int]) -> None:
         """Compare the embeddings of faces with their checksums.

@@ -47,6 +47,7 @@ def find_people(
     index: GalleryIndex,
     calibration: Calibration,
     *,
+    mates: float = 1.0,
     again: bool = False,
     method: Method = "average",
     count: int | None = None,
@@ -58,6 +59,7 @@ def find_people(
         read: reads the gallery.
         index: the gallery's index.
         calibration: converts similarities to log odds.
+        mates: expected number of other faces of a face's person.
         again: whether to first remove all assignments that no user has confirmed. A removed
             person's number is reused for the new person with most of its faces.
         method: how to group, see `grouped_by`.
@@ -70,7 +72,7 @@ def find_people(
     with read() as now:
         before = {person.id: person.faces for person in now.people()} if again else {}
         faces, near, people, doubtful = _material(now, index, again)
-        evidence = Evidence(calibration, now.count, now.apart())
+        evidence = Evidence(calibration, now.count, now.apart(), mates)
         faces = evidence.with_crowding(faces)
         people = {person: evidence.with_crowding(some) for person, some in people.items()}
         refused = now.refusals()

@@ -73,14 +73,20 @@ class Evidence:
 
     Args:
         calibration: converts similarities to log odds.
-        among: number of faces N; the prior probability of a pair is 1 / N.
+        among: number of faces N.
         apart: pairs of ids of faces that a user has said are of different people.
+        mates: expected number of other faces of a face's person; divided by N, it is the prior
+            probability of a pair.
     """
 
     def __init__(
-        self, calibration: Calibration, among: int, apart: Iterable[tuple[int, int]] = ()
+        self,
+        calibration: Calibration,
+        among: int,
+        apart: Iterable[tuple[int, int]] = (),
+        mates: float = 1.0,
     ) -> None:
-        self._calibration, self._prior = calibration, 1 / max(among, 2)
+        self._calibration, self._prior = calibration, min(mates / max(among, 2), 0.5)
         self._apart = np.array([*apart], np.int64).reshape(-1, 2)
 
     @property

@@ -35,7 +35,7 @@ _Key = tuple[int, int]
 
 
 def suggestions(
-    now: Snapshot, index: GalleryIndex, calibration: Calibration, most: int
+    now: Snapshot, index: GalleryIndex, calibration: Calibration, mates: float, most: int
 ) -> list[Suggestion]:
     """Pairs that may be one person, those first that settle most.
 
@@ -46,6 +46,7 @@ def suggestions(
         now: the gallery.
         index: the gallery's index.
         calibration: converts similarities to log odds.
+        mates: expected number of other faces of a face's person.
         most: maximum number of suggestions.
     """
     ids, photos = now.contents()
@@ -56,7 +57,7 @@ def suggestions(
     quality = now.qualities()
     best = {person.id: _best(person.faces, quality) for person in people.values()}
     asked = [face for faces in best.values() for face in faces[:ASKED]] + lone.tolist()
-    evidence = Evidence(calibration, now.count, now.apart())
+    evidence = Evidence(calibration, now.count, now.apart(), mates)
     refused = now.refusals()
     pairs = {
         pair

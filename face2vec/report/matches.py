@@ -199,6 +199,8 @@ class QueryResult:
         source: what the query was read from if it is not a file, such as bytes or an image.
         number: place of the face among those of the query, from 1.
         count: number of faces of the query.
+        mates: number of faces of the gallery that were expected to show the query's person, on
+            which the probabilities rest; None without a calibration.
     """
 
     photo: str
@@ -207,6 +209,7 @@ class QueryResult:
     source: Any = field(default=None, repr=False)
     number: int = 1
     count: int = 1
+    mates: float | None = None
 
     @property
     def title(self) -> str:
@@ -225,9 +228,13 @@ class QueryResult:
         return f"QueryResult: {self.title}\n{self.matches.to_text(REPR_ROWS)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"query": {photo, number, box, landmarks, …}, "matches": [...]}``, JSON-able."""
+        """``{"query": {photo, number, box, …}, "matches": […], "mates": …}``, JSON-able."""
         face = {} if self.face is None else {"number": self.number, **face_dict(self.face)}
-        return {"query": {"photo": self.photo, **face}, "matches": self.matches.to_dicts()}
+        return {
+            "query": {"photo": self.photo, **face},
+            "matches": self.matches.to_dicts(),
+            "mates": self.mates,
+        }
 
     def to_json(self) -> str:
         """``to_dict`` as one line of ASCII JSON."""

@@ -1,0 +1,147 @@
+"""What the faces of a gallery say about strangers and about photos of one person, without labels.
+
+Nearly all pairs of faces in a gallery show different people, and these people are of the origin and
+age, and seen by the cameras, of the user's own photos. So the gallery is a cohort, as in score
+normalisation (Auckenthaler et al., Score normalization for text-independent speaker verification
+systems, 2000): a face is compared with many faces of other people, to see how similar strangers
+are to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOOKED_AT = 1500
+"""Faces of a gallery that are drawn at random to form a cohort."""
+MOST = 1000
+PER_LOOK_ALIKE = 5
+"""Most faces of the cohort that may look like one person."""
+FEWEST_PEOPLE = 30
+"""Least effective number of people for a cohort."""
+MIDDLE = 0.5, 0.85
+"""Quantiles between which the similarities to the cohort are looked at. Above are a face's own
+photos, if the gallery has many; below, the people who are least like it."""
+LOWER = 0.1, 0.5
+"""The same before it is known which faces look like one person: even in a family of two, half of
+all pairs are strangers."""
+ROWS = 1024
+ROUNDS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Faces of many people of a gallery.
+
+    Attributes:
+        embeddings: float32 (n, d).
+        crowding: float64 (n,), the crowding of each by the calibration alone.
+        expected: mean of the adjusted similarities between the quantiles ``MIDDLE`` that the
+            calibration expects among strangers.
+    """
+
+    embeddings: NDArray[np.float32]
+    crowding: NDArray[np.float64]
+    expected: float
+
+    def above(
+        self, embeddings: NDArray[np.float32], crowding: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """By how much strangers are more similar to faces than the calibration expects.
+
+        Args:
+            embeddings: float32 (m, d).
+            crowding: float64 (m,), the crowding of each by the calibration alone.
+
+        Returns:
+            float64 (m,), in units of similarity, 0 or more: a gallery of people who are unlike each
+            other does not show that strangers of one kind are.
+        """
+        found = np.empty(len(embeddings))
+        for start in range(0, len(embeddings), ROWS):
+            rows = slice(start, start + ROWS)
+            similar = embeddings[rows] @ self.embeddings.T
+            similar -= (self.crowding / 2).astype(np.float32)
+            found[rows] = _mean_between(similar, MIDDLE) - crowding[rows] / 2
+        return np.maximum(found - self.expected, 0.0)
+
+
+def _mean_between(values: NDArray[np.float32], quantiles: tuple[float, float]) -> Any:
+    """Mean of what lies between two quantiles of each row."""
+    low, high = (round(share * (values.shape[1] - 1)) for share in quantiles)
+    between = np.partition(values, (low, high), axis=1)[:, low : high + 1]
+    return between.mean(axis=1, dtype=np.float64)
+
+
+def cohort_rows(
+    embeddings: NDArray[np.float32],
+    crowding: NDArray[np.float64],
+    threshold: float,
+    expected: float,
+) -> NDArray[np.int64] | None:
+    """Choose faces for a cohort, few of each person.
+
+    Faces that look like an earlier one are taken for the same person as that one. This is right
+    often enough: nothing is decided about them.
+
+    Args:
+        embeddings: float32 (n, d), faces in random order.
+        crowding: float64 (n,), the crowding of each.
+        threshold: adjusted similarity from which two faces look alike, among people like those of
+            the calibration.
+        expected: mean of the adjusted similarities between the quantiles ``LOWER`` among them; if
+            it is higher here, all strangers are more alike, and so is the threshold.
+
+    Returns:
+        int64 (m,), m ≤ ``MOST``; None if the faces are of too few people, such as one family: the
+        similarities to a face's own photos would then be taken for those of strangers. The number
+        of people is the inverse of the probability that two faces look like one person (Simpson,
+        Measurement of diversity, 1949).
+    """
+    if len(embeddings) < FEWEST_PEOPLE:
+        return None
+    half = (crowding / 2).astype(np.float32)
+    similar = embeddings @ embeddings.T - half[:, None] - half
+    above = float(_mean_between(similar, LOWER).mean()) - expected
+    alike = similar >= threshold + max(above, 0.0)
+    first = np.full(len(embeddings), -1)
+    for row in range(len(embeddings)):
+        if first[row] < 0:
+            first[alike[row] & (first < 0)] = row
+            first[row] = row
+    counts = np.bincount(first)
+    if 1 / ((counts / counts.sum()) ** 2).sum() < FEWEST_PEOPLE:
+        return None
+    seen = np.zeros(len(embeddings), np.int64)
+    kept = []
+    for row, person in enumerate(first.tolist()):
+        seen[person] += 1
+        if seen[person] <= PER_LOOK_ALIKE:
+            kept.append(row)
+    return np.array(kept[:MOST])
+
+
+def expected_mates(log_ratios: NDArray[np.float64], count: int) -> float:
+    """How many other photos of its person a face of a gallery has, in the mean.
+
+    The prior probability of a match is estimated from the matches themselves, by expectation
+    maximisation (Saerens et al., Adjusting the outputs of a classifier to new a priori
+    probabilities, 2002, section 2.2).
+
+    Args:
+        log_ratios: float64 (n, k), logarithms of the likelihood ratios of the k nearest faces of
+            each of n faces; −∞ for none.
+        count: number of faces in the gallery, at least 2.
+
+    Returns:
+        At least 1, because a search is made for somebody who is expected to be found.
+    """
+    mates = 1.0
+    for _ in range(ROUNDS):
+        prior = min(mates / count, 0.5)
+        odds = np.exp(np.minimum(log_ratios, 700.0)) * prior / (1 - prior)
+        mates = max(float((odds / (1 + odds)).sum(axis=1).mean()), 1.0)
+    return mates

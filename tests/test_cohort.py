@@ -1,0 +1,211 @@
+"""Cohorts: what the faces of a gallery say about its strangers, and how many mates they have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_embeddings import DIMENSION, calibrated, drawn, strangers
+
+from face2vec import Face2Vec
+from face2vec.calibration import Calibration
+from face2vec.cohort import FEWEST_PEOPLE, PER_LOOK_ALIKE, cohort_rows, expected_mates
+from face2vec.errors import SettingsError
+from face2vec.gallery.gallery import Gallery
+
+# (share of the embedding, decay) of groups of people. Strangers are more alike from group to group,
+# and the highest of their similarities stay as far above the middle ones.
+GROUPS = ((0.2, 0.3), (0.35, 0.65), (0.5, 1.25))
+
+
+def group_of(group: int, people: int, photos: int, seed: int) -> np.ndarray:
+    """Faces (people, photos, d) of one of the groups."""
+    shared, decay = GROUPS[group]
+    return drawn(people, photos, shared, group, seed, decay)
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    """Fitted on people of one group, and without knowledge of any other."""
+    return calibrated(None, GROUPS[0][1])
+
+
+def counted(calibration: Calibration, faces: np.ndarray, far: float) -> float:
+    """Share of the pairs of different people that are accepted at a stated rate, over that rate."""
+    rows, columns = np.triu_indices(len(faces), 1)
+    crowded = calibration.crowded(faces)
+    crowding = (crowded[rows] + crowded[columns]) / 2
+    return float((calibration.far(strangers(faces), crowding) <= far).mean() / far)
+
+
+@pytest.mark.parametrize("group", range(len(GROUPS)))
+def test_false_accept_rates_hold_in_galleries_of_three_densities(
+    calibration: Calibration, group: int
+) -> None:
+    gallery = group_of(group, 400, 3, 20 + group).reshape(-1, DIMENSION)
+    fresh = group_of(group, 1500, 1, 30 + group)[:, 0]
+    order = np.random.default_rng(0).permutation(len(gallery))
+    here = calibration.among(gallery[order])
+    assert here.cohort is not None
+    assert 0.5 <= counted(here, fresh, 1e-3) <= 2
+    if group:
+        assert counted(calibration, fresh, 1e-3) > 20
+
+
+def test_one_threshold_stays_for_a_gallery_like_the_photos_of_the_calibration(
+    calibration: Calibration,
+) -> None:
+    gallery = group_of(0, 900, 1, 40)[:, 0]
+    here = calibration.among(gallery)
+    assert here.threshold(1e-3) == calibration.threshold(1e-3)
+    assert here.crowded(gallery).mean() < 0.02
+    assert (here.crowded(gallery) >= calibration.crowded(gallery)).all()
+
+
+def test_a_family_is_no_cohort(calibration: Calibration) -> None:
+    family = group_of(0, 5, 200, 41).reshape(-1, DIMENSION)
+    here = calibration.among(np.random.default_rng(0).permutation(family))
+    assert here.cohort is None
+    assert not here.is_crowded
+    assert cohort_rows(family[: FEWEST_PEOPLE - 1], np.zeros(FEWEST_PEOPLE - 1), 0.9, 0.2) is None
+
+
+def test_a_person_with_many_photos_has_few_in_the_cohort(calibration: Calibration) -> None:
+    others = group_of(0, 300, 1, 42)[:, 0]
+    often = group_of(0, 1, 50, 43)[0]
+    faces = np.concatenate([often, others])
+    rows = cohort_rows(faces, np.zeros(len(faces)), calibration.threshold(1e-3), 0.2)
+    assert rows is not None
+    assert (rows < 50).sum() == PER_LOOK_ALIKE
+    assert len(rows) > 290
+
+
+def test_cohort_of_another_dimension_is_like_single_and_many(calibration: Calibration) -> None:
+    gallery = group_of(1, 400, 1, 44)[:, 0]
+    here = calibration.among(gallery)
+    np.testing.assert_allclose(here.crowded(gallery[3]), here.crowded(gallery)[3], atol=1e-6)
+    assert here.crowded(gallery[3]).shape == ()
+
+
+def test_cohort_is_not_stored(calibration: Calibration) -> None:
+    here = calibration.among(group_of(1, 400, 1, 45)[:, 0])
+    assert here.cohort is not None
+    again = Calibration.from_json(here.to_json())
+    assert again == calibration
+    assert again.cohort is None
+    assert "cohort" not in json.loads(here.to_json())
+
+
+@pytest.mark.parametrize("mates", [1, 3, 8])
+def test_expected_mates_are_those_of_drawn_galleries(calibration: Calibration, mates: int) -> None:
+    faces = group_of(0, 300, mates + 1, 50).reshape(-1, DIMENSION)
+    similar = faces[:: 3 * (mates + 1)] @ faces.T
+    nearest = np.sort(similar, axis=1)[:, ::-1][:, 1:51]
+    ratios = calibration.log_odds(nearest.astype(float))
+    assert expected_mates(ratios, len(faces)) == pytest.approx(mates, rel=0.15)
+
+
+def test_expected_mates_are_one_where_nobody_has_any(calibration: Calibration) -> None:
+    faces = group_of(0, 300, 1, 51)[:, 0]
+    nearest = np.sort(faces @ faces.T, axis=1)[:, ::-1][:, 1:51]
+    assert expected_mates(calibration.log_odds(nearest.astype(float)), 300) == 1
+    assert expected_mates(np.full((1, 50), -np.inf), 2) == 1
+
+
+# In a gallery
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "drawn.json"
+    facts = {"sha256": "ab" * 32, "dimension": DIMENSION, "input_size": 112}
+    path.write_text(json.dumps(facts | {"alignment": "landmarks", "template": "face2vec"}))
+    return path
+
+
+def imported(engine: Face2Vec, faces: np.ndarray, folder: Path, model: Path, name: str) -> None:
+    file = folder / f"{name}.npz"
+    photos = np.array([f"{name}-{n}" for n in range(len(faces))])
+    np.savez(file, photo=photos, embedding=faces)
+    engine.import_faces(file, model=model)
+
+
+@pytest.fixture
+def engine(tmp_path: Path, model: Path, calibration: Calibration) -> Iterator[Face2Vec]:
+    """A gallery of 200 people of a dense group, three photos each."""
+    with Face2Vec(tmp_path / "gallery") as engine:
+        faces = group_of(1, 200, 3, 60).reshape(-1, DIMENSION)
+        imported(engine, faces, tmp_path, model, "first")
+        engine.calibrate(replace(calibration, weights="ab" * 32))
+        yield engine
+
+
+def test_search_states_the_false_matches_of_this_gallery(engine: Face2Vec) -> None:
+    """Of people who are not in the gallery, as many faces are that similar as is stated."""
+    others = group_of(1, 300, 1, 61)[:, 0]
+    found = engine.search(others, k=20)
+    alone = engine.calibration
+    states = np.array([[one.false_matches for one in result.matches] for result in found])
+    blind = np.array([[one.similarity for one in result.matches] for result in found])
+    blind = 599 * alone.far(blind)
+    for stated in (1.0, 5.0):
+        assert 0.4 <= (states <= stated).sum(axis=1).mean() / stated <= 2
+        assert (blind <= stated).sum(axis=1).mean() / stated > 2.5
+
+
+def test_search_estimates_mates_and_takes_them(engine: Face2Vec) -> None:
+    query = group_of(1, 200, 4, 60)[7, 0]
+    (estimated,) = engine.search(query, k=5)
+    (given,) = engine.search(query, k=5, mates=0.01)
+    assert estimated.mates == pytest.approx(2, rel=0.3)
+    assert given.mates == 0.01
+    assert json.loads(estimated.to_json())["mates"] == estimated.mates
+    pairs = [(a.probability, b.probability)
+             for a, b in zip(estimated.matches, given.matches, strict=True)]  # fmt: skip
+    for more, fewer in pairs:
+        assert more is not None
+        assert fewer is not None
+        odds = np.log(more / (1 - more)) - np.log(fewer / (1 - fewer))
+        prior = estimated.mates / 600
+        wanted = np.log(prior / (1 - prior)) - np.log(0.01 / 600 / (1 - 0.01 / 600))
+        assert odds == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "2", float("nan"), 1e9])
+def test_search_refuses_wrong_mates(engine: Face2Vec, wrong: object) -> None:
+    with pytest.raises(SettingsError, match=r"mates must be a number from 0\.001 to 1e\+06"):
+        engine.search(np.eye(1, DIMENSION, dtype=np.float32)[0], mates=wrong)  # type: ignore[arg-type]
+
+
+def test_surroundings_are_looked_at_again_when_faces_came_or_went(
+    engine: Face2Vec, tmp_path: Path, model: Path
+) -> None:
+    def seen() -> object:
+        engine.search(np.eye(1, DIMENSION, dtype=np.float32)[0])
+        return engine._session._surroundings
+
+    first = seen()
+    assert seen() is first
+    imported(engine, group_of(1, 5, 1, 62)[:, 0], tmp_path, model, "few")
+    assert seen() is first
+    imported(engine, group_of(1, 100, 1, 63)[:, 0], tmp_path, model, "many")
+    second = seen()
+    assert second is not first
+    (found,) = engine.search(np.eye(1, DIMENSION, dtype=np.float32)[0], k=1)
+    assert engine.remove(found.matches[0].photo)
+    third = seen()
+    assert third is not second
+
+
+def test_the_same_faces_are_drawn_each_time(engine: Face2Vec, tmp_path: Path) -> None:
+    with Gallery.open(tmp_path / "gallery") as gallery, gallery.read() as now:
+        some = now.some_ids(100)
+        assert len(set(some.tolist())) == 100
+        assert set(some.tolist()) <= set(range(1, 601))
+        np.testing.assert_array_equal(some, now.some_ids(100))
+        assert len(now.some_ids(10_000)) == 600
+        assert abs(some.mean() - 300) < 60
