@@ -55,5 +55,6 @@ def measured(*of: Series, slices: tuple[Slice, ...] = ()) -> Robustness:
 
 def a_slice(attribute: str, value: str, tar: float, *, weak: bool, small: bool) -> Slice:
     return Slice(
-        attribute, value, 30, 12, 44, about(tar), about(tar), about(0.002), weak=weak, small=small
-    )
+        attribute, value, 30, 12, 44, about(tar), about(tar), about(0.002), Rate(1.24, 0.9, 1.61),
+        weak=weak, small=small,
+    )  # fmt: skip

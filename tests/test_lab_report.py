@@ -103,4 +103,6 @@ def test_slices_page_lists_weak_slices_first(tmp_path: Path) -> None:
     assert [one["value"] for one in figures["slices"]] == ["16 to 30", "31 to 60 & <more>", "yes"]
     rows = [re.split(r"  +", line) for line in slices_text((everybody, *SLICES)).splitlines()]
     assert rows[3][-1] == "weak"
+    assert rows[3][-2] == "1.2 (0.9 to 1.6)"
+    assert figures["slices"][0]["far_over_stated"] == {"value": 1.24, "low": 0.9, "high": 1.61}
     assert rows[4][-1] == "too small"

@@ -14,6 +14,7 @@ from face2vec.files import expanded, write_json
 from face2vec.lab.catalogue import HEADINGS, Heading
 from face2vec.lab.findings import BAD, GOOD, LOST, VERDICTS, Finding, findings
 from face2vec.lab.plots import all_series_plot, overview_plot, series_plot, slices_plot
+from face2vec.lab.rates import Rate
 from face2vec.lab.robustness import Example, Robustness, Series, Step
 from face2vec.lab.slices import FEWEST_PAIRS, FEWEST_PEOPLE, Slice
 from face2vec.report.html import img, table, write_page
@@ -133,20 +134,30 @@ def _rate(value: float) -> str:
 
 def _slice_head() -> tuple[str, ...]:
     return ("slice", "", "photos", "people", "pairs", "TAR (95 %)", "recall@1 (95 %)",
-            "FAR in the slice", "")  # fmt: skip
+            "FAR in the slice", "÷ stated (95 %)", "")  # fmt: skip
 
 
 def _slice_cells(one: Slice) -> tuple[str, ...]:
     return (one.attribute, one.value, f"{one.photos:,}", f"{one.people:,}", f"{one.pairs:,}",
-            one.tar.words(), one.recall.words(), _rate(one.far.value), one.remark)  # fmt: skip
+            one.tar.words(), one.recall.words(), _rate(one.far.value), _times(one.stated),
+            one.remark)  # fmt: skip
+
+
+def _times(stated: Rate | None) -> str:
+    """Counted over stated rate, as ``1.2 (0.9 to 1.6)``."""
+    if stated is None or stated.value != stated.value:
+        return "–"
+    return f"{stated.value:.1f} ({stated.low:.1f} to {stated.high:.1f})"
 
 
 # --- pages ----------------------------------------------------------------------------------
 
 _SLICE_WORDS = f"""<p>TAR and recall@1 compare the photos of the slice with all photos. FAR is the
-share of impostor pairs within the slice that are accepted. <em>Weak</em> means that the interval of
-TAR is entirely below the TAR of all photos, or that of FAR entirely above the FAR of the threshold.
-One slice in forty is weak by chance. Slices with fewer than {FEWEST_PEOPLE} people or
+share of impostor pairs within the slice that are accepted. <em>÷ stated</em> is how many of them
+the calibration accepts at this FAR, divided by the FAR: 1 if its rates are right for this slice, 5
+if a stated rate of one in a thousand is five in a thousand. <em>Weak</em> means that the interval
+of TAR is entirely below the TAR of all photos, or that of FAR entirely above the FAR of the
+threshold. One slice in forty is weak by chance. Slices with fewer than {FEWEST_PEOPLE} people or
 {FEWEST_PAIRS} genuine pairs are too small for a conclusion.</p>"""
 
 _ROBUSTNESS_WORDS = """<p>Clean photos are enrolled, and degraded photos are the queries. A query is

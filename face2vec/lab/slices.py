@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec.calibration import Calibration
 from face2vec.lab.rates import Counts, Draws, Embeddings, Numbers, Rate, counted
 
 FEWEST_PEOPLE, FEWEST_PAIRS = 10, 30
@@ -28,6 +29,8 @@ class Slice:
         tar: share of these genuine pairs that are accepted.
         recall: share of the slice's photos whose most similar photo shows the same person.
         far: share of impostor pairs within the slice that are accepted.
+        stated: share of impostor pairs within the slice that the calibration accepts at the FAR,
+            divided by the FAR; 1 is right. None without a calibration.
         weak: whether the slice is significantly worse than all photos: the interval of its TAR is
             entirely below the TAR of all photos, or that of its FAR entirely above the set FAR.
         small: whether the slice is too small for a conclusion.
@@ -41,6 +44,7 @@ class Slice:
     tar: Rate
     recall: Rate
     far: Rate
+    stated: Rate | None
     weak: bool
     small: bool
 
@@ -60,6 +64,7 @@ class Slice:
             "tar": self.tar.figures(),
             "recall_at_1": self.recall.figures(),
             "far": self.far.figures(),
+            "far_over_stated": None if self.stated is None else self.stated.figures(),
             "weak": self.weak,
             "too_small": self.small,
         }
@@ -72,6 +77,7 @@ def sliced(
     far: float,
     slices: Mapping[str, Mapping[str, NDArray[np.bool_]]],
     draws: Draws,
+    calibration: Calibration | None = None,
 ) -> tuple[Slice, ...]:
     """Compare the photos of each slice with all photos, at one threshold.
 
@@ -83,6 +89,7 @@ def sliced(
         slices: for each attribute, its values and the photos, bool (n,), that have them; values
             without photos are left out.
         draws: bootstrap draws of the people.
+        calibration: whose stated FAR is compared with the counted one.
     """
     everybody = draws.tar(counted(embeddings, embeddings, people, threshold)).value
     found = []
@@ -92,8 +99,21 @@ def sliced(
                 continue
             counts = counted(embeddings, embeddings, people, threshold, some)
             within = counted(embeddings, embeddings, people, threshold, some, some)
-            found.append(_slice(attribute, value, counts, within, draws, everybody, far))
+            stated = None
+            if calibration is not None:
+                one, other = _adjusted(embeddings, calibration)
+                bar = calibration.threshold(far)
+                rate = draws.far(counted(one, other, people, bar, some, some))
+                stated = Rate(*(value / far for value in rate))
+            found.append(_slice(attribute, value, counts, within, draws, everybody, far, stated))
     return tuple(found)
+
+
+def _adjusted(embeddings: Embeddings, calibration: Calibration) -> tuple[Embeddings, Embeddings]:
+    """Rows whose products are the similarities less the mean crowding of both faces."""
+    half = (calibration.crowded(embeddings) / -2).astype(np.float32)[:, None]
+    ones = np.ones_like(half)
+    return np.hstack([embeddings, half, ones]), np.hstack([embeddings, ones, half])
 
 
 def _slice(
@@ -104,6 +124,7 @@ def _slice(
     draws: Draws,
     everybody: float,
     far: float,
+    stated: Rate | None,
 ) -> Slice:
     tar, among = draws.tar(counts), draws.far(within)
     pairs = int(counts.genuine.sum())
@@ -117,6 +138,7 @@ def _slice(
         tar,
         draws.recall(counts),
         among,
+        stated,
         weak=not small and (tar.high < everybody or among.low > far),
         small=small,
     )

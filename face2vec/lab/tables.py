@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec.calibration import Calibration
+from face2vec.cohort import LOOKED_AT
 from face2vec.engine import Face2Vec
-from face2vec.errors import SettingsError
+from face2vec.errors import CalibrationError, SettingsError
 from face2vec.evaluation.metrics import all_pairs
 from face2vec.evaluation.sets import IMAGES
 from face2vec.files import composed, expanded, text_of
@@ -186,7 +188,8 @@ def slices_of(
     for name, values in table.attributes.items():
         column = np.array([values[place] for place in places])
         divisions[name] = {str(value): column == value for value in np.unique(column)}
-    whole, *others = sliced(embeddings, numbers, threshold, far, divisions, draws)
+    calibration = _calibration_at(engine, embeddings, far)
+    whole, *others = sliced(embeddings, numbers, threshold, far, divisions, draws, calibration)
     return TableSlices(
         engine.encoder.model.description.key,
         far,
@@ -196,3 +199,16 @@ def slices_of(
         whole,
         tuple(others),
     )
+
+
+def _calibration_at(
+    engine: Face2Vec, embeddings: NDArray[np.float32], far: float
+) -> Calibration | None:
+    """The model's calibration in a gallery of these faces; None if it does not cover the rate."""
+    try:
+        calibration = engine.calibration
+        calibration.threshold(far)
+    except CalibrationError:
+        return None
+    order = np.random.default_rng(0).permutation(len(embeddings))[:LOOKED_AT]
+    return calibration.among(embeddings[order])
