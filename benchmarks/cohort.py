@@ -33,10 +33,10 @@ from face2vec.models import calibration_of, load_model
 from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, average
 from face2vec.people.identify import probabilities
 from face2vec.session import ASKED, NEAREST
+from face2vec.types import NAMED_AT_LEAST
 
 PACKAGES = ("face2vec", "onnxruntime", "numpy")
 MATCHES, BINS, MOST = 10, 15, 4000
-AT_LEAST = 0.5  # the default of `identify`
 TITLES = ("photos", "faces", "mates: true", "estimated", "error, all mates: before", "now",
           "error, one mate: before", "now", "BCubed F, before", "now",
           "faces in a mixed group, before", "now",
@@ -94,7 +94,7 @@ def strangers_named(calibration: Calibration, known: NamedFaces) -> float:
     _, shares = probabilities(
         known.embeddings[~named], known.embeddings[named], owners, calibration
     )
-    return float((shares.max(axis=1) >= AT_LEAST).mean())
+    return float((shares.max(axis=1) >= NAMED_AT_LEAST).mean())
 
 
 def neighbours(embeddings: np.ndarray) -> list[np.ndarray]:

@@ -33,6 +33,7 @@ from face2vec.errors import (
 from face2vec.photos.formats import NOT_A_PHOTO, photo_format, read_photo_bytes
 from face2vec.report.matches import LANDMARK_NAMES, Matches, QueryResult
 from face2vec.types import (
+    NAMED_AT_LEAST,
     Edit,
     Face,
     Forgotten,
@@ -228,7 +229,9 @@ class Client:
             tuple(found["outside"]),
         )
 
-    def identify(self, query: Photo | Face, *, at_least: float = 0.5) -> list[Identified]:
+    def identify(
+        self, query: Photo | Face, *, at_least: float = NAMED_AT_LEAST
+    ) -> list[Identified]:
         """Who each face of a photo is, among the people with names; see `Face2Vec.identify`.
 
         Args:

@@ -40,6 +40,7 @@ from face2vec.runtime.select import detector_runtime
 from face2vec.search import Searcher
 from face2vec.session import Session
 from face2vec.types import (
+    NAMED_AT_LEAST,
     STATUSES,
     Edit,
     Face,
@@ -990,13 +991,18 @@ class Face2Vec:
             return writer.people.undo()
 
     def identify(
-        self, query: PhotoLike | Photo | Face, *, at_least: float = 0.5, candidates: int = 3
+        self,
+        query: PhotoLike | Photo | Face,
+        *,
+        at_least: float = NAMED_AT_LEAST,
+        candidates: int = 3,
     ) -> list[Identified]:
         """Who each face of a photo is, among the people with names.
 
         Args:
             query: a photo, or a face.
-            at_least: lowest probability to name somebody, 0…1; below it a face is unknown.
+            at_least: lowest probability to name somebody, 0…1; below it a face is unknown. At 0.9,
+                2 % or fewer of the faces of unknown people got a name in tests.
             candidates: how many people to list with each face.
 
         Returns:
@@ -1019,7 +1025,16 @@ class Face2Vec:
         faces = [face for face in asked.faces if face is not None]
         with gallery.read() as now:
             calibration = self._session.known_surroundings(now).calibration
-            return identified(faces, asked.embeddings, now, calibration, at_least, candidates)
+            found, self._session.known_faces = identified(
+                faces,
+                asked.embeddings,
+                now,
+                calibration,
+                at_least,
+                candidates,
+                self._session.known_faces,
+            )
+        return found
 
     def forget(self, who: Who) -> Forgotten:
         """Delete a person: faces, embeddings, name, and photos that show nobody else.

@@ -51,6 +51,7 @@ from face2vec.runtime.select import Runtime, choose_runtime
 
 if TYPE_CHECKING:
     from face2vec.encoding.encoder import Encoder
+    from face2vec.people.identify import KnownFaces
 
 log = logging.getLogger("face2vec")
 
@@ -126,6 +127,7 @@ class Session:
         self._index: GalleryIndex | None = None
         self._calibration: tuple[Calibration | None] | None = None
         self._surroundings: Surroundings | None = None
+        self.known_faces: KnownFaces | None = None
         renew_after_fork(self._renew)
         if folder is not None:
             try:
@@ -242,6 +244,7 @@ class Session:
             GalleryLockedError: another process, or this one, is writing; the message names it.
             GalleryError: the folder cannot be written.
         """
+        self.known_faces = None  # this may forget some of them
         with writing(self.gallery(), self.index()) as writer:
             yield writer
 

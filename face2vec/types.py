@@ -100,6 +100,8 @@ Method = Literal["average", "agglomerative", "k-means", "dbscan", "hdbscan", "ch
 METHODS: tuple[Method, ...] = get_args(Method)
 """The ways to group faces into people."""
 
+NAMED_AT_LEAST = 0.9
+"""Lowest probability to give a face the name of a person."""
 STATUSES = ("indexed", "no-face", "unreadable", "damaged")
 """What became of a photo, as users call it; a damaged photo was read in part."""
 

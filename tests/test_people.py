@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from face2vec.gallery import reader
 from face2vec.gallery.rows import Readmitted, Removed
 from face2vec.people.traces import traces
 from face2vec.types import Person
+from face2vec.watch.watcher import watch
 
 PEOPLE, PHOTOS, LATER = 8, 5, 2
 OTHERS = 30
@@ -181,6 +184,35 @@ def test_identify_names_only_known_people(gallery: Path, photos: Path) -> None:
     assert (alone.label, alone.candidates) == ("drawn 0", ())
     assert right > 2 * wrong
     assert sure[0].person is None
+
+
+def test_identify_reads_the_faces_of_named_people_once(gallery: Path, photos: Path) -> None:
+    photo = photos / "now" / "0-0.jpg"
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        people = largest(engine)
+        engine.name(people[0], "Ada")
+        first = engine.identify(photo)
+        known = engine._session.known_faces
+        assert repr(engine.identify(photo)) == repr(first)
+        assert engine._session.known_faces is known
+        engine.name(people[1], "Grace")
+        engine.identify(photo)
+        assert known is not None
+        assert set(engine._session.known_faces.ids) == {*known.ids, *people[1].faces}
+        engine.forget("Ada")
+        assert engine._session.known_faces is None
+        (found,) = engine.identify(photo)
+    assert {person.name for person, _ in found.candidates} == {"Grace"}
+
+
+@pytest.mark.parametrize(("command", "function"),
+                         [("identify", Face2Vec.identify), ("watch", watch)])  # fmt: skip
+def test_commands_name_people_from_the_same_probability_as_python(
+    command: str, function: Callable[..., object]
+) -> None:
+    (option,) = (one for one in main.commands[command].params if one.name == "at_least")
+    assert option.default == inspect.signature(function).parameters["at_least"].default
 
 
 def test_identify_without_named_people_identifies_nobody(gallery: Path, photos: Path) -> None:

@@ -325,7 +325,7 @@ def undo_command(gallery: Path) -> None:
 @click.option(
     "--at-least",
     type=Number(0, 1),
-    default=0.5,
+    default=0.9,
     show_default=True,
     help="Lowest probability to name somebody.",
 )

@@ -60,7 +60,7 @@ def _interrupt(*_: object) -> None:
 @click.option(
     "--at-least",
     type=Number(0, 1),
-    default=0.5,
+    default=0.9,
     show_default=True,
     help="With --notify: lowest probability to name somebody.",
 )

@@ -23,7 +23,16 @@ from face2vec.server.access import WRITE
 from face2vec.server.jobs import Job
 from face2vec.server.problems import ProblemError
 from face2vec.server.service import THUMBNAIL_SIDES, EncodedUpload, Filter, Service
-from face2vec.types import NO_PLACE, NO_POINTS, STATUSES, Face, Match, Person, Suggestion
+from face2vec.types import (
+    NAMED_AT_LEAST,
+    NO_PLACE,
+    NO_POINTS,
+    STATUSES,
+    Face,
+    Match,
+    Person,
+    Suggestion,
+)
 
 router = APIRouter(
     prefix="/v1",
@@ -234,7 +243,9 @@ def identify(request: Request, wanted: r.IdentifyRequest) -> r.Identifications:
 
 @router.post("/identify/photo")
 def identify_photo(
-    request: Request, photo: Upload, at_least: Annotated[float, Form(ge=0, le=1)] = 0.5
+    request: Request,
+    photo: Upload,
+    at_least: Annotated[float, Form(ge=0, le=1)] = NAMED_AT_LEAST,
 ) -> r.Identifications:
     """Who the faces of a photo are, among the people with names."""
     service = service_of(request)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from face2vec.report.matches import face_dict
 from face2vec.report.text import printable
-from face2vec.types import Edit, Face, Match, Person, Side, Suggestion
+from face2vec.types import NAMED_AT_LEAST, Edit, Face, Match, Person, Side, Suggestion
 
 
 def _printable_name(name: str) -> str:
@@ -210,7 +210,7 @@ class IdentifyRequest(Record):
     """Faces of the gallery, or embeddings, to name."""
 
     queries: list[Query] = Field(min_length=1)
-    at_least: float = Field(0.5, ge=0, le=1)
+    at_least: float = Field(NAMED_AT_LEAST, ge=0, le=1)
 
 
 class Candidate(Record):

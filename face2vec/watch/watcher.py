@@ -19,7 +19,7 @@ from face2vec.files import expanded
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.photos.discover import OTHER_SUFFIXES, Source, find_photos, paths_of
-from face2vec.types import Face
+from face2vec.types import NAMED_AT_LEAST, Face
 from face2vec.watch.settling import Settling
 from face2vec.watch.webhook import Webhook
 
@@ -67,7 +67,7 @@ def watch(
     prune: bool = False,
     settled: float = SETTLED,
     webhook: Webhook | None = None,
-    at_least: float = 0.5,
+    at_least: float = NAMED_AT_LEAST,
     stop: threading.Event | None = None,
     say: Callable[[str], object] = log.info,
     progress: bool = False,
