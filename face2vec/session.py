@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from face2vec.calibration import Calibration
-from face2vec.cohort import LOOKED_AT, expected_mates
+from face2vec.cohort import FEWEST_PEOPLE, LOOKED_AT, expected_mates
 from face2vec.detection.mtcnn import DetectorSettings
 from face2vec.detection.select import (
     AnyDetector,
@@ -59,9 +59,7 @@ GROWTH = 0.05
 """By how much a gallery may grow before its faces are looked at again."""
 ASKED = 100
 NEAREST = 50
-FEWEST_ASKED = 50
-"""Faces, and nearest faces of each, from which the number of mates is estimated; with fewer faces
-it is taken to be 1."""
+"""Faces, and nearest faces of each, from which the number of mates is estimated."""
 
 
 @dataclass(frozen=True)
@@ -369,12 +367,15 @@ class Session:
         return seen
 
     def _looked_at(self, now: Snapshot, calibration: Calibration, count: int) -> Surroundings:
-        if count < FEWEST_ASKED:
-            return Surroundings(calibration, 1.0, now.state, count)
+        nothing = Surroundings(calibration, 1.0, now.state, count)
+        if count < FEWEST_PEOPLE:
+            return nothing
         looked_at = now.some_ids(LOOKED_AT)
         now.verify(looked_at.tolist())
         some = now.embeddings(looked_at)
         calibration = calibration.among(some)
+        if calibration.cohort is None:
+            return nothing  # people who look alike would be taken for mates
         asked = some[:ASKED]
         similarities, ids, _ = self.index().nearest(now, asked, NEAREST + 1)
         ratios = np.full((len(asked), NEAREST), -np.inf)
