@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face2vec import stored
-from face2vec.cohort import LOWER, MIDDLE, Cohort, cohort_rows
+from face2vec.cohort import LOWER, Cohort, cohort_rows
 from face2vec.crowding import Crowding
 from face2vec.errors import CalibrationError
 
@@ -59,8 +59,8 @@ class Calibration:
         log_ratios: natural logarithm of the likelihood ratio at each of them: the density of
             genuine pairs divided by that of impostor pairs; never decreasing.
         crowding: how near strangers come to a face; None if that is taken to be equal for all.
-        cohort: faces of a gallery that show how near strangers come to a face in this gallery, see
-            `among`; not stored.
+        cohort: mean of faces of a gallery, which shows how near strangers come to a face there,
+            see `among`; not stored.
     """
 
     model: str
@@ -107,8 +107,7 @@ class Calibration:
         crowding = self._crowded(embeddings)
         if self.cohort is None:
             return crowding
-        many, each = np.atleast_2d(embeddings), np.atleast_1d(crowding)
-        return np.asarray(each + self.cohort.above(many, each)).reshape(crowding.shape)
+        return np.asarray(crowding + self.cohort.above(embeddings, crowding))
 
     @property
     def is_crowded(self) -> bool:
@@ -130,16 +129,13 @@ class Calibration:
         """
         crowding = self._crowded(embeddings)
         threshold = self.threshold(max(USUAL_FAR, self.fars[-1]))
-        rows = cohort_rows(embeddings, crowding, threshold, self._expected(LOWER))
+        lower = 1 - np.linspace(*LOWER, QUANTILES)
+        expected = float(np.mean([self.threshold(rate) for rate in lower.tolist()]))
+        rows = cohort_rows(embeddings, crowding, threshold, expected)
         if rows is None:
             return replace(self, cohort=None)
-        cohort = Cohort(embeddings[rows], crowding[rows], self._expected(MIDDLE))
-        return replace(self, cohort=cohort)
-
-    def _expected(self, quantiles: tuple[float, float]) -> float:
-        """Mean of the adjusted similarities of strangers between two of their quantiles."""
-        rates = 1 - np.linspace(*quantiles, QUANTILES)
-        return float(np.mean([self.threshold(rate) for rate in rates.tolist()]))
+        mean, mean_crowding = embeddings[rows].mean(axis=0), float(crowding[rows].mean())
+        return replace(self, cohort=Cohort(mean, mean_crowding, self.threshold(0.5)))
 
     def _crowded(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
         """The crowding by the density of faces alone."""

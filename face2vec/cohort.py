@@ -4,7 +4,7 @@ Nearly all pairs of faces in a gallery show different people, and these people a
 age, and seen by the cameras, of the user's own photos. So the gallery is a cohort, as in score
 normalisation (Auckenthaler et al., Score normalization for text-independent speaker verification
 systems, 2000): a face is compared with many faces of other people, to see how similar strangers
-are to it.
+are to it. Only their mean is kept.
 """
 
 from __future__ import annotations
@@ -22,29 +22,26 @@ PER_LOOK_ALIKE = 5
 """Most faces of the cohort that may look like one person."""
 FEWEST_PEOPLE = 30
 """Least effective number of people for a cohort."""
-MIDDLE = 0.5, 0.85
-"""Quantiles between which the similarities to the cohort are looked at. Above are a face's own
-photos, if the gallery has many; below, the people who are least like it."""
 LOWER = 0.1, 0.5
-"""The same before it is known which faces look like one person: even in a family of two, half of
-all pairs are strangers."""
-ROWS = 1024
+"""Quantiles between which the similarities are looked at before it is known which faces look like
+one person: even in a family of two, half of all pairs are strangers."""
 ROUNDS = 30
 
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Faces of many people of a gallery.
+    """The mean of faces of many people of a gallery.
+
+    The mean similarity of a face to these faces is its similarity to their mean.
 
     Attributes:
-        embeddings: float32 (n, d).
-        crowding: float64 (n,), the crowding of each by the calibration alone.
-        expected: mean of the adjusted similarities between the quantiles ``MIDDLE`` that the
-            calibration expects among strangers.
+        mean: mean embedding, float32 (d,), shorter than 1.
+        crowding: their mean crowding by the calibration alone.
+        expected: mean adjusted similarity that the calibration expects among strangers.
     """
 
-    embeddings: NDArray[np.float32]
-    crowding: NDArray[np.float64]
+    mean: NDArray[np.float32]
+    crowding: float
     expected: float
 
     def above(
@@ -53,19 +50,14 @@ class Cohort:
         """By how much strangers are more similar to faces than the calibration expects.
 
         Args:
-            embeddings: float32 (m, d).
-            crowding: float64 (m,), the crowding of each by the calibration alone.
+            embeddings: float32 (d,) or (m, d).
+            crowding: float64 () or (m,), the crowding of each by the calibration alone.
 
         Returns:
-            float64 (m,), in units of similarity, 0 or more: a gallery of people who are unlike each
-            other does not show that strangers of one kind are.
+            float64 () or (m,), in units of similarity, 0 or more: a gallery of people who are
+            unlike each other does not show that strangers of one kind are.
         """
-        found = np.empty(len(embeddings))
-        for start in range(0, len(embeddings), ROWS):
-            rows = slice(start, start + ROWS)
-            similar = embeddings[rows] @ self.embeddings.T
-            similar -= (self.crowding / 2).astype(np.float32)
-            found[rows] = _mean_between(similar, MIDDLE) - crowding[rows] / 2
+        found = embeddings @ self.mean - (crowding + self.crowding) / 2
         return np.maximum(found - self.expected, 0.0)
 
 
