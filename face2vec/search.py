@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from face2vec.calibration import Calibration
 from face2vec.encoding.quality import outside
 from face2vec.errors import SettingsError
-from face2vec.gallery.reader import Snapshot
+from face2vec.gallery.reader import Snapshot, State
 from face2vec.gallery.rows import StoredFace, StoredFaces
 from face2vec.photos.sources import PhotoLike
 from face2vec.pose import By, pose_distances, pose_vectors
@@ -36,6 +36,7 @@ class Searcher:
     def __init__(self, session: Session, queries: QueryReader) -> None:
         self._session = session
         self._queries = queries
+        self._places: _Places | None = None
 
     def search(
         self,
@@ -120,7 +121,8 @@ class Searcher:
         name, faces, embeddings, source = self._queries.faces_of(asked)
         with gallery.read() as now:
             bar = self._bar(now, min_similarity, far, None)
-            ids, points, sizes = now.landmarks()
+            self._places = places = _Places.at(now, self._places)
+            ids, points, sizes = places.ids, places.points, places.sizes
             keep = np.ones(len(ids), bool)
             if isinstance(asked, Face):
                 keep = ids != asked.id
@@ -160,6 +162,42 @@ class Searcher:
         threshold = None if far is None else around.calibration.threshold(far)
         return _Bar(
             min_similarity, around.calibration, threshold, around.mates if mates is None else mates
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where the landmarks of all faces are, kept from one search to the next.
+
+    Attributes:
+        state: state of the gallery.
+        ids: int64 (n,), rising.
+        points: float64 (n, 5, 2), in pixels.
+        sizes: int64 (n, 2), width and height of the photos.
+    """
+
+    state: State
+    ids: NDArray[np.int64]
+    points: NDArray[np.float64]
+    sizes: NDArray[np.int64]
+
+    @classmethod
+    def at(cls, now: Snapshot, before: _Places | None) -> _Places:
+        """Read the landmarks, or only those that have changed since an earlier search."""
+        if before is None or not now.has_been(before.state):
+            return cls(now.state, *now.landmarks())
+        if before.state == now.state:
+            return before
+        changes = now.changes_since(before.state)
+        keep = ~np.isin(before.ids, np.concatenate([changes.added, changes.removed]))
+        ids, points, sizes = now.landmarks(changes.added.tolist())
+        all_ids = np.concatenate([before.ids[keep], ids])
+        order = np.argsort(all_ids, kind="stable")
+        return cls(
+            now.state,
+            all_ids[order],
+            np.concatenate([before.points[keep], points])[order],
+            np.concatenate([before.sizes[keep], sizes])[order],
         )
 
 

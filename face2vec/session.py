@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -356,14 +356,18 @@ class Session:
         calibration = self.calibration_or_none()
         if calibration is None:
             return None
-        seen, count = self._surroundings, now.count
+        seen = self._surroundings
+        if seen is not None and seen.state == now.state:
+            return seen
+        count = now.count
         if (
             seen is None
             or abs(count - seen.count) > GROWTH * seen.count
             or now.has_removed_since(seen.state)
         ):
             self._surroundings = None  # nothing of a removed face is kept, whatever happens
-            seen = self._surroundings = self._looked_at(now, calibration, count)
+            seen = self._looked_at(now, calibration, count)
+        self._surroundings = seen = replace(seen, state=now.state)
         return seen
 
     def _looked_at(self, now: Snapshot, calibration: Calibration, count: int) -> Surroundings:

@@ -186,7 +186,8 @@ def test_surroundings_are_looked_at_again_when_faces_came_or_went(
 ) -> None:
     def seen() -> object:
         engine.search(np.eye(1, DIMENSION, dtype=np.float32)[0])
-        return engine._session._surroundings
+        assert engine._session._surroundings is not None
+        return engine._session._surroundings.calibration
 
     first = seen()
     assert seen() is first

@@ -208,6 +208,34 @@ def test_ivfpq_query_on_all_cores_equals_one_core(
     np.testing.assert_array_equal(np.sort(everyone[1][0]), np.sort(ids))
 
 
+def test_faces_beside_a_mapped_file_are_ranked_among_those_in_it(
+    built: Path, faces: tuple[Ids, Vectors, Vectors], kind: str
+) -> None:
+    ids, vectors, queries = faces
+    index = FaceIndex.load(built / kind, mmap=True)
+    more, _ = people(40, seed=7)
+    new = np.arange(40, dtype=np.int64) + 10 * len(vectors)
+    index.add_later(new[:20], more[:20])
+    index.add_later(new[20:], more[20:])
+    assert len(index) == len(vectors) + 40
+    both, rows = np.concatenate([ids, new]), np.concatenate([vectors, more])
+    place = dict(zip(both.tolist(), range(len(both)), strict=True))
+    reread = [lambda wanted: rows[[place[i] for i in wanted.tolist()]]]
+    asked = np.concatenate([more[:5], queries[:5]])
+    similarities, found = index.search(asked, 10, reread)
+    alone, alone_ids = FaceIndex.load(built / kind).search(asked, 10, reread)
+    exact = asked @ more.T
+    for n, (row, similar) in enumerate(zip(found, similarities, strict=True)):
+        expected = {int(i): float(s) for i, s in zip(alone_ids[n], alone[n], strict=True)}
+        expected |= {int(i): float(s) for i, s in zip(new, exact[n], strict=True)}
+        best = sorted(expected, key=lambda i: -expected[i])[:10]
+        assert row.tolist() == best
+        np.testing.assert_allclose(similar, [expected[i] for i in best], atol=1e-5)
+    (similar,), (row,) = index.search(asked[:1], 10 * len(both), reread)
+    assert set(new.tolist()) <= set(row.tolist())
+    assert np.all(np.diff(similar) <= 0)
+
+
 def test_ivfpq_without_reranking_gives_nearly_the_similarities(
     built: Path, faces: tuple[Ids, Vectors, Vectors]
 ) -> None:

@@ -519,3 +519,60 @@ def test_missing_row_of_a_face_is_an_error(gallery: Gallery) -> None:
         assert len(now.faces_there([1, 2])) == 2
         with pytest.raises(GalleryDamagedError, match="face 999"):
             now.faces_there([1, 999])
+
+
+@pytest.mark.parametrize("hold", [False, True], ids=["", "held"])
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_few_faces_are_added_beside_a_large_file_which_stays(
+    large: Gallery, kind: str, hold: bool
+) -> None:
+    GalleryIndex(large, kind).save()
+    path = large.folder / "index.faiss"
+    before = written(path)
+    index = GalleryIndex(large, kind, hold)
+    for number in range(3):
+        record(large, entry(f"later-{number}.jpg"))
+        index.save()
+        with large.read() as now:
+            assert found(index, now, QUERY) == truth(large, QUERY)
+            nearest = embedding(f"later-{number}.jpg")
+            similarities, ids, total = index.nearest(now, np.stack([nearest, QUERY]), 4)
+            best = sorted(truth(large, QUERY).items(), key=lambda one: -one[1].expected)[:4]
+        assert total == 21 + number
+        assert ids[0][0] == 21 + number
+        assert similarities[0][0] == pytest.approx(1)
+        assert ids[1].tolist() == [face for face, _ in best]
+    assert written(path) == before
+    with large.read() as now:  # another process
+        assert found(GalleryIndex(large, kind), now, QUERY) == truth(large, QUERY)
+    assert index.problems() == []
+
+
+def test_many_faces_or_a_removed_one_rewrite_a_large_file(
+    large: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("face2vec.index.face_index.LATER_LEAST", 2)
+    GalleryIndex(large, "flat").save()
+    path = large.folder / "index.faiss"
+    before = written(path)
+    index = GalleryIndex(large, "flat")
+    record(large, entry("one.jpg"))
+    index.save()
+    record(large, entry("two.jpg"))
+    index.save()
+    assert written(path) == before
+    record(large, entry("three.jpg"))
+    index.save()
+    after = written(path)
+    assert after != before
+    assert len(FaceIndex.load(path)) == 23
+    index = GalleryIndex(large, "flat")
+    record(large, entry("four.jpg"))
+    index.save()
+    assert written(path) == after
+    with large.write() as writer:
+        writer.remove([f"{ROOT}/0.jpg"])
+    index.save()
+    assert len(FaceIndex.load(path)) == 23
+    with large.read() as now:
+        assert found(index, now, QUERY) == truth(large, QUERY)

@@ -15,6 +15,7 @@ from face2vec import Face2Vec
 from face2vec.cli.main import main
 from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.errors import SettingsError
+from face2vec.gallery.reader import Snapshot
 from face2vec.pose import GENERIC_HEAD, head_angles, pose_distances, pose_vectors
 from face2vec.runtime.select import Runtime
 
@@ -86,6 +87,36 @@ def test_search_pose_by_framing_tells_where_in_the_photo_faces_are(
         mirrored = Image.Image.transpose(astronaut, Image.Transpose.FLIP_LEFT_RIGHT)
         (found,) = engine.search_pose(mirrored, k=3, by="framing")
     assert names(found)[0] == "astronaut-mirrored.png"
+
+
+def test_search_pose_reads_only_the_landmarks_that_changed(
+    gallery: Path, faces_folder: Path, hopper: Image.Image, tmp_path: Path,
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    asked: list[object] = []
+    landmarks = Snapshot.landmarks
+
+    def told(now: Snapshot, ids: list[int] | None = None) -> object:
+        asked.append(ids)
+        return landmarks(now, ids)
+
+    monkeypatch.setattr(Snapshot, "landmarks", told)
+    with Face2Vec(gallery) as engine:
+        engine.search_pose(hopper, k=9)
+        engine.search_pose(hopper, k=9)
+        hopper.rotate(5).save(tmp_path / "new.png")
+        engine.add(tmp_path / "new.png")
+        engine.search_pose(hopper, k=9)
+        assert engine.remove(tmp_path / "new.png")
+        after = engine.search_pose(hopper, k=9)[0].matches
+    whole, *parts = asked
+    assert whole is None
+    assert [len(part) for part in parts] == [1, 0]  # type: ignore[arg-type]
+    with Face2Vec(gallery) as engine:
+        fresh = engine.search_pose(hopper, k=9)[0].matches
+    assert [(m.photo, m.pose_distance) for m in after] == [
+        (m.photo, m.pose_distance) for m in fresh
+    ]
 
 
 def test_search_pose_of_one_person_only(gallery: Path, hopper: Image.Image) -> None:

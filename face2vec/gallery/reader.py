@@ -583,8 +583,13 @@ class Snapshot:
         )
         return dict(rows)
 
-    def landmarks(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-        """Ids, landmarks and sizes of the photos of all faces, in order of face.
+    def landmarks(
+        self, ids: Sequence[int] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+        """Ids, landmarks and sizes of the photos of faces, in order of face.
+
+        Args:
+            ids: the faces; None for all.
 
         Returns:
             Ids int64 (n,); landmarks float64 (n, 5, 2) in pixels; width and height of the
@@ -593,19 +598,23 @@ class Snapshot:
         Raises:
             GalleryDamagedError: landmarks have the wrong size.
         """
-        rows = self.connection.execute(
+        select = (
             "SELECT faces.id, landmarks, width, height FROM faces"
-            " JOIN contents ON contents.id = content_id ORDER BY faces.id"
-        ).fetchall()
-        ids = np.array([row[0] for row in rows], np.int64)
+            " JOIN contents ON contents.id = content_id"
+        )
+        if ids is None:
+            rows = self.connection.execute(f"{select} ORDER BY faces.id").fetchall()
+        else:
+            rows = sorted(self._rows_of(ids, f"{select} WHERE faces.id"))
+        faces = np.array([row[0] for row in rows], np.int64)
         try:
             points = np.frombuffer(b"".join(row[1] for row in rows), "<f8").reshape(-1, 5, 2)
         except (TypeError, ValueError) as error:
             raise self._file.damaged(f"landmarks are invalid ({error})") from error
         sizes = integers([row[2:] for row in rows], 2, "the sizes of photos").T
-        if len(points) != len(ids):
+        if len(points) != len(faces):
             raise self._file.damaged("landmarks have the wrong size")
-        return ids, points, sizes
+        return faces, points, sizes
 
     def calibration(self) -> Calibration | None:
         """The gallery's own calibration, or None.

@@ -21,6 +21,7 @@ from face2vec.errors import SettingsError
 from face2vec.files import ON_WINDOWS, open_regular
 from face2vec.gallery.reader import State
 from face2vec.index import file as index_file
+from face2vec.index.flat import Flat
 from face2vec.index.kinds import KINDS, IndexKind
 from face2vec.index.parallel import Batches, Ids, Vectors, faiss, run_parts
 from face2vec.index.policy import IVF_FACES_LEAST, LEARNED, canonical
@@ -31,6 +32,8 @@ _WRONG_PARTS = (
 )
 VERIFIED_BYTES = 32 << 20  # are read and verified in some ten milliseconds
 ROWS_PER_READER = 500  # embeddings that are read in a millisecond
+LATER_LEAST, LATER_PART = 2000, 200
+"""Faces, and the part of a large file's faces, that are added beside it before it is rewritten."""
 
 
 class FaceIndex:
@@ -42,13 +45,15 @@ class FaceIndex:
         kind: ``"flat"`` (all faces are compared); ``"hnsw"`` or ``"ivf"`` (exact similarities,
             some faces are missed); or ``"ivfpq"`` (compressed).
         dimension: length of an embedding.
-        read_only: whether its memory is that of the file, so that it cannot change.
+        read_only: whether its memory is that of the file, so that it cannot change. Faces can be
+            added beside it, see `add_later`.
         verified: whether all bytes of its file were verified when it was loaded.
         state: state of the gallery whose faces these are.
     """
 
     def __init__(self, faces: IndexKind, kind: str) -> None:
         self._faces = faces
+        self._later: Flat | None = None
         self._bytes: NDArray[np.uint8] | None = None  # FAISS's arrays are views of it
         self.read_only = False
         self.verified = True
@@ -85,7 +90,7 @@ class FaceIndex:
         return self
 
     def __len__(self) -> int:
-        return len(self._faces)
+        return len(self._faces) + (0 if self._later is None else len(self._later))
 
     def __repr__(self) -> str:
         return f"FaceIndex({self.kind}, {len(self)} faces, dimension={self.dimension})"
@@ -104,6 +109,32 @@ class FaceIndex:
         if len(ids):
             self._check_shape(embeddings)
             self._faces.add(np.asarray(ids, dtype=np.int64), embeddings)
+
+    def can_take(self, count: int) -> bool:
+        """Whether so many more faces may be added beside the file, instead of rewriting it.
+
+        They may if the file is large, and they are few for it.
+        """
+        if self._bytes is None or len(self._bytes) <= VERIFIED_BYTES:
+            return False
+        most = max(LATER_LEAST, len(self._faces) // LATER_PART)
+        return len(self) - len(self._faces) + count <= most
+
+    def add_later(self, ids: Ids, embeddings: Vectors) -> None:
+        """Add faces beside the file, in memory: exact, and compared with each query.
+
+        Args:
+            ids: int64 (n,), none of which is in the index.
+            embeddings: float32 (n, d) of unit length.
+
+        Raises:
+            SettingsError: embeddings have another shape.
+        """
+        if len(ids):
+            self._check_shape(embeddings)
+            if self._later is None:
+                self._later = Flat.prepare(self.dimension)
+            self._later.add(np.asarray(ids, dtype=np.int64), embeddings)
 
     def remove(self, ids: Ids) -> None:
         """Remove faces by ids int64 (n,); unknown ids are ignored.
@@ -139,13 +170,16 @@ class FaceIndex:
         if k < 1:
             raise SettingsError(f"k must be at least 1, not {k}")
         proposals = self._faces.proposals if rerank else 0
-        wanted = min(len(self), proposals * k or k)
+        wanted = min(len(self._faces), proposals * k or k)
         if wanted == 0 or len(queries) == 0:
             nothing = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
             return [nothing[0] for _ in queries], [nothing[1] for _ in queries]
         similarities, ids = self._faces.search(queries, wanted)
         if proposals:
             similarities, ids = _reranked(queries, ids, rerank, k)
+        if self._later is not None:
+            more = self._later.search(queries, min(len(self._later), k))
+            similarities, ids = _merged((similarities, ids), more, k)
         if min(ids[:, -1].tolist()) >= 0:  # missing results are at the end
             return list(similarities), list(ids)
         found = ids >= 0
@@ -251,6 +285,16 @@ def _reranked(
     missing = np.isnan(similarities)
     similarities[missing] = ids[missing] = -1
     return similarities, ids
+
+
+def _merged(one: tuple[Vectors, Ids], other: tuple[Vectors, Ids], k: int) -> tuple[Vectors, Ids]:
+    """The k most similar faces of two results; −1 where there are fewer."""
+    ids = np.hstack([one[1], other[1]])
+    similarities = np.where(ids < 0, -np.inf, np.hstack([one[0], other[0]]))
+    best = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+    ids = np.take_along_axis(ids, best, axis=1)
+    found = np.take_along_axis(similarities, best, axis=1)
+    return np.where(ids < 0, -1, found).astype(np.float32), ids
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -303,6 +303,8 @@ class GalleryIndex:
             if self._serves(index, now):
                 self._verify_later(index)
                 return index
+            if index.read_only and self._beside_file(index, now):
+                return index
             if index.read_only:
                 index = FaceIndex.load(self.path)
         except FileNotFoundError:
@@ -315,12 +317,22 @@ class GalleryIndex:
             return None
         changes = now.changes_since(index.state)
         index.remove(changes.removed)
-        step = max(BATCH, min(len(index) // 100, BATCH_MOST))
-        for start in range(0, len(changes.added), step):
-            added = changes.added[start : start + step]
+        for added in _in_steps(changes.added, len(index)):
             index.add(added, now.embeddings(added))
         index.state = now.state
         return index
+
+    def _beside_file(self, index: FaceIndex, now: Snapshot) -> bool:
+        """Add a few faces beside a large file, which is then not read and written as a whole."""
+        if not now.has_been(index.state):
+            return False
+        changes = now.changes_since(index.state)
+        if len(changes.removed) or not index.can_take(len(changes.added)):
+            return False
+        for added in _in_steps(changes.added, len(index)):
+            index.add_later(added, now.embeddings(added))
+        index.state = now.state
+        return True
 
     def _built(self, now: Snapshot) -> FaceIndex:
         now.verifying = True
@@ -433,6 +445,13 @@ class _InUse:
 
     def __exit__(self, *_: object) -> None:
         self._indexes._end_search()
+
+
+def _in_steps(ids: NDArray[np.int64], count: int) -> Iterator[NDArray[np.int64]]:
+    """Ids in parts whose embeddings are read together, for an index of ``count`` faces."""
+    step = max(BATCH, min(count // 100, BATCH_MOST))
+    for start in range(0, len(ids), step):
+        yield ids[start : start + step]
 
 
 def _foreign(index: FaceIndex, now: Snapshot) -> str:
