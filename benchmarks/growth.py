@@ -1,0 +1,124 @@
+"""What a change costs in a large gallery: adding one face, and searching after it.
+
+    python benchmarks/growth.py --sizes 100000 1000000 --keep FOLDER
+
+Galleries of made-up faces, as in ``search.py``. One face is recorded and the index brought up to
+date, as ``add`` does with a new photo: with the index file rewritten each time (*rewritten*), and
+with faces added beside a large file (*beside*). Then another process opens the gallery and searches
+it. A search by pose reads the landmarks of all faces at first, then again without a change, and
+after one face was added.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from common import arguments, publish, seconds, table
+from search import DIMENSION, FACES_A_PERSON, enrol, faces
+
+PACKAGES = ("face2vec", "faiss-cpu", "numpy")
+TURNS = 5
+TITLES = ("faces", "add one face, rewritten, s", "beside, s", "next process: open and search, s",
+          "search by pose: first, s", "again, s", "after one face, s")  # fmt: skip
+
+
+def entry(number: int, embedding: np.ndarray):
+    from face2vec.gallery.rows import INDEXED, Entry
+    from face2vec.types import Face
+
+    face = Face((0.0, 0.0, 9.0, 9.0), ((1.0, 1.0), (3.0, 1.0), (2.0, 2.0), (1.0, 3.0), (3.0, 3.0)),
+                1.0, embedding)  # fmt: skip
+    name = f"one more {number}.jpg"
+    return Entry(
+        "/made/up", name, 1, 1, (10**12 + number).to_bytes(32, "big"), 9, 9, INDEXED, faces=(face,)
+    )
+
+
+class Adding:
+    """Adds one face after another to the gallery of an engine."""
+
+    def __init__(self, engine, embeddings: np.ndarray) -> None:
+        self._engine, self._embeddings, self._next = engine, embeddings, 0
+
+    def __call__(self) -> None:
+        """Add the next face."""
+        session = self._engine._session
+        with session.write() as writer:
+            writer.record([entry(self._next, self._embeddings[self._next])])
+            session.index().save()
+        self._next += 1
+
+
+def median_of(act) -> float:
+    return statistics.median(seconds(act) for _ in range(TURNS))
+
+
+def row(folder: Path, count: int) -> list[str]:
+    from face2vec import Face2Vec
+    from face2vec.index import face_index
+
+    more = faces(100, 5, count // FACES_A_PERSON)
+    usual = face_index.LATER_LEAST, face_index.LATER_PART
+    with Face2Vec(folder) as engine:
+        engine.search(more[:1])
+        add = Adding(engine, more)
+        face_index.LATER_LEAST, face_index.LATER_PART = 0, 10**12
+        rewritten = median_of(add)
+        face_index.LATER_LEAST, face_index.LATER_PART = usual
+    with Face2Vec(folder) as engine:
+        engine.search(more[:1])
+        add._engine = engine
+        beside = median_of(add)
+
+    def next_process() -> None:
+        with Face2Vec(folder) as engine:
+            (found,) = engine.search(more[add._next - 1 : add._next], k=1)
+            assert found.matches[0].photo.endswith(f"one more {add._next - 1}.jpg")
+
+    opened = median_of(next_process)
+    with Face2Vec(folder) as engine:
+        (found,) = engine.search(more[:1], k=1)
+        search = partial(engine.search_pose, found.matches[0].face)
+        first, again = seconds(search), median_of(search)
+        add._engine = engine
+        add()
+        after = seconds(search)
+    return [f"{count:,}", f"{rewritten:.2f}", f"{beside:.3f}", f"{opened:.2f}",
+            f"{first:.2f}", f"{again:.2f}", f"{after:.2f}"]  # fmt: skip
+
+
+def main() -> None:
+    parser = arguments(__doc__.partition("\n")[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000])
+    parser.add_argument("--keep", type=Path, help="keep galleries in this folder, or take them")
+    given = parser.parse_args()
+    from face2vec import Face2Vec
+
+    rows = []
+    for count in given.sizes:
+        with tempfile.TemporaryDirectory(dir=given.keep) as scratch:
+            kept = (given.keep or Path(scratch)) / str(count)
+            if not kept.exists():
+                enrol(kept, faces(count, 1, count // FACES_A_PERSON))
+            folder = Path(scratch) / "gallery"
+            shutil.copytree(kept, folder)
+            with Face2Vec(folder) as engine:
+                engine.rebuild()
+            rows.append(row(folder, count))
+            print(rows[-1], flush=True)
+    publish(
+        "growth",
+        f"What a change costs in a large gallery, {DIMENSION} numbers a face",
+        table(TITLES, rows),
+        f"python benchmarks/growth.py --sizes {' '.join(map(str, given.sizes))}",
+        PACKAGES,
+    )
+
+
+if __name__ == "__main__":
+    main()
