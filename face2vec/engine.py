@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from face2vec import arguments
 from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
+from face2vec.cluster.address import MilvusAddress, is_address
 from face2vec.detection.select import AnyDetector
 from face2vec.encoding.quality import outside
 from face2vec.errors import GalleryError, GalleryNotFoundError, PhotoError, SettingsError
@@ -27,8 +28,7 @@ from face2vec.gallery.rows import (
     StoredFace,
     called,
 )
-from face2vec.gallery.schema import FILE
-from face2vec.gallery.staging import abandon, upgrade_in_progress
+from face2vec.gallery.staging import abandon
 from face2vec.photos.decode import MAX_PIXELS
 from face2vec.photos.discover import FoundPhoto, Source, find_photos, paths_of
 from face2vec.photos.extras import VIDEO, kind_by_name
@@ -90,6 +90,16 @@ def _limits(min_similarity: float | None, far: float | None) -> tuple[float | No
     )
 
 
+def _place_of(gallery: Source | MilvusAddress | None) -> Path | MilvusAddress | None:
+    """The absolute folder, or the address, of a gallery."""
+    if gallery is None or isinstance(gallery, MilvusAddress):
+        return gallery
+    arguments.path("gallery", gallery)
+    if is_address(gallery):
+        return MilvusAddress.parse(str(gallery))
+    return Path(expanded(gallery)).absolute()
+
+
 class Face2Vec:
     """Face retrieval over a photo collection.
 
@@ -98,7 +108,8 @@ class Face2Vec:
     call `close`.
 
     Args:
-        gallery: folder of the gallery.
+        gallery: folder of the gallery; or its address in Milvus,
+            ``milvus://user:password@host:19530/archive`` (see docs/scale.md).
         model: a key of the catalogue or the path of a model file. The default is the model of the
             gallery, and ``face2vec.DEFAULT_MODEL`` for a new gallery.
         detector: ``"mtcnn"`` or ``"yunet"``, their settings (`DetectorSettings` or
@@ -120,7 +131,7 @@ class Face2Vec:
 
     def __init__(
         self,
-        gallery: Source | None = None,
+        gallery: Source | MilvusAddress | None = None,
         *,
         model: Source | None = None,
         detector: AnyDetector | str | None = None,
@@ -136,11 +147,10 @@ class Face2Vec:
                 "hold_index is deprecated; use index_in_memory", DeprecationWarning, stacklevel=2
             )
             index_in_memory = hold_index
-        for name, place in (("gallery", gallery), ("model", model)):
-            if place is not None:
-                arguments.path(name, place)
+        if model is not None:
+            arguments.path("model", model)
         self._session = Session(
-            None if gallery is None else Path(expanded(gallery)).absolute(),
+            _place_of(gallery),
             model=model,
             detector=arguments.detector(detector),
             runtime=arguments.text("runtime", runtime),
@@ -1021,8 +1031,6 @@ class Face2Vec:
         Raises:
             GalleryError: there is no such person, or the gallery cannot be written.
         """
-        from face2vec.people.traces import traces
-
         gallery = self._session.gallery()
         asked = who.id if isinstance(who, Person) else arguments.who("who", who)
         with gallery.read() as now:
@@ -1039,10 +1047,7 @@ class Face2Vec:
                 self._session.index().rebuild()
             else:  # opening the writer has brought the index up to date
                 removed = Removed(earlier.photos, earlier.faces)
-        left = list(traces(gallery.folder, person, stored))
-        with gallery.read() as now:
-            if not left and now.purge_is_due():
-                left = [f"what was removed may be left in {gallery.folder / FILE}"]
+        left = self._session.left_of(person, stored)
         return Forgotten(
             person.id, removed.faces, removed.photos, tuple(left), resumed=earlier is not None
         )
@@ -1247,31 +1252,27 @@ class Face2Vec:
 
     def check(self) -> list[str]:
         """Read the whole gallery and report what is wrong; [] if it is sound."""
-        from face2vec.gallery.audit import problems
-
-        return [*problems(self._session.gallery()), *self._session.index().problems()]
+        return [*self._session.gallery().problems(), *self._session.index().problems()]
 
     def info(self) -> dict[str, Any]:
         """JSON-able facts: counts, model, detector, runtime, index and sizes in bytes."""
         gallery, index = self._session.gallery(), self._session.index()
         with gallery.read() as now:
             counts, mapped, people = now.counts(), len(now.mapped()), now.people()
-            with index.at(now) as current:
-                kind = current.kind
+            kind, index_bytes = index.facts(now)
         runtime = self._session.runtime()
-        files = [file.stat().st_size for file in gallery.folder.iterdir() if file.is_file()]
         return {
-            "gallery": str(gallery.folder),
+            "gallery": gallery.place,
             **counts._asdict(),
             "people": len(people),
             "named": sum(person.name is not None for person in people),
             "mapped": mapped,
-            "upgrade_begun": upgrade_in_progress(gallery.folder),
+            "upgrade_begun": gallery.upgrade_begun(),
             "made_with": gallery.fingerprint.to_dict(),
             "dimension": gallery.dimension,
             "index": kind,
-            "bytes": sum(files),
-            "index_bytes": index.path.stat().st_size if index.path.exists() else 0,
+            "bytes": gallery.bytes(),
+            "index_bytes": index_bytes,
             "runtime": runtime.describe(),
             "detector_runtime": detector_runtime(runtime).describe(),
         }

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face2vec.calibration import Calibration
+from face2vec.cluster.address import MilvusAddress
 from face2vec.detection.mtcnn import DetectorSettings
 from face2vec.detection.select import (
     AnyDetector,
@@ -30,8 +31,11 @@ from face2vec.errors import (
 from face2vec.fingerprint import Fingerprint, ModelFingerprint
 from face2vec.forks import renew_after_fork
 from face2vec.gallery.gallery import Gallery
+from face2vec.gallery.rows import StoredFace
+from face2vec.gallery.schema import FILE
 from face2vec.gallery.writer import Writer
 from face2vec.index.policy import canonical
+from face2vec.index.seam import FaceSearch
 from face2vec.index.sync import GalleryIndex, writing
 from face2vec.models.catalogue import DEFAULT_MODEL
 from face2vec.models.store import (
@@ -43,6 +47,7 @@ from face2vec.models.store import (
 from face2vec.photos.decode import MAX_PIXELS
 from face2vec.photos.discover import Source
 from face2vec.runtime.select import Runtime, choose_runtime
+from face2vec.types import Person
 
 if TYPE_CHECKING:
     from face2vec.encoding.encoder import Encoder
@@ -54,7 +59,7 @@ class Session:
     """A folder and what is open of it. Safe to use from several threads.
 
     Args:
-        folder: folder of the gallery, which may not exist yet, or None.
+        folder: folder or address of the gallery, which may not exist yet, or None.
         model: the model asked for, or None.
         detector: the detector asked for, its settings or its name, or None.
         runtime: one of ``runtime.select.RUNTIMES``.
@@ -71,7 +76,7 @@ class Session:
 
     def __init__(
         self,
-        folder: Path | None,
+        folder: Path | MilvusAddress | None,
         *,
         model: Source | None = None,
         detector: AnyDetector | str | None = None,
@@ -93,12 +98,12 @@ class Session:
         self._gallery: Gallery | None = None
         self._model: LoadedModel | None = None
         self._encoder: Encoder | None = None
-        self._index: GalleryIndex | None = None
+        self._index: FaceSearch | None = None
         self._calibration: tuple[Calibration | None] | None = None
         renew_after_fork(self._renew)
         if folder is not None:
             try:
-                self._gallery = Gallery.open(folder)
+                self._gallery = _open(folder)
             except GalleryNotFoundError:
                 log.info("no gallery at %s yet", folder)
             else:
@@ -145,7 +150,7 @@ class Session:
             )
         if self._gallery is None:
             try:
-                self._gallery = Gallery.open(self.folder)
+                self._gallery = _open(self.folder)
             except GalleryNotFoundError as error:
                 raise GalleryNotFoundError(
                     f"there is no gallery at {self.folder} yet; add photos to it first"
@@ -160,10 +165,10 @@ class Session:
         """
         if self.folder is not None and self._gallery is None:
             try:
-                self._gallery = Gallery.open(self.folder)
+                self._gallery = _open(self.folder)
             except GalleryNotFoundError:
                 model = self.encoder().model  # if it cannot be loaded, no gallery is created
-                self._gallery = Gallery.create(self.folder, self.fingerprint_with(model))
+                self._gallery = _create(self.folder, self.fingerprint_with(model))
         self._check_detector(self.gallery())
         self.check_model()
         return self.gallery()
@@ -182,25 +187,34 @@ class Session:
         """
         if self.folder is not None and self._gallery is None:
             try:
-                self._gallery = Gallery.open(self.folder)
+                self._gallery = _open(self.folder)
             except GalleryNotFoundError:
                 detector = fingerprint_of(self.detector())
                 if self._wanted_detector is None and made_with is not None:
                     detector = made_with.detector
-                self._gallery = Gallery.create(self.folder, Fingerprint(detector, model))
+                self._gallery = _create(self.folder, Fingerprint(detector, model))
         gallery = self.gallery()
         if gallery.fingerprint.model.digest != model.digest:
             raise self._other_model(gallery, model)
         return gallery
 
-    def index(self) -> GalleryIndex:
+    def index(self) -> FaceSearch:
         """The index of the gallery."""
         with self._lock:
             if self._index is None:
-                self._index = GalleryIndex(
-                    self.gallery(), self._wanted_index, self._index_in_memory
-                )
+                self._index = self._new_index(self.gallery())
             return self._index
+
+    def _new_index(self, gallery: Gallery) -> FaceSearch:
+        if not isinstance(self.folder, MilvusAddress):
+            return GalleryIndex(gallery, self._wanted_index, self._index_in_memory)
+        from face2vec.cluster.search import ClusterSearch
+        from face2vec.cluster.store import ClusterGallery, unsupported
+
+        assert isinstance(gallery, ClusterGallery)
+        if self._wanted_index != "auto":
+            raise unsupported("choosing the kind of index", "leave out --index")
+        return ClusterSearch(gallery)
 
     @contextmanager
     def write(self) -> Iterator[Writer]:
@@ -213,6 +227,26 @@ class Session:
         """
         with writing(self.gallery(), self.index()) as writer:
             yield writer
+
+    def left_of(self, person: Person, faces: Sequence[StoredFace]) -> list[str]:
+        """What is left of a forgotten person where the gallery is, one phrase each.
+
+        Args:
+            person: the forgotten person.
+            faces: the person's faces with embeddings, as they were before.
+        """
+        gallery = self.gallery()
+        if isinstance(self.folder, MilvusAddress):
+            from face2vec.cluster.traces import traces as left_in_servers
+
+            return left_in_servers(gallery, faces)
+        from face2vec.people.traces import traces
+
+        left = list(traces(gallery.folder, person, faces))
+        with gallery.read() as now:
+            if not left and now.purge_is_due():
+                left = [f"what was removed may be left in {gallery.folder / FILE}"]
+        return left
 
     # The model and what runs it
 
@@ -326,11 +360,11 @@ class Session:
     def _other_model(self, gallery: Gallery, mine: ModelFingerprint) -> GalleryMismatchError:
         made = gallery.fingerprint.model
         return GalleryMismatchError(
-            f"the gallery {gallery.folder} was made with model "
+            f"the gallery {gallery.place} was made with model "
             f"{made.described_against(mine)}; this is model {mine.described_against(made)}; "
             "embeddings of different models cannot be compared; use the gallery's model, make "
             "another gallery, or upgrade this one: "
-            f"face2vec upgrade {gallery.folder} --model {mine.origin}"
+            f"face2vec upgrade {gallery.place} --model {mine.origin}"
         )
 
     def check_detector_version(self) -> None:
@@ -343,7 +377,7 @@ class Session:
         made, here = gallery.fingerprint.detector, fingerprint_of(self.detector())
         if made.version != here.version:
             raise GalleryMismatchError(
-                f"the gallery {gallery.folder} was made with version {made.version} of the "
+                f"the gallery {gallery.place} was made with version {made.version} of the "
                 f"detector {made.name!r}; this is version {here.version}, which finds other "
                 f"faces; use version {made.version} of the detector, or make another gallery"
             )
@@ -354,7 +388,7 @@ class Session:
         made, wanted = gallery.fingerprint.detector, fingerprint_of(self._wanted_detector)
         if made.name != wanted.name:
             raise GalleryMismatchError(
-                f"the gallery {gallery.folder} was made with the detector {made.name!r}, not "
+                f"the gallery {gallery.place} was made with the detector {made.name!r}, not "
                 f"with {wanted.name!r}; use the gallery's detector, or make another gallery"
             )
         if made.settings != wanted.settings:
@@ -362,9 +396,31 @@ class Session:
             was, now = made.settings.get, wanted.settings.get
             differ = ", ".join(f"{n} {was(n)}, not {now(n)}" for n in names if was(n) != now(n))
             raise GalleryMismatchError(
-                f"the gallery {gallery.folder} was made with other detector settings: {differ}; "
+                f"the gallery {gallery.place} was made with other detector settings: {differ}; "
                 "leave them out to use those of the gallery, or make another gallery"
             )
+
+
+def _open(place: Path | MilvusAddress) -> Gallery:
+    """Open the gallery in a folder or at an address.
+
+    Raises:
+        GalleryNotFoundError: there is none.
+    """
+    if isinstance(place, MilvusAddress):
+        from face2vec.cluster.store import ClusterGallery
+
+        return ClusterGallery.open(place)
+    return Gallery.open(place)
+
+
+def _create(place: Path | MilvusAddress, fingerprint: Fingerprint) -> Gallery:
+    """Create a new, empty gallery in a folder or at an address."""
+    if isinstance(place, MilvusAddress):
+        from face2vec.cluster.store import ClusterGallery
+
+        return ClusterGallery.create(place, fingerprint)
+    return Gallery.create(place, fingerprint)
 
 
 def _origin_of(gallery: Gallery) -> str:
@@ -372,7 +428,7 @@ def _origin_of(gallery: Gallery) -> str:
     model = gallery.fingerprint.model
     if model.has_moved:
         raise ModelError(
-            f"the model of the gallery {gallery.folder} is no longer at {model.origin}; if the "
-            f"file was moved, tell where it is: face2vec upgrade {gallery.folder} --model FILE"
+            f"the model of the gallery {gallery.place} is no longer at {model.origin}; if the "
+            f"file was moved, tell where it is: face2vec upgrade {gallery.place} --model FILE"
         )
     return model.origin

@@ -22,7 +22,7 @@ from face2vec.files import composed
 from face2vec.gallery import ignored, removals
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.rows import Removed, integers
-from face2vec.gallery.schema import has_column, has_table
+from face2vec.gallery.schema import has_column, has_table, last_number
 from face2vec.types import Edit, Face, Person, Place
 
 FORGOTTEN = 'SELECT 1 FROM forgotten WHERE sha256 = ? AND "left" IS NULL'
@@ -737,14 +737,13 @@ def _refuse(connection: Connection, person: int, faces: Iterable[int]) -> None:
 
 def _next(connection: Connection) -> int:
     """The number of the next new person; numbers are never reused."""
-    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'people'").fetchone()
-    return (last[0] if last else 0) + 1
+    return last_number(connection, "people") + 1
 
 
 def _new(connection: Connection, number: int | None) -> int:
-    added = connection.execute("INSERT INTO people (id) VALUES (?)", (number,)).lastrowid
-    assert added is not None
-    return added
+    number = _next(connection) if number is None else number
+    connection.execute("INSERT INTO people (id) VALUES (?)", (number,))
+    return number
 
 
 def _called(connection: Connection, name: str, but: int) -> int | None:

@@ -23,6 +23,7 @@ from face2vec.gallery.staging import UPGRADED_INDEX, Uncommitted
 from face2vec.gallery.writer import Writer
 from face2vec.index.file import Header, IndexDamagedError, damaged, read_header
 from face2vec.index.policy import available_memory, choose_kind
+from face2vec.index.seam import FaceSearch, IndexFacts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -226,6 +227,12 @@ class GalleryIndex:
                 ]
             return []
 
+    def facts(self, now: Snapshot) -> IndexFacts:
+        """The kind and the size of the index for a state of the gallery."""
+        with self.at(now) as current:
+            kind = current.kind
+        return IndexFacts(kind, self.path.stat().st_size if self.path.exists() else 0)
+
     def _is_written(self, now: Snapshot) -> bool:
         """Whether the file has the state of the snapshot and the right kind."""
         header = self._header(self.path)
@@ -382,7 +389,7 @@ def _agree(
 
 
 @contextmanager
-def writing(gallery: Gallery, index: GalleryIndex) -> Iterator[Writer]:
+def writing(gallery: Gallery, index: FaceSearch) -> Iterator[Writer]:
     """`Gallery.write`, after finishing what a killed writer has left undone.
 
     Args:
