@@ -70,6 +70,10 @@ if TYPE_CHECKING:
     from face2vec.people.assign import PeopleSummary
     from face2vec.pose import By
 
+_UPGRADE = (
+    "an upgrade to another model",
+    "index the photos into another archive with that model",
+)
 Who = int | str | Person
 """A person by number, by name, or as a `Person`."""
 
@@ -121,6 +125,8 @@ class Face2Vec:
         index_in_memory: keep the index in the memory of this process, for many searches among
             many faces. Otherwise its file is mapped: it opens at once, and processes share it.
         max_pixels: photos with more pixels are refused.
+        ray: encode the photos of `add` and `enroll` on a Ray cluster: ``"auto"``, or its
+            ``"HOST:PORT"`` (see docs/scale.md).
         hold_index: deprecated name of ``index_in_memory``.
 
     Raises:
@@ -140,6 +146,7 @@ class Face2Vec:
         index: str = "auto",
         index_in_memory: bool = False,
         max_pixels: int = MAX_PIXELS,
+        ray: str | None = None,
         hold_index: bool | None = None,
     ) -> None:
         if hold_index is not None:
@@ -158,6 +165,7 @@ class Face2Vec:
             index=arguments.text("index", index),
             index_in_memory=index_in_memory,
             max_pixels=arguments.whole("max_pixels", max_pixels, 1),
+            ray=None if ray is None else arguments.text("ray", ray),
         )
         self._queries = QueryReader(self._session)
         self._searcher = Searcher(self._session, self._queries)
@@ -385,7 +393,7 @@ class Face2Vec:
         ):
             if self._session.wanted_model is not None:
                 self._session.note_origin(writer, self._session.model())
-            build = Build(writer, self._session.encoder, report, bar, again)
+            build = Build(writer, self._session.workers, report, bar, again)
             try:
                 build.run(found)
             except KeyboardInterrupt:
@@ -453,6 +461,7 @@ class Face2Vec:
         arguments.path("model", model)
         arguments.optional_whole("sample", sample, 1)
         session, gallery = self._session, self._session.gallery()
+        index = session.local_index(*_UPGRADE)
         session.check_detector_version()
         target = load_model(model)
         encoder = Encoder(target, session.detector(), session.runtime(), session.max_pixels)
@@ -469,7 +478,7 @@ class Face2Vec:
             else:
                 done = reembed.upgrade(
                     gallery,
-                    session.index(),
+                    index,
                     encoder,
                     session.fingerprint_with(target),
                     bar,
@@ -480,10 +489,11 @@ class Face2Vec:
                 if not done.switched:
                     return done
                 gallery = session.reopen()
+                index = session.local_index(*_UPGRADE)
             with gallery.read() as now:
                 mapped = len(now.mapped())
             if mapped:
-                finished = reembed.finish(gallery, session.index(), encoder, bar, drop_missing)
+                finished = reembed.finish(gallery, index, encoder, bar, drop_missing)
                 done = done.then(finished)
         return done
 
@@ -494,6 +504,7 @@ class Face2Vec:
             GalleryLockedError: another process is writing to the gallery.
         """
         gallery = self._session.gallery()
+        self._session.local_index(*_UPGRADE)
         with self._session.write():
             return abandon(gallery.folder)
 

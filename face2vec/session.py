@@ -51,6 +51,7 @@ from face2vec.types import Person
 
 if TYPE_CHECKING:
     from face2vec.encoding.encoder import Encoder
+    from face2vec.encoding.seam import Workers
 
 log = logging.getLogger("face2vec")
 
@@ -67,6 +68,7 @@ class Session:
         index: kind of index, or ``"auto"``.
         index_in_memory: keep the index in memory instead of mapping its file.
         max_pixels: photos with more pixels are refused.
+        ray: address of the Ray cluster that encodes builds; None for this machine.
 
     Raises:
         GalleryMismatchError: the gallery was made with another model or detector.
@@ -85,6 +87,7 @@ class Session:
         index: str = "auto",
         index_in_memory: bool = False,
         max_pixels: int = MAX_PIXELS,
+        ray: str | None = None,
     ) -> None:
         self.folder = folder
         self.wanted_model = model
@@ -94,6 +97,8 @@ class Session:
         self._wanted_index = canonical(index)
         self._index_in_memory = index_in_memory
         self.max_pixels = max_pixels
+        self._ray = ray
+        self._workers: Workers | None = None
         self._lock = threading.RLock()
         self._gallery: Gallery | None = None
         self._model: LoadedModel | None = None
@@ -103,7 +108,7 @@ class Session:
         renew_after_fork(self._renew)
         if folder is not None:
             try:
-                self._gallery = _open(folder)
+                self._gallery = open_gallery(folder)
             except GalleryNotFoundError:
                 log.info("no gallery at %s yet", folder)
             else:
@@ -119,6 +124,9 @@ class Session:
         if self._encoder is not None:
             self._encoder.close()
             self._encoder = None
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
         if self._gallery is not None:
             self._gallery.close()
             self._gallery = None
@@ -150,7 +158,7 @@ class Session:
             )
         if self._gallery is None:
             try:
-                self._gallery = _open(self.folder)
+                self._gallery = open_gallery(self.folder)
             except GalleryNotFoundError as error:
                 raise GalleryNotFoundError(
                     f"there is no gallery at {self.folder} yet; add photos to it first"
@@ -165,7 +173,7 @@ class Session:
         """
         if self.folder is not None and self._gallery is None:
             try:
-                self._gallery = _open(self.folder)
+                self._gallery = open_gallery(self.folder)
             except GalleryNotFoundError:
                 model = self.encoder().model  # if it cannot be loaded, no gallery is created
                 self._gallery = _create(self.folder, self.fingerprint_with(model))
@@ -187,7 +195,7 @@ class Session:
         """
         if self.folder is not None and self._gallery is None:
             try:
-                self._gallery = _open(self.folder)
+                self._gallery = open_gallery(self.folder)
             except GalleryNotFoundError:
                 detector = fingerprint_of(self.detector())
                 if self._wanted_detector is None and made_with is not None:
@@ -289,6 +297,36 @@ class Session:
                     self.model(), self.detector(), self.runtime(), self.max_pixels
                 )
             return self._encoder
+
+    def workers(self) -> Workers:
+        """What encodes the photos of a build: the encoder, or actors of Ray."""
+        if self._ray is None:
+            return self.encoder()
+        with self._lock:
+            if self._workers is None:
+                from face2vec.cluster.ray import RayWorkers
+
+                self._workers = RayWorkers(
+                    self._ray, self.model(), self.detector(), self.runtime(), self.max_pixels
+                )
+            return self._workers
+
+    def local_index(self, what: str, instead: str) -> GalleryIndex:
+        """The index of a gallery in a folder.
+
+        Args:
+            what: what needs it, for the message.
+            instead: what to do instead with a gallery in Milvus.
+
+        Raises:
+            SettingsError: the gallery is in Milvus.
+        """
+        index = self.index()
+        if isinstance(index, GalleryIndex):
+            return index
+        from face2vec.cluster.store import unsupported
+
+        raise unsupported(what, instead)
 
     def fingerprint_with(self, model: LoadedModel) -> Fingerprint:
         """The fingerprint of embeddings by a model and the detector at hand."""
@@ -401,7 +439,7 @@ class Session:
             )
 
 
-def _open(place: Path | MilvusAddress) -> Gallery:
+def open_gallery(place: Path | MilvusAddress) -> Gallery:
     """Open the gallery in a folder or at an address.
 
     Raises:

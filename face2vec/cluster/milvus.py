@@ -329,4 +329,3 @@ class Vectors:
         index = MilvusClient.prepare_index_params()
         index.add_index(_FIELD, index_type=rule.kind, metric_type="IP", params=rule.built_with)
         return index
-

@@ -174,7 +174,7 @@ class PostgresConnection(Whole):
         self._address = address
         self._error = psycopg.Error
         with self.errors():
-            self.raw = psycopg.connect(
+            self.raw: Any = psycopg.connect(
                 address.database,
                 autocommit=True,
                 connect_timeout=20,
@@ -245,7 +245,7 @@ def has_gallery(connection: PostgresConnection) -> bool:
 def create_tables(connection: PostgresConnection, schema: str, meta: dict[str, str]) -> None:
     """Make the tables of a gallery, in one transaction."""
     with connection.errors(), connection.raw.transaction():
-        connection.raw.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")  # type: ignore[call-overload]
+        connection.raw.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         connection.raw.execute(SCHEMA)
         for item in meta.items():
             connection.execute("INSERT INTO meta VALUES (?, ?)", item)

@@ -16,7 +16,6 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -363,9 +362,9 @@ class ClusterWriter(Writer):
             drop_unused(connection, waiting)
         return refused
 
-    def _store_faces(self, rows: Sequence[tuple[Entry, Sequence[tuple[Any, ...]]]]) -> Mapping[
-        bytes, int
-    ]:
+    def _store_faces(
+        self, rows: Sequence[tuple[Entry, Sequence[tuple[Any, ...]]]]
+    ) -> Mapping[bytes, int]:
         """Give new contents numbers and bring their faces to Milvus; returns the numbers."""
         numbers: dict[bytes, int] = {}
         sent: list[Row] = []
@@ -380,9 +379,7 @@ class ClusterWriter(Writer):
                     "INSERT INTO begun (sha256) VALUES (?) ON CONFLICT DO NOTHING RETURNING id",
                     (entry.sha256,),
                 ).fetchone()
-                number = new or self._look_up(
-                    "SELECT id FROM begun WHERE sha256 = ?", entry.sha256
-                )
+                number = new or self._look_up("SELECT id FROM begun WHERE sha256 = ?", entry.sha256)
                 numbers[entry.sha256] = number[0]
             else:
                 numbers[entry.sha256] = known[0]
