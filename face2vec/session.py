@@ -112,9 +112,13 @@ class Session:
             except GalleryNotFoundError:
                 log.info("no gallery at %s yet", folder)
             else:
-                self._check_detector(self._gallery)
-                if model is not None:
-                    self.check_model()
+                try:
+                    self._check_detector(self._gallery)
+                    if model is not None:
+                        self.check_model()
+                except BaseException:
+                    self.close()
+                    raise
 
     def _renew(self) -> None:
         self._lock = threading.RLock()  # another thread may have held it

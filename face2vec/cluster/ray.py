@@ -65,6 +65,8 @@ class RayWorkers:
     ) -> None:
         try:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            # It would print to standard error about what is meant, such as arguments in its store.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             import ray
         except ImportError as error:
             raise MissingExtraError("encoding on several machines", "ray", "cluster") from error

@@ -642,6 +642,7 @@ class ClusterGallery(Gallery):
     def close(self) -> None:
         """Close the connections; calling it again does nothing."""
         self._connections.close()
+        self.vectors.close()
 
     def __repr__(self) -> str:
         return f"ClusterGallery({self.place!r}, dimension={self.dimension})"
