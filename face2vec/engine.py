@@ -55,6 +55,7 @@ from face2vec.types import (
 )
 
 if TYPE_CHECKING:
+    from face2vec.cluster.copy import Copied
     from face2vec.encoding.encoder import Encoder
     from face2vec.exchange.encoded import EncodedPhoto
     from face2vec.exchange.folders import PeopleExported
@@ -1251,6 +1252,37 @@ class Face2Vec:
             if removed.faces:
                 self._session.index().save()
         return removed
+
+    def copy_to(self, place: Source | MilvusAddress, *, progress: Progress = False) -> Copied:
+        """Copy the gallery to another place: a folder, or an address in Milvus.
+
+        Photos, faces, embeddings, people, what was forgotten and the calibration are copied; edits
+        that can be undone are not. Embeddings stay equal bit for bit, which is compared at the
+        end. An interrupted copy is continued by the same call.
+
+        Args:
+            place: a folder or an address without a gallery, or with an unfinished copy.
+            progress: as for `add`; ending it early raises KeyboardInterrupt.
+
+        Raises:
+            GalleryError: there is another gallery, or it cannot be written.
+            GalleryDamagedError: the copy is not equal to this gallery.
+        """
+        from face2vec.cluster.copy import copy
+        from face2vec.ingest.progress import progress_bar
+
+        source = self._session.gallery()
+        with source.read() as now:
+            total = now.counts().photos
+        target = Session(_place_of(place), runtime="onnxruntime")
+        try:
+            made = target.gallery_made_with(source.fingerprint)
+            with target.write() as writer, progress_bar(progress, total, "photo") as bar:
+                done = copy(source, made, writer, bar)
+                target.index().save()
+        finally:
+            target.close()
+        return done
 
     def rebuild(self) -> None:
         """Rebuild the index from the embeddings of the gallery.

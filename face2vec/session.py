@@ -210,6 +210,15 @@ class Session:
             raise self._other_model(gallery, model)
         return gallery
 
+    def gallery_made_with(self, fingerprint: Fingerprint) -> Gallery:
+        """The gallery, created with a fingerprint if it does not exist."""
+        if self.folder is not None and self._gallery is None:
+            try:
+                self._gallery = open_gallery(self.folder)
+            except GalleryNotFoundError:
+                self._gallery = _create(self.folder, fingerprint)
+        return self.gallery()
+
     def index(self) -> FaceSearch:
         """The index of the gallery."""
         with self._lock:

@@ -71,8 +71,10 @@ class Milvus:
         log = self.folder.with_suffix(".log")
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [program("milvus-server"), "--data", str(self.folder)]
-                + ["--proxy-port", str(MILVUS_PORT), "--authorization-enabled", "true"],
+                (
+                    *(program("milvus-server"), "--data", str(self.folder)),
+                    *("--proxy-port", str(MILVUS_PORT), "--authorization-enabled", "true"),
+                ),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -177,8 +179,11 @@ class Ray:
         log = self.folder.with_name(f"ray-{node}.log")
         with log.open("wb") as output:
             self._nodes[node] = subprocess.Popen(
-                [program("ray"), "start", *where, f"--node-ip-address={node}", "--num-cpus=1"]
-                + ["--object-store-memory=80000000", "--block", "--disable-usage-stats"],
+                (
+                    *(program("ray"), "start", *where, f"--node-ip-address={node}"),
+                    *("--num-cpus=1", "--object-store-memory=80000000"),
+                    *("--block", "--disable-usage-stats"),
+                ),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

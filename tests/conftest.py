@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests that need what is not everywhere, such as a GPU, unless -m names the marker."""
+    """Deselect tests that need what is not everywhere, unless -m names their marker."""
     chosen = config.getoption("-m")
     for name in ASKED_FOR:
         if name not in chosen:

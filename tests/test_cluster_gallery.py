@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,14 +40,12 @@ def new_place(store: str, request: pytest.FixtureRequest, folder: Path) -> str:
     return str(folder / "gallery")
 
 
-def open_at(place: str, **options: Any) -> Face2Vec:
+def open_at(place: str | None, **options: Any) -> Face2Vec:
     return Face2Vec(place, runtime="onnxruntime", threads=2, **options)
 
 
 @pytest.fixture(scope="module")
-def reference(
-    drawn: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Face2Vec]:
+def reference(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Face2Vec]:
     """A gallery of the photos in a folder, not to be changed."""
     with open_at(str(tmp_path_factory.mktemp("reference"))) as engine:
         engine.add(drawn)
@@ -340,10 +339,47 @@ def test_embeddings_of_unknown_faces_are_nan(shared: Face2Vec) -> None:
 
 
 @pytest.mark.cluster
-def test_upgrade_is_refused_in_one_line(
-    servers: Any, drawn: Path, tiny_model: Path
-) -> None:
+def test_upgrade_is_refused_in_one_line(servers: Any, drawn: Path, tiny_model: Path) -> None:
     with open_at(servers.address()) as engine:
         engine.add(drawn / "groups")
         with pytest.raises(SettingsError, match="does not work on a gallery in Milvus; index"):
             engine.upgrade(tiny_model)
+
+
+@pytest.mark.parametrize(
+    "way", ["folder to folder", pytest.param("there and back", marks=pytest.mark.cluster)]
+)
+def test_copy_has_the_same_faces_and_people(
+    way: str, reference: Face2Vec, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with open_at(str(tmp_path / "original")) as engine:
+        reference.copy_to(tmp_path / "original")
+        engine.name(engine.people()[0], "Ada")
+        engine.ignore(engine.people()[1].faces[0])
+        engine.forget(engine.people()[2])
+        places = [str(tmp_path / "copy")]
+        if way == "there and back":
+            places.insert(0, request.getfixturevalue("servers").address())
+        last = engine
+        for place in places:
+            done = last.copy_to(place)
+            assert (done.faces, done.people) == (engine.info()["faces"], len(engine.people()))
+            assert last.copy_to(place).known == done.photos
+            last = request.getfixturevalue("opened_later")(place)
+        assert faces_in(last) == faces_in(engine)
+        assert last.check() == []
+        for person in engine.people():
+            same = last.person(person.id)
+            assert same.name == person.name
+            assert {one.photo for one in last.faces_of(same)} == {
+                one.photo for one in engine.faces_of(person)
+            }
+        with pytest.raises(GalleryError, match="has photos of its own"):
+            reference.copy_to(places[-1])
+
+
+@pytest.fixture
+def opened_later() -> Iterator[Any]:
+    """Opens galleries, and closes them after the test."""
+    with contextlib.ExitStack() as ends:
+        yield lambda place: ends.enter_context(open_at(place))

@@ -25,6 +25,7 @@ from face2vec.cli.common import (
     out,
     pattern_options,
     photos_argument,
+    quiet_option,
     reasons,
     runtime_options,
     say,
@@ -274,6 +275,31 @@ def check_command(ctx: click.Context, gallery: Place) -> None:
     ctx.exit(PARTLY if problems else DONE)
 
 
+@click.command("copy")
+@gallery_argument
+@click.argument("to", type=GalleryPlace())
+@quiet_option
+@json_line_option
+@verbose_option
+def copy_command(gallery: Place, to: Place, quiet: bool, as_json: bool) -> None:
+    """Copy a gallery to another place, and compare both.
+
+    GALLERY and TO are folders, or milvus://HOST:PORT/ARCHIVE. Embeddings stay equal bit for bit.
+    Edits that 'undo' could take back are not copied. The same command continues an interrupted
+    copy.
+    """
+    with opened(gallery) as engine:
+        done = engine.copy_to(to, progress=not quiet)
+    if as_json:
+        out(json.dumps(done.to_dict()))
+    known = f", {done.known:,} of them by an earlier run" if done.known else ""
+    say(
+        f"{count(done.photos, 'photo')}{known}, {count(done.faces, 'face')} and "
+        f"{count(done.people, 'person', 'people')} copied; both galleries have the checksum "
+        f"{done.checksum[:16]}"
+    )
+
+
 @click.command("rebuild")
 @gallery_argument
 @verbose_option
@@ -327,6 +353,7 @@ COLLECTION_COMMANDS = (
     prune_command,
     check_command,
     rebuild_command,
+    copy_command,
     demo_command,
 )
 

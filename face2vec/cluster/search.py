@@ -98,14 +98,16 @@ class ClusterSearch:
         return best
 
     def save(self) -> None:
-        """Have Milvus write what was added, and give the collection the index for its size.
+        """Give the collection the index for its size.
+
+        Milvus is not told to write its segments: its queue keeps what was added, and a segment for
+        each small change would slow down searches.
 
         Raises:
             GalleryError: Milvus does not answer.
         """
         self._load()
         self._has_written = True
-        self._vectors.flush()
         with self._gallery.read() as now:
             count = now.count
         wanted, current = index_rule(count), self._vectors.rule

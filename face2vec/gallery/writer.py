@@ -21,9 +21,11 @@ from face2vec.gallery import ignored, removals
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import (
     FORGOTTEN,
+    PeopleRows,
     PeopleWriter,
     covers_photo,
     places_forgotten,
+    replace_rows,
     without_forgotten,
 )
 from face2vec.gallery.reader import (
@@ -374,6 +376,15 @@ class Writer:
                 Path(path).stat()
             except (FileNotFoundError, NotADirectoryError):
                 yield path
+
+    def take_over(self, rows: PeopleRows) -> None:
+        """Replace all rows about people by those of another gallery, with numbers of this one."""
+        with self._transaction() as connection:
+            replace_rows(connection, rows)
+
+    def note(self, key: str, value: str) -> None:
+        """Store a fact about the gallery."""
+        self._note(key, value)
 
     def note_origin(self, origin: str) -> None:
         """Store where the model is now, if its file is no longer where it was.
