@@ -1295,7 +1295,7 @@ class Face2Vec:
 
     def check(self) -> list[str]:
         """Read the whole gallery and report what is wrong; [] if it is sound."""
-        return [*self._session.gallery().problems(), *self._session.index().problems()]
+        return [*self._session.problems(), *self._session.index().problems()]
 
     def info(self) -> dict[str, Any]:
         """JSON-able facts: counts, model, detector, runtime, index and sizes in bytes."""

@@ -249,6 +249,18 @@ class Session:
         with writing(self.gallery(), self.index()) as writer:
             yield writer
 
+    def problems(self) -> list[str]:
+        """What is wrong with the gallery, one sentence each; empty if it is sound."""
+        gallery = self.gallery()
+        if isinstance(self.folder, MilvusAddress):
+            from face2vec.cluster.store import ClusterGallery
+
+            assert isinstance(gallery, ClusterGallery)
+            return gallery.problems()
+        from face2vec.gallery.audit import problems
+
+        return problems(gallery)
+
     def left_of(self, person: Person, faces: Sequence[StoredFace]) -> list[str]:
         """What is left of a forgotten person where the gallery is, one phrase each.
 

@@ -22,6 +22,28 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.rglob("*.jpg"))
 
 
+# These two stand before the fixture that keeps all processors of the cluster.
+
+
+@pytest.mark.cluster
+def test_build_with_ray_equals_one_without(servers: Any, drawn: list[Path], tmp_path: Path) -> None:
+    galleries = []
+    for name, ray in (("with", servers.ray.address), ("without", None)):
+        with open_at(str(tmp_path / name), ray=ray) as engine:
+            assert engine.add(*drawn).added == 10
+            galleries.append(faces_in(engine))
+    assert galleries[0] == galleries[1]
+
+
+@pytest.mark.cluster
+def test_cluster_that_does_not_answer_is_told(drawn: list[Path], tmp_path: Path) -> None:
+    with (
+        open_at(str(tmp_path / "gallery"), ray="127.0.0.9:6398") as engine,
+        pytest.raises(RuntimeUnavailableError, match=r"no Ray cluster at '127\.0\.0\.9:6398'"),
+    ):
+        engine.add(drawn[0])
+
+
 @pytest.fixture(scope="module", params=["encoder", pytest.param("ray", marks=pytest.mark.cluster)])
 def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
     ray = None if request.param == "encoder" else request.getfixturevalue("servers").ray.address
@@ -90,22 +112,3 @@ def test_known_faces_are_embedded_in_their_order(workers: Workers, drawn: list[P
 
 def test_no_photos_give_no_results(workers: Workers) -> None:
     assert list(workers.stream([], lambda _: None)) == []
-
-
-@pytest.mark.cluster
-def test_build_with_ray_equals_one_without(servers: Any, drawn: list[Path], tmp_path: Path) -> None:
-    galleries = []
-    for name, ray in (("with", servers.ray.address), ("without", None)):
-        with open_at(str(tmp_path / name), ray=ray) as engine:
-            assert engine.add(*drawn).added == 10
-            galleries.append(faces_in(engine))
-    assert galleries[0] == galleries[1]
-
-
-@pytest.mark.cluster
-def test_cluster_that_does_not_answer_is_told(drawn: list[Path], tmp_path: Path) -> None:
-    with (
-        open_at(str(tmp_path / "gallery"), ray="127.0.0.9:6399") as engine,
-        pytest.raises(RuntimeUnavailableError, match=r"no Ray cluster at '127\.0\.0\.9:6399'"),
-    ):
-        engine.add(drawn[0])

@@ -75,14 +75,19 @@ class Vectors:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Errors of Milvus as errors of the gallery, without the password."""
+        """Errors of Milvus as errors of the gallery, without the password.
+
+        Raises:
+            GalleryError: Milvus failed.
+        """
         try:
             yield
         except self._failures as error:
             said = redacted(" ".join(str(error).split()), self.address)
             raise GalleryError(
-                f"Milvus failed for the gallery {self.address}: {said}; see whether the server "
-                "runs and whether user and password are right, then run the same command again"
+                f"the gallery {self.address} cannot be used, because Milvus failed: {said}; see "
+                "whether the server runs and whether user and password are right, then run the "
+                "same command again"
             ) from None
 
     def close(self) -> None:

@@ -184,14 +184,19 @@ class PostgresConnection(Whole):
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Errors of the database as errors of the gallery, without the password."""
+        """Errors of the database as errors of the gallery, without the password.
+
+        Raises:
+            GalleryError: the database failed.
+        """
         try:
             yield
         except self._error as error:
             said = redacted(str(error).strip() or type(error).__name__, self._address)
             raise GalleryError(
-                f"PostgreSQL failed for the gallery {self._address}: {' '.join(said.split())}; "
-                "see whether the database runs and has room, then run the same command again"
+                f"the gallery {self._address} cannot be used, because PostgreSQL failed: "
+                f"{' '.join(said.split())}; see whether the database runs and has room, then run "
+                "the same command again"
             ) from None
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import sys
 import tempfile
 import time
 from collections import deque
@@ -14,10 +16,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic
 
-import face2vec
 from face2vec.detection.select import AnyDetector
 from face2vec.encoding.encoder import CHUNK, Encoded, Encoder, Item
-from face2vec.errors import MissingExtraError, PhotoError, RuntimeUnavailableError
+from face2vec.errors import (
+    MissingExtraError,
+    PhotoError,
+    RuntimeUnavailableError,
+    SettingsError,
+)
 from face2vec.models import LoadedModel
 from face2vec.photos.formats import read_photo_bytes
 from face2vec.photos.sources import PhotoLike
@@ -33,6 +39,8 @@ READERS = 8  # threads that read files
 SLOW_SECONDS = 10.0
 """From this age on, and four times the usual, a batch is also given to an actor without work."""
 LOOK_SECONDS = 10.0  # between two looks at the processors that the cluster has
+PATIENCE_SECONDS = 20.0  # after which a wait for processors is told
+CONNECT_SECONDS = 5.0
 _WAIT_SECONDS = 1.0
 
 
@@ -70,6 +78,7 @@ class RayWorkers:
             import ray
         except ImportError as error:
             raise MissingExtraError("encoding on several machines", "ray", "cluster") from error
+        _refuse_silent(address)
         self._ray = ray
         self.model = model
         self.max_pixels = max_pixels
@@ -81,11 +90,7 @@ class RayWorkers:
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 self._here.close()
-                raise RuntimeUnavailableError(
-                    f"there is no Ray cluster at {address!r} that this machine belongs to "
-                    f"({' '.join(str(error).split())}); start one with 'ray start --head', and "
-                    "give auto or the HOST:PORT that it prints"
-                ) from error
+                raise _no_cluster(address, error) from error
         files = {file.name: file.read_bytes() for file in model.files()}
         self._arguments = ray.put((model, files, detector, replace(runtime, threads=1), max_pixels))
         self._actor = ray.remote(_Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=-1)
@@ -98,13 +103,18 @@ class RayWorkers:
                 f"the Ray cluster at {address!r} has no processor; start its nodes with --num-cpus"
             )
         # The first to be ready is enough; the others may wait for their machines.
-        (ready, *_), _ = ray.wait([actor.version.remote() for actor in self._actors])
-        version = ray.get(ready)
-        if version != face2vec.__version__:
+        asked = [actor.version.remote() for actor in self._actors]
+        ready: list[Any] = []
+        while not ready:
+            ready, _ = ray.wait(asked, timeout=PATIENCE_SECONDS)
+            if not ready:
+                log.warning("waiting for a processor of the Ray cluster; others use all of them")
+        version = ray.get(ready[0])
+        if version != _version():
             self.close()
             raise RuntimeUnavailableError(
                 f"the nodes of the Ray cluster have face2vec {version}, and this machine has "
-                f"{face2vec.__version__}; install the same version on all"
+                f"{_version()}; install the same version on all"
             )
 
     @property
@@ -239,6 +249,39 @@ class RayWorkers:
             self._actors.append(self._actor.remote(self._arguments))
 
 
+def _version() -> str:
+    """The version of face2vec in this process."""
+    return str(sys.modules["face2vec"].__version__)
+
+
+def _no_cluster(address: str, error: Exception) -> RuntimeUnavailableError:
+    return RuntimeUnavailableError(
+        f"there is no Ray cluster at {address!r} that this machine belongs to "
+        f"({' '.join(str(error).split())}); start one with 'ray start --head', and give auto or "
+        "the HOST:PORT that it prints"
+    )
+
+
+def _refuse_silent(address: str) -> None:
+    """Check that something listens at an address; Ray itself would try for minutes.
+
+    Raises:
+        RuntimeUnavailableError: nothing does.
+        SettingsError: it is not an address.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in address:
+        raise SettingsError(
+            f"{address!r} is not the address of a Ray cluster; give auto or HOST:PORT"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from error
+
+
 @dataclass(eq=False)
 class _Wanted:
     """What an actor gets of an item.
@@ -344,7 +387,7 @@ class _Worker:
 
     def version(self) -> str:
         """The version of face2vec here."""
-        return face2vec.__version__
+        return _version()
 
     def encode(self, wanted: list[_Wanted]) -> _Done:
         """The faces of some photos."""

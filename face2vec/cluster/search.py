@@ -10,8 +10,7 @@ from face2vec.cluster.policy import EXACT_BELOW, RERANKED, index_rule, scans_exa
 from face2vec.cluster.store import ClusterGallery
 from face2vec.errors import GalleryError
 from face2vec.gallery.reader import Snapshot
-from face2vec.index.seam import IndexFacts
-from face2vec.index.sync import Nearest
+from face2vec.index.seam import IndexFacts, Nearest
 
 QUERIES = 64  # per call of Milvus
 MOST = 16_384  # faces that Milvus returns for one query

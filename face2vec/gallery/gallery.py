@@ -180,12 +180,6 @@ class Gallery:
         """(full path, status, reason) of every photo; the gallery may change in between."""
         return all_photos(self.read)
 
-    def problems(self) -> list[str]:
-        """What is wrong with the gallery, one sentence each; empty if it is sound."""
-        from face2vec.gallery.audit import problems
-
-        return problems(self)
-
     def bytes(self) -> int:
         """Size of all its files."""
         return sum(file.stat().st_size for file in self.folder.iterdir() if file.is_file())

@@ -51,10 +51,6 @@ class FaceStore(Protocol):
         """(full path, status, reason) of every photo."""
         ...
 
-    def problems(self) -> list[str]:
-        """What is wrong with it, one sentence each; empty if it is sound."""
-        ...
-
     def close(self) -> None:
         """Close it; calling it again does nothing."""
         ...

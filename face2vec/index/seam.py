@@ -10,7 +10,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from face2vec.index.sync import Nearest
+
+class Nearest(NamedTuple):
+    """The most similar faces of each query.
+
+    Attributes:
+        similarities: cosines float32 (m,), m ≤ k, of each query, most similar first.
+        ids: numbers of the faces, int64 (m,), of each query.
+        total: number of faces in the index.
+    """
+
+    similarities: list[NDArray[np.float32]]
+    ids: list[NDArray[np.int64]]
+    total: int
 
 
 class IndexFacts(NamedTuple):

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from face2vec.gallery.staging import UPGRADED_INDEX, Uncommitted
 from face2vec.gallery.writer import Writer
 from face2vec.index.file import Header, IndexDamagedError, damaged, read_header
 from face2vec.index.policy import available_memory, choose_kind
-from face2vec.index.seam import FaceSearch, IndexFacts
+from face2vec.index.seam import FaceSearch, IndexFacts, Nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -346,20 +346,6 @@ class GalleryIndex:
         index = FaceIndex.build(batches, count, dimension, kind)
         index.state = state
         return index
-
-
-class Nearest(NamedTuple):
-    """The most similar faces of each query.
-
-    Attributes:
-        similarities: cosines float32 (m,), m ≤ k, of each query, most similar first.
-        ids: numbers of the faces, int64 (m,), of each query.
-        total: number of faces in the index.
-    """
-
-    similarities: list[NDArray[np.float32]]
-    ids: list[NDArray[np.int64]]
-    total: int
 
 
 def _agree(
