@@ -86,7 +86,7 @@ class Milvus:
             with contextlib.suppress(MilvusException):
                 uri = f"http://127.0.0.1:{MILVUS_PORT}"
                 client = MilvusClient(uri=uri, token=TOKEN, timeout=2)
-                client.list_collections()
+                client.list_collections(timeout=2)  # else it tries for minutes
                 client.close()
                 return
             time.sleep(0.5)

@@ -26,7 +26,9 @@ _IDS = 1000  # faces per query by number
 _PAGE = 2000  # faces per page of an iteration
 COMPACTION_SECONDS = 120.0
 """How long a removal waits for Milvus to rewrite its files."""
-TIMEOUT = 60.0  # seconds, of one call
+TIMEOUT = 60.0
+"""Seconds for which a call is tried again; without a limit the client goes on for an hour."""
+LOAD_SECONDS = 600.0  # to build an index, and to load a collection
 
 
 class Row(NamedTuple):
@@ -102,9 +104,9 @@ class Vectors:
         """
         name = self.address.archive
         with self._errors():
-            if not self._client.has_collection(name):
+            if not self._client.has_collection(name, timeout=TIMEOUT):
                 return None
-            described = self._client.describe_collection(name)
+            described = self._client.describe_collection(name, timeout=TIMEOUT)
         try:
             self.dimension = next(
                 int(one["params"]["dim"]) for one in described["fields"] if one["name"] == _FIELD
@@ -142,7 +144,7 @@ class Vectors:
     def load(self) -> None:
         """Have the collection in the memory of the query nodes, as it is after a restart."""
         with self._errors():
-            self._client.load_collection(self.address.archive)
+            self._client.load_collection(self.address.archive, timeout=LOAD_SECONDS)
 
     def upsert(self, rows: Sequence[Row]) -> None:
         """Store faces; those with the same numbers are replaced."""
@@ -263,7 +265,7 @@ class Vectors:
         """The index that the collection has."""
         if self._rule is None:
             with self._errors():
-                found = self._client.describe_index(self.address.archive, _FIELD)
+                found = self._client.describe_index(self.address.archive, _FIELD, timeout=TIMEOUT)
             rows = int((found or {}).get("nlist", 0))
             self._rule = IndexRule(str((found or {}).get("index_type", "FLAT")), rows)
         return self._rule
@@ -272,17 +274,17 @@ class Vectors:
         """Replace the index; searches wait meanwhile."""
         name = self.address.archive
         with self._errors():
-            self._client.flush(name)
-            self._client.release_collection(name)
-            self._client.drop_index(name, _FIELD)
-            self._client.create_index(name, self._index(rule))
-            self._client.load_collection(name)
+            self._client.flush(name, timeout=TIMEOUT)
+            self._client.release_collection(name, timeout=TIMEOUT)
+            self._client.drop_index(name, _FIELD, timeout=TIMEOUT)
+            self._client.create_index(name, self._index(rule), timeout=LOAD_SECONDS)
+            self._client.load_collection(name, timeout=LOAD_SECONDS)
         self._rule = rule
 
     def flush(self) -> None:
         """Have Milvus write what it has only in its queue to its segments."""
         with self._errors():
-            self._client.flush(self.address.archive)
+            self._client.flush(self.address.archive, timeout=TIMEOUT)
 
     def compact(self, seconds: float = COMPACTION_SECONDS) -> bool:
         """Have Milvus rewrite its files without deleted faces, and wait for it.
@@ -298,13 +300,13 @@ class Vectors:
         name = self.address.archive
         end = time.monotonic() + seconds
         with self._errors():
-            self._client.flush(name)
-            number = self._client.describe_collection(name)["collection_id"]
+            self._client.flush(name, timeout=TIMEOUT)
+            number = self._client.describe_collection(name, timeout=TIMEOUT)["collection_id"]
             # The client's own call sends the name alone, which servers before 2.4 do not know.
             request = milvus_pb2.ManualCompactionRequest(collectionID=number, collection_name=name)
             handler = self._client._get_connection()
             job = handler._stub.ManualCompaction(request, timeout=TIMEOUT).compactionID
-            while (state := self._client.get_compaction_state(job)) != "Completed":
+            while (state := self._client.get_compaction_state(job, timeout=TIMEOUT)) != "Completed":
                 if time.monotonic() > end:
                     log.warning(
                         "Milvus has not rewritten the files of %s in %.0f s (%s); it goes on, and "
@@ -325,7 +327,7 @@ class Vectors:
     def drop(self) -> None:
         """Delete the collection."""
         with self._errors():
-            self._client.drop_collection(self.address.archive)
+            self._client.drop_collection(self.address.archive, timeout=TIMEOUT)
 
     @staticmethod
     def _index(rule: IndexRule) -> Any:
