@@ -79,6 +79,12 @@ EXTRAS = {
         "pydantic>=2.12",  # the descriptions of its tools
         "httpx>=0.28",  # the client of a service
     ],
+    # Milvus 2.3.5 and PostgreSQL 15 were tried as the servers.
+    "cluster": [
+        "ray>=2.60",  # encodes on several machines; the first that was tried
+        "pymilvus>=3.0",  # the client of Milvus
+        "psycopg[binary]>=3.3",  # the client of PostgreSQL
+    ],
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
     "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
 }
@@ -98,6 +104,8 @@ EXTRAS["browser"] = [
     "axe-playwright-python>=0.1.8",  # looks for barriers
     "schemathesis>=4.32",  # calls every route with drawn requests
 ]
+# A real server in a package: it is for these tests, and for a look, not for work.
+EXTRAS["cluster-test"] = ["face2vec[cluster,people]", "milvus==2.3.5", "pytest>=8.2"]
 EXTRAS["test"] = [
     "face2vec[openvino,yunet,notebook,people,export,xmp,watch,raw,jxl,video,server,mcp]",
     "pytest>=8.2",
@@ -113,7 +121,7 @@ EXTRAS["test"] = [
 ]
 EXTRAS["all"] = [
     "face2vec[openvino,yunet,keras,train,tfds,people,export,xmp,watch,raw,jxl,video,server,plot]",
-    "face2vec[mcp,notebook]",
+    "face2vec[mcp,notebook,cluster]",
 ]
 
 setup(install_requires=INSTALL, extras_require=EXTRAS)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from face2vec import arguments
 from face2vec.calibration import USUAL_FAR, Calibration, Verification, verified
+from face2vec.cluster.address import MilvusAddress, is_address
 from face2vec.detection.select import AnyDetector
 from face2vec.encoding.quality import outside
 from face2vec.errors import GalleryError, GalleryNotFoundError, PhotoError, SettingsError
@@ -27,8 +28,7 @@ from face2vec.gallery.rows import (
     StoredFace,
     called,
 )
-from face2vec.gallery.schema import FILE
-from face2vec.gallery.staging import abandon, upgrade_in_progress
+from face2vec.gallery.staging import abandon
 from face2vec.photos.decode import MAX_PIXELS
 from face2vec.photos.discover import FoundPhoto, Source, find_photos, paths_of
 from face2vec.photos.extras import VIDEO, kind_by_name
@@ -56,6 +56,7 @@ from face2vec.types import (
 )
 
 if TYPE_CHECKING:
+    from face2vec.cluster.copy import Copied
     from face2vec.encoding.encoder import Encoder
     from face2vec.exchange.encoded import EncodedPhoto
     from face2vec.exchange.folders import PeopleExported
@@ -73,6 +74,10 @@ if TYPE_CHECKING:
 
 MATES = 1e-3, 1e6
 """Range of the expected number of faces that show a query's person."""
+_UPGRADE = (
+    "an upgrade to another model",
+    "index the photos into another archive with that model",
+)
 Who = int | str | Person
 """A person by number, by name, or as a `Person`."""
 
@@ -93,6 +98,16 @@ def _limits(min_similarity: float | None, far: float | None) -> tuple[float | No
     )
 
 
+def _place_of(gallery: Source | MilvusAddress | None) -> Path | MilvusAddress | None:
+    """The absolute folder, or the address, of a gallery."""
+    if gallery is None or isinstance(gallery, MilvusAddress):
+        return gallery
+    arguments.path("gallery", gallery)
+    if is_address(gallery):
+        return MilvusAddress.parse(str(gallery))
+    return Path(expanded(gallery)).absolute()
+
+
 class Face2Vec:
     """Face retrieval over a photo collection.
 
@@ -101,7 +116,8 @@ class Face2Vec:
     call `close`.
 
     Args:
-        gallery: folder of the gallery.
+        gallery: folder of the gallery; or its address in Milvus,
+            ``milvus://user:password@host:19530/archive`` (see docs/scale.md).
         model: a key of the catalogue or the path of a model file. The default is the model of the
             gallery, and ``face2vec.DEFAULT_MODEL`` for a new gallery.
         detector: ``"mtcnn"`` or ``"yunet"``, their settings (`DetectorSettings` or
@@ -113,6 +129,8 @@ class Face2Vec:
         index_in_memory: keep the index in the memory of this process, for many searches among
             many faces. Otherwise its file is mapped: it opens at once, and processes share it.
         max_pixels: photos with more pixels are refused.
+        ray: encode the photos of `add` and `enroll` on a Ray cluster: ``"auto"``, or its
+            ``"HOST:PORT"`` (see docs/scale.md).
         hold_index: deprecated name of ``index_in_memory``.
 
     Raises:
@@ -123,7 +141,7 @@ class Face2Vec:
 
     def __init__(
         self,
-        gallery: Source | None = None,
+        gallery: Source | MilvusAddress | None = None,
         *,
         model: Source | None = None,
         detector: AnyDetector | str | None = None,
@@ -132,6 +150,7 @@ class Face2Vec:
         index: str = "auto",
         index_in_memory: bool = False,
         max_pixels: int = MAX_PIXELS,
+        ray: str | None = None,
         hold_index: bool | None = None,
     ) -> None:
         if hold_index is not None:
@@ -139,11 +158,10 @@ class Face2Vec:
                 "hold_index is deprecated; use index_in_memory", DeprecationWarning, stacklevel=2
             )
             index_in_memory = hold_index
-        for name, place in (("gallery", gallery), ("model", model)):
-            if place is not None:
-                arguments.path(name, place)
+        if model is not None:
+            arguments.path("model", model)
         self._session = Session(
-            None if gallery is None else Path(expanded(gallery)).absolute(),
+            _place_of(gallery),
             model=model,
             detector=arguments.detector(detector),
             runtime=arguments.text("runtime", runtime),
@@ -151,6 +169,7 @@ class Face2Vec:
             index=arguments.text("index", index),
             index_in_memory=index_in_memory,
             max_pixels=arguments.whole("max_pixels", max_pixels, 1),
+            ray=None if ray is None else arguments.text("ray", ray),
         )
         self._queries = QueryReader(self._session)
         self._searcher = Searcher(self._session, self._queries)
@@ -378,7 +397,7 @@ class Face2Vec:
         ):
             if self._session.wanted_model is not None:
                 self._session.note_origin(writer, self._session.model())
-            build = Build(writer, self._session.encoder, report, bar, again)
+            build = Build(writer, self._session.workers, report, bar, again)
             try:
                 build.run(found)
             except KeyboardInterrupt:
@@ -446,6 +465,7 @@ class Face2Vec:
         arguments.path("model", model)
         arguments.optional_whole("sample", sample, 1)
         session, gallery = self._session, self._session.gallery()
+        index = session.local_index(*_UPGRADE)
         session.check_detector_version()
         target = load_model(model)
         encoder = Encoder(target, session.detector(), session.runtime(), session.max_pixels)
@@ -462,7 +482,7 @@ class Face2Vec:
             else:
                 done = reembed.upgrade(
                     gallery,
-                    session.index(),
+                    index,
                     encoder,
                     session.fingerprint_with(target),
                     bar,
@@ -473,10 +493,11 @@ class Face2Vec:
                 if not done.switched:
                     return done
                 gallery = session.reopen()
+                index = session.local_index(*_UPGRADE)
             with gallery.read() as now:
                 mapped = len(now.mapped())
             if mapped:
-                finished = reembed.finish(gallery, session.index(), encoder, bar, drop_missing)
+                finished = reembed.finish(gallery, index, encoder, bar, drop_missing)
                 done = done.then(finished)
         return done
 
@@ -487,6 +508,7 @@ class Face2Vec:
             GalleryLockedError: another process is writing to the gallery.
         """
         gallery = self._session.gallery()
+        self._session.local_index(*_UPGRADE)
         with self._session.write():
             return abandon(gallery.folder)
 
@@ -1047,8 +1069,6 @@ class Face2Vec:
         Raises:
             GalleryError: there is no such person, or the gallery cannot be written.
         """
-        from face2vec.people.traces import traces
-
         gallery = self._session.gallery()
         asked = who.id if isinstance(who, Person) else arguments.who("who", who)
         with gallery.read() as now:
@@ -1065,10 +1085,7 @@ class Face2Vec:
                 self._session.index().rebuild()
             else:  # opening the writer has brought the index up to date
                 removed = Removed(earlier.photos, earlier.faces)
-        left = list(traces(gallery.folder, person, stored))
-        with gallery.read() as now:
-            if not left and now.purge_is_due():
-                left = [f"what was removed may be left in {gallery.folder / FILE}"]
+        left = self._session.left_of(person, stored)
         return Forgotten(
             person.id, removed.faces, removed.photos, tuple(left), resumed=earlier is not None
         )
@@ -1262,6 +1279,37 @@ class Face2Vec:
                 self._session.index().save()
         return removed
 
+    def copy_to(self, place: Source | MilvusAddress, *, progress: Progress = False) -> Copied:
+        """Copy the gallery to another place: a folder, or an address in Milvus.
+
+        Photos, faces, embeddings, people, what was forgotten and the calibration are copied; edits
+        that can be undone are not. Embeddings stay equal bit for bit, which is compared at the
+        end. An interrupted copy is continued by the same call.
+
+        Args:
+            place: a folder or an address without a gallery, or with an unfinished copy.
+            progress: as for `add`; ending it early raises KeyboardInterrupt.
+
+        Raises:
+            GalleryError: there is another gallery, or it cannot be written.
+            GalleryDamagedError: the copy is not equal to this gallery.
+        """
+        from face2vec.cluster.copy import copy
+        from face2vec.ingest.progress import progress_bar
+
+        source = self._session.gallery()
+        with source.read() as now:
+            total = now.counts().photos
+        target = Session(_place_of(place), runtime="onnxruntime")
+        try:
+            made = target.gallery_made_with(source.fingerprint)
+            with target.write() as writer, progress_bar(progress, total, "photo") as bar:
+                done = copy(source, made, writer, bar)
+                target.index().save()
+        finally:
+            target.close()
+        return done
+
     def rebuild(self) -> None:
         """Rebuild the index from the embeddings of the gallery.
 
@@ -1273,31 +1321,27 @@ class Face2Vec:
 
     def check(self) -> list[str]:
         """Read the whole gallery and report what is wrong; [] if it is sound."""
-        from face2vec.gallery.audit import problems
-
-        return [*problems(self._session.gallery()), *self._session.index().problems()]
+        return [*self._session.problems(), *self._session.index().problems()]
 
     def info(self) -> dict[str, Any]:
         """JSON-able facts: counts, model, detector, runtime, index and sizes in bytes."""
         gallery, index = self._session.gallery(), self._session.index()
         with gallery.read() as now:
             counts, mapped, people = now.counts(), len(now.mapped()), now.people()
-            with index.at(now) as current:
-                kind = current.kind
+            kind, index_bytes = index.facts(now)
         runtime = self._session.runtime()
-        files = [file.stat().st_size for file in gallery.folder.iterdir() if file.is_file()]
         return {
-            "gallery": str(gallery.folder),
+            "gallery": gallery.place,
             **counts._asdict(),
             "people": len(people),
             "named": sum(person.name is not None for person in people),
             "mapped": mapped,
-            "upgrade_begun": upgrade_in_progress(gallery.folder),
+            "upgrade_begun": gallery.upgrade_begun(),
             "made_with": gallery.fingerprint.to_dict(),
             "dimension": gallery.dimension,
             "index": kind,
-            "bytes": sum(files),
-            "index_bytes": index.path.stat().st_size if index.path.exists() else 0,
+            "bytes": gallery.bytes(),
+            "index_bytes": index_bytes,
             "runtime": runtime.describe(),
             "detector_runtime": detector_runtime(runtime).describe(),
         }

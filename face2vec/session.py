@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from face2vec.calibration import Calibration
+from face2vec.cluster.address import MilvusAddress
 from face2vec.cohort import FEWEST_PEOPLE, LOOKED_AT, expected_mates
 from face2vec.detection.mtcnn import DetectorSettings
 from face2vec.detection.select import (
@@ -35,8 +36,11 @@ from face2vec.fingerprint import Fingerprint, ModelFingerprint
 from face2vec.forks import renew_after_fork
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot, State
+from face2vec.gallery.rows import StoredFace
+from face2vec.gallery.schema import FILE
 from face2vec.gallery.writer import Writer
 from face2vec.index.policy import canonical
+from face2vec.index.seam import FaceSearch
 from face2vec.index.sync import GalleryIndex, writing
 from face2vec.models.catalogue import DEFAULT_MODEL
 from face2vec.models.store import (
@@ -48,9 +52,11 @@ from face2vec.models.store import (
 from face2vec.photos.decode import MAX_PIXELS
 from face2vec.photos.discover import Source
 from face2vec.runtime.select import Runtime, choose_runtime
+from face2vec.types import Person
 
 if TYPE_CHECKING:
     from face2vec.encoding.encoder import Encoder
+    from face2vec.encoding.seam import Workers
     from face2vec.people.identify import KnownFaces
 
 log = logging.getLogger("face2vec")
@@ -83,7 +89,7 @@ class Session:
     """A folder and what is open of it. Safe to use from several threads.
 
     Args:
-        folder: folder of the gallery, which may not exist yet, or None.
+        folder: folder or address of the gallery, which may not exist yet, or None.
         model: the model asked for, or None.
         detector: the detector asked for, its settings or its name, or None.
         runtime: one of ``runtime.select.RUNTIMES``.
@@ -91,6 +97,7 @@ class Session:
         index: kind of index, or ``"auto"``.
         index_in_memory: keep the index in memory instead of mapping its file.
         max_pixels: photos with more pixels are refused.
+        ray: address of the Ray cluster that encodes builds; None for this machine.
 
     Raises:
         GalleryMismatchError: the gallery was made with another model or detector.
@@ -100,7 +107,7 @@ class Session:
 
     def __init__(
         self,
-        folder: Path | None,
+        folder: Path | MilvusAddress | None,
         *,
         model: Source | None = None,
         detector: AnyDetector | str | None = None,
@@ -109,6 +116,7 @@ class Session:
         index: str = "auto",
         index_in_memory: bool = False,
         max_pixels: int = MAX_PIXELS,
+        ray: str | None = None,
     ) -> None:
         self.folder = folder
         self.wanted_model = model
@@ -118,24 +126,30 @@ class Session:
         self._wanted_index = canonical(index)
         self._index_in_memory = index_in_memory
         self.max_pixels = max_pixels
+        self._ray = ray
+        self._workers: Workers | None = None
         self._lock = threading.RLock()
         self._gallery: Gallery | None = None
         self._model: LoadedModel | None = None
         self._encoder: Encoder | None = None
-        self._index: GalleryIndex | None = None
+        self._index: FaceSearch | None = None
         self._calibration: tuple[Calibration | None] | None = None
         self._surroundings: Surroundings | None = None
         self.known_faces: KnownFaces | None = None
         renew_after_fork(self._renew)
         if folder is not None:
             try:
-                self._gallery = Gallery.open(folder)
+                self._gallery = open_gallery(folder)
             except GalleryNotFoundError:
                 log.info("no gallery at %s yet", folder)
             else:
-                self._check_detector(self._gallery)
-                if model is not None:
-                    self.check_model()
+                try:
+                    self._check_detector(self._gallery)
+                    if model is not None:
+                        self.check_model()
+                except BaseException:
+                    self.close()
+                    raise
 
     def _renew(self) -> None:
         self._lock = threading.RLock()  # another thread may have held it
@@ -145,6 +159,9 @@ class Session:
         if self._encoder is not None:
             self._encoder.close()
             self._encoder = None
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
         if self._gallery is not None:
             self._gallery.close()
             self._gallery = None
@@ -176,7 +193,7 @@ class Session:
             )
         if self._gallery is None:
             try:
-                self._gallery = Gallery.open(self.folder)
+                self._gallery = open_gallery(self.folder)
             except GalleryNotFoundError as error:
                 raise GalleryNotFoundError(
                     f"there is no gallery at {self.folder} yet; add photos to it first"
@@ -191,10 +208,10 @@ class Session:
         """
         if self.folder is not None and self._gallery is None:
             try:
-                self._gallery = Gallery.open(self.folder)
+                self._gallery = open_gallery(self.folder)
             except GalleryNotFoundError:
                 model = self.encoder().model  # if it cannot be loaded, no gallery is created
-                self._gallery = Gallery.create(self.folder, self.fingerprint_with(model))
+                self._gallery = _create(self.folder, self.fingerprint_with(model))
         self._check_detector(self.gallery())
         self.check_model()
         return self.gallery()
@@ -213,25 +230,43 @@ class Session:
         """
         if self.folder is not None and self._gallery is None:
             try:
-                self._gallery = Gallery.open(self.folder)
+                self._gallery = open_gallery(self.folder)
             except GalleryNotFoundError:
                 detector = fingerprint_of(self.detector())
                 if self._wanted_detector is None and made_with is not None:
                     detector = made_with.detector
-                self._gallery = Gallery.create(self.folder, Fingerprint(detector, model))
+                self._gallery = _create(self.folder, Fingerprint(detector, model))
         gallery = self.gallery()
         if gallery.fingerprint.model.digest != model.digest:
             raise self._other_model(gallery, model)
         return gallery
 
-    def index(self) -> GalleryIndex:
+    def gallery_made_with(self, fingerprint: Fingerprint) -> Gallery:
+        """The gallery, created with a fingerprint if it does not exist."""
+        if self.folder is not None and self._gallery is None:
+            try:
+                self._gallery = open_gallery(self.folder)
+            except GalleryNotFoundError:
+                self._gallery = _create(self.folder, fingerprint)
+        return self.gallery()
+
+    def index(self) -> FaceSearch:
         """The index of the gallery."""
         with self._lock:
             if self._index is None:
-                self._index = GalleryIndex(
-                    self.gallery(), self._wanted_index, self._index_in_memory
-                )
+                self._index = self._new_index(self.gallery())
             return self._index
+
+    def _new_index(self, gallery: Gallery) -> FaceSearch:
+        if not isinstance(self.folder, MilvusAddress):
+            return GalleryIndex(gallery, self._wanted_index, self._index_in_memory)
+        from face2vec.cluster.search import ClusterSearch
+        from face2vec.cluster.store import ClusterGallery, unsupported
+
+        assert isinstance(gallery, ClusterGallery)
+        if self._wanted_index != "auto":
+            raise unsupported("choosing the kind of index", "leave out --index")
+        return ClusterSearch(gallery)
 
     @contextmanager
     def write(self) -> Iterator[Writer]:
@@ -245,6 +280,38 @@ class Session:
         self.known_faces = None  # this may forget some of them
         with writing(self.gallery(), self.index()) as writer:
             yield writer
+
+    def problems(self) -> list[str]:
+        """What is wrong with the gallery, one sentence each; empty if it is sound."""
+        gallery = self.gallery()
+        if isinstance(self.folder, MilvusAddress):
+            from face2vec.cluster.store import ClusterGallery
+
+            assert isinstance(gallery, ClusterGallery)
+            return gallery.problems()
+        from face2vec.gallery.audit import problems
+
+        return problems(gallery)
+
+    def left_of(self, person: Person, faces: Sequence[StoredFace]) -> list[str]:
+        """What is left of a forgotten person where the gallery is, one phrase each.
+
+        Args:
+            person: the forgotten person.
+            faces: the person's faces with embeddings, as they were before.
+        """
+        gallery = self.gallery()
+        if isinstance(self.folder, MilvusAddress):
+            from face2vec.cluster.traces import traces as left_in_servers
+
+            return left_in_servers(gallery, faces)
+        from face2vec.people.traces import traces
+
+        left = list(traces(gallery.folder, person, faces))
+        with gallery.read() as now:
+            if not left and now.purge_is_due():
+                left = [f"what was removed may be left in {gallery.folder / FILE}"]
+        return left
 
     # The model and what runs it
 
@@ -287,6 +354,36 @@ class Session:
                     self.model(), self.detector(), self.runtime(), self.max_pixels
                 )
             return self._encoder
+
+    def workers(self) -> Workers:
+        """What encodes the photos of a build: the encoder, or actors of Ray."""
+        if self._ray is None:
+            return self.encoder()
+        with self._lock:
+            if self._workers is None:
+                from face2vec.cluster.ray import RayWorkers
+
+                self._workers = RayWorkers(
+                    self._ray, self.model(), self.detector(), self.runtime(), self.max_pixels
+                )
+            return self._workers
+
+    def local_index(self, what: str, instead: str) -> GalleryIndex:
+        """The index of a gallery in a folder.
+
+        Args:
+            what: what needs it, for the message.
+            instead: what to do instead with a gallery in Milvus.
+
+        Raises:
+            SettingsError: the gallery is in Milvus.
+        """
+        index = self.index()
+        if isinstance(index, GalleryIndex):
+            return index
+        from face2vec.cluster.store import unsupported
+
+        raise unsupported(what, instead)
 
     def fingerprint_with(self, model: LoadedModel) -> Fingerprint:
         """The fingerprint of embeddings by a model and the detector at hand."""
@@ -416,11 +513,11 @@ class Session:
     def _other_model(self, gallery: Gallery, mine: ModelFingerprint) -> GalleryMismatchError:
         made = gallery.fingerprint.model
         return GalleryMismatchError(
-            f"the gallery {gallery.folder} was made with model "
+            f"the gallery {gallery.place} was made with model "
             f"{made.described_against(mine)}; this is model {mine.described_against(made)}; "
             "embeddings of different models cannot be compared; use the gallery's model, make "
             "another gallery, or upgrade this one: "
-            f"face2vec upgrade {gallery.folder} --model {mine.origin}"
+            f"face2vec upgrade {gallery.place} --model {mine.origin}"
         )
 
     def check_detector_version(self) -> None:
@@ -433,7 +530,7 @@ class Session:
         made, here = gallery.fingerprint.detector, fingerprint_of(self.detector())
         if made.version != here.version:
             raise GalleryMismatchError(
-                f"the gallery {gallery.folder} was made with version {made.version} of the "
+                f"the gallery {gallery.place} was made with version {made.version} of the "
                 f"detector {made.name!r}; this is version {here.version}, which finds other "
                 f"faces; use version {made.version} of the detector, or make another gallery"
             )
@@ -444,7 +541,7 @@ class Session:
         made, wanted = gallery.fingerprint.detector, fingerprint_of(self._wanted_detector)
         if made.name != wanted.name:
             raise GalleryMismatchError(
-                f"the gallery {gallery.folder} was made with the detector {made.name!r}, not "
+                f"the gallery {gallery.place} was made with the detector {made.name!r}, not "
                 f"with {wanted.name!r}; use the gallery's detector, or make another gallery"
             )
         if made.settings != wanted.settings:
@@ -452,9 +549,31 @@ class Session:
             was, now = made.settings.get, wanted.settings.get
             differ = ", ".join(f"{n} {was(n)}, not {now(n)}" for n in names if was(n) != now(n))
             raise GalleryMismatchError(
-                f"the gallery {gallery.folder} was made with other detector settings: {differ}; "
+                f"the gallery {gallery.place} was made with other detector settings: {differ}; "
                 "leave them out to use those of the gallery, or make another gallery"
             )
+
+
+def open_gallery(place: Path | MilvusAddress) -> Gallery:
+    """Open the gallery in a folder or at an address.
+
+    Raises:
+        GalleryNotFoundError: there is none.
+    """
+    if isinstance(place, MilvusAddress):
+        from face2vec.cluster.store import ClusterGallery
+
+        return ClusterGallery.open(place)
+    return Gallery.open(place)
+
+
+def _create(place: Path | MilvusAddress, fingerprint: Fingerprint) -> Gallery:
+    """Create a new, empty gallery in a folder or at an address."""
+    if isinstance(place, MilvusAddress):
+        from face2vec.cluster.store import ClusterGallery
+
+        return ClusterGallery.create(place, fingerprint)
+    return Gallery.create(place, fingerprint)
 
 
 def _origin_of(gallery: Gallery) -> str:
@@ -462,7 +581,7 @@ def _origin_of(gallery: Gallery) -> str:
     model = gallery.fingerprint.model
     if model.has_moved:
         raise ModelError(
-            f"the model of the gallery {gallery.folder} is no longer at {model.origin}; if the "
-            f"file was moved, tell where it is: face2vec upgrade {gallery.folder} --model FILE"
+            f"the model of the gallery {gallery.place} is no longer at {model.origin}; if the "
+            f"file was moved, tell where it is: face2vec upgrade {gallery.place} --model FILE"
         )
     return model.origin

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import helpers
 import pytest
@@ -19,7 +20,7 @@ from PIL import Image, ImageEnhance, ImageOps
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ASKED_FOR = ("network", "gpu", "deepface", "browser")
+ASKED_FOR = ("network", "gpu", "deepface", "browser", "cluster")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests that need the internet, a GPU or DeepFace, unless -m names the marker."""
+    """Deselect tests that need what is not everywhere, unless -m names their marker."""
     chosen = config.getoption("-m")
     for name in ASKED_FOR:
         if name not in chosen:
@@ -110,3 +111,13 @@ def faces_folder(
     (folder / "broken.jpg").write_bytes((folder / "hopper.jpg").read_bytes()[:500])
     (folder / "empty.jpg").write_bytes(b"")
     return folder
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Any]:
+    """Milvus, PostgreSQL and two nodes of Ray."""
+    import cluster_servers
+
+    with cluster_servers.running() as servers, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FACE2VEC_POSTGRES", servers.postgres.address)
+        yield servers

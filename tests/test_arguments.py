@@ -133,6 +133,7 @@ WRONG: list[tuple[str, Callable[[Any], object], str]] = [
     ("identify", lambda e: e.identify("x.jpg", candidates=None), "candidates must be a whole number of at least 0, not None"),
     ("verify", lambda e: e.verify("x.jpg", "y.jpg", far="low"), "far must be a number from 0 to 1, not the text 'low'"),
     ("suggest", lambda e: e.suggest("all"), "most must be a whole number of at least 1, not the text 'all'"),
+    ("copy_to", lambda e: e.copy_to(3), "gallery must be a path, not 3"),
     ("edits", lambda e: e.edits(0), "most must be at least 1, not 0"),
     ("answer", lambda e: e.answer("yes", True), "suggestion must be a Suggestion, not the text 'yes'"),
     ("hide", lambda e: e.hide(2.5), "who must be a number, a name or a Person, not 2.5"),

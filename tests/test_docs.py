@@ -46,7 +46,7 @@ MAY_SAY_NO = {"search", "verify", "identify", "upgrade", "compare"}
 """Commands that answer with exit code 1 where the answer is no."""
 OTHER_PROGRAMS = {
     *("cd", "chmod", "curl", "docker", "export", "git"),
-    *("pip", "pytest", "python", "python3", "nice"),
+    *("pip", "pytest", "python", "python3", "nice", "ray"),
 }
 FEWEST_RUN = 0.75  # of all blocks
 

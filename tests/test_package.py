@@ -38,7 +38,18 @@ ORDER = (
         "cohort",
     ),
     *("calibration", "pose", "runtime", "photos", "detection", "models", "encoding", "gallery"),
-    *("index", "ingest", "report", "exchange", "people", "session", "query", "search", "engine"),
+    *(
+        "index",
+        "ingest",
+        "report",
+        "exchange",
+        "people",
+        "cluster",
+        "session",
+        "query",
+        "search",
+        "engine",
+    ),
     *("client", "face2vec", "samples", "evaluation", "training", "lab", "demo", "watch", "server"),
     *("mcp", "cli", "__main__"),
 )
@@ -189,6 +200,7 @@ DISTRIBUTIONS = {
 """Where the name to import is not the name to install but for case, "-" and "_"."""
 EXTRAS_OF = {
     "": "",
+    "cluster": "cluster",
     "evaluation": "plot",
     "evaluation.encoders.deepface": "deepface",
     "evaluation.encoders.keras_facenet": "keras",

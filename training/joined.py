@@ -3,9 +3,9 @@
     python training/joined.py ONE.onnx OTHER.onnx --faces FACES.tar --table FACES.csv … \
         --dimension 512 --out JOINED.onnx
 
-The embeddings of both, each of unit length, are put behind each other and projected on the axes with
-the largest eigenvalues of their second moments over the training faces. The crop is that of OTHER;
-ONE gets it in its own size.
+The embeddings of both, each of unit length, are put behind each other and projected on the axes
+with the largest eigenvalues of their second moments over the training faces. The crop is that of
+OTHER; ONE gets it in its own size.
 """
 
 from __future__ import annotations

@@ -11,8 +11,10 @@ import click
 
 from face2vec.cli.common import (
     FilePath,
+    GalleryPlace,
     Number,
     OutputFile,
+    Place,
     count,
     count_files,
     gallery_argument,
@@ -23,6 +25,7 @@ from face2vec.cli.common import (
     out,
     pattern_options,
     photos_argument,
+    quiet_option,
     reasons,
     runtime_options,
     say,
@@ -70,9 +73,10 @@ class Statuses(click.ParamType):  # type: ignore[type-arg]
 @click.argument("photos", nargs=-1, required=True)
 @click.option(
     "--gallery",
-    type=FilePath(path_type=Path),
+    type=GalleryPlace(),
     required=True,
-    help="Folder of the gallery, such as indexes/family. It is created if it does not exist.",
+    help="Folder of the gallery, such as indexes/family, or milvus://HOST:PORT/ARCHIVE. It is "
+    "created if it does not exist.",
 )
 @model_option
 @click.option(
@@ -121,6 +125,11 @@ class Statuses(click.ParamType):  # type: ignore[type-arg]
     metavar="STATUS[,STATUS]",
     help=f"Read unchanged photos again that are {', '.join(STATUSES)}; see 'photos'.",
 )
+@click.option(
+    "--ray",
+    metavar="auto|HOST:PORT",
+    help="Encode on the machines of this Ray cluster, which this machine belongs to.",
+)
 @runtime_options
 @json_line_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress bar and no summary.")
@@ -129,7 +138,7 @@ class Statuses(click.ParamType):  # type: ignore[type-arg]
 def index_command(
     ctx: click.Context,
     photos: tuple[str, ...],
-    gallery: Path,
+    gallery: Place,
     model: str | None,
     min_face: float | None,
     max_side: int | None,
@@ -141,6 +150,7 @@ def index_command(
     max_pixels: int | None,
     unreadable_to: IO[str] | None,
     again: tuple[str, ...],
+    ray: str | None,
     runtime: str,
     threads: int | None,
     as_json: bool,
@@ -166,6 +176,7 @@ def index_command(
         threads=threads,
         index=kind,
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+        ray=ray,
     ) as engine:
         summary = engine.add(
             *photos, exclude=exclude, include=include, again=again, progress=not quiet
@@ -187,7 +198,7 @@ def index_command(
 @gallery_argument
 @json_line_option
 @verbose_option
-def info_command(gallery: Path, as_json: bool) -> None:
+def info_command(gallery: Place, as_json: bool) -> None:
     """Describe a gallery: its photos, faces, people, model and index."""
     with opened(gallery) as engine:
         facts = engine.info()
@@ -210,7 +221,7 @@ def info_command(gallery: Path, as_json: bool) -> None:
 )
 @json_lines_option
 @verbose_option
-def photos_command(gallery: Path, statuses: tuple[str, ...], as_json: bool) -> None:
+def photos_command(gallery: Place, statuses: tuple[str, ...], as_json: bool) -> None:
     """List the photos and videos of a gallery and what became of each.
 
     A damaged one was read in part; its reason says what is missing.
@@ -231,7 +242,7 @@ def photos_command(gallery: Path, statuses: tuple[str, ...], as_json: bool) -> N
 @gallery_argument
 @photos_argument
 @verbose_option
-def remove_command(gallery: Path, photos: tuple[str, ...]) -> None:
+def remove_command(gallery: Place, photos: tuple[str, ...]) -> None:
     """Remove photos from a gallery; the files are not touched.
 
     A folder stands for all photos in it.
@@ -244,7 +255,7 @@ def remove_command(gallery: Path, photos: tuple[str, ...]) -> None:
 @gallery_argument
 @click.option("--force", is_flag=True, help="Even if a whole folder is missing, or is empty now.")
 @verbose_option
-def prune_command(gallery: Path, force: bool) -> None:
+def prune_command(gallery: Place, force: bool) -> None:
     """Remove photos whose files no longer exist from a gallery."""
     with opened(gallery) as engine:
         _say_removed(engine.prune(force=force))
@@ -254,7 +265,7 @@ def prune_command(gallery: Path, force: bool) -> None:
 @gallery_argument
 @verbose_option
 @click.pass_context
-def check_command(ctx: click.Context, gallery: Path) -> None:
+def check_command(ctx: click.Context, gallery: Place) -> None:
     """Read a whole gallery and report damage, one line per problem."""
     with opened(gallery) as engine:
         problems = engine.check()
@@ -264,10 +275,35 @@ def check_command(ctx: click.Context, gallery: Path) -> None:
     ctx.exit(PARTLY if problems else DONE)
 
 
+@click.command("copy")
+@gallery_argument
+@click.argument("to", type=GalleryPlace())
+@quiet_option
+@json_line_option
+@verbose_option
+def copy_command(gallery: Place, to: Place, quiet: bool, as_json: bool) -> None:
+    """Copy a gallery to another place, and compare both.
+
+    GALLERY and TO are folders, or milvus://HOST:PORT/ARCHIVE. Embeddings stay equal bit for bit.
+    Edits that 'undo' could take back are not copied. The same command continues an interrupted
+    copy.
+    """
+    with opened(gallery) as engine:
+        done = engine.copy_to(to, progress=not quiet)
+    if as_json:
+        out(json.dumps(done.to_dict()))
+    known = f", {done.known:,} of them by an earlier run" if done.known else ""
+    say(
+        f"{count(done.photos, 'photo')}{known}, {count(done.faces, 'face')} and "
+        f"{count(done.people, 'person', 'people')} copied; both galleries have the checksum "
+        f"{done.checksum[:16]}"
+    )
+
+
 @click.command("rebuild")
 @gallery_argument
 @verbose_option
-def rebuild_command(gallery: Path) -> None:
+def rebuild_command(gallery: Place) -> None:
     """Rebuild the index of a gallery from its embeddings."""
     with opened(gallery) as engine:
         engine.rebuild()
@@ -317,12 +353,13 @@ COLLECTION_COMMANDS = (
     prune_command,
     check_command,
     rebuild_command,
+    copy_command,
     demo_command,
 )
 
 
 def _detector(
-    gallery: Path,
+    gallery: Place,
     name: str | None,
     min_face: float | None,
     max_side: int | None,
@@ -331,7 +368,7 @@ def _detector(
     """The settings that were given, of the gallery's detector; None if none was."""
     from face2vec.detection.select import named_settings
     from face2vec.errors import GalleryNotFoundError
-    from face2vec.gallery.gallery import Gallery
+    from face2vec.session import open_gallery
 
     given: dict[str, Any] = {}
     if min_face is not None:
@@ -344,7 +381,7 @@ def _detector(
         return None
     if name is None:
         try:
-            with Gallery.open(gallery) as there:
+            with open_gallery(gallery) as there:
                 name = there.fingerprint.detector.name
         except GalleryNotFoundError:
             name = DETECTORS[0]
@@ -358,7 +395,7 @@ def _setting_words(name: str, value: Any) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def say_summary(summary: BuildSummary, gallery: Path) -> None:
+def say_summary(summary: BuildSummary, gallery: Place) -> None:
     """Print the summary of a build for people."""
     if not summary.photos and not summary.interrupted:
         say("no photos found")

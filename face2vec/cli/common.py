@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
+from face2vec.cluster.address import MilvusAddress, address_of, is_address
+from face2vec.errors import SettingsError
 from face2vec.files import expanded
 from face2vec.report.text import printable
 from face2vec.runtime.select import RUNTIMES
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 NAMES_SHOWN = 3
 """Photos listed for each reason."""
+
+Place = Path | MilvusAddress
+"""Where a gallery is: its folder, or its address in Milvus."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -57,8 +62,46 @@ class FilePath(click.Path):
     """A path; ``~`` at its start is expanded, as a shell does not do in ``--gallery=~/photos``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path, or a usage error."""
+        """The path, or a usage error.
+
+        Raises:
+            SettingsError: it is the address of a gallery in Milvus.
+        """
+        if is_address(value):
+            raise SettingsError(
+                f"{address_of(value)} is a gallery in Milvus, and "
+                f"{'this command' if param is None else param.human_readable_name} "
+                "takes a folder; copy the gallery to a folder first: "
+                f"face2vec copy {address_of(value)} indexes/copy"
+            )
         return super().convert(expanded(value), param, ctx)
+
+
+class GalleryPlace(FilePath):
+    """A folder of a gallery, or its address in Milvus.
+
+    Args:
+        service: also the address of a service.
+        options: those of `click.Path`.
+    """
+
+    name = "gallery"
+
+    def __init__(self, *, service: bool = False, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+        self._service = service
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A path, a `MilvusAddress`, or the address of a service as text.
+
+        Raises:
+            SettingsError: the address in Milvus is not valid.
+        """
+        if is_address(value):
+            return address_of(value)
+        if self._service and isinstance(value, str) and value.startswith(("http://", "https://")):
+            return value
+        return super().convert(value, param, ctx)
 
 
 class OutputFile(click.File):
@@ -130,7 +173,7 @@ verbose_option = click.option(
     callback=_verbose,
     help="Log every step to stderr.",
 )
-gallery_argument = click.argument("gallery", type=FilePath(path_type=Path))
+gallery_argument = click.argument("gallery", type=GalleryPlace())
 photos_argument = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 json_lines_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON lines to stdout."
@@ -195,30 +238,18 @@ pattern_options = together(
 runtime_options = together(runtime_option, threads_option)
 
 
-class GalleryPlace(FilePath):
-    """A folder of a gallery, or the address of a service."""
-
-    name = "gallery"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A path, or the address as text."""
-        if isinstance(value, str) and value.startswith(("http://", "https://")):
-            return value
-        return super().convert(value, param, ctx)
-
-
 def reached(
-    gallery: Path | str, runtime: str = "auto", threads: int | None = None
+    gallery: Place | str, runtime: str = "auto", threads: int | None = None
 ) -> Face2Vec | Client:
     """The engine for a gallery, or the client for the address of a service."""
-    if isinstance(gallery, Path):
+    if not isinstance(gallery, str):
         return opened(gallery, runtime, threads)
     from face2vec.client import Client
 
     return Client(gallery)
 
 
-def opened(gallery: Path, runtime: str = "auto", threads: int | None = None) -> Face2Vec:
+def opened(gallery: Place, runtime: str = "auto", threads: int | None = None) -> Face2Vec:
     """The engine for a gallery."""
     from face2vec.engine import Face2Vec
 

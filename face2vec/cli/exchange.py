@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from face2vec.cli.common import (
     FilePath,
+    Place,
     count,
     gallery_argument,
     json_line_option,
@@ -102,7 +102,7 @@ def encode_command(
 @click.pass_context
 def export_command(
     ctx: click.Context,
-    gallery: Path,
+    gallery: Place,
     out_file: str | None,
     xmp: bool,
     to: str | None,
@@ -178,7 +178,7 @@ def export_command(
 @click.pass_context
 def import_command(
     ctx: click.Context,
-    gallery: Path,
+    gallery: Place,
     source: str,
     xmp: bool,
     model: str | None,

@@ -6,19 +6,25 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 import click
 
-from face2vec.cli.common import GalleryPlace, _Messages, reached, runtime_options, verbose_option
+from face2vec.cli.common import (
+    GalleryPlace,
+    Place,
+    _Messages,
+    reached,
+    runtime_options,
+    verbose_option,
+)
 from face2vec.errors import MissingExtraError
 
 
 @click.command("mcp")
-@click.argument("gallery", type=GalleryPlace(path_type=Path))
+@click.argument("gallery", type=GalleryPlace(service=True))
 @runtime_options
 @verbose_option
-def mcp_command(gallery: Path | str, runtime: str, threads: int | None) -> None:
+def mcp_command(gallery: Place | str, runtime: str, threads: int | None) -> None:
     """Let an assistant search GALLERY, by the Model Context Protocol.
 
     An assistant that runs on this machine starts this command and talks to it over standard input

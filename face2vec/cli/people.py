@@ -6,7 +6,6 @@ import json
 import shlex
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +13,7 @@ import click
 from face2vec.cli.common import (
     FilePath,
     Number,
+    Place,
     count,
     gallery_argument,
     json_line_option,
@@ -73,7 +73,7 @@ faces_argument = click.argument(
 @click.option("--html", "page", type=FilePath(dir_okay=False), help="Write a page with them.")
 @json_lines_option
 def people_command(
-    gallery: Path,
+    gallery: Place,
     again: bool,
     method: Method,
     number: int | None,
@@ -112,7 +112,7 @@ def people_command(
     )
 
 
-def _suggest(gallery: Path, most: int, as_json: bool) -> None:
+def _suggest(gallery: Place, most: int, as_json: bool) -> None:
     with opened(gallery) as engine:
         suggestions = engine.suggest(most)
     for one in suggestions:
@@ -150,7 +150,7 @@ def _side(side: Side) -> str:
     is_flag=True,
     help="PERSON is the number of a face: it shows the person with this name, or a new one.",
 )
-def name_command(gallery: Path, person: str, name: str | None, by_face: bool) -> None:
+def name_command(gallery: Place, person: str, name: str | None, by_face: bool) -> None:
     """Give PERSON a name; without NAME remove the name."""
     with opened(gallery) as engine:
         if not by_face:
@@ -172,7 +172,7 @@ def name_command(gallery: Path, person: str, name: str | None, by_face: bool) ->
 @click.pass_context
 def enroll_command(
     ctx: click.Context,
-    gallery: Path,
+    gallery: Place,
     people: str,
     model: str | None,
     runtime: str,
@@ -209,7 +209,7 @@ def enroll_command(
 @gallery_argument
 @person_argument
 @click.argument("others", nargs=-1, required=True, metavar="OTHER...")
-def merge_command(gallery: Path, person: str, others: tuple[str, ...]) -> None:
+def merge_command(gallery: Place, person: str, others: tuple[str, ...]) -> None:
     """Make PERSON and all OTHERs one person."""
     with opened(gallery) as engine:
         _say_faces(engine.merge(person, *others))
@@ -219,7 +219,7 @@ def merge_command(gallery: Path, person: str, others: tuple[str, ...]) -> None:
 @gallery_argument
 @person_argument
 @faces_argument
-def split_command(gallery: Path, person: str, faces: tuple[int, ...]) -> None:
+def split_command(gallery: Place, person: str, faces: tuple[int, ...]) -> None:
     """Move FACEs of PERSON to a new person."""
     with opened(gallery) as engine:
         _say_faces(engine.split(person, *faces))
@@ -229,7 +229,7 @@ def split_command(gallery: Path, person: str, faces: tuple[int, ...]) -> None:
 @gallery_argument
 @person_argument
 @faces_argument
-def this_person_command(gallery: Path, person: str, faces: tuple[int, ...]) -> None:
+def this_person_command(gallery: Place, person: str, faces: tuple[int, ...]) -> None:
     """State that FACEs show PERSON."""
     with opened(gallery) as engine:
         _say_faces(engine.this_person(person, *faces))
@@ -239,7 +239,7 @@ def this_person_command(gallery: Path, person: str, faces: tuple[int, ...]) -> N
 @gallery_argument
 @person_argument
 @faces_argument
-def not_this_person_command(gallery: Path, person: str, faces: tuple[int, ...]) -> None:
+def not_this_person_command(gallery: Place, person: str, faces: tuple[int, ...]) -> None:
     """State that FACEs do not show PERSON."""
     with opened(gallery) as engine:
         _say_faces(engine.not_this_person(person, *faces))
@@ -249,7 +249,7 @@ def not_this_person_command(gallery: Path, person: str, faces: tuple[int, ...]) 
 @gallery_argument
 @click.argument("face", type=click.IntRange(1, 2**63 - 1))
 @click.argument("other", type=click.IntRange(1, 2**63 - 1))
-def different_command(gallery: Path, face: int, other: int) -> None:
+def different_command(gallery: Place, face: int, other: int) -> None:
     """State that faces FACE and OTHER show different people.
 
     They are never grouped together, nor suggested as one person.
@@ -263,7 +263,7 @@ def different_command(gallery: Path, face: int, other: int) -> None:
 @gallery_argument
 @person_argument
 @click.option("--show", is_flag=True, help="Show the person again.")
-def hide_command(gallery: Path, person: str, show: bool) -> None:
+def hide_command(gallery: Place, person: str, show: bool) -> None:
     """Leave PERSON out of suggestions, and out of the lists of the pages."""
     with opened(gallery) as engine:
         hidden = engine.hide(person, not show)
@@ -273,7 +273,7 @@ def hide_command(gallery: Path, person: str, show: bool) -> None:
 @click.command("edits")
 @gallery_argument
 @json_lines_option
-def edits_command(gallery: Path, as_json: bool) -> None:
+def edits_command(gallery: Place, as_json: bool) -> None:
     """List the edits of people that 'undo' can take back, the newest first."""
     with opened(gallery) as engine:
         edits = engine.edits()
@@ -290,7 +290,7 @@ def edits_command(gallery: Path, as_json: bool) -> None:
 @click.command("ignore")
 @gallery_argument
 @faces_argument
-def ignore_command(gallery: Path, faces: tuple[int, ...]) -> None:
+def ignore_command(gallery: Place, faces: tuple[int, ...]) -> None:
     """State that FACEs are no faces, such as those of dolls and posters.
 
     They leave the gallery, and do not come back when their photos are indexed again. 'undo' takes
@@ -303,7 +303,7 @@ def ignore_command(gallery: Path, faces: tuple[int, ...]) -> None:
 @click.command("readmit")
 @gallery_argument
 @photos_argument
-def readmit_command(gallery: Path, photos: tuple[str, ...]) -> None:
+def readmit_command(gallery: Place, photos: tuple[str, ...]) -> None:
     """Let PHOTOs be indexed again with faces that were forgotten or ignored in them."""
     with opened(gallery) as engine:
         done = engine.readmit(*photos)
@@ -313,7 +313,7 @@ def readmit_command(gallery: Path, photos: tuple[str, ...]) -> None:
 
 @click.command("undo")
 @gallery_argument
-def undo_command(gallery: Path) -> None:
+def undo_command(gallery: Place) -> None:
     """Undo the last edit of people; repeat it to undo earlier edits, back to the last 'forget'."""
     with opened(gallery) as engine:
         say(f"undone: {printable(engine.undo())}")
@@ -332,7 +332,7 @@ def undo_command(gallery: Path) -> None:
 @json_lines_option
 @click.pass_context
 def identify_command(
-    ctx: click.Context, gallery: Path, photos: tuple[str, ...], at_least: float, as_json: bool
+    ctx: click.Context, gallery: Place, photos: tuple[str, ...], at_least: float, as_json: bool
 ) -> None:
     """Name the people in each PHOTO, among those with a name in a gallery.
 
@@ -366,7 +366,7 @@ def identify_command(
 @person_argument
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_context
-def forget_command(ctx: click.Context, gallery: Path, person: str, yes: bool) -> None:
+def forget_command(ctx: click.Context, gallery: Place, person: str, yes: bool) -> None:
     """Delete PERSON from a gallery permanently: faces, embeddings and name.
 
     Photos that show nobody else are removed from the gallery. Only their SHA-256 is kept, so that

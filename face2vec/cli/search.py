@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +10,7 @@ from face2vec.cli.common import (
     FilePath,
     GalleryPlace,
     Number,
+    Place,
     json_lines_option,
     out,
     photos_argument,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command("search")
-@click.argument("gallery", type=GalleryPlace(path_type=Path))
+@click.argument("gallery", type=GalleryPlace(service=True))
 @photos_argument
 @click.option(
     "-k",
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def search_command(
     ctx: click.Context,
-    gallery: Path | str,
+    gallery: Place | str,
     photos: tuple[str, ...],
     k: int,
     min_similarity: float | None,
@@ -101,8 +101,8 @@ def search_command(
 ) -> None:
     """Search a gallery for the faces of each PHOTO.
 
-    Every face in a PHOTO gets its own list of matches. GALLERY is a folder, or the address that
-    'serve' prints.
+    Every face in a PHOTO gets its own list of matches. GALLERY is a folder, milvus://HOST/ARCHIVE,
+    or the address that 'serve' prints.
     """
     from face2vec.client import Client
     from face2vec.report import matches as report

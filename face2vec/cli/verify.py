@@ -9,7 +9,9 @@ import click
 
 from face2vec.cli.common import (
     FilePath,
+    GalleryPlace,
     Number,
+    Place,
     json_line_option,
     model_option,
     quiet_option,
@@ -30,7 +32,7 @@ TOLD_ABOVE = 0.02
 @click.argument("second", metavar="PHOTO")
 @click.option(
     "--gallery",
-    type=FilePath(path_type=Path, exists=True, file_okay=False),
+    type=GalleryPlace(exists=True, file_okay=False),
     help="Use this gallery's model and calibration.",
 )
 @model_option
@@ -47,7 +49,7 @@ def verify_command(
     ctx: click.Context,
     first: str,
     second: str,
-    gallery: Path | None,
+    gallery: Place | None,
     model: str | None,
     far: float,
     as_json: bool,
@@ -57,10 +59,10 @@ def verify_command(
     The exit code is 0 for the same person and 1 for different people.
     """
     from face2vec.engine import Face2Vec
-    from face2vec.gallery.gallery import Gallery
+    from face2vec.session import open_gallery
 
     if gallery is not None:
-        Gallery.open(gallery).close()  # a folder without a gallery is an error here
+        open_gallery(gallery).close()  # a folder without a gallery is an error here
     with Face2Vec(gallery, model=model) as engine:
         found = engine.verify(first, second, far=far)
         calibration = engine.calibration
@@ -89,7 +91,7 @@ def verify_command(
 @click.argument("people", type=FilePath(path_type=Path, exists=True))
 @click.option(
     "--gallery",
-    type=FilePath(path_type=Path, exists=True, file_okay=False),
+    type=GalleryPlace(exists=True, file_okay=False),
     help="Store it in this gallery, whose model is used.",
 )
 @click.option(
@@ -107,7 +109,7 @@ def verify_command(
 @quiet_option
 def calibrate_command(
     people: Path,
-    gallery: Path | None,
+    gallery: Place | None,
     out: Path | None,
     model: str | None,
     faces: Path | None,
@@ -122,14 +124,14 @@ def calibrate_command(
     from face2vec.engine import Face2Vec
     from face2vec.evaluation.fitting import calibration_on
     from face2vec.evaluation.sets import named_photos
-    from face2vec.gallery.gallery import Gallery
+    from face2vec.session import open_gallery
 
     if (gallery is None) == (out is None) or (gallery is not None and model is not None):
         raise click.UsageError("give --gallery, or --out and the --model to calibrate")
     if out is not None and not out.absolute().parent.is_dir():
         raise click.UsageError(f"there is no folder {out.absolute().parent} for {out.name}")
     if gallery is not None:
-        with Gallery.open(gallery) as opened:
+        with open_gallery(gallery) as opened:
             model = opened.fingerprint.model.origin
     fitted = calibration_on(
         named_photos(people), faces, model=model, data=data or people.name, progress=not quiet

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol
 
-from face2vec.encoding.encoder import Encoded, Encoder, Item
+from face2vec.encoding.encoder import Encoded, Item
+from face2vec.encoding.seam import Workers
 from face2vec.encoding.tracks import Tracks
 from face2vec.errors import PhotoError
 from face2vec.photos.video import Video, VideoFrame
@@ -43,7 +44,7 @@ class _Part(Generic[Item]):
 
 
 def stream_files(
-    encoder: Encoder,
+    encoder: Workers,
     items: Iterable[Item],
     read: Callable[[Item], Photo | Unopened | None],
     video_of: Callable[[Item], Video | None],

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from face2vec.errors import (
     GalleryDamagedError,
@@ -47,6 +48,7 @@ from face2vec.gallery.schema import (
     check_schema,
     has_table,
 )
+from face2vec.gallery.staging import upgrade_in_progress
 from face2vec.gallery.writer import Writer
 from face2vec.stored import integer, text
 
@@ -132,6 +134,11 @@ class Gallery:
         return self._file.folder
 
     @property
+    def place(self) -> str:
+        """What messages call the place of the gallery: its folder, or its address."""
+        return str(self.folder)
+
+    @property
     def fingerprint(self) -> Fingerprint:
         """What made the embeddings."""
         return self._meta.fingerprint
@@ -172,6 +179,14 @@ class Gallery:
     def photos(self) -> Iterator[tuple[str, str, str]]:
         """(full path, status, reason) of every photo; the gallery may change in between."""
         return all_photos(self.read)
+
+    def bytes(self) -> int:
+        """Size of all its files."""
+        return sum(file.stat().st_size for file in self.folder.iterdir() if file.is_file())
+
+    def upgrade_begun(self) -> dict[str, Any] | None:
+        """The model and the number of faces of an unfinished upgrade, or None."""
+        return upgrade_in_progress(self.folder)
 
     @contextmanager
     def write(self) -> Iterator[Writer]:

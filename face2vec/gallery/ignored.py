@@ -48,7 +48,10 @@ def put_aside(connection: Connection, faces: Sequence[int]) -> None:
 
 def take_back(connection: Connection, faces: Iterable[int]) -> list[int]:
     """Move ignored faces back; returns those that have no embedding any more, and are lost."""
-    lost = []
+    lost: list[int] = []
+    faces = list(faces)
+    if not faces:
+        return lost
     for face in faces:
         (whole,) = connection.execute(
             f"SELECT embedding IS NOT NULL AND {_CONTENT} IS NOT NULL FROM ignored"
@@ -72,15 +75,16 @@ def take_back(connection: Connection, faces: Iterable[int]) -> list[int]:
     return lost
 
 
-def reduce(connection: Connection, which: str = "1") -> None:
+def reduce(connection: Connection, which: str = "1 = 1", values: Sequence[object] = ()) -> None:
     """Delete all of some ignored faces but their places.
 
     Args:
         connection: the writer's connection.
         which: a condition of SQL.
+        values: of its parameters.
     """
     connection.execute(
-        f"UPDATE ignored SET landmarks = NULL, parts = NULL, embedding = NULL WHERE {which}"
+        f"UPDATE ignored SET landmarks = NULL, parts = NULL, embedding = NULL WHERE {which}", values
     )
 
 

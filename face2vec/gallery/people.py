@@ -22,7 +22,7 @@ from face2vec.files import composed
 from face2vec.gallery import ignored, removals
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.rows import Removed, integers
-from face2vec.gallery.schema import has_column, has_table
+from face2vec.gallery.schema import has_column, has_table, last_number
 from face2vec.types import Edit, Face, Person, Place
 
 FORGOTTEN = 'SELECT 1 FROM forgotten WHERE sha256 = ? AND "left" IS NULL'
@@ -76,6 +76,69 @@ def _optional(value: object) -> int | None:
         StoredValueError: it is neither an integer nor nothing.
     """
     return None if value is None else stored.integer(value, "the cover of a person")
+
+
+class PeopleRows(NamedTuple):
+    """All rows about people, as another gallery can take them over.
+
+    Attributes:
+        people: (number, name, hidden, cover) of each person.
+        members: (face, person, confirmed) of each face that has a person.
+        refused: (face, person) pairs that a user has ruled out.
+        parted: (face, face) pairs that show different people.
+        blocked: (SHA-256, left, top, right, bottom, time) of forgotten faces; None for a photo.
+        ignored: the same, with the confidence and the CRC-32 of the embedding, of ignored faces.
+    """
+
+    people: list[tuple[Any, ...]]
+    members: list[tuple[int, int, int]]
+    refused: list[tuple[int, int]]
+    parted: list[tuple[int, int]]
+    blocked: list[tuple[Any, ...]]
+    ignored: list[tuple[Any, ...]]
+
+
+_PLACE = 'sha256, "left", "top", "right", "bottom", time'
+
+
+def rows_of(connection: Connection) -> PeopleRows:
+    """All rows about people of a gallery of the current format."""
+    return PeopleRows(
+        *(
+            connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2").fetchall()
+            for columns, table in (
+                ("id, name, hidden, cover", "people"),
+                ("face_id, person_id, said", "memberships"),
+                ("face_id, person_id", "refusals"),
+                ("face_id, other_id", "apart"),
+                (_PLACE, "forgotten"),
+                (f"{_PLACE}, confidence, embedding_crc32", "ignored"),
+            )
+        )
+    )
+
+
+def replace_rows(connection: Connection, rows: PeopleRows) -> None:
+    """Replace all rows about people by those of another gallery.
+
+    Ignored faces stay away, and cannot be taken back.
+    """
+    for table in ("sayings", "memberships", "refusals", "apart", "people", "forgotten", "ignored"):
+        connection.execute(f"DELETE FROM {table}")
+    for statement, values in (
+        ("INSERT INTO people (id, name, hidden, cover) VALUES (?, ?, ?, ?)", rows.people),
+        ("INSERT INTO memberships VALUES (?, ?, ?)", rows.members),
+        ("INSERT INTO refusals VALUES (?, ?)", rows.refused),
+        ("INSERT INTO apart VALUES (?, ?)", rows.parted),
+        (f"INSERT INTO forgotten ({_PLACE}) VALUES (?, ?, ?, ?, ?, ?)", rows.blocked),
+        (
+            f"INSERT INTO ignored (face_id, {_PLACE}, confidence, embedding_crc32)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            # Numbers that no face has.
+            [(-number, *row) for number, row in enumerate(rows.ignored, 1)],
+        ),
+    ):
+        connection.executemany(statement, values)
 
 
 def memberships(connection: Connection) -> Memberships:
@@ -737,14 +800,13 @@ def _refuse(connection: Connection, person: int, faces: Iterable[int]) -> None:
 
 def _next(connection: Connection) -> int:
     """The number of the next new person; numbers are never reused."""
-    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'people'").fetchone()
-    return (last[0] if last else 0) + 1
+    return last_number(connection, "people") + 1
 
 
 def _new(connection: Connection, number: int | None) -> int:
-    added = connection.execute("INSERT INTO people (id) VALUES (?)", (number,)).lastrowid
-    assert added is not None
-    return added
+    number = _next(connection) if number is None else number
+    connection.execute("INSERT INTO people (id) VALUES (?)", (number,))
+    return number
 
 
 def _called(connection: Connection, name: str, but: int) -> int | None:

@@ -180,6 +180,22 @@ CREATE TABLE IF NOT EXISTS {MAPPED} (
 """
 
 
+class Whole:
+    """A connection to a gallery that is no SQLite file and has all tables and columns."""
+
+    def last_number(self, table: str) -> int:
+        """The largest number that a row of a table has ever had, 0 if there was none."""
+        raise NotImplementedError
+
+
+def last_number(connection: sqlite3.Connection | Whole, table: str) -> int:
+    """The largest number that a row of a table has ever had, 0 if there was none."""
+    if isinstance(connection, Whole):
+        return connection.last_number(table)
+    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    return last[0] if last else 0
+
+
 def check_meta(connection: sqlite3.Connection) -> None:
     """Check that ``meta``, which is read before all else, is a table.
 
@@ -252,17 +268,23 @@ def has_people(connection: sqlite3.Connection) -> bool:
 
 def has_table(connection: sqlite3.Connection, name: str) -> bool:
     """Whether there is a table with this name."""
+    if isinstance(connection, Whole):
+        return name != MAPPED
     found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone()
     return bool(found)
 
 
 def has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
     """Whether a table has a column."""
+    if isinstance(connection, Whole):
+        return True
     return any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})"))
 
 
 def missing_columns(connection: sqlite3.Connection, table: str) -> set[str]:
     """Which of ``LATER_COLUMNS`` a table does not have."""
+    if isinstance(connection, Whole):
+        return set()
     there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
     return set(LATER_COLUMNS[table]) - there
 

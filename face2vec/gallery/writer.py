@@ -21,9 +21,11 @@ from face2vec.gallery import ignored, removals
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.people import (
     FORGOTTEN,
+    PeopleRows,
     PeopleWriter,
     covers_photo,
     places_forgotten,
+    replace_rows,
     without_forgotten,
 )
 from face2vec.gallery.reader import (
@@ -220,7 +222,7 @@ class Writer:
                 content = found[0] if found else _insert_content(connection, entry, faces)
                 if found and entry.again:
                     _replace_content(connection, content, entry, faces)
-                root, path = _place(connection, roots, entry)
+                root, path = place_of(connection, roots, entry)
                 before = connection.execute(
                     "SELECT content_id, sha256 FROM photos JOIN contents ON id = content_id"
                     " WHERE root_id = ? AND path = ?",
@@ -231,16 +233,16 @@ class Writer:
                     " (root_id, path, content_id, size, mtime_ns, ctime_ns, path_crc32)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
-                        *(root, path, content, entry.size, _fitting(entry.mtime_ns)),
-                        None if entry.ctime_ns is None else _fitting(entry.ctime_ns),
+                        *(root, path, content, entry.size, fitting(entry.mtime_ns)),
+                        None if entry.ctime_ns is None else fitting(entry.ctime_ns),
                         path_crc32(f"{entry.root.rstrip(os.sep)}{os.sep}{entry.path}"),
                     ),
                 )
                 if before and last_named.get(before[1], -1) >= place:
                     waiting.add(before[0])
                 elif before:
-                    _drop_unused(connection, [before[0]])
-            _drop_unused(connection, waiting)
+                    drop_unused(connection, [before[0]])
+            drop_unused(connection, waiting)
         return refused
 
     def add_missing(self, sha256: bytes, faces: Iterable[Face]) -> int:
@@ -256,13 +258,7 @@ class Writer:
         added = 0
         with self._transaction() as connection:
             (content,) = connection.execute(CONTENT, (sha256,)).fetchone()
-            rows = connection.execute(
-                'SELECT "left", "top", "right", "bottom", time FROM faces WHERE content_id = ?',
-                (content,),
-            ).fetchall()
-            known = [
-                Place((left, top, right, bottom), time) for left, top, right, bottom, time in rows
-            ]
+            known = places_in(connection, content)
             blocked = places_forgotten(connection, sha256)
             for face in without_forgotten(faces, [*known, *blocked]):
                 _insert_face(connection, content, face_row(face, self._meta.dimension, "photo"))
@@ -304,7 +300,7 @@ class Writer:
                 "UPDATE photos SET size = ?, mtime_ns = ?, ctime_ns = ?"
                 " WHERE root_id = ? AND path = ?",
                 [
-                    (one.size, _fitting(one.mtime_ns), _fitting(one.ctime_ns), *place)
+                    (one.size, fitting(one.mtime_ns), fitting(one.ctime_ns), *place)
                     for place, one in owners.items()
                     if place is not None
                 ],
@@ -337,7 +333,7 @@ class Writer:
             for photo in wanted:
                 names.update(_names_of(connection, roots, photo))
             connection.executemany("DELETE FROM photos WHERE root_id = ? AND path = ?", names)
-            faces = _drop_unused(connection, set(names.values()))
+            faces = drop_unused(connection, set(names.values()))
             connection.execute(
                 "DELETE FROM roots WHERE NOT EXISTS (SELECT 1 FROM photos WHERE root_id = roots.id)"
             )
@@ -380,6 +376,15 @@ class Writer:
                 Path(path).stat()
             except (FileNotFoundError, NotADirectoryError):
                 yield path
+
+    def take_over(self, rows: PeopleRows) -> None:
+        """Replace all rows about people by those of another gallery, with numbers of this one."""
+        with self._transaction() as connection:
+            replace_rows(connection, rows)
+
+    def note(self, key: str, value: str) -> None:
+        """Store a fact about the gallery."""
+        self._note(key, value)
 
     def note_origin(self, origin: str) -> None:
         """Store where the model is now, if its file is no longer where it was.
@@ -548,20 +553,30 @@ class Writer:
             raise self._file.error_for(error) from error
 
 
-def _place(connection: Connection, roots: dict[str, int], entry: Entry) -> tuple[int, bytes]:
+def places_in(connection: Connection, content: int) -> list[Place]:
+    """Places of the faces of a content."""
+    rows = connection.execute(
+        'SELECT "left", "top", "right", "bottom", time FROM faces WHERE content_id = ?',
+        (content,),
+    ).fetchall()
+    return [Place((left, top, right, bottom), time) for left, top, right, bottom, time in rows]
+
+
+def place_of(connection: Connection, roots: dict[str, int], entry: Entry) -> tuple[int, bytes]:
     """(root, path) of a photo; its root is added unless an older root contains it."""
     folder = entry.root.rstrip(os.sep)
     owner = owner_of(roots, f"{folder}{os.sep}{entry.path}")
     if owner is not None:
         return owner
-    added = connection.execute("INSERT INTO roots (path) VALUES (?)", (encoded(folder),))
-    root = added.lastrowid
-    assert root is not None
+    connection.execute("INSERT INTO roots (path) VALUES (?)", (encoded(folder),))
+    (root,) = connection.execute(
+        "SELECT id FROM roots WHERE path = ?", (encoded(folder),)
+    ).fetchone()
     roots[folder] = root
     return root, encoded(entry.path)
 
 
-def _outcome(entry: Entry) -> tuple[int, int, str, str]:
+def outcome_columns(entry: Entry) -> tuple[int, int, str, str]:
     """Width, height, status and reason as they are stored."""
     reason = entry.reason.encode("utf-8", "backslashreplace").decode()
     return entry.width, entry.height, entry.status, reason
@@ -574,7 +589,7 @@ def _replace_content(
     changed = connection.execute(
         "UPDATE contents SET width = ?, height = ?, status = ?, reason = ?"
         " WHERE id = ? AND status <> ?",
-        (*_outcome(entry), content, INDEXED),
+        (*outcome_columns(entry), content, INDEXED),
     ).rowcount
     for row in faces if changed else ():
         _insert_face(connection, content, row)
@@ -583,7 +598,7 @@ def _replace_content(
 def _insert_content(connection: Connection, entry: Entry, faces: Sequence[tuple[Any, ...]]) -> int:
     content = connection.execute(
         "INSERT INTO contents (sha256, width, height, status, reason) VALUES (?, ?, ?, ?, ?)",
-        (entry.sha256, *_outcome(entry)),
+        (entry.sha256, *outcome_columns(entry)),
     ).lastrowid
     assert content is not None
     for row in faces:
@@ -597,12 +612,12 @@ def _insert_face(connection: Connection, content: int, row: tuple[Any, ...]) -> 
     connection.execute("INSERT INTO embeddings VALUES (?, ?)", (added.lastrowid, embedding))
 
 
-def _fitting(number: int) -> int:
+def fitting(number: int) -> int:
     """The nearest 64-bit integer; a file time can be out of range."""
     return max(-(2**63), min(number, 2**63 - 1))
 
 
-def _drop_unused(connection: Connection, contents: Iterable[int]) -> int:
+def drop_unused(connection: Connection, contents: Iterable[int]) -> int:
     """Remove the contents that no photo has any more; returns how many faces were removed."""
     faces = 0
     for content in sorted(contents):
@@ -613,8 +628,8 @@ def _drop_unused(connection: Connection, contents: Iterable[int]) -> int:
         hashes = connection.execute(
             f"SELECT sha256 FROM contents WHERE id = ?1 AND {unused}", (content,)
         ).fetchall()
-        for (sha256,) in hashes:
-            ignored.reduce(connection, f"sha256 = x'{sha256.hex()}'")
+        for found in hashes:
+            ignored.reduce(connection, "sha256 = ?", found)
         connection.execute(f"DELETE FROM contents WHERE id = ?1 AND {unused}", (content,))
         faces += count
     return faces
@@ -643,7 +658,7 @@ def _same_file(
     folders = {number: root for root, number in roots.items()}
     for root, path, content in connection.execute(
         "SELECT root_id, path, content_id FROM photos WHERE size = ? AND mtime_ns = ?",
-        (status.st_size, _fitting(status.st_mtime_ns)),
+        (status.st_size, fitting(status.st_mtime_ns)),
     ).fetchall():
         with suppress(OSError):
             known = os.stat(f"{folders[root]}{os.sep}{decoded(path)}")  # noqa: PTH116

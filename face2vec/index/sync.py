@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from face2vec.gallery.staging import UPGRADED_INDEX, Uncommitted
 from face2vec.gallery.writer import Writer
 from face2vec.index.file import Header, IndexDamagedError, damaged, read_header
 from face2vec.index.policy import available_memory, choose_kind
+from face2vec.index.seam import FaceSearch, IndexFacts, Nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -226,6 +227,12 @@ class GalleryIndex:
                 ]
             return []
 
+    def facts(self, now: Snapshot) -> IndexFacts:
+        """The kind and the size of the index for a state of the gallery."""
+        with self.at(now) as current:
+            kind = current.kind
+        return IndexFacts(kind, self.path.stat().st_size if self.path.exists() else 0)
+
     def _is_written(self, now: Snapshot) -> bool:
         """Whether the file has the state of the snapshot and the right kind."""
         header = self._header(self.path)
@@ -353,20 +360,6 @@ class GalleryIndex:
         return index
 
 
-class Nearest(NamedTuple):
-    """The most similar faces of each query.
-
-    Attributes:
-        similarities: cosines float32 (m,), m ≤ k, of each query, most similar first.
-        ids: numbers of the faces, int64 (m,), of each query.
-        total: number of faces in the index.
-    """
-
-    similarities: list[NDArray[np.float32]]
-    ids: list[NDArray[np.int64]]
-    total: int
-
-
 def _agree(
     index: FaceIndex,
     now: Snapshot,
@@ -394,7 +387,7 @@ def _agree(
 
 
 @contextmanager
-def writing(gallery: Gallery, index: GalleryIndex) -> Iterator[Writer]:
+def writing(gallery: Gallery, index: FaceSearch) -> Iterator[Writer]:
     """`Gallery.write`, after finishing what a killed writer has left undone.
 
     Args:

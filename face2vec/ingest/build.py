@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any
 
-from face2vec.encoding.encoder import Encoded, Encoder
+from face2vec.encoding.encoder import Encoded
 from face2vec.encoding.files import stream_files
+from face2vec.encoding.seam import Workers
 from face2vec.encoding.tracks import Tracks
 from face2vec.errors import PhotoError
 from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry, Recorded, called
@@ -149,7 +150,7 @@ class Build:
     """
 
     writer: Writer
-    encoder: Callable[[], Encoder]
+    encoder: Callable[[], Workers]
     report: Callable[[PhotoError], None] | None
     bar: Any
     again: Collection[str] = ()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from face2vec.calibration import Calibration
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.writer import Writer
-from face2vec.index.sync import GalleryIndex
+from face2vec.index.seam import FaceSearch
 from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, Ids, joined
 from face2vec.people.methods import grouped_by
 from face2vec.types import Method
@@ -44,7 +44,7 @@ class PeopleSummary(NamedTuple):
 def find_people(
     writer: Writer,
     read: Callable[[], Snapshot],
-    index: GalleryIndex,
+    index: FaceSearch,
     calibration: Calibration,
     *,
     mates: float = 1.0,
@@ -103,7 +103,7 @@ def find_people(
 
 
 def _material(
-    now: Snapshot, index: GalleryIndex, again: bool
+    now: Snapshot, index: FaceSearch, again: bool
 ) -> tuple[Faces, list[Ids], dict[int, Faces], int]:
     """Read what grouping needs: unassigned faces, their nearest faces, and the faces of people.
 
@@ -125,7 +125,7 @@ def _material(
     return faces, near, people, int((unassigned & ~free).sum())
 
 
-def _nearest(now: Snapshot, index: GalleryIndex, ids: NDArray[np.int64]) -> Iterator[Ids]:
+def _nearest(now: Snapshot, index: FaceSearch, ids: NDArray[np.int64]) -> Iterator[Ids]:
     for start in range(0, len(ids), QUERIES):
         queries = now.embeddings(ids[start : start + QUERIES])
         yield from index.nearest(now, queries, NEIGHBOURS + 1).ids

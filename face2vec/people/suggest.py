@@ -14,7 +14,7 @@ import numpy as np
 
 from face2vec.calibration import Calibration
 from face2vec.gallery.reader import Snapshot
-from face2vec.index.sync import GalleryIndex
+from face2vec.index.seam import FaceSearch
 from face2vec.people.clustering import NEIGHBOURS, SAMPLE, Evidence, Faces
 from face2vec.types import Person, Side, Suggestion
 
@@ -35,7 +35,7 @@ _Key = tuple[int, int]
 
 
 def suggestions(
-    now: Snapshot, index: GalleryIndex, calibration: Calibration, mates: float, most: int
+    now: Snapshot, index: FaceSearch, calibration: Calibration, mates: float, most: int
 ) -> list[Suggestion]:
     """Pairs that may be one person, those first that settle most.
 
@@ -113,7 +113,7 @@ def _apart_in_photos(faces: Sequence[int], photo_of: Mapping[int, int]) -> tuple
 
 def _pairs(
     now: Snapshot,
-    index: GalleryIndex,
+    index: FaceSearch,
     asked: Sequence[int],
     owner: Mapping[int, int],
     least: float,
