@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
-from serving import READ_TOKEN, Served, copied, drawn_gallery, served
+from serving import READ_TOKEN, Served, add_missed, copied, drawn_gallery, served
 
 from face2vec import samples
 
@@ -412,6 +412,88 @@ def test_faces_of_a_photo_are_named(opened: Opening, service: Served) -> None:
     with page.expect_navigation():
         form.get_by_role("button", name="Name").tap()
     assert service.get(f"/v1/faces/{face}")["name"] == "Grace"
+
+
+def drag(page: Any, size: str, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drag with the mouse, or with a finger on a phone."""
+    if size == "desktop":
+        page.mouse.move(*start)
+        page.mouse.down()
+        page.mouse.move(*end, steps=4)
+        page.mouse.up()
+        return
+    session = page.context.new_cdp_session(page)
+    for kind, at in (("touchStart", start), ("touchMove", end), ("touchEnd", None)):
+        points = [] if at is None else [{"x": at[0], "y": at[1]}]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_missed_face_is_marked_by_hand(
+    opened: Opening, service: Served, tmp_path: Path, size: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    number, box = add_missed(service, tmp_path)
+    page = opened(size, f"/photos/{number}")
+    settled(page)
+    page.get_by_role("button", name="Mark a face that was missed").click()
+    page.locator("#draw").scroll_into_view_if_needed()
+    shown = page.locator("#draw").bounding_box()
+    scale = shown["width"] / service.get(f"/v1/photos/{number}")["width"]
+    left, top, right, bottom = (value * scale for value in box)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return shown["x"] + x, shown["y"] + y
+
+    drag(page, size, at(2, 2), at(2 + right - left, 2 + bottom - top))  # elsewhere, then moved
+    drag(page, size, at(6, 6), at(left + 4, top + 4))
+    drawn = [float(page.locator("#drawn").get_attribute(name)) for name in ("x", "y", "width")]
+    assert drawn == pytest.approx([box[0], box[1], box[2] - box[0]], abs=2 / scale)
+    assert Axe().run(page).response["violations"] == []
+    keep(page, f"mark-{size}")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Add this face").click()
+    page.wait_for_selector("text=The face was added")
+    settled(page)
+    assert page.locator(".cards .card").count() == 1
+    with page.expect_navigation():
+        page.locator(".message").get_by_role("button", name="Undo").click()
+    page.wait_for_selector("text=Undone: marking of face")
+    assert page.locator(".cards .card").count() == 0
+
+
+def test_face_without_landmarks_is_marked_with_the_keyboard_and_named(
+    opened: Opening, service: Served, tmp_path: Path
+) -> None:
+    number, _ = add_missed(service, tmp_path)
+    page = opened(path=f"/photos/{number}")
+    settled(page)
+    page.locator("#mark").focus()
+    page.keyboard.press("Enter")
+    for key in [*["ArrowLeft", "ArrowUp"] * 40, *["Shift+ArrowLeft", "Shift+ArrowUp"] * 3]:
+        page.keyboard.press(key)
+    assert "0 from the left, 0 from the top" in page.locator("#mark-state").inner_text()
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    page.wait_for_selector("text=No landmarks were found")
+    settled(page)
+    card = page.locator(".card[data-mark]")
+    assert "searches do not find it" in card.inner_text()
+    card.locator("input").fill("Ada")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    (mark,) = service.get(f"/v1/photos/{number}")["marks"]
+    assert mark["name"] == "Ada"
+    page.goto(f"{service.base}/people/{mark['person']}")
+    page.get_by_role("img", name="Face marked by hand").click()
+    page.wait_for_url(f"**/photos/{number}")
+    page.locator("#mark").click()
+    page.keyboard.press("Escape")
+    assert page.locator("#draw").is_hidden()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Delete this mark").click()
+    assert service.get(f"/v1/photos/{number}")["marks"] == []
 
 
 def test_jobs_are_seen_in_several_windows(opened: Opening, service: Served, drawn: Path) -> None:

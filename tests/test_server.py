@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving import READ_TOKEN, TOKEN, Limits, Served, copied, drawn_gallery, served
+from serving import READ_TOKEN, TOKEN, Limits, Served, add_missed, copied, drawn_gallery, served
 
 from face2vec import Face2Vec, samples
 from face2vec.errors import PhotoError, SettingsError
@@ -775,3 +775,80 @@ def test_token_file_of_others_is_refused(tmp_path: Path) -> None:
         token_from(file)
     assert token_from(None, {"FACE2VEC_TOKEN": READ_TOKEN}) == READ_TOKEN
     assert token_from(None, {}) is None
+
+
+# Faces marked by hand
+
+
+def test_missed_face_is_marked_by_hand_and_found(fresh: Served, tmp_path: Path) -> None:
+    number, box = add_missed(fresh, tmp_path)
+    assert fresh.get(f"/v1/photos/{number}")["status"] == "no-face"
+    made = fresh.post(f"/v1/photos/{number}/faces", json={"box": box})
+    assert made["mark"] is None
+    found = fresh.get(f"/v1/photos/{number}")
+    assert (found["status"], found["marks"]) == ("indexed", [])
+    assert [one["id"] for one in found["face_list"]] == [made["face"]]
+    face = people_of(fresh)["Ada"]["cover"]
+    (result,) = fresh.post("/v1/search", {"queries": [{"face": face}], "k": 5})["results"]
+    assert made["face"] in [match["face"] for match in result["matches"]]
+    problem(fresh.http.post(f"/v1/photos/{number}/faces", json={"box": box}), 422, "gallery")
+    assert fresh.post("/v1/edits/undo")["what"] == f"marking of face {made['face']} by hand"
+    assert fresh.get(f"/v1/photos/{number}")["status"] == "no-face"
+
+
+def test_mark_without_landmarks_is_named_and_deleted(fresh: Served, tmp_path: Path) -> None:
+    number, _ = add_missed(fresh, tmp_path)
+    box = [0, 0, 12, 12]
+    before = fresh.get("/v1/info")["faces"]
+    made = fresh.post(f"/v1/photos/{number}/faces", json={"box": box})
+    assert made["face"] is None
+    mark = f"/v1/marks/{made['mark']}"
+    assert fresh.get(f"/v1/photos/{number}")["marks"] == [
+        {"id": made["mark"], "box": box, "person": None, "name": None}
+    ]
+    assert Image.open(io.BytesIO(fresh.http.get(f"{mark}/thumbnail").content)).size == (192, 192)
+    ada = people_of(fresh)["Ada"]
+    named = fresh.http.patch(mark, json={"name": "Ada"}).json()
+    assert (named["person"], named["name"]) == (ada["id"], "Ada")
+    shown = fresh.get("/v1/photos", params={"person": ada["id"]})["photos"]
+    assert number in [photo["id"] for photo in shown]
+    assert f'src="{mark}/thumbnail' in fresh.http.get(f"/people/{ada['id']}").text
+    assert f'src="{mark}/thumbnail' in fresh.http.get(f"/photos/{number}").text
+    assert people_of(fresh)["Ada"] == ada
+    assert fresh.get("/v1/info")["faces"] == before
+    assert fresh.http.patch(mark, json={"name": None}).json()["person"] is None
+    assert fresh.http.delete(mark).json()["faces"] == 1
+    problem(fresh.http.get(f"{mark}/thumbnail"), 404, "not-found")
+    problem(fresh.http.patch(mark, json={"name": "Ada"}), 404, "not-found")
+    problem(fresh.http.delete(mark), 404, "not-found")
+    fresh.post("/v1/edits/undo")
+    assert fresh.get(f"/v1/photos/{number}")["marks"] != []
+
+
+def test_forgetting_a_person_deletes_the_thumbnails_of_marks(fresh: Served, tmp_path: Path) -> None:
+    number, _ = add_missed(fresh, tmp_path)
+    made = fresh.post(f"/v1/photos/{number}/faces", json={"box": [0, 0, 12, 12]})
+    mark = f"/v1/marks/{made['mark']}"
+    named = fresh.http.patch(mark, json={"name": "Zoe"}).json()
+    assert fresh.http.get(f"{mark}/thumbnail").status_code == 200
+    done = fresh.http.delete(f"/v1/people/{named['person']}").json()
+    assert (done["faces"], done["photos"], done["left"]) == (1, 1, [])
+    problem(fresh.http.get(f"{mark}/thumbnail"), 404, "not-found")
+    assert not list((fresh.folder / "gallery" / FOLDER).glob("*/mark-*"))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [[0, 0, 4, 4], [0, 0, 9999, 20], [30, 0, 10, 20], [1, 2, 3], ["a", 0, 9, 9], [-9, 0, 9, 9]],
+)
+def test_wrong_boxes_are_refused(fresh: Served, box: list[Any]) -> None:
+    answer = fresh.http.post("/v1/photos/1/faces", json={"box": box})
+    assert answer.status_code == 422, answer.text
+
+
+def test_marks_need_the_token_that_writes(service: Served) -> None:
+    body = {"box": [0, 0, 20, 20]}
+    problem(service.reader.post("/v1/photos/1/faces", json=body), 403, "read-only")
+    problem(service.http.post("/v1/photos/999999/faces", json=body), 404, "not-found")
+    problem(service.reader.patch("/v1/marks/1", json={"name": "x"}), 403, "read-only")
+    problem(service.http.get("/v1/marks/1/thumbnail?side=7"), 422, "settings")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from face2vec import stored
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import NAME_ONLY, called, decoded, encoded, owner_of
+from face2vec.gallery.schema import has_people, has_table
 from face2vec.types import STATUSES
 
 _PHOTOS = (
@@ -109,18 +110,21 @@ def content_of_face(now: Snapshot, face: int) -> int | None:
 
 def faces_in(now: Snapshot, content: int) -> list[tuple[int, int | None]]:
     """(face, person or None) of each face of a content, in order."""
+    select = "SELECT id, person_id FROM faces LEFT JOIN memberships ON face_id = id"
+    if not has_people(now.connection):
+        select = "SELECT id, NULL FROM faces"
     return [
         (face, person)
         for face, person in now.connection.execute(
-            "SELECT id, person_id FROM faces LEFT JOIN memberships ON face_id = id"
-            " WHERE content_id = ? ORDER BY id",
-            (content,),
+            f"{select} WHERE content_id = ? ORDER BY id", (content,)
         )
     ]
 
 
 def person_of(now: Snapshot, face: int) -> int | None:
     """Number of the person that a face belongs to, or None."""
+    if not has_people(now.connection):
+        return None
     found = now.connection.execute(
         "SELECT person_id FROM memberships WHERE face_id = ?", (face,)
     ).fetchone()
@@ -136,11 +140,16 @@ def _condition(now: Snapshot, wanted: Wanted) -> tuple[str, list[Any]]:
         parts.append("contents.id = ?")
         values.append(wanted.content)
     if wanted.person is not None:
-        parts.append(
-            "contents.id IN (SELECT content_id FROM faces JOIN memberships ON face_id = faces.id"
-            " WHERE person_id = ?)"
-        )
-        values.append(wanted.person)
+        shown = []
+        if has_people(now.connection):
+            shown.append(
+                "SELECT content_id FROM faces JOIN memberships ON face_id = faces.id"
+                " WHERE person_id = ?"
+            )
+        if has_table(now.connection, "marks"):
+            shown.append("SELECT content_id FROM marks WHERE person_id = ?")
+        parts.append(f"contents.id IN ({' UNION ALL '.join(shown) or 'NULL'})")
+        values += [wanted.person] * len(shown)
     if wanted.folder is not None:
         some = []
         folder = wanted.folder.rstrip(os.sep)

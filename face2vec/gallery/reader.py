@@ -20,6 +20,7 @@ from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryUpgradedError
 from face2vec.files import composed
 from face2vec.fingerprint import Fingerprint
+from face2vec.gallery import marks as gallery_marks
 from face2vec.gallery import people as gallery_people
 from face2vec.gallery import removals
 from face2vec.gallery.connection import Connection, GalleryFile
@@ -39,7 +40,7 @@ from face2vec.gallery.rows import (
     owner_of,
 )
 from face2vec.gallery.schema import MAPPED, has_people, has_table, missing_columns
-from face2vec.types import SURE_CONFIDENCE, SURE_OPINION, Edit, Person
+from face2vec.types import SURE_CONFIDENCE, SURE_OPINION, Edit, Mark, Person
 
 STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
 TIMES = "SELECT size, mtime_ns, ctime_ns FROM photos WHERE root_id = ? AND path = ?"
@@ -450,6 +451,22 @@ class Snapshot:
                 (state.position,),
             ).fetchone()
         )
+
+    def marks(self, content: int) -> list[Mark]:
+        """The faces of a content that were marked by hand and have no landmarks, in order."""
+        return gallery_marks.in_content(self.connection, content)
+
+    def marks_of(self, person: int) -> list[Mark]:
+        """The marks that belong to a person, in order."""
+        return gallery_marks.of_person(self.connection, person)
+
+    def all_marks(self) -> list[Mark]:
+        """All marks, in order."""
+        return gallery_marks.everywhere(self.connection)
+
+    def mark(self, number: int) -> Mark | None:
+        """A mark, or None."""
+        return gallery_marks.one(self.connection, number)
 
     def memberships(self) -> Memberships:
         """The person of each face that has one, in order of face."""

@@ -148,13 +148,29 @@ CREATE TABLE apart (
 CREATE INDEX apart_by_other ON apart (other_id);
 """
 
-WHOLE_SCHEMA = SCHEMA + PEOPLE_SCHEMA + IGNORED_SCHEMA + APART_SCHEMA
+# Faces that a user has marked by hand and that have no landmarks, so no embedding either.
+MARKS_SCHEMA = """
+CREATE TABLE marks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    content_id INTEGER NOT NULL REFERENCES contents ON DELETE CASCADE,
+    "left" REAL NOT NULL,
+    "top" REAL NOT NULL,
+    "right" REAL NOT NULL,
+    "bottom" REAL NOT NULL,
+    person_id INTEGER REFERENCES people ON DELETE SET NULL
+);
+CREATE INDEX marks_by_content ON marks (content_id);
+CREATE INDEX marks_by_person ON marks (person_id);
+"""
+
+WHOLE_SCHEMA = SCHEMA + PEOPLE_SCHEMA + IGNORED_SCHEMA + APART_SCHEMA + MARKS_SCHEMA
 """The tables of a new gallery."""
 
 _LATER_TABLES = {
     **dict.fromkeys(("people", "memberships", "refusals", "sayings", "forgotten"), "people"),
     "ignored": "ignored",
     "apart": "apart",
+    "marks": "marks",
 }
 """Tables that older galleries have not: each must be there if the named one is."""
 _IN_VIDEO = {"time": "REAL", "track_begin": "REAL", "track_end": "REAL"}
@@ -282,3 +298,5 @@ def migrate(connection: sqlite3.Connection) -> None:
         )
     if not has_table(connection, "apart"):
         connection.executescript(f"BEGIN IMMEDIATE; {APART_SCHEMA} COMMIT;")
+    if not has_table(connection, "marks"):
+        connection.executescript(f"BEGIN IMMEDIATE; {MARKS_SCHEMA} COMMIT;")

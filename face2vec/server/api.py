@@ -23,7 +23,7 @@ from face2vec.server.access import WRITE
 from face2vec.server.jobs import Job
 from face2vec.server.problems import ProblemError
 from face2vec.server.service import THUMBNAIL_SIDES, EncodedUpload, Filter, Service
-from face2vec.types import NO_PLACE, NO_POINTS, STATUSES, Face, Match, Person, Suggestion
+from face2vec.types import NO_PLACE, NO_POINTS, STATUSES, Face, Mark, Match, Person, Suggestion
 
 router = APIRouter(
     prefix="/v1",
@@ -276,6 +276,7 @@ def photo(request: Request, photo: Id) -> r.PhotoWithFaces:
     with service.reading() as now:
         owners = dict(listing.faces_in(now, photo))
         stored = now.stored_faces(list(owners), with_embeddings=False)
+        marks = now.marks(photo)
     names = {person.id: person.name for person in service.people()}
     first = _photo_record(request, copies[0]).model_dump()
     paths = [path for one in copies if (path := _path(request, one.path)) is not None]
@@ -284,7 +285,49 @@ def photo(request: Request, photo: Id) -> r.PhotoWithFaces:
         for one in stored
         if one.face.is_placed
     ]
-    return r.PhotoWithFaces(**first | {"copies": len(copies) - 1}, face_list=faces, paths=paths)
+    return r.PhotoWithFaces(
+        **first | {"copies": len(copies) - 1},
+        face_list=faces,
+        marks=[_mark_record(mark, names) for mark in marks],
+        paths=paths,
+    )
+
+
+@router.post("/photos/{photo}/faces", status_code=201)
+def mark_face(request: Request, photo: Id, wanted: r.NewFace) -> r.MarkedRecord:
+    """Add a face that the detector missed; without landmarks it becomes a mark, see there."""
+    service = service_of(request)
+    path = service.photo_file(photo)
+    marked = service.edit(lambda engine: engine.mark_face(path, wanted.box))
+    _audit(request, f"mark a face by hand in photo {photo}")
+    return r.MarkedRecord(**marked._asdict())
+
+
+@router.patch("/marks/{mark}")
+def name_mark(request: Request, mark: Id, wanted: r.MarkChange) -> r.MarkRecord:
+    """Say whom a face without landmarks shows, by name; null for nobody."""
+    service = service_of(request)
+    service.mark(mark)
+    person = service.edit(lambda engine: engine.name_mark(mark, wanted.name or None))
+    _audit(request, f"name mark {mark}")
+    return _mark_record(service.mark(mark), {} if person is None else {person.id: person.name})
+
+
+@router.get("/marks/{mark}/thumbnail", response_class=Response, responses=WEBP)
+def mark_thumbnail(request: Request, mark: Id, side: int = THUMBNAIL_SIDES[1]) -> Response:
+    """A face without landmarks to look at, as WebP."""
+    _check_side(side)
+    return _picture(service_of(request).mark_thumbnail(mark, side))
+
+
+@router.delete("/marks/{mark}")
+def delete_mark(request: Request, mark: Id) -> r.Removed:
+    """Delete a face without landmarks."""
+    service = service_of(request)
+    service.mark(mark)
+    service.edit(lambda engine: engine.unmark(mark))
+    _audit(request, f"delete mark {mark}")
+    return r.Removed(photos=0, faces=1)
 
 
 @router.get("/photos/{photo}/picture", response_class=Response, responses=WEBP)
@@ -325,8 +368,7 @@ def face(request: Request, face: Id) -> r.GalleryFace:
 @router.get("/faces/{face}/thumbnail", response_class=Response, responses=WEBP)
 def thumbnail(request: Request, face: Id, side: int = THUMBNAIL_SIDES[1]) -> Response:
     """A face to look at, as WebP."""
-    if side not in THUMBNAIL_SIDES:
-        _refuse(f"side must be one of {', '.join(map(str, THUMBNAIL_SIDES))}")
+    _check_side(side)
     return _picture(service_of(request).thumbnail(face, side))
 
 
@@ -586,6 +628,11 @@ def _refuse(words: str) -> NoReturn:
     raise SettingsError(words)
 
 
+def _check_side(side: int) -> None:
+    if side not in THUMBNAIL_SIDES:
+        _refuse(f"side must be one of {', '.join(map(str, THUMBNAIL_SIDES))}")
+
+
 def _check_batch(service: Service, some: Sequence[object]) -> None:
     most = service.settings.limits.batch
     if len(some) > most:
@@ -705,6 +752,15 @@ def _face_of_photo(face: Face, owner: int | None, names: dict[int, str | None]) 
         sure=face.is_sure,
         person=owner,
         name=None if owner is None else names.get(owner),
+    )
+
+
+def _mark_record(mark: Mark, names: dict[int, str | None]) -> r.MarkRecord:
+    return r.MarkRecord(
+        id=mark.id,
+        box=list(mark.box),
+        person=mark.person,
+        name=None if mark.person is None else names.get(mark.person),
     )
 
 

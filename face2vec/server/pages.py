@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from face2vec.errors import CalibrationError
 from face2vec.gallery import listing
 from face2vec.models.catalogue import CATALOGUE
+from face2vec.photos.video import is_video
 from face2vec.report.text import percent, printable
 from face2vec.server import texts
 from face2vec.server.access import WRITE
@@ -122,12 +123,15 @@ def person_page(request: Request, person: int, skip: int = 0) -> Response:
         found = service.person(person)
     except NotThereError as error:
         return _page(request, "problem.html", 404, detail=str(error))
+    with service.reading() as now:
+        marks = now.marks_of(person)
     names = sorted({one.name for one in service.people() if one.name is not None})
     skip = min(max(skip, 0), max(len(found.faces) - 1, 0) // FACES_PER_PAGE * FACES_PER_PAGE)
     return _page(
         request,
         "person.html",
         person=found,
+        marks=marks,
         faces=found.faces[skip : skip + FACES_PER_PAGE],
         total=len(found.faces),
         skip=skip,
@@ -178,12 +182,13 @@ def photo_page(request: Request, number: int) -> Response:
         return _page(request, "problem.html", 404, detail=str(error))
     service = service_of(request)
     names = sorted({one.name for one in service.people() if one.name is not None})
+    film = False
     try:
-        service.photo_file(number)
+        film = is_video(service.photo_file(number))
         missing = ""
     except NotThereError as error:
         missing = str(error)
-    return _page(request, "photo.html", photo=found, names=names, missing=missing)
+    return _page(request, "photo.html", photo=found, names=names, missing=missing, is_video=film)
 
 
 @router.get("/jobs")

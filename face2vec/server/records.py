@@ -269,11 +269,40 @@ class FaceOfPhoto(Record):
     name: str | None
 
 
+class MarkRecord(Record):
+    """A face that was marked by hand and has no landmarks: it is not searched."""
+
+    id: int
+    box: list[float]
+    person: int | None
+    name: str | None
+
+
 class PhotoWithFaces(PhotoRecord):
     """A photo with its faces."""
 
     face_list: list[FaceOfPhoto]
+    marks: list[MarkRecord]
     paths: list[str]
+
+
+class NewFace(Record):
+    """A box around a face that was missed, in pixels of the upright photo."""
+
+    box: tuple[Value, Value, Value, Value] = Field(description="left, top, right, bottom")
+
+
+class MarkedRecord(Record):
+    """What became of a face that was marked by hand; one of the two is null."""
+
+    face: int | None = Field(description="id of the face, if landmarks were found")
+    mark: int | None = Field(description="number of the mark, if none were found")
+
+
+class MarkChange(Record):
+    """Whom a mark shows; null for nobody."""
+
+    name: Name | None
 
 
 class GalleryFace(FaceOfPhoto):

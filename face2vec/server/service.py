@@ -35,7 +35,7 @@ from face2vec.server.jobs import Job, Jobs, Report
 from face2vec.server.problems import NotThereError, ProblemError
 from face2vec.server.settings import Settings
 from face2vec.server.sharing import SharedEncoder
-from face2vec.types import Face, Match, Person, Photo, Suggestion, largest_sure
+from face2vec.types import Face, Mark, Match, Person, Photo, Suggestion, largest_sure
 
 log = logging.getLogger("face2vec")
 
@@ -128,9 +128,10 @@ class Service:
         with suppress(Exception):  # an old thumbnail is no reason not to start
             with self.reading() as now:
                 faces, contents = now.contents()
-            there = {f"face-{i}" for i in faces.tolist()} | {
-                f"photo-{i}" for i in contents.tolist()
-            }
+                marks = now.all_marks()
+            there = {f"face-{i}" for i in faces.tolist()}
+            there |= {f"photo-{i}" for i in contents.tolist()}
+            there |= {f"mark-{mark.id}" for mark in marks}
             drop_thumbnails_except(settings.gallery, there)
 
     def close(self) -> None:
@@ -333,6 +334,33 @@ class Service:
             return self._decoders.run(face_thumbnail, name, b"", box, side, None)
         made = self._decoders.run(face_thumbnail, name, name, box, side, time)
         self._keep(file, made, lambda: self.face(number))
+        return made
+
+    def mark(self, number: int) -> Mark:
+        """A face that was marked by hand and has no landmarks.
+
+        Raises:
+            NotThereError: the gallery does not have it.
+        """
+        with self.reading() as now:
+            found = now.mark(number)
+        if found is None:
+            raise NotThereError(f"there is no mark {number} in the gallery")
+        return found
+
+    def mark_thumbnail(self, number: int, side: int) -> bytes:
+        """A mark to look at, as WebP; made once.
+
+        Raises:
+            NotThereError: the gallery does not have it, or its photo is gone or has changed.
+        """
+        mark = self.mark(number)
+        file = thumbnail_file(self.settings.gallery, f"mark-{number}", number, side)
+        with suppress(OSError):
+            return file.read_bytes()
+        name = self.photo_file(mark.content)
+        made = self._decoders.run(face_thumbnail, name, name, mark.box, side, None)
+        self._keep(file, made, lambda: self.mark(number))
         return made
 
     def _keep(self, file: Path, made: bytes, check: Callable[[], object]) -> None:
