@@ -386,21 +386,32 @@ class Face2Vec:
             self._session.index().save()
         return build.summary(time.monotonic() - started, interrupted, left_out, unread)
 
-    def photos(self, *statuses: str) -> list[PhotoStatus]:
+    def photos(
+        self, *statuses: str, since: str | None = None, until: str | None = None
+    ) -> list[PhotoStatus]:
         """The photos of the gallery, and what became of each.
 
         Args:
             statuses: some of ``"indexed"``, ``"no-face"``, ``"unreadable"`` and ``"damaged"`` (read
                 in part); none for all photos.
+            since: only photos taken in or after this year, month or day: ``"2024"``,
+                ``"2024-05"`` or ``"2024-05-01"``; photos without a date are left out.
+            until: only photos taken in or before this year, month or day.
 
         Raises:
             GalleryNotFoundError: there is no gallery.
-            SettingsError: a status is unknown.
+            SettingsError: a status is unknown, or a limit is no date.
         """
+        from face2vec.photos.dates import period
+
         arguments.some_of("statuses", statuses, STATUSES)
+        for name, value in (("since", since), ("until", until)):
+            if value is not None:
+                arguments.text(name, value)
+        wanted = period(since, until)
         found = (
             PhotoStatus(photo, called(status, reason), reason)
-            for photo, status, reason in self._session.gallery().photos()
+            for photo, status, reason in self._session.gallery().photos(wanted)
         )
         return [one for one in found if not statuses or one.status in statuses]
 

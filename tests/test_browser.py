@@ -11,15 +11,17 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import pytest
 from PIL import Image
 from serving import READ_TOKEN, Served, add_missed, copied, drawn_gallery, served
 
-from face2vec import samples
+from face2vec import Face2Vec, samples
 
 pytestmark = pytest.mark.browser
 
@@ -292,7 +294,7 @@ def test_merge_of_selected_people_is_undone(opened: Opening, service: Served) ->
     assert merged["faces"] == sum(one["faces"] for one in unnamed)
     with page.expect_navigation():
         page.locator(".message").get_by_role("button", name="Undo").click()
-    page.wait_for_selector("text=Undone: merge of")
+    page.wait_for_selector("text=Undone: merged")
     assert service.get("/v1/people") == before
 
 
@@ -347,6 +349,74 @@ def test_faces_of_a_person_are_corrected(opened: Opening, service: Served) -> No
         with page.expect_navigation():
             page.locator("#undo").click()
     assert person(service, "Ada")["face_ids"] == ada["face_ids"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_undo_says_beforehand_what_it_will_undo(
+    opened: Opening, service: Served, size: str
+) -> None:
+    page = opened(size, "/review")
+    page.wait_for_selector("#pair img")
+    assert page.locator("#undo").inner_text() == "Undo: named 6 faces as 2 people"
+    before = page.locator("#left").inner_text()
+    page.keyboard.press("n")
+    until(page, lambda: page.locator("#left").inner_text() != before)
+    until(page, lambda: "are different people" in page.locator("#back").inner_text())
+    assert page.locator("#undo").inner_text() == page.locator("#back").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+    page.keyboard.press("u")
+    until(page, lambda: page.locator("#back").inner_text() == "Undo: named 6 faces as 2 people")
+    for _ in range(3):
+        if page.locator("#undo").is_enabled():
+            with page.expect_navigation():
+                page.locator("#undo").click()
+    assert page.locator("#undo").is_disabled()
+    assert page.locator("#undo").get_attribute("title") == "There is nothing to undo"
+
+
+def test_history_is_in_the_readers_time_and_language(browser: Any, service: Served) -> None:
+    (made,) = {one["made"] for one in service.get("/v1/edits")["edits"][:1]}
+    context = browser.new_context(timezone_id="Asia/Tokyo", locale="de-DE")
+    page = context.new_page()
+    page.goto(service.address)
+    page.goto(f"{service.base}/edits")
+    row = page.locator("tbody tr").first
+    assert "6 Gesichter als 2 Personen benannt" in row.inner_text()
+    there = datetime.fromtimestamp(made, ZoneInfo("Asia/Tokyo"))
+    assert f"{there:%H:%M}" in row.locator("time").inner_text()
+    assert "Japan" in row.locator("time").get_attribute("title")
+    assert page.locator("#undo").inner_text() == "Rückgängig: 6 Gesichter als 2 Personen benannt"
+    context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_open_windows_say_that_something_has_changed_elsewhere(
+    opened: Opening, service: Served, size: str
+) -> None:
+    page, review = opened(size, "/people"), opened(size, "/review")
+    review.wait_for_selector("#pair img")
+    unnamed = next(one for one in service.get("/v1/people")["people"] if one["name"] is None)
+    page.locator(f".naming[data-person='{unnamed['id']}'] input").fill("Eve")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Done.")
+    until(review, lambda: "Eve" in review.locator("#undo").inner_text())  # by itself
+    page.wait_for_timeout(2500)
+    assert page.locator("#changed").is_hidden()  # its own edit
+    before = review.locator("#left").inner_text()
+    review.get_by_role("button", name="No", exact=True).click()
+    until(review, lambda: review.locator("#left").inner_text() != before)
+    page.wait_for_selector("text=This page has changed elsewhere.")
+    keep(page, f"changed-elsewhere-{size}")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Reload").click()
+    assert page.locator("#changed").is_hidden()
+
+
+def test_window_notices_what_another_process_has_changed(opened: Opening, service: Served) -> None:
+    page = opened(path="/people")
+    with Face2Vec(service.folder / "gallery") as engine:
+        engine.name("Ada", "Ada Lovelace")
+    page.wait_for_selector("text=This page has changed elsewhere.")
 
 
 def test_forgetting_a_person_is_asked_twice(opened: Opening, service: Served) -> None:
@@ -459,7 +529,7 @@ def test_missed_face_is_marked_by_hand(
     assert page.locator(".cards .card").count() == 1
     with page.expect_navigation():
         page.locator(".message").get_by_role("button", name="Undo").click()
-    page.wait_for_selector("text=Undone: marking of face")
+    page.wait_for_selector("text=Undone: marked face")
     assert page.locator(".cards .card").count() == 0
 
 
@@ -494,6 +564,34 @@ def test_face_without_landmarks_is_marked_with_the_keyboard_and_named(
     with page.expect_navigation():
         page.get_by_role("button", name="Delete this mark").click()
     assert service.get(f"/v1/photos/{number}")["marks"] == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_photos_are_chosen_by_month(
+    opened: Opening, service: Served, tmp_path: Path, size: str
+) -> None:
+    for month in (3, 5):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x9003] = f"2024:{month:02}:01 12:00:00"
+        Image.open(service.photo(f"person-000/{month % 3}.jpg")).save(
+            tmp_path / f"{month}.jpg", exif=exif
+        )
+    with Face2Vec(service.folder / "gallery") as engine:
+        engine.add(tmp_path / "3.jpg", tmp_path / "5.jpg")
+    page = opened(size, "/photos")
+    page.get_by_label("Order").select_option("newest first")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Filter").click()
+    assert page.locator("h2").all_inner_texts() == ["May 2024", "March 2024", "No date"]
+    settled(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+    keep(page, f"photos-by-date-{size}")
+    page.get_by_label("Taken").select_option("March 2024 (1)")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Filter").click()
+    assert page.locator(".photos li").count() == 1
+    page.locator(".photos a").click()
+    assert "taken 2024-03-01 12:00" in page.locator("main").inner_text()
 
 
 def test_jobs_are_seen_in_several_windows(opened: Opening, service: Served, drawn: Path) -> None:

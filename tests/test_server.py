@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.thumbnails import FOLDER
 from face2vec.server import texts
 from face2vec.server.access import Rates
+from face2vec.server.edits import described
 from face2vec.server.problems import ProblemError
 from face2vec.server.settings import Settings, token_from
 from face2vec.server.sharing import SharedEncoder
@@ -687,7 +689,7 @@ def test_events_tell_the_jobs(fresh: Served) -> None:
     ended(fresh, job)
     with fresh.http.stream("GET", "/v1/events", params={"once": True}) as answer:
         text = answer.read().decode()
-    event, data = text.strip().split("\n")
+    event, data = text.split("\n\n")[0].split("\n")
     assert event == "event: jobs"
     assert [one["id"] for one in json.loads(data.removeprefix("data: "))] == [job]
 
@@ -852,3 +854,209 @@ def test_marks_need_the_token_that_writes(service: Served) -> None:
     problem(service.http.post("/v1/photos/999999/faces", json=body), 404, "not-found")
     problem(service.reader.patch("/v1/marks/1", json={"name": "x"}), 403, "read-only")
     problem(service.http.get("/v1/marks/1/thumbnail?side=7"), 422, "settings")
+
+
+# Photos by date
+
+
+@pytest.fixture
+def dated(fresh: Served, tmp_path: Path) -> Served:
+    """The service with two dated photos of person 0, of May 2024 and January 2023."""
+    for name, day in (("may", "2024:05:01 12:00:00"), ("january", "2023:01:31 23:00:00")):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x9003] = day
+        person = samples.people(1, seed=3)[0]
+        image = Image.open(io.BytesIO(person.photo(len(name)).jpeg()))
+        image.save(tmp_path / f"{name}.jpg", exif=exif)
+    with Face2Vec(fresh.folder / "gallery") as engine:
+        assert engine.add(tmp_path / "may.jpg", tmp_path / "january.jpg").faces == 2
+    return fresh
+
+
+def test_photos_are_listed_by_date(dated: Served) -> None:
+    def names(**values: str) -> list[str]:
+        return [Path(one["path"]).stem for one in dated.get("/v1/photos", params=values)["photos"]]
+
+    assert names(**{"from": "2023"}) == ["january", "may"]
+    assert names(**{"from": "2023-01-31", "to": "2023"}) == ["january"]
+    assert names(**{"from": "2024-06"}) == []
+    assert names(order="date")[:2] == ["may", "january"]
+    photos = dated.get("/v1/photos", params={"from": "2024"})
+    assert (photos["total"], photos["photos"][0]["taken"]) == (1, "2024-05-01T12:00:00")
+    months = dated.get("/v1/photos/months")["months"]
+    assert months[:2] == [{"month": "2024-05", "photos": 1}, {"month": "2023-01", "photos": 1}]
+    assert months[2]["month"] == ""
+    words = problem(dated.http.get("/v1/photos?from=May"), 422, "settings")
+    assert "from must be a year, month or day" in words
+
+
+def test_search_is_limited_to_a_period(dated: Served) -> None:
+    face = people_of(dated)["Ada"]["cover"]
+    for limits, count in (({"from": "2024-05", "to": "2024-05"}, 1), ({"from": "2023"}, 2)):
+        body = {"queries": [{"face": face}], **limits}
+        (result,) = dated.post("/v1/search", body)["results"]
+        assert len(result["matches"]) == count
+        assert result["matches"][0]["path"].endswith(("may.jpg", "january.jpg"))
+    problem(
+        dated.http.post("/v1/search", json={"queries": [{"face": face}], "to": "soon"}),
+        422,
+        "settings",
+    )
+
+
+def test_photos_page_groups_by_month(dated: Served) -> None:
+    page = dated.http.get("/photos?order=date").text
+    assert page.index("<h2>May 2024</h2>") < page.index("<h2>January 2023</h2>")
+    assert page.index("<h2>January 2023</h2>") < page.index("<h2>No date</h2>")
+    page = dated.http.get("/photos?month=2024", headers={"Accept-Language": "de"}).text
+    assert "<h2>Mai 2024</h2>" in page
+    assert "1 Fotos" in page
+    assert dated.http.get("/photos?month=x&order=y").status_code == 200
+
+
+def test_index_job_reads_dates_of_photos_that_are_there(fresh: Served, drawn: Path) -> None:
+    folder = str((drawn / "photos" / "person-000").resolve())
+    job = fresh.post("/v1/jobs", {"kind": "index", "folders": [folder], "again": True})
+    while (found := fresh.get(f"/v1/jobs/{job['id']}"))["state"] in ("waiting", "running"):
+        time.sleep(0.1)
+    assert (found["state"], found["result"]["unchanged"]) == ("done", 3)
+
+
+# What has changed
+
+
+@pytest.mark.parametrize(
+    ("what", "english", "german"),
+    [
+        ("name 'Ada' of person 3", "named person 3 Ada", "Person 3 benannt: Ada"),
+        ('name "O\'Hara" of person 3', "named person 3 O'Hara", "Person 3 benannt: O'Hara"),
+        (
+            "removal of the name 'A of person 3' from person 3",
+            "removed the name A of person 3 from person 3",
+            "Name A of person 3 von Person 3 entfernt",
+        ),
+        (
+            "merge of person 4 (unnamed), Bob (person 5) into Ada (person 3)",
+            "merged person 4, Bob into Ada",
+            "Person 4, Bob mit Ada zusammengeführt",
+        ),
+        (
+            "split of face 7 from Ada (person 3)",
+            "split face 7 from Ada",
+            "Gesicht 7 von Ada abgetrennt",
+        ),
+        (
+            "assignment of 4 faces to person 9",
+            "assigned 4 faces to person 9",
+            "4 Gesichter zugeordnet: Person 9",
+        ),
+        ("enrolment of 4 faces as 'Anna'", "named 4 faces Anna", "4 Gesichter benannt: Anna"),
+        (
+            "enrolment of 9 faces as 2 people",
+            "named 9 faces as 2 people",
+            "9 Gesichter als 2 Personen benannt",
+        ),
+        (
+            "statement that Ada (person 1) and face 3 are different people",
+            "Ada and face 3 are different people",
+            "Ada und Gesicht 3 sind verschiedene Personen",
+        ),
+        (
+            "ignoring of 2 faces; to have face 6 back, remove the photo and index it again",
+            "ignored 2 faces; to have face 6 back, remove the photo and index it again",
+            "2 Gesichter: kein Gesicht; um Gesicht 6 wiederzubekommen, entfernen Sie das Foto und "
+            "indizieren Sie es neu",
+        ),
+        ("statement that mark 2 is 'Bob'", "named mark 2 Bob", "Markierung 2 benannt: Bob"),
+        (
+            "something of a later version",
+            "something of a later version",
+            "something of a later version",
+        ),
+    ],
+)
+def test_edits_are_described_in_the_language_of_the_reader(
+    what: str, english: str, german: str
+) -> None:
+    assert described(what, texts.text_of("en")) == english
+    assert described(what, texts.text_of("de")) == german
+
+
+def test_every_edit_of_the_gallery_has_words_in_every_language(
+    fresh: Served, tmp_path: Path
+) -> None:
+    """Each kind of edit once: none is shown in the words of the gallery."""
+    number, box = add_missed(fresh, tmp_path)
+    known = people_of(fresh)
+    ada, bob = known["Ada"]["id"], known["Bob"]["id"]
+    first, second, third, *_ = fresh.get(f"/v1/people/{ada}")["face_ids"]
+    with Face2Vec(fresh.folder / "gallery") as engine:
+        engine.enroll(
+            {"Zoe": [fresh.photo("person-005/0.jpg")], "Kim": [fresh.photo("person-006/0.jpg")]}
+        )
+        engine.hide(ada)
+        engine.hide(ada, False)
+        engine.choose_cover(ada, second)
+        engine.not_this_person(ada, first)
+        engine.this_person(ada, first)
+        engine.this_person(None, first)
+        new = engine.split(ada, third)
+        engine.merge(new, engine.this_person(None, first))
+        engine.name(new, "Eve")
+        engine.name(new, None)
+        engine.different(second, engine.person(bob).faces[0])
+        engine.answer(engine.suggest(1)[0], same=False)
+        engine.ignore(second)
+        engine.mark_face(tmp_path / "missed.png", box)
+        mark = engine.mark_face(tmp_path / "missed.png", (0, 0, 9, 9)).mark
+        engine.name_mark(mark, "Mia")
+        engine.name_mark(mark, None)
+        engine.unmark(mark)
+        made = [edit.what for edit in engine.edits()]
+    assert len({what.split()[0] for what in made}) >= 12
+    for language in texts.languages():
+        answered = fresh.get("/v1/edits", params={"language": language})["edits"]
+        assert [one["what"] for one in answered] == made
+        assert [one["what"] for one in answered if one["words"] == one["what"]] == []
+        page = fresh.http.get("/edits", headers={"Accept-Language": language}).text
+        assert all(html.escape(one["words"]).replace("&#x27;", "&#39;") in page for one in answered)
+    assert fresh.get("/v1/edits")["edits"][0]["words"] is None
+    undone = fresh.post("/v1/edits/undo?language=de")
+    assert (undone["what"], undone["words"]) == (made[0], "Markierung 1 gelöscht")
+    assert number > 0
+
+
+def test_version_changes_with_every_change_and_with_nothing_else(fresh: Served) -> None:
+    def version() -> str:
+        text = fresh.http.get("/v1/events?once=true").text
+        return str(json.loads(text.split("event: gallery\ndata: ")[1].splitlines()[0]))
+
+    before = version()
+    assert fresh.get("/v1/info")["faces"]
+    fresh.http.get("/people")
+    assert version() == before
+    ada = people_of(fresh)["Ada"]["id"]
+    answer = fresh.http.patch(f"/v1/people/{ada}", json={"hidden": True})
+    assert answer.headers["face2vec-version"] == version() != before
+    seen = {before, version()}
+    with Face2Vec(fresh.folder / "gallery") as engine:
+        engine.undo()
+        seen.add(version())
+        engine.find_people(again=True)
+        seen.add(version())
+        engine.remove(fresh.photo("person-002/0.jpg").resolve())
+        seen.add(version())
+    assert len(seen) == 5
+    job = fresh.post("/v1/jobs", {"kind": "people"})
+    while fresh.get(f"/v1/jobs/{job['id']}")["state"] in ("waiting", "running"):
+        time.sleep(0.05)
+    assert version() not in seen
+
+
+def test_undo_button_names_the_last_edit(fresh: Served) -> None:
+    page = fresh.http.get("/people", headers={"Accept-Language": "de"}).text
+    assert "<bdi>Rückgängig: 6 Gesichter als 2 Personen benannt</bdi>" in page
+    while fresh.http.post("/v1/edits/undo").is_success:
+        pass
+    assert "There is nothing to undo" in fresh.http.get("/people").text
+    assert 'id="undo"' not in fresh.reader.get("/people").text

@@ -48,6 +48,7 @@ from face2vec.gallery.schema import (
     has_table,
 )
 from face2vec.gallery.writer import Writer
+from face2vec.photos.dates import ALWAYS, Period
 from face2vec.stored import integer, text
 
 MOST = 1_000_000
@@ -169,9 +170,13 @@ class Gallery:
         """
         return Snapshot(self._file, self._meta, batch_size, mmap)
 
-    def photos(self) -> Iterator[tuple[str, str, str]]:
-        """(full path, status, reason) of every photo; the gallery may change in between."""
-        return all_photos(self.read)
+    def photos(self, wanted: Period = ALWAYS) -> Iterator[tuple[str, str, str]]:
+        """(full path, status, reason) of every photo; the gallery may change in between.
+
+        Args:
+            wanted: when they were taken.
+        """
+        return all_photos(self.read, wanted=wanted)
 
     @contextmanager
     def write(self) -> Iterator[Writer]:

@@ -215,6 +215,11 @@ class Writer:
                 content = found[0] if found else _insert_content(connection, entry, faces)
                 if found and entry.again:
                     _replace_content(connection, content, entry, faces)
+                if found and entry.taken is not None:
+                    connection.execute(
+                        "UPDATE contents SET taken = ? WHERE id = ? AND taken IS NOT ?",
+                        (entry.taken, content, entry.taken),
+                    )
                 root, path = _place(connection, roots, entry)
                 before = connection.execute(
                     "SELECT content_id, sha256 FROM photos JOIN contents ON id = content_id"
@@ -580,8 +585,9 @@ def _replace_content(
 
 def _insert_content(connection: Connection, entry: Entry, faces: Sequence[tuple[Any, ...]]) -> int:
     content = connection.execute(
-        "INSERT INTO contents (sha256, width, height, status, reason) VALUES (?, ?, ?, ?, ?)",
-        (entry.sha256, *_outcome(entry)),
+        "INSERT INTO contents (sha256, width, height, status, reason, taken)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (entry.sha256, *_outcome(entry), entry.taken),
     ).lastrowid
     assert content is not None
     for row in faces:

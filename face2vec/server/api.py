@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -18,8 +18,11 @@ from starlette.responses import Response, StreamingResponse
 from face2vec.engine import Face2Vec
 from face2vec.errors import CalibrationError, NoFaceError, SettingsError
 from face2vec.gallery import listing
+from face2vec.photos.dates import period
 from face2vec.server import records as r
+from face2vec.server import texts
 from face2vec.server.access import WRITE
+from face2vec.server.edits import described
 from face2vec.server.jobs import Job
 from face2vec.server.problems import ProblemError
 from face2vec.server.service import THUMBNAIL_SIDES, EncodedUpload, Filter, Service
@@ -54,7 +57,13 @@ router = APIRouter(
 
 Id = Annotated[int, PathValue(ge=1, lt=2**63)]
 Upload = Annotated[UploadFile, File(description="a photo")]
+Language = Annotated[
+    str | None, Parameter(max_length=20, description="language of `words`, such as de")
+]
 PING_SECONDS = 15.0
+TURN_SECONDS, TURNS_PER_VERSION = 0.25, 4
+"""How often an event stream looks for changes of jobs, and of the gallery."""
+A_DAY = "a year, month or day such as 2024-05"
 WEBP: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/webp": {}}, "description": "A picture"}
 }
@@ -145,6 +154,7 @@ def search(request: Request, wanted: r.SearchRequest) -> r.SearchAnswer:
         wanted.person,
         wanted.folder,
         frozenset(wanted.without) | own,
+        period(wanted.since, wanted.until),
     )
     sha256 = bytes.fromhex(wanted.query_sha256) if wanted.query_sha256 else b""
     return r.SearchAnswer(
@@ -253,19 +263,30 @@ def photos(
     status: str | None = None,
     folder: Annotated[str | None, Parameter(max_length=4096)] = None,
     person: Annotated[int | None, Parameter(ge=1, lt=2**63)] = None,
+    since: Annotated[str | None, Parameter(alias="from", max_length=40, description=A_DAY)] = None,
+    until: Annotated[str | None, Parameter(alias="to", max_length=40, description=A_DAY)] = None,
+    order: Literal["path", "date"] = "path",
     skip: Annotated[int, Parameter(ge=0, lt=2**31)] = 0,
     limit: Annotated[int, Parameter(ge=1, le=500)] = 60,
 ) -> r.PhotoPage:
-    """Photos of the gallery, in order of path."""
+    """Photos of the gallery, in order of path, or the newest first."""
     if status is not None and status not in STATUSES:
         _refuse(f"unknown status {status!r}; choose one of {', '.join(STATUSES)}")
     if folder is not None and not _may_see_paths(request):
         raise ProblemError(403, "this token may not see paths", "read-only")
-    wanted = listing.Wanted(status, folder, person)
+    wanted = listing.Wanted(status, folder, person, period=period(since, until))
     with service_of(request).reading() as now:
-        found = listing.photo_page(now, wanted, skip, limit)
+        found = listing.photo_page(now, wanted, skip, limit, order)
         total = listing.count_photos(now, wanted)
     return r.PhotoPage(photos=[_photo_record(request, one) for one in found], total=total)
+
+
+@router.get("/photos/months")
+def months(request: Request) -> r.Months:
+    """How many photos were taken in each month."""
+    with service_of(request).reading() as now:
+        found = listing.months(now)
+    return r.Months(months=[r.Month(month=month, photos=count) for month, count in found])
 
 
 @router.get("/photos/{photo}")
@@ -503,18 +524,27 @@ def forget_person(request: Request, person: Id) -> r.Removed:
 
 
 @router.get("/edits")
-def edits(request: Request, limit: Annotated[int, Parameter(ge=1, le=1000)] = 100) -> r.Edits:
+def edits(
+    request: Request,
+    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    language: Language = None,
+) -> r.Edits:
     """The last edits of people, the newest first."""
     with service_of(request).reading() as now:
-        return r.Edits.of(now.edits(limit))
+        return r.Edits.of(now.edits(limit), lambda what: _in_words(what, language))
 
 
 @router.post("/edits/undo")
-def undo(request: Request) -> r.Undone:
+def undo(request: Request, language: Language = None) -> r.Undone:
     """Undo the last edit of people."""
     what = service_of(request).edit(lambda engine: engine.undo())
     _audit(request, f"undo: {what}")
-    return r.Undone(what=what)
+    return r.Undone(what=what, words=_in_words(what, language))
+
+
+def _in_words(what: str, language: str | None) -> str | None:
+    """An edit in a language, English for one that there is none of; None without a language."""
+    return None if language is None else described(what, texts.text_of(language))
 
 
 @router.get("/suggestions")
@@ -559,7 +589,7 @@ def start_job(request: Request, wanted: r.JobRequest) -> r.JobRecord:
     if wanted.kind == "index":
         if not wanted.folders:
             _refuse("give folders to index")
-        job = service.index(wanted.folders)
+        job = service.index(wanted.folders, wanted.again)
     elif wanted.kind == "people":
         job = service.group(wanted.again)
     elif wanted.kind == "rebuild":
@@ -590,23 +620,34 @@ def cancel_job(request: Request, job: Id) -> r.JobRecord:
     responses={200: {"content": {"text/event-stream": {}}, "description": "Events"}},
 )
 async def events(request: Request, once: bool = False) -> StreamingResponse:
-    """Server-sent events: the list of jobs, at first and after each change."""
+    """Server-sent events, at first and after each change.
+
+    ``jobs`` has the list of jobs, ``gallery`` the version of the gallery, which is another after
+    each change of it.
+    """
 
     async def stream() -> AsyncIterator[str]:
-        seen, waited = -1, 0.0
-        known = service_of(request).jobs
+        seen, version, waited, turn = -1, "", 0.0, 0
+        service = service_of(request)
+        known = service.jobs
         while not request.app.state.ending:
             if known.version != seen:
                 seen, waited = known.version, 0.0
                 some = [_job(request, job).model_dump() for job in known.all()]
                 yield f"event: jobs\ndata: {json.dumps(some)}\n\n"
-                if once:
-                    return
-            elif waited >= PING_SECONDS:
+            if turn % TURNS_PER_VERSION == 0:
+                now = await asyncio.to_thread(service.version)
+                if now != version:
+                    version, waited = now, 0.0
+                    yield f"event: gallery\ndata: {json.dumps(version)}\n\n"
+            if once:
+                return
+            if waited >= PING_SECONDS:
                 waited = 0.0
                 yield ": still here\n\n"
-            await asyncio.sleep(0.25)
-            waited += 0.25
+            await asyncio.sleep(TURN_SECONDS)
+            waited += TURN_SECONDS
+            turn += 1
 
     return StreamingResponse(stream(), media_type="text/event-stream")
 
@@ -740,6 +781,7 @@ def _photo_record(request: Request, one: listing.ListedPhoto) -> r.PhotoRecord:
         status=one.status,
         reason=one.reason,
         faces=one.faces,
+        taken=one.taken or None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -23,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from face2vec import __version__
 from face2vec.gallery.schema import FILE
 from face2vec.server import api, metrics, pages, problems
-from face2vec.server.access import Guard
+from face2vec.server.access import SAFE_METHODS, Guard
 from face2vec.server.service import Service
 from face2vec.server.settings import Settings
 
@@ -34,6 +35,8 @@ OPTIONS: dict[str, Any] = {
     )
 }
 """Newer versions of FastAPI would otherwise hand requests to whatever OpenTelemetry is set up."""
+VERSION_HEADER = b"face2vec-version"
+"""Tells the page that asked for a change which version of the gallery has it."""
 STOP_SECONDS = 10
 """Time that requests have to end when the server is stopped."""
 
@@ -102,7 +105,7 @@ def create_app(settings: Settings, audit: logging.Logger | None = None) -> Guard
 
 
 class _Measured:
-    """Counts and times the requests of an application by route."""
+    """Counts and times the requests of an application by route, and names what they changed."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -118,6 +121,12 @@ class _Measured:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if scope["method"] not in SAFE_METHODS and scope["path"].startswith("/v1/"):
+                    version = await asyncio.to_thread(self._app.state.service.version)
+                    message["headers"] = [
+                        *message.get("headers", ()),
+                        (VERSION_HEADER, version.encode()),
+                    ]
             await send(message)
 
         try:

@@ -69,9 +69,14 @@ class Job:
 
 
 class Jobs:
-    """Runs jobs one after another in a thread, and tells who listens about each change."""
+    """Runs jobs one after another in a thread, and tells who listens about each change.
 
-    def __init__(self) -> None:
+    Args:
+        ended: called after each job.
+    """
+
+    def __init__(self, ended: Callable[[], object] = lambda: None) -> None:
+        self._ended = ended
         self._numbers = itertools.count(1)
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -192,6 +197,7 @@ class Jobs:
             state, error = FAILED, str(problem)
         except Exception as problem:
             state, error = FAILED, f"an error in face2vec: {type(problem).__name__}: {problem}"
+        self._ended()
         with self._changed:
             job.state, job.error, job.ended = state, error, time.time()
             self._tell()

@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.engine import Face2Vec
-from face2vec.errors import GalleryUpgradedError, SettingsError
+from face2vec.errors import Face2VecError, GalleryUpgradedError, SettingsError
 from face2vec.gallery import listing
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import StoredFace
 from face2vec.gallery.schema import FILE
 from face2vec.gallery.thumbnails import drop_thumbnails_except, keep_thumbnail, thumbnail_file
 from face2vec.models.catalogue import CATALOGUE
+from face2vec.photos.dates import ALWAYS, Period
 from face2vec.photos.discover import FoundPhoto, find_photos
 from face2vec.photos.video import is_video
 from face2vec.server import metrics
@@ -35,7 +36,7 @@ from face2vec.server.jobs import Job, Jobs, Report
 from face2vec.server.problems import NotThereError, ProblemError
 from face2vec.server.settings import Settings
 from face2vec.server.sharing import SharedEncoder
-from face2vec.types import Face, Mark, Match, Person, Photo, Suggestion, largest_sure
+from face2vec.types import STATUSES, Face, Mark, Match, Person, Photo, Suggestion, largest_sure
 
 log = logging.getLogger("face2vec")
 
@@ -82,6 +83,7 @@ class Filter:
         person: number of the person that they belong to, or None for anybody.
         folder: folder that their photos are in, or None.
         without: ids of faces that are left out.
+        period: when their photos were taken.
     """
 
     k: int = 10
@@ -90,6 +92,7 @@ class Filter:
     person: int | None = None
     folder: str | None = None
     without: frozenset[int] = frozenset()
+    period: Period = ALWAYS
 
 
 class _People(NamedTuple):
@@ -113,7 +116,7 @@ class Service:
         self._engine = Face2Vec(settings.gallery, max_pixels=limits.pixels)
         self._opening = threading.Lock()
         self._editing = threading.Lock()
-        self.jobs = Jobs()
+        self.jobs = Jobs(self._changed)
         threads = os.cpu_count() or 1
         self._decoders = Decoders(max(threads, 2), limits.memory, limits.photo_seconds)
         self._shared = SharedEncoder(
@@ -125,6 +128,7 @@ class Service:
         )
         self._suggestions: tuple[Any, list[Suggestion]] | None = None
         self._people: _People | None = None
+        self._changes, self._started = 0, time.time()
         with suppress(Exception):  # an old thumbnail is no reason not to start
             with self.reading() as now:
                 faces, contents = now.contents()
@@ -178,7 +182,22 @@ class Service:
                 self._reopen()
                 return change(self._engine)
             finally:
-                self._people = None
+                self._changed()
+
+    def _changed(self) -> None:
+        """Note that this process has changed the gallery."""
+        self._people = None
+        self._changes += 1
+
+    def version(self) -> str:
+        """A word that is another after each change of the gallery, by any process."""
+        try:
+            with self.reading() as now:
+                state = listing.version(now)
+        except (Face2VecError, ProblemError):  # there is none, or it is being made
+            state = ()
+        whole = repr((self._started, self._changes, state))
+        return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def _reopen(self) -> None:
         with self._opening:
@@ -239,6 +258,10 @@ class Service:
         members: frozenset[int] | None = None
         if wanted.person is not None:
             members = frozenset(self.person(wanted.person).faces)
+        if wanted.period != ALWAYS:
+            with self.reading() as now:
+                dated = listing.faces_within(now, wanted.period)
+            members = dated if members is None else members & dated
         is_filtered = members is not None or wanted.folder is not None or bool(wanted.without)
         fetch = wanted.k * 4 + len(wanted.without) if is_filtered else wanted.k
         while True:
@@ -424,11 +447,12 @@ class Service:
 
     # Jobs
 
-    def index(self, folders: Sequence[str]) -> Job:
+    def index(self, folders: Sequence[str], again: bool = False) -> Job:
         """Index folders in the background.
 
         Args:
             folders: each must be one of the roots, or be inside of one, links followed.
+            again: read unchanged photos again, for their dates and for faces that were missed.
 
         Raises:
             ProblemError: a folder is outside of the roots.
@@ -438,7 +462,9 @@ class Service:
         def work(report: Report) -> dict[str, Any]:
             with Face2Vec(self.settings.gallery) as engine:
                 inside = {full for full in map(_real, find_photos(paths)) if self._is_inside(full)}
-                done = engine.add(*map(str, paths), only=inside, progress=report)
+                done = engine.add(
+                    *map(str, paths), only=inside, again=STATUSES * again, progress=report
+                )
                 people = {}
                 if engine.info()["faces"] and not done.interrupted:
                     people = engine.find_people()._asdict()

@@ -1,6 +1,6 @@
 // Jobs: start them, and follow them by server-sent events.
 
-import { call, element, number, t, wrong } from "./common.js";
+import { call, element, listen, number, t, wrong } from "./common.js";
 
 const runs = document.getElementById("runs");
 
@@ -63,7 +63,7 @@ function show(jobs) {
 const start = (body) => call("POST", "/jobs", body).catch(wrong);
 document.getElementById("index")?.addEventListener("submit", (event) => {
   event.preventDefault();
-  start({ kind: "index", folders: [event.target.folder.value.trim()] });
+  start({ kind: "index", folders: [event.target.folder.value.trim()], again: event.target.again.checked });
 });
 document.getElementById("group")?.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -74,4 +74,4 @@ document.getElementById("upgrade")?.addEventListener("submit", (event) => {
   event.preventDefault();
   start({ kind: "upgrade", model: event.target.model.value });
 });
-new EventSource("/v1/events").addEventListener("jobs", (event) => show(JSON.parse(event.data)));
+listen("jobs", show);
