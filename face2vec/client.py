@@ -373,7 +373,8 @@ class Client:
 
     def edits(self, most: int = 100) -> list[Edit]:
         """The last edits that `undo` can take back, the newest first."""
-        return [Edit(**one) for one in self._call("GET", "/edits", params={"limit": most})["edits"]]
+        found = self._call("GET", "/edits", params={"limit": most})["edits"]
+        return [Edit(one["what"], one["made"]) for one in found]
 
     def undo(self) -> str:
         """Undo the last edit of people; returns what it was."""

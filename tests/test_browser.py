@@ -22,6 +22,7 @@ from PIL import Image
 from serving import READ_TOKEN, Served, add_missed, copied, drawn_gallery, served
 
 from face2vec import Face2Vec, samples
+from face2vec.gallery.gallery import Gallery
 
 pytestmark = pytest.mark.browser
 
@@ -598,18 +599,69 @@ def test_jobs_are_seen_in_several_windows(opened: Opening, service: Served, draw
     samples.write(drawn / "photos" / "more", people=12, photos=3, groups=0, seed=21)
     try:
         page, other = opened(path="/jobs"), opened("phone", "/jobs")
-        page.get_by_label("Folder").fill(str(drawn / "photos" / "more"))
-        page.locator("#index button").click()
+        page.get_by_label("Folder", exact=True).fill(str(drawn / "photos" / "more"))
+        page.locator("#index button:not(#browse)").click()
         for window in (page, other):
             window.wait_for_selector(".run[data-state='running']")
         for window in (page, other):
             window.wait_for_selector(".run[data-state='done']")
             assert "36 photos: 36 added" in window.locator(".run").first.inner_text()
-        page.locator("#index button").click()
+        page.locator("#index button:not(#browse)").click()
         until(page, lambda: page.locator(".run[data-state='done']").count() > 1)
         assert "36 photos: 0 added" in page.locator(".run").first.inner_text()
     finally:
         shutil.rmtree(drawn / "photos" / "more")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_folder_is_picked_with_mouse_and_keyboard(
+    opened: Opening, service: Served, drawn: Path, size: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = opened(size, "/jobs")
+    photos = str(drawn / "photos")
+    page.get_by_label("Folder", exact=True).fill("")
+    page.get_by_role("button", name="Browse").click()
+    rows = page.locator("#picker-list button")
+    until(page, lambda: rows.all_inner_texts() == [photos])
+    assert page.get_by_role("button", name="Choose this folder").is_disabled()
+    rows.first.click()
+    until(page, lambda: rows.count() > 8)
+    assert Axe().run(page).response["violations"] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+    keep(page, f"picker-{size}")
+    for key in ("ArrowDown", "ArrowDown", "ArrowUp", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    until(page, lambda: "person-000 · 3 photos in it" in page.locator("#picker-here").inner_text())
+    page.keyboard.press("Backspace")
+    until(page, lambda: rows.count() > 8)
+    page.get_by_role("button", name="person-001").click()
+    until(page, lambda: "person-001 ·" in page.locator("#picker-here").inner_text())
+    page.get_by_role("button", name="Choose this folder").click()
+    assert page.get_by_label("Folder", exact=True).input_value() == f"{photos}/person-001"
+    assert not page.locator("#picker").is_visible()
+    page.get_by_role("button", name="Browse").click()  # begins where the field is
+    until(page, lambda: "person-001 ·" in page.locator("#picker-here").inner_text())
+    page.keyboard.press("Escape")
+    page.locator("#index button:not(#browse)").click()
+    page.wait_for_selector("text=3 photos: 0 added")
+
+
+def test_job_and_edit_wait_for_another_process_with_a_word(
+    opened: Opening, service: Served
+) -> None:
+    page, people = opened(path="/jobs"), opened(path="/people")
+    unnamed = next(one for one in service.get("/v1/people")["people"] if one["name"] is None)
+    with Gallery.open(service.folder / "gallery") as gallery, gallery.write():
+        page.locator("#group button").click()
+        page.wait_for_selector("text=Waits until another process has written")
+        people.locator(f".naming[data-person='{unnamed['id']}'] input").fill("Eve")
+        people.keyboard.press("Enter")
+        people.wait_for_selector("text=your edit waits for it")
+    people.wait_for_selector("text=Done.")
+    page.wait_for_selector(".run[data-state='done']")
+    assert service.get(f"/v1/people/{unnamed['id']}")["name"] == "Eve"
 
 
 def test_folder_outside_the_roots_is_refused_with_words(browser: Any, service: Served) -> None:
@@ -617,8 +669,8 @@ def test_folder_outside_the_roots_is_refused_with_words(browser: Any, service: S
     page = context.new_page()  # the browser logs the answer 403 as an error, which is right here
     page.goto(service.address)
     page.goto(f"{service.base}/jobs")
-    page.get_by_label("Folder").fill("/etc")
-    page.locator("#index button").click()
+    page.get_by_label("Folder", exact=True).fill("/etc")
+    page.locator("#index button:not(#browse)").click()
     page.wait_for_selector("text=only folders below those")
     context.close()
 

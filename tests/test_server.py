@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import io
 import json
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,14 +24,15 @@ import pytest
 from PIL import Image
 from serving import READ_TOKEN, TOKEN, Limits, Served, add_missed, copied, drawn_gallery, served
 
-from face2vec import Face2Vec, samples
-from face2vec.errors import PhotoError, SettingsError
+from face2vec import Client, Face2Vec, samples
+from face2vec.errors import GalleryLockedError, PhotoError, SettingsError
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.thumbnails import FOLDER
 from face2vec.server import texts
 from face2vec.server.access import Rates
 from face2vec.server.edits import described
 from face2vec.server.problems import ProblemError
+from face2vec.server.service import Service
 from face2vec.server.settings import Settings, token_from
 from face2vec.server.sharing import SharedEncoder
 from face2vec.types import Photo
@@ -701,7 +706,8 @@ def fresh_lock(service: Served) -> Iterator[None]:
         yield
 
 
-def test_failed_job_says_why(fresh: Served) -> None:
+def test_failed_job_says_why(fresh: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("face2vec.server.jobs.WAIT_SECONDS", 0)
     with fresh_lock(fresh):
         job = fresh.post("/v1/jobs", {"kind": "rebuild"})
         done = ended(fresh, job["id"])
@@ -1060,3 +1066,192 @@ def test_undo_button_names_the_last_edit(fresh: Served) -> None:
         pass
     assert "There is nothing to undo" in fresh.http.get("/people").text
     assert 'id="undo"' not in fresh.reader.get("/people").text
+
+
+# Folders to index
+
+
+def test_folders_are_browsed_below_the_roots_only(fresh: Served, tmp_path: Path) -> None:
+    root = fresh.folder.resolve()  # that of a second service, with links out of it
+    place = tmp_path / "browse"
+    for name in ("b", "A/inner", ".hidden"):
+        (place / name).mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (place / "out").symlink_to(tmp_path / "outside")
+    (place / "in").symlink_to(place / "A" / "inner")
+    (place / "loop").symlink_to(place)
+    (place / "one.JPG").touch()
+    (place / "notes.txt").touch()
+    with served(fresh.folder, roots=(place.resolve(),)) as one:
+        roots = one.get("/v1/folders")
+        assert (roots["path"], roots["parent"], roots["photos"]) == (None, None, 0)
+        assert roots["folders"] == [{"name": str(place), "path": str(place)}]
+        found = one.get("/v1/folders", params={"path": str(place)})
+        assert [(two["name"], two["path"]) for two in found["folders"]] == [
+            ("A", str(place / "A")),
+            ("b", str(place / "b")),
+            ("in", str(place / "A" / "inner")),
+            ("loop", str(place)),
+        ]
+        assert (found["path"], found["parent"], found["photos"]) == (str(place), None, 1)
+        inner = one.get("/v1/folders", params={"path": str(place / "in")})
+        assert (inner["path"], inner["parent"]) == (str(place / "A" / "inner"), str(place / "A"))
+        for outside in (tmp_path, place / "out", place / "..", "/etc", root, place / "none", "\0"):
+            answer = one.http.get("/v1/folders", params={"path": str(outside)})
+            problem(answer, 403, "outside-roots")
+        problem(one.reader.get("/v1/folders"), 403, "read-only")
+
+
+# Two who write
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """The right to write to a gallery, as another process has it."""
+    with Gallery.open(folder / "gallery") as gallery, gallery.write():
+        yield
+
+
+def test_edit_waits_for_another_writer(fresh: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = people_of(fresh)["Ada"]["id"]
+    answers = []
+    with writing(fresh.folder):
+        body = {"name": "Ada Lovelace"}
+        thread = threading.Thread(
+            target=lambda: answers.append(fresh.http.patch(f"/v1/people/{ada}", json=body))
+        )
+        thread.start()
+        time.sleep(1)
+        assert answers == []
+    thread.join()
+    assert answers[0].json()["name"] == "Ada Lovelace"
+    monkeypatch.setattr("face2vec.server.service.EDIT_SECONDS", 0.2)
+    with writing(fresh.folder):
+        answer = fresh.http.patch(f"/v1/people/{ada}", json={"name": "Bea"})
+    assert problem(answer, 409, "gallery-locked").startswith("nothing was changed: ")
+    assert people_of(fresh).keys() >= {"Ada Lovelace"}
+
+
+def test_edit_names_the_job_that_writes(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("face2vec.server.service.EDIT_SECONDS", 0.2)
+    place, go_on = copied(drawn, tmp_path), threading.Event()
+    with contextlib.closing(Service(Settings(place / "gallery"))) as service:
+        job = service.jobs.start("people", "", lambda _: {"done": go_on.wait(60)})
+        while service.jobs.running is None:
+            time.sleep(0.01)
+        with (
+            writing(place),
+            pytest.raises(GalleryLockedError, match=rf"the job {job.id} \(people\) is writing"),
+        ):
+            service.edit(lambda engine: engine.name("Ada", "Bea"))
+        go_on.set()
+
+
+@pytest.mark.parametrize("kind", ["people", "rebuild", "index"])
+def test_job_waits_for_another_writer_and_says_so(fresh: Served, drawn: Path, kind: str) -> None:
+    folders = [str((drawn / "photos" / "person-000").resolve())] if kind == "index" else []
+    with writing(fresh.folder):
+        job = fresh.post("/v1/jobs", {"kind": kind, "folders": folders})["id"]
+        while not (found := fresh.get(f"/v1/jobs/{job}"))["waits_for"]:
+            assert found["state"] in ("waiting", "running")
+            time.sleep(0.05)
+        assert f"is being written by process {os.getpid()}" in found["waits_for"]
+        assert fresh.reader.get(f"/v1/jobs/{job}").json()["waits_for"] == "another process"
+    found = ended(fresh, job)
+    assert (found["state"], found["error"], found["waits_for"]) == ("done", "", "")
+
+
+def test_job_that_waits_is_cancelled_or_fails_in_the_end(
+    fresh: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(fresh.folder):
+        job = fresh.post("/v1/jobs", {"kind": "people"})["id"]
+        while not fresh.get(f"/v1/jobs/{job}")["waits_for"]:
+            time.sleep(0.05)
+        fresh.post(f"/v1/jobs/{job}/cancel")
+        assert ended(fresh, job)["state"] == "cancelled"
+        monkeypatch.setattr("face2vec.server.jobs.WAIT_SECONDS", 0)
+        job = fresh.post("/v1/jobs", {"kind": "people"})["id"]
+        found = ended(fresh, job)
+        assert found["state"] == "failed"
+        assert "writ" in found["error"]
+
+
+# How it ends, and what is slow
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /hea", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ", None]
+)
+def test_headers_must_arrive_in_time(drawn: Path, tmp_path: Path, sent: bytes | None) -> None:
+    with served(copied(drawn, tmp_path), limits=Limits(header_seconds=0.5)) as one:
+        host, _, port = one.base.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), 30) as slow:
+            if sent is None:  # a whole request, and then a slow one
+                slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert slow.recv(4096).startswith(b"HTTP/1.1 200")
+                sent = b"GET /hea"
+            slow.sendall(sent)
+            got = b""
+            while data := slow.recv(4096):  # until the service ends the connection
+                got += data
+        assert (b"HTTP/1.1 408" in got) == bool(sent)
+        assert one.nobody.get("/healthz").text == "ok"
+
+
+def test_requests_whose_headers_come_in_pieces_are_answered(drawn: Path, tmp_path: Path) -> None:
+    with served(copied(drawn, tmp_path), limits=Limits(header_seconds=20)) as one:
+        host, _, port = one.base.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), 30) as slow:
+            for piece in (b"GET /hea", b"lthz HTTP/1.1\r\nHo", b"st: x\r\n\r\n"):
+                slow.sendall(piece)
+                time.sleep(0.05)
+            assert slow.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_service_and_leaves_nothing_behind(
+    drawn: Path, tmp_path: Path, query: bytes, how: signal.Signals
+) -> None:
+    place = copied(drawn, tmp_path)
+    command = [sys.executable, "-m", "face2vec", "serve", str(place / "gallery"), "--no-browser"]
+    environment = {**os.environ, "FACE2VEC_TOKEN": TOKEN}
+    with subprocess.Popen(
+        [*command, "--port", "0"], env=environment, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        assert process.stderr is not None
+        address = process.stderr.readline().strip()
+        with Client(address) as client:  # so that processes decode
+            (tmp_path / "who.jpg").write_bytes(query)
+            assert client.encode(tmp_path / "who.jpg")
+        process.send_signal(how)
+        _, words = process.communicate(timeout=60)
+    assert process.returncode == 128 + how
+    assert "leaked" not in words
+    assert "Traceback" not in words
+
+
+def test_log_of_edits_has_no_names_unless_they_are_wanted(
+    drawn: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for log_names in (False, True):
+        caplog.clear()
+        place = copied(drawn, tmp_path / str(log_names))
+        with caplog.at_level("INFO", "face2vec.audit"), served(place, log_names=log_names) as one:
+            known = people_of(one)
+            ada = known["Ada"]
+            one.http.patch(f"/v1/people/{ada['id']}", json={"name": "Hedwig Nobody"})
+            one.post("/v1/people", {"faces": [ada["cover"]], "name": "Hedwig Nobody"})
+            asked = one.get("/v1/suggestions")["suggestions"][0]
+            sides = {name: asked[name] for name in ("first", "second")}
+            sides["first"]["name"] = "Hedwig Nobody"
+            one.post("/v1/suggestions/answer", sides | {"same": False})
+            for _ in range(3):
+                one.post("/v1/edits/undo")
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(lines) == 6
+        assert any("Hedwig Nobody" in line for line in lines) == log_names
+        assert [line.split()[1] for line in lines][:2] == ["name", "faces"]

@@ -19,6 +19,7 @@ from face2vec.engine import Face2Vec
 from face2vec.errors import CalibrationError, NoFaceError, SettingsError
 from face2vec.gallery import listing
 from face2vec.photos.dates import period
+from face2vec.report.text import printable
 from face2vec.server import records as r
 from face2vec.server import texts
 from face2vec.server.access import WRITE
@@ -330,7 +331,7 @@ def name_mark(request: Request, mark: Id, wanted: r.MarkChange) -> r.MarkRecord:
     service = service_of(request)
     service.mark(mark)
     person = service.edit(lambda engine: engine.name_mark(mark, wanted.name or None))
-    _audit(request, f"name mark {mark}")
+    _audit(request, f"name mark {mark}" + _called(request, wanted.name))
     return _mark_record(service.mark(mark), {} if person is None else {person.id: person.name})
 
 
@@ -448,7 +449,8 @@ def new_person(request: Request, wanted: r.NewPerson) -> r.PersonRecord:
     if wanted.name is not None and who is None:
         name = wanted.name
         person = service.edit(lambda engine: engine.name(person, name))
-    _audit(request, f"faces {wanted.faces} are person {person.id}")
+    what = f"faces {wanted.faces} are person {person.id}"
+    _audit(request, what + _called(request, wanted.name))
     return r.PersonRecord.of(person)
 
 
@@ -465,7 +467,8 @@ def change_person(request: Request, person: Id, wanted: r.PersonChange) -> r.Per
     found = service_of(request).person(person)
     if "name" in wanted.model_fields_set:
         name = wanted.name or None
-        found = _edited(request, lambda e: e.name(found, name), f"name person {person}")
+        what = f"{'name' if name else 'remove the name of'} person {person}"
+        found = _edited(request, lambda e: e.name(found, name), what + _called(request, name))
     if (hidden := wanted.hidden) is not None:
         what = f"{'hide' if hidden else 'show'} person {person}"
         found = _edited(request, lambda e: e.hide(found, hidden), what)
@@ -538,7 +541,7 @@ def edits(
 def undo(request: Request, language: Language = None) -> r.Undone:
     """Undo the last edit of people."""
     what = service_of(request).edit(lambda engine: engine.undo())
-    _audit(request, f"undo: {what}")
+    _audit(request, f"undo: {what}" if _logs_names(request) else "undo")
     return r.Undone(what=what, words=_in_words(what, language))
 
 
@@ -569,11 +572,33 @@ def answer(request: Request, given: r.Answer) -> r.Answered:
             if not set(side.shown) <= set(members):
                 _refuse(f"a face does not belong to person {side.person}")
     person = service.edit(lambda engine: engine.answer(Suggestion(*sides, 0.0), given.same))
-    _audit(request, f"{'same' if given.same else 'different'}: {given.first} {given.second}")
+    shown = " and ".join(f"person {one.person} faces {list(one.shown)}" for one in sides)
+    _audit(request, f"{'same' if given.same else 'different'}: {shown}")
     return r.Answered(person=None if person is None else person.id)
 
 
 # Jobs and facts
+
+
+@router.get("/folders")
+def folders(
+    request: Request, path: Annotated[str | None, Parameter(max_length=4096)] = None
+) -> r.Folders:
+    """Folders that may be indexed: those in a folder, or the roots."""
+    if request.state.role != WRITE:
+        raise ProblemError(403, "this token can only read; use the other one", "read-only")
+    found = service_of(request).folders(path or None)
+    return r.Folders(
+        path=_path(request, found.folder) if found.folder else None,
+        parent=_path(request, found.parent) if found.parent else None,
+        folders=[
+            r.FolderRecord(name=printable(name), path=str(full))
+            for name, full in found.folders
+            if printable(str(full)) == str(full)
+        ],
+        photos=found.photos,
+        more=found.more,
+    )
 
 
 @router.get("/jobs")
@@ -824,6 +849,7 @@ def _job(request: Request, job: Job) -> r.JobRecord:
     facts = job.to_dict()
     if not _may_see_paths(request):
         facts |= {"title": "", "result": {}, "error": "it failed" if facts["error"] else ""}
+        facts["waits_for"] = "another process" if facts["waits_for"] else ""
     return r.JobRecord(**facts)
 
 
@@ -834,7 +860,16 @@ def _edited(request: Request, change: Callable[[Face2Vec], Person], what: str) -
     return person
 
 
+def _logs_names(request: Request) -> bool:
+    return service_of(request).settings.log_names
+
+
+def _called(request: Request, name: str | None) -> str:
+    """The name of a person for the log, if names are to be in it."""
+    return f" {name!r}" if name and _logs_names(request) else ""
+
+
 def _audit(request: Request, what: str) -> None:
-    """Log a change, with who asked for it."""
+    """Log a change, with who asked for it; without names of people, unless they are wanted."""
     client = request.client.host if request.client else "?"
     request.app.state.audit.info("%s %s", client, what)

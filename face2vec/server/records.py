@@ -479,12 +479,30 @@ class JobRecord(Record):
     ended: float | None
     result: dict[str, Any]
     error: str
+    waits_for: str = Field(description="which other process is writing, while it waits for that")
 
 
 class JobList(Record):
     """All jobs that are remembered, the newest first."""
 
     jobs: list[JobRecord]
+
+
+class FolderRecord(Record):
+    """A folder that may be indexed."""
+
+    name: str
+    path: str
+
+
+class Folders(Record):
+    """The folders in a folder, or the folders that may be indexed."""
+
+    path: str | None = Field(description="the folder; null for the list of all roots")
+    parent: str | None = Field(description="the folder above, if that may be indexed too")
+    folders: list[FolderRecord]
+    photos: int = Field(description="files in the folder itself that have the suffix of a photo")
+    more: bool = Field(description="whether there are more folders than are listed")
 
 
 class ProblemRecord(BaseModel):

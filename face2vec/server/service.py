@@ -20,7 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.engine import Face2Vec
-from face2vec.errors import Face2VecError, GalleryUpgradedError, SettingsError
+from face2vec.errors import (
+    Face2VecError,
+    GalleryLockedError,
+    GalleryUpgradedError,
+    SettingsError,
+)
 from face2vec.gallery import listing
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import StoredFace
@@ -28,11 +33,11 @@ from face2vec.gallery.schema import FILE
 from face2vec.gallery.thumbnails import drop_thumbnails_except, keep_thumbnail, thumbnail_file
 from face2vec.models.catalogue import CATALOGUE
 from face2vec.photos.dates import ALWAYS, Period
-from face2vec.photos.discover import FoundPhoto, find_photos
+from face2vec.photos.discover import PHOTO_SUFFIXES, FoundPhoto, find_photos
 from face2vec.photos.video import is_video
 from face2vec.server import metrics
 from face2vec.server.decoders import Decoders, Upload, decode_upload, face_thumbnail, photo_view
-from face2vec.server.jobs import Job, Jobs, Report
+from face2vec.server.jobs import LOOK_SECONDS, Job, Jobs, Report
 from face2vec.server.problems import NotThereError, ProblemError
 from face2vec.server.settings import Settings
 from face2vec.server.sharing import SharedEncoder
@@ -50,6 +55,10 @@ MOST_FETCHED = 4096
 """Matches that are looked through for those that a filter lets pass."""
 PEOPLE_SECONDS = 2.0
 """Time for which the list of people is kept; edits through the service end it at once."""
+EDIT_SECONDS = 8.0
+"""Time for which an edit waits for a job, or for another process that writes."""
+MOST_FOLDERS = 1000
+"""Folders that are listed to choose from."""
 SUGGESTED = 200
 """Suggestions that are computed together."""
 
@@ -93,6 +102,24 @@ class Filter:
     folder: str | None = None
     without: frozenset[int] = frozenset()
     period: Period = ALWAYS
+
+
+class Listed(NamedTuple):
+    """The folders in a folder.
+
+    Attributes:
+        folder: full path, links resolved; None for the list of all roots.
+        parent: the folder above, if that may be indexed, too; None otherwise.
+        folders: (name, full path with links resolved) of each, in order of name.
+        photos: number of files in it that have the suffix of a photo.
+        more: whether there are more folders.
+    """
+
+    folder: str | None
+    parent: str | None
+    folders: list[tuple[str, Path]]
+    photos: int
+    more: bool
 
 
 class _People(NamedTuple):
@@ -167,22 +194,53 @@ class Service:
             raise ProblemError(503, "the gallery was upgraded; try again", "upgraded") from None
 
     def edit(self, change: Callable[[Face2Vec], Result]) -> Result:
-        """Change the gallery; edits of several clients wait for each other.
+        """Change the gallery; edits wait for each other, and a while for a job that writes.
 
         Raises:
-            GalleryLockedError: a job, or another process, is writing to the gallery.
+            GalleryLockedError: a job, or another process, goes on writing to the gallery.
             NotThereError: the gallery was deleted.
         """
         if not (self.settings.gallery / FILE).exists():
             raise NotThereError(f"there is no gallery in {self.settings.gallery} any more")
-        with self._editing:
-            try:
-                return change(self._engine)
-            except GalleryUpgradedError:
-                self._reopen()
-                return change(self._engine)
-            finally:
-                self._changed()
+        until = time.monotonic() + EDIT_SECONDS
+        while True:
+            if self._editing.acquire(timeout=max(until - time.monotonic(), 0.1)):
+                try:
+                    return self._edited(change)
+                except GalleryLockedError as error:
+                    if time.monotonic() > until:
+                        raise self._locked(error) from error
+                finally:
+                    self._editing.release()
+            elif time.monotonic() > until:
+                raise GalleryLockedError(
+                    "other edits are going on, so nothing was changed; try again"
+                )
+            time.sleep(LOOK_SECONDS)
+
+    def _edited(self, change: Callable[[Face2Vec], Result]) -> Result:
+        try:
+            done = change(self._engine)
+        except GalleryLockedError:
+            raise
+        except GalleryUpgradedError:
+            self._reopen()
+            done = change(self._engine)
+        except Exception:
+            self._changed()  # a part of it may be done
+            raise
+        self._changed()
+        return done
+
+    def _locked(self, error: GalleryLockedError) -> GalleryLockedError:
+        """The error of an edit, in words for people."""
+        job = self.jobs.running
+        if job is None:
+            return GalleryLockedError(f"nothing was changed: {error}")
+        return GalleryLockedError(
+            f"nothing was changed: the job {job.id} ({job.kind}) is writing to the gallery; try "
+            "again when it has ended, or cancel it on the page Jobs"
+        )
 
     def _changed(self) -> None:
         """Note that this process has changed the gallery."""
@@ -462,12 +520,14 @@ class Service:
         def work(report: Report) -> dict[str, Any]:
             with Face2Vec(self.settings.gallery) as engine:
                 inside = {full for full in map(_real, find_photos(paths)) if self._is_inside(full)}
-                done = engine.add(
-                    *map(str, paths), only=inside, again=STATUSES * again, progress=report
+                done = report.when_free(
+                    lambda: engine.add(
+                        *map(str, paths), only=inside, again=STATUSES * again, progress=report
+                    )
                 )
                 people = {}
                 if engine.info()["faces"] and not done.interrupted:
-                    people = engine.find_people()._asdict()
+                    people = report.when_free(engine.find_people)._asdict()
             return {**done.to_dict(), "grouped": people}
 
         return self.jobs.start("index", ", ".join(map(str, paths)), work)
@@ -475,18 +535,18 @@ class Service:
     def group(self, again: bool) -> Job:
         """Group faces into people in the background."""
 
-        def work(_: Report) -> dict[str, Any]:
+        def work(report: Report) -> dict[str, Any]:
             with Face2Vec(self.settings.gallery) as engine:
-                return engine.find_people(again=again)._asdict()
+                return report.when_free(lambda: engine.find_people(again=again))._asdict()
 
         return self.jobs.start("people", "", work)
 
     def rebuild(self) -> Job:
         """Rebuild the index in the background."""
 
-        def work(_: Report) -> dict[str, Any]:
+        def work(report: Report) -> dict[str, Any]:
             with Face2Vec(self.settings.gallery) as engine:
-                engine.rebuild()
+                report.when_free(engine.rebuild)
             return {}
 
         return self.jobs.start("rebuild", "", work)
@@ -502,7 +562,7 @@ class Service:
 
         def work(report: Report) -> dict[str, Any]:
             with Face2Vec(self.settings.gallery) as engine:
-                return engine.upgrade(model, progress=report).to_dict()
+                return report.when_free(lambda: engine.upgrade(model, progress=report)).to_dict()
 
         return self.jobs.start("upgrade", model, work)
 
@@ -524,6 +584,35 @@ class Service:
                 "outside-roots",
             )
         return path
+
+    def folders(self, folder: str | None) -> Listed:
+        """The folders in a folder that may be indexed, or, with None, all roots.
+
+        Links are followed, and what they lead to must be below a root, too.
+
+        Raises:
+            ProblemError: the folder is outside of the roots, is no folder, or cannot be read.
+        """
+        if folder is None:
+            return Listed(None, None, [(str(root), root) for root in self.settings.roots], 0, False)
+        here = self.allowed(folder)
+        found, photos = list[tuple[str, Path]](), 0
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        path = Path(os.path.realpath(entry.path))
+                        if self._is_inside(str(path)):
+                            found.append((entry.name, path))
+                    elif Path(entry.name).suffix[1:].lower() in PHOTO_SUFFIXES:
+                        photos += 1
+        except OSError as error:
+            raise ProblemError(422, f"{here} cannot be read: {error.strerror}", "folder") from error
+        found.sort(key=lambda one: one[0].casefold())
+        above = str(here.parent) if self._is_inside(str(here.parent)) else None
+        return Listed(str(here), above, found[:MOST_FOLDERS], photos, len(found) > MOST_FOLDERS)
 
     def _is_inside(self, path: str) -> bool:
         """Whether a path with links resolved is one of the roots, or below one."""

@@ -3,6 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 
 const SETTLED = 1500; // milliseconds: events come once a second
+const PATIENCE = 1500; // milliseconds after which the page says that an edit has to wait
 let calls = 0; // changes that this page has asked for, and that are not answered yet
 
 /** Versions of the gallery that this page shows or has made itself. */
@@ -56,11 +57,14 @@ export async function call(method, path, body) {
   let answer;
   const changes = method !== "GET";
   if (changes) calls += 1;
+  const slow = changes && !(body instanceof FormData) && !path.startsWith("/search")
+    ? setTimeout(() => message(t("waiting")), PATIENCE) : 0;
   try {
     answer = await fetch(`/v1${path}`, options);
   } catch {
     throw new Error(t("offline"));
   } finally {
+    clearTimeout(slow);
     if (changes) calls -= 1;
   }
   const made = answer.headers.get("face2vec-version");
