@@ -67,6 +67,7 @@ EXTRAS = {
         "starlette>=0.41",  # what FastAPI stands on
         "pydantic>=2.9",  # requests and answers as typed records
         "uvicorn>=0.34",  # the server
+        "h11>=0.16",  # the HTTP that uvicorn speaks, whose state tells slow requests
         "jinja2>=3.1.5",  # the pages
         "markupsafe>=2.1",  # their escaping
         "python-multipart>=0.0.20",  # uploads

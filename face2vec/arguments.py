@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 from face2vec.errors import SettingsError
-from face2vec.types import Face, Photo
+from face2vec.types import Box, Face, Photo
 
 SHOWN = 60
 """Characters of a text that a message shows."""
@@ -189,6 +189,21 @@ def numbers(name: str, values: Iterable[object]) -> None:
         if isinstance(value, list | tuple):
             raise refusal(name, value, "numbers of faces", "give them one by one: 1, 2, 3")
         whole(name, value, 1)
+
+
+def box(name: str, value: Any) -> Box:
+    """Left, top, right and bottom as finite numbers.
+
+    Raises:
+        SettingsError: it is not four finite numbers.
+    """
+    try:
+        left, top, right, bottom = (float(one) for one in value)
+    except (TypeError, ValueError):
+        left = top = right = bottom = math.nan
+    if not all(map(math.isfinite, (left, top, right, bottom))):
+        raise refusal(name, value, "four numbers: left, top, right and bottom in pixels")
+    return left, top, right, bottom
 
 
 def no_embedding(name: str, value: object) -> None:

@@ -38,6 +38,8 @@ from face2vec.types import (
     Face,
     Forgotten,
     Identified,
+    Mark,
+    Marked,
     Match,
     Person,
     QualityParts,
@@ -321,6 +323,34 @@ class Client:
         for face in faces:
             self._call("DELETE", f"/faces/{face}")
 
+    def mark_face(self, photo: int, box: Sequence[float]) -> Marked:
+        """Add a face that the detector missed; see `Face2Vec.mark_face`.
+
+        Args:
+            photo: number of the photo, as ``get("/photos")`` lists it.
+            box: left, top, right and bottom in pixels of the upright photo.
+        """
+        body = {"box": arguments.box("box", box)}
+        return Marked(**self._call("POST", f"/photos/{int(photo)}/faces", json=body))
+
+    def name_mark(self, mark: int, name: str | None) -> Person | None:
+        """State whom a mark shows, by name, or, with None, nobody; returns the person."""
+        found = self._call("PATCH", f"/marks/{int(mark)}", json={"name": name})
+        return None if found["person"] is None else self.person(found["person"])
+
+    def unmark(self, mark: int) -> None:
+        """Delete a mark."""
+        self._call("DELETE", f"/marks/{int(mark)}")
+
+    def marks(self, photo: int) -> list[Mark]:
+        """The faces of a photo that were marked by hand and have no landmarks.
+
+        Args:
+            photo: number of the photo.
+        """
+        found = self._call("GET", f"/photos/{int(photo)}")["marks"]
+        return [Mark(one["id"], photo, tuple(one["box"]), one["person"]) for one in found]
+
     def forget(self, who: Who) -> Forgotten:
         """Delete a person: faces, embeddings, name, and photos that show nobody else."""
         number = self._number(who)
@@ -346,7 +376,8 @@ class Client:
 
     def edits(self, most: int = 100) -> list[Edit]:
         """The last edits that `undo` can take back, the newest first."""
-        return [Edit(**one) for one in self._call("GET", "/edits", params={"limit": most})["edits"]]
+        found = self._call("GET", "/edits", params={"limit": most})["edits"]
+        return [Edit(one["what"], one["made"]) for one in found]
 
     def undo(self) -> str:
         """Undo the last edit of people; returns what it was."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from face2vec.engine import Face2Vec
-from face2vec.errors import SettingsError
+from face2vec.errors import MissingExtraError, SettingsError
 from face2vec.files import expanded
 from face2vec.report.matches import QueryResult
 from face2vec.report.thumbnails import thumbnail
@@ -23,6 +25,13 @@ QUERIES = 1000
 """Number of the query photo of each person, different from those in the gallery."""
 SHOWN_QUERIES, SHOWN_MATCHES = 6, 5
 CELL, TEXT, GAP = 120, 34, 8
+TRIED_PHOTOS = 5
+"""Photos of each person, alone, of `gallery_to_try`."""
+LAST_PHOTO = f"person-*/{TRIED_PHOTOS - 1}.jpg"
+NAMES = ("Ada", "Bela", "Chidi", "Dana", "Emil", "Farah", "Goran", "Hana", "Ines", "Jun")
+"""Names of the first people of `gallery_to_try`."""
+FIRST_DAY, DAYS_APART = datetime(2022, 3, 5, 10, 30), timedelta(days=9, hours=1)
+"""When the first photo of `gallery_to_try` was taken, and how much later each next one."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,51 @@ def demo(
         summary.photos, summary.faces, found, right, picture, folder / "gallery",
         time.monotonic() - started,
     )  # fmt: skip
+
+
+def gallery_to_try(folder: Path, say: Callable[[str], None] = lambda _: None) -> Path:
+    """Make a gallery to try the pages with: people who are told apart, some of them with names.
+
+    Each photo has a date, and each person several photos. The people without a name are there to
+    be named, and the last photo of each is added after the others were grouped, so that there are
+    questions to answer.
+
+    Args:
+        folder: for ``photos`` and ``gallery``; must be empty.
+        say: called with each step.
+
+    Returns:
+        The folder of the gallery.
+    """
+    from face2vec import samples
+    from face2vec.samples.people import APART
+
+    photos = folder / "photos"
+    say(f"drawing {len(APART)} people who do not exist")
+    samples.write(photos, photos=TRIED_PHOTOS, groups=len(APART) // 4, only=APART)
+    for number, photo in enumerate(sorted(photos.rglob("*.jpg"))):
+        data = photo.read_bytes()
+        photo.write_bytes(data[:2] + _exif(FIRST_DAY + DAYS_APART * number) + data[2:])
+    named = {
+        name: [photos / f"person-{number:03}" / "0.jpg"]
+        for name, number in zip(NAMES, APART, strict=False)
+    }
+    say(f"building a gallery of {photos}")
+    with Face2Vec(folder / "gallery", model=SHIPPED_MODEL) as engine:
+        engine.add(photos, exclude=[LAST_PHOTO])
+        engine.enroll(named)
+        with contextlib.suppress(MissingExtraError):
+            engine.find_people()
+        engine.add(photos)
+    return folder / "gallery"
+
+
+def _exif(taken: datetime) -> bytes:
+    """The segment of a JPEG file that says when it was taken."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = f"{taken:%Y:%m:%d %H:%M:%S}"
+    block = exif.tobytes()
+    return b"\xff\xe1" + (len(block) + 2).to_bytes(2) + block
 
 
 def _drawn(photos: Path) -> dict[Path, list[tuple[str, float, float]]]:

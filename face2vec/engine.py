@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,7 +22,7 @@ from face2vec.cluster.address import MilvusAddress, is_address
 from face2vec.detection.select import AnyDetector
 from face2vec.encoding.quality import outside
 from face2vec.errors import GalleryError, GalleryNotFoundError, PhotoError, SettingsError
-from face2vec.files import expanded
+from face2vec.files import expanded, paths_to
 from face2vec.gallery.rows import (
     Readmitted,
     Removed,
@@ -46,6 +47,8 @@ from face2vec.types import (
     Face,
     Forgotten,
     Identified,
+    Mark,
+    Marked,
     Method,
     Person,
     Photo,
@@ -405,21 +408,32 @@ class Face2Vec:
             self._session.index().save()
         return build.summary(time.monotonic() - started, interrupted, left_out, unread)
 
-    def photos(self, *statuses: str) -> list[PhotoStatus]:
+    def photos(
+        self, *statuses: str, since: str | None = None, until: str | None = None
+    ) -> list[PhotoStatus]:
         """The photos of the gallery, and what became of each.
 
         Args:
             statuses: some of ``"indexed"``, ``"no-face"``, ``"unreadable"`` and ``"damaged"`` (read
                 in part); none for all photos.
+            since: only photos taken in or after this year, month or day: ``"2024"``,
+                ``"2024-05"`` or ``"2024-05-01"``; photos without a date are left out.
+            until: only photos taken in or before this year, month or day.
 
         Raises:
             GalleryNotFoundError: there is no gallery.
-            SettingsError: a status is unknown.
+            SettingsError: a status is unknown, or a limit is no date.
         """
+        from face2vec.photos.dates import period
+
         arguments.some_of("statuses", statuses, STATUSES)
+        for name, value in (("since", since), ("until", until)):
+            if value is not None:
+                arguments.text(name, value)
+        wanted = period(since, until)
         found = (
             PhotoStatus(photo, called(status, reason), reason)
-            for photo, status, reason in self._session.gallery().photos()
+            for photo, status, reason in self._session.gallery().photos(wanted)
         )
         return [one for one in found if not statuses or one.status in statuses]
 
@@ -882,6 +896,85 @@ class Face2Vec:
             self._session.index().save()
         return Removed(0, len(some))
 
+    def mark_face(self, photo: Source, box: Sequence[float]) -> Marked:
+        """Add a face that the detector missed, by the box that a user has drawn around it.
+
+        The detector searches the box again with lower thresholds. If it finds landmarks, the face
+        is one as any other. Otherwise it becomes a mark: it can be named, and no search, suggestion
+        or grouping sees it. `undo` takes it back.
+
+        Args:
+            photo: path of a photo of the gallery, whose file is as it was indexed.
+            box: left, top, right and bottom in pixels of the upright photo.
+
+        Raises:
+            SettingsError: the photo is not in the gallery, or is a video, or the box is not inside
+                of it or is smaller than 8 pixels.
+            PhotoError: the photo cannot be read, or has changed since it was indexed.
+            GalleryError: a face is there already, or one was ignored or forgotten there.
+        """
+        from face2vec.encoding.marked import face_in_box
+        from face2vec.gallery.rows import face_row
+        from face2vec.ingest.marking import known_file
+
+        place = arguments.box("box", box)
+        gallery = self._session.gallery()
+        with gallery.read() as now:
+            known = known_file(arguments.path("photo", photo), place, now)
+        opened, found = face_in_box(
+            known.data,
+            known.size,
+            place,
+            self._session.detector(),
+            detector_runtime(self._session.runtime()),
+            self._session.max_pixels,
+        )
+        faces = [] if found is None else self.encoder.encode_known(opened, [found])
+        with self._session.write() as writer:
+            if not faces:
+                return Marked(mark=writer.people.mark(known.content, place))
+            row = face_row(faces[0], gallery.dimension, known.photo)
+            face = writer.people.mark_face(known.content, row)
+            self._session.index().save()
+        return Marked(face=face)
+
+    def name_mark(self, mark: int, name: str | None) -> Person | None:
+        """State whom a mark shows, by name, or, with None, that nobody knows; returns the person.
+
+        If nobody has the name, a new person gets it.
+
+        Raises:
+            GalleryError: there is no such mark.
+            SettingsError: the name is empty, a number, or not valid text.
+        """
+        mark = arguments.whole("mark", mark, 1)
+        if name is not None:
+            arguments.text("name", name)
+        with self._session.write() as writer:
+            person = writer.people.name_mark(mark, name)
+        return None if person is None else self.person(person)
+
+    def unmark(self, mark: int) -> None:
+        """Delete a mark. `undo` takes it back.
+
+        Raises:
+            GalleryError: there is no such mark.
+        """
+        mark = arguments.whole("mark", mark, 1)
+        with self._session.write() as writer:
+            writer.people.unmark(mark)
+
+    def marks(self, photo: Source) -> list[Mark]:
+        """The faces of a photo that were marked by hand and have no landmarks, in order.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery.
+        """
+        paths = paths_to(arguments.path("photo", photo))
+        with self._session.gallery().read() as now:
+            contents = (content for path in paths if (content := now.content_at(path)) is not None)
+            return [mark for content in islice(contents, 1) for mark in now.marks(content)]
+
     def readmit(self, *photos: Source | Iterable[Source]) -> Readmitted:
         """Let photos be indexed again with the faces that were forgotten or ignored in them.
 
@@ -1010,7 +1103,14 @@ class Face2Vec:
             GalleryError: there is no edit to undo.
         """
         with self._session.write() as writer:
-            return writer.people.undo()
+            with self._session.gallery().read() as now:
+                before = now.state
+            what = writer.people.undo()
+            with self._session.gallery().read() as now:
+                faces_changed = now.state != before
+            if faces_changed:
+                self._session.index().save()
+        return what
 
     def identify(
         self,

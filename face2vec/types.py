@@ -340,6 +340,34 @@ class Person:
         return f"Person({self.id}, {self.name!r}, {len(self.faces)} faces)"
 
 
+class Mark(NamedTuple):
+    """A face that a user has marked by hand and that has no landmarks, so no embedding either.
+
+    Attributes:
+        id: number of the mark.
+        content: number of the content that it is in, which all copies of a photo share.
+        box: (left, top, right, bottom) in pixels of the upright photo.
+        person: number of the person that it shows, as a user has said, or None.
+    """
+
+    id: int
+    content: int
+    box: Box
+    person: int | None = None
+
+
+class Marked(NamedTuple):
+    """What became of a face that a user has marked by hand; one of the two is None.
+
+    Attributes:
+        face: id of the face, if landmarks were found.
+        mark: number of the mark, if none were found.
+    """
+
+    face: int | None = None
+    mark: int | None = None
+
+
 class Edit(NamedTuple):
     """An edit of people that `undo` can take back.
 

@@ -130,7 +130,7 @@ def state_of(gallery: Path, base: Path) -> dict[str, Any]:
         forgotten = connection.execute("SELECT hex(sha256) FROM forgotten").fetchall()
         counts = [
             connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-            for table in ("ignored", "apart")
+            for table in ("ignored", "apart", "marks")
         ]
         people = connection.execute(
             "SELECT name, hidden FROM people WHERE name IS NOT NULL"
@@ -148,7 +148,7 @@ def state_of(gallery: Path, base: Path) -> dict[str, Any]:
         ),
         "faces": sorted(faces),
         "forgotten": sorted(forgotten),
-        "ignored and apart": counts,
+        "ignored, apart and marks": counts,
         "people": sorted(people),
         "calibration": calibration,
     }
@@ -507,7 +507,7 @@ _VALUES = (
 )  # fmt: skip
 _TABLES = (
     "meta", "roots", "contents", "photos", "faces", "embeddings", "journal", "people",
-    "memberships", "refusals", "sayings", "forgotten", "ignored", "apart",
+    "memberships", "refusals", "sayings", "forgotten", "ignored", "apart", "marks",
 )  # fmt: skip
 
 

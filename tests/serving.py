@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from PIL import Image
 
 from face2vec import Face2Vec, samples
 from face2vec.server.app import serving
@@ -106,6 +107,29 @@ def served(folder: Path, **settings: Any) -> Iterator[Served]:
             one.close()
 
 
+def add_missed(service: Served, folder: Path) -> tuple[int, tuple[float, float, float, float]]:
+    """Add a photo of person 0, small and turned, whose face the detector misses.
+
+    Args:
+        service: over the gallery that gets it.
+        folder: for the photo.
+
+    Returns:
+        The number of the photo, and the box of the face in it.
+    """
+    with Image.open(service.photo("person-000/0.jpg")) as image:
+        small = image.resize((image.width // 4, image.height // 4)).rotate(90, expand=True)
+    small.save(folder / "missed.png")
+    with Face2Vec(service.folder / "gallery") as engine:
+        assert engine.add(folder / "missed.png").no_face == 1
+        (face,) = engine.encode(service.photo("person-000/0.jpg"))
+        left, top, right, bottom = (value / 4 for value in face.box)
+        with engine.snapshot() as now:
+            number = now.content_at(str(folder.resolve() / "missed.png"))
+    assert number is not None
+    return number, (top, small.height - right, bottom, small.height - left)
+
+
 def copied(folder: Path, place: Path) -> Path:
     """A copy of a folder's gallery; the photos stay where they are, and are linked."""
     place.mkdir(parents=True, exist_ok=True)
@@ -116,4 +140,4 @@ def copied(folder: Path, place: Path) -> Path:
     return place
 
 
-__all__ = ["Limits", "Served", "copied", "drawn_gallery", "served"]
+__all__ = ["Limits", "Served", "add_missed", "copied", "drawn_gallery", "served"]

@@ -11,15 +11,18 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import pytest
 from PIL import Image
-from serving import READ_TOKEN, Served, copied, drawn_gallery, served
+from serving import READ_TOKEN, Served, add_missed, copied, drawn_gallery, served
 
-from face2vec import samples
+from face2vec import Face2Vec, samples
+from face2vec.gallery.gallery import Gallery
 
 pytestmark = pytest.mark.browser
 
@@ -292,7 +295,7 @@ def test_merge_of_selected_people_is_undone(opened: Opening, service: Served) ->
     assert merged["faces"] == sum(one["faces"] for one in unnamed)
     with page.expect_navigation():
         page.locator(".message").get_by_role("button", name="Undo").click()
-    page.wait_for_selector("text=Undone: merge of")
+    page.wait_for_selector("text=Undone: merged")
     assert service.get("/v1/people") == before
 
 
@@ -347,6 +350,74 @@ def test_faces_of_a_person_are_corrected(opened: Opening, service: Served) -> No
         with page.expect_navigation():
             page.locator("#undo").click()
     assert person(service, "Ada")["face_ids"] == ada["face_ids"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_undo_says_beforehand_what_it_will_undo(
+    opened: Opening, service: Served, size: str
+) -> None:
+    page = opened(size, "/review")
+    page.wait_for_selector("#pair img")
+    assert page.locator("#undo").inner_text() == "Undo: named 6 faces as 2 people"
+    before = page.locator("#left").inner_text()
+    page.keyboard.press("n")
+    until(page, lambda: page.locator("#left").inner_text() != before)
+    until(page, lambda: "are different people" in page.locator("#back").inner_text())
+    assert page.locator("#undo").inner_text() == page.locator("#back").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+    page.keyboard.press("u")
+    until(page, lambda: page.locator("#back").inner_text() == "Undo: named 6 faces as 2 people")
+    for _ in range(3):
+        if page.locator("#undo").is_enabled():
+            with page.expect_navigation():
+                page.locator("#undo").click()
+    assert page.locator("#undo").is_disabled()
+    assert page.locator("#undo").get_attribute("title") == "There is nothing to undo"
+
+
+def test_history_is_in_the_readers_time_and_language(browser: Any, service: Served) -> None:
+    (made,) = {one["made"] for one in service.get("/v1/edits")["edits"][:1]}
+    context = browser.new_context(timezone_id="Asia/Tokyo", locale="de-DE")
+    page = context.new_page()
+    page.goto(service.address)
+    page.goto(f"{service.base}/edits")
+    row = page.locator("tbody tr").first
+    assert "6 Gesichter als 2 Personen benannt" in row.inner_text()
+    there = datetime.fromtimestamp(made, ZoneInfo("Asia/Tokyo"))
+    assert f"{there:%H:%M}" in row.locator("time").inner_text()
+    assert "Japan" in row.locator("time").get_attribute("title")
+    assert page.locator("#undo").inner_text() == "Rückgängig: 6 Gesichter als 2 Personen benannt"
+    context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_open_windows_say_that_something_has_changed_elsewhere(
+    opened: Opening, service: Served, size: str
+) -> None:
+    page, review = opened(size, "/people"), opened(size, "/review")
+    review.wait_for_selector("#pair img")
+    unnamed = next(one for one in service.get("/v1/people")["people"] if one["name"] is None)
+    page.locator(f".naming[data-person='{unnamed['id']}'] input").fill("Eve")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Done.")
+    until(review, lambda: "Eve" in review.locator("#undo").inner_text())  # by itself
+    page.wait_for_timeout(2500)
+    assert page.locator("#changed").is_hidden()  # its own edit
+    before = review.locator("#left").inner_text()
+    review.get_by_role("button", name="No", exact=True).click()
+    until(review, lambda: review.locator("#left").inner_text() != before)
+    page.wait_for_selector("text=This page has changed elsewhere.")
+    keep(page, f"changed-elsewhere-{size}")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Reload").click()
+    assert page.locator("#changed").is_hidden()
+
+
+def test_window_notices_what_another_process_has_changed(opened: Opening, service: Served) -> None:
+    page = opened(path="/people")
+    with Face2Vec(service.folder / "gallery") as engine:
+        engine.name("Ada", "Ada Lovelace")
+    page.wait_for_selector("text=This page has changed elsewhere.")
 
 
 def test_forgetting_a_person_is_asked_twice(opened: Opening, service: Served) -> None:
@@ -414,22 +485,183 @@ def test_faces_of_a_photo_are_named(opened: Opening, service: Served) -> None:
     assert service.get(f"/v1/faces/{face}")["name"] == "Grace"
 
 
+def drag(page: Any, size: str, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drag with the mouse, or with a finger on a phone."""
+    if size == "desktop":
+        page.mouse.move(*start)
+        page.mouse.down()
+        page.mouse.move(*end, steps=4)
+        page.mouse.up()
+        return
+    session = page.context.new_cdp_session(page)
+    for kind, at in (("touchStart", start), ("touchMove", end), ("touchEnd", None)):
+        points = [] if at is None else [{"x": at[0], "y": at[1]}]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_missed_face_is_marked_by_hand(
+    opened: Opening, service: Served, tmp_path: Path, size: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    number, box = add_missed(service, tmp_path)
+    page = opened(size, f"/photos/{number}")
+    settled(page)
+    page.get_by_role("button", name="Mark a face that was missed").click()
+    page.locator("#draw").scroll_into_view_if_needed()
+    shown = page.locator("#draw").bounding_box()
+    scale = shown["width"] / service.get(f"/v1/photos/{number}")["width"]
+    left, top, right, bottom = (value * scale for value in box)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return shown["x"] + x, shown["y"] + y
+
+    drag(page, size, at(2, 2), at(2 + right - left, 2 + bottom - top))  # elsewhere, then moved
+    drag(page, size, at(6, 6), at(left + 4, top + 4))
+    drawn = [float(page.locator("#drawn").get_attribute(name)) for name in ("x", "y", "width")]
+    assert drawn == pytest.approx([box[0], box[1], box[2] - box[0]], abs=2 / scale)
+    assert Axe().run(page).response["violations"] == []
+    keep(page, f"mark-{size}")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Add this face").click()
+    page.wait_for_selector("text=The face was added")
+    settled(page)
+    assert page.locator(".cards .card").count() == 1
+    with page.expect_navigation():
+        page.locator(".message").get_by_role("button", name="Undo").click()
+    page.wait_for_selector("text=Undone: marked face")
+    assert page.locator(".cards .card").count() == 0
+
+
+def test_face_without_landmarks_is_marked_with_the_keyboard_and_named(
+    opened: Opening, service: Served, tmp_path: Path
+) -> None:
+    number, _ = add_missed(service, tmp_path)
+    page = opened(path=f"/photos/{number}")
+    settled(page)
+    page.locator("#mark").focus()
+    page.keyboard.press("Enter")
+    for key in [*["ArrowLeft", "ArrowUp"] * 40, *["Shift+ArrowLeft", "Shift+ArrowUp"] * 3]:
+        page.keyboard.press(key)
+    assert "0 from the left, 0 from the top" in page.locator("#mark-state").inner_text()
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    page.wait_for_selector("text=No landmarks were found")
+    settled(page)
+    card = page.locator(".card[data-mark]")
+    assert "searches do not find it" in card.inner_text()
+    card.locator("input").fill("Ada")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    (mark,) = service.get(f"/v1/photos/{number}")["marks"]
+    assert mark["name"] == "Ada"
+    page.goto(f"{service.base}/people/{mark['person']}")
+    page.get_by_role("img", name="Face marked by hand").click()
+    page.wait_for_url(f"**/photos/{number}")
+    page.locator("#mark").click()
+    page.keyboard.press("Escape")
+    assert page.locator("#draw").is_hidden()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Delete this mark").click()
+    assert service.get(f"/v1/photos/{number}")["marks"] == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_photos_are_chosen_by_month(
+    opened: Opening, service: Served, tmp_path: Path, size: str
+) -> None:
+    for month in (3, 5):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x9003] = f"2024:{month:02}:01 12:00:00"
+        Image.open(service.photo(f"person-000/{month % 3}.jpg")).save(
+            tmp_path / f"{month}.jpg", exif=exif
+        )
+    with Face2Vec(service.folder / "gallery") as engine:
+        engine.add(tmp_path / "3.jpg", tmp_path / "5.jpg")
+    page = opened(size, "/photos")
+    page.get_by_label("Order").select_option("newest first")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Filter").click()
+    assert page.locator("h2").all_inner_texts() == ["May 2024", "March 2024", "No date"]
+    settled(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+    keep(page, f"photos-by-date-{size}")
+    page.get_by_label("Taken").select_option("March 2024 (1)")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Filter").click()
+    assert page.locator(".photos li").count() == 1
+    page.locator(".photos a").click()
+    assert "taken 2024-03-01 12:00" in page.locator("main").inner_text()
+
+
 def test_jobs_are_seen_in_several_windows(opened: Opening, service: Served, drawn: Path) -> None:
     samples.write(drawn / "photos" / "more", people=12, photos=3, groups=0, seed=21)
     try:
         page, other = opened(path="/jobs"), opened("phone", "/jobs")
-        page.get_by_label("Folder").fill(str(drawn / "photos" / "more"))
-        page.locator("#index button").click()
+        page.get_by_label("Folder", exact=True).fill(str(drawn / "photos" / "more"))
+        page.locator("#index button:not(#browse)").click()
         for window in (page, other):
             window.wait_for_selector(".run[data-state='running']")
         for window in (page, other):
             window.wait_for_selector(".run[data-state='done']")
             assert "36 photos: 36 added" in window.locator(".run").first.inner_text()
-        page.locator("#index button").click()
+        page.locator("#index button:not(#browse)").click()
         until(page, lambda: page.locator(".run[data-state='done']").count() > 1)
         assert "36 photos: 0 added" in page.locator(".run").first.inner_text()
     finally:
         shutil.rmtree(drawn / "photos" / "more")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_folder_is_picked_with_mouse_and_keyboard(
+    opened: Opening, service: Served, drawn: Path, size: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = opened(size, "/jobs")
+    photos = str(drawn / "photos")
+    page.get_by_label("Folder", exact=True).fill("")
+    page.get_by_role("button", name="Browse").click()
+    rows = page.locator("#picker-list button")
+    until(page, lambda: rows.all_inner_texts() == [photos])
+    assert page.get_by_role("button", name="Choose this folder").is_disabled()
+    rows.first.click()
+    until(page, lambda: rows.count() > 8)
+    assert Axe().run(page).response["violations"] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+    keep(page, f"picker-{size}")
+    for key in ("ArrowDown", "ArrowDown", "ArrowUp", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    until(page, lambda: "person-000 · 3 photos in it" in page.locator("#picker-here").inner_text())
+    page.keyboard.press("Backspace")
+    until(page, lambda: rows.count() > 8)
+    page.get_by_role("button", name="person-001").click()
+    until(page, lambda: "person-001 ·" in page.locator("#picker-here").inner_text())
+    page.get_by_role("button", name="Choose this folder").click()
+    assert page.get_by_label("Folder", exact=True).input_value() == f"{photos}/person-001"
+    assert not page.locator("#picker").is_visible()
+    page.get_by_role("button", name="Browse").click()  # begins where the field is
+    until(page, lambda: "person-001 ·" in page.locator("#picker-here").inner_text())
+    page.keyboard.press("Escape")
+    page.locator("#index button:not(#browse)").click()
+    page.wait_for_selector("text=3 photos: 0 added")
+
+
+def test_job_and_edit_wait_for_another_process_with_a_word(
+    opened: Opening, service: Served
+) -> None:
+    page, people = opened(path="/jobs"), opened(path="/people")
+    unnamed = next(one for one in service.get("/v1/people")["people"] if one["name"] is None)
+    with Gallery.open(service.folder / "gallery") as gallery, gallery.write():
+        page.locator("#group button").click()
+        page.wait_for_selector("text=Waits until another process has written")
+        people.locator(f".naming[data-person='{unnamed['id']}'] input").fill("Eve")
+        people.keyboard.press("Enter")
+        people.wait_for_selector("text=your edit waits for it")
+    people.wait_for_selector("text=Done.")
+    page.wait_for_selector(".run[data-state='done']")
+    assert service.get(f"/v1/people/{unnamed['id']}")["name"] == "Eve"
 
 
 def test_folder_outside_the_roots_is_refused_with_words(browser: Any, service: Served) -> None:
@@ -437,8 +669,8 @@ def test_folder_outside_the_roots_is_refused_with_words(browser: Any, service: S
     page = context.new_page()  # the browser logs the answer 403 as an error, which is right here
     page.goto(service.address)
     page.goto(f"{service.base}/jobs")
-    page.get_by_label("Folder").fill("/etc")
-    page.locator("#index button").click()
+    page.get_by_label("Folder", exact=True).fill("/etc")
+    page.locator("#index button:not(#browse)").click()
     page.wait_for_selector("text=only folders below those")
     context.close()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from serving import TOKEN, Served, copied, drawn_gallery, served
+from serving import TOKEN, Served, add_missed, copied, drawn_gallery, served
 
 from face2vec import Client, Face2Vec, samples
 from face2vec.cli.main import main
@@ -21,6 +21,7 @@ from face2vec.errors import (
     ServiceError,
     SettingsError,
 )
+from face2vec.types import Mark, Marked
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +215,22 @@ def test_search_command_takes_an_address(service: Served, engine: Face2Vec, who:
     done = CliRunner().invoke(main, ["search", service.address, str(who), "--by", "pose"])
     assert done.exit_code == 2
     assert "on this machine" in done.output
+
+
+def test_client_marks_faces_by_hand(drawn: Path, tmp_path: Path) -> None:
+    with served(copied(drawn, tmp_path)) as one, Client(one.address) as client:
+        number, box = add_missed(one, tmp_path)
+        made = client.mark_face(number, box)
+        assert made.mark is None
+        assert client.undo() == f"marking of face {made.face} by hand"
+        other = client.mark_face(number, (0, 0, 12, 12))
+        assert other == Marked(mark=1)
+        person = client.name_mark(1, "Zoe")
+        assert client.marks(number) == [Mark(1, number, (0, 0, 12, 12), person.id)]
+        assert client.name_mark(1, None) is None
+        client.unmark(1)
+        assert client.marks(number) == []
+        with pytest.raises(GalleryError, match="no mark 1"):
+            client.unmark(1)
+        with pytest.raises(SettingsError, match="box must be four numbers"):
+            client.mark_face(number, (0, 0, 12))

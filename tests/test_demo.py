@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from face2vec.cli.main import main
-from face2vec.demo import Demo, demo
+from face2vec.demo import NAMES, TRIED_PHOTOS, Demo, demo, gallery_to_try
 from face2vec.engine import Face2Vec
 from face2vec.errors import SettingsError
+from face2vec.samples.people import APART
 
 PEOPLE = 8
 
@@ -49,6 +50,25 @@ def test_demo_draws_queries_beside_their_matches(shown: Demo) -> None:
     picture = np.asarray(Image.open(shown.picture).convert("RGB"))
     query = np.asarray(shown.results[0].thumbnail(120))
     assert np.array_equal(picture[8:128, 8:128], query)
+
+
+def test_gallery_to_try_has_sensible_groups_names_dates_and_questions(tmp_path: Path) -> None:
+    place = gallery_to_try(tmp_path / "try")
+    with Face2Vec(place) as engine:
+        people = engine.people()
+        owners = [
+            {Path(face.photo).parent.name for face in engine.faces_of(person)} - {"groups"}
+            for person in people
+        ]
+        assert len(people) == len(APART)
+        assert all(len(drawn) == 1 for drawn in owners)
+        assert len({name for drawn in owners for name in drawn}) == len(APART)
+        assert min(len(person.faces) for person in people) >= TRIED_PHOTOS - 1
+        assert {person.name for person in people} == {*NAMES, None}
+        assert len(engine.photos(since="2023", until="2023")) > 30
+        likely = [one for one in engine.suggest() if one.probability > 0.5]
+        assert len(likely) >= 10
+        assert engine.check() == []
 
 
 def test_demo_refuses_a_folder_in_use(tmp_path: Path) -> None:

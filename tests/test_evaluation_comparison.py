@@ -139,7 +139,7 @@ def test_compare_writes_a_page_with_the_table_and_the_curves(
     for word in ("not measured here", "1 of 12", "256"):
         assert f"<td>{word}</td>" in page
     assert f"{broken_model}, not measured here: " in page
-    assert page.count("<img ") == 1
+    assert page.count("<svg ") == 1
     assert "<script" not in page
     with Image.open(compared[1] / "curves.png") as picture:
         assert picture.width > 600

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from PIL import Image
 from face2vec.cli.main import main
 from face2vec.evaluation.identification import identify
 from face2vec.evaluation.metrics import all_pairs, ten_folds, true_accepts
-from face2vec.evaluation.report import identification_report, pairs_report
+from face2vec.evaluation.report import explained, identification_report, pairs_report
 from face2vec.evaluation.sets import NamedFaces, lfw_pairs, named_faces, photos_in
 
 PEOPLE, PHOTOS, FOLDS = 6, 4, 3
@@ -105,9 +107,18 @@ def test_evaluate_lfw_prints_figures_and_writes_a_page(
     with Image.open(tmp_path / "r" / "curves.png") as picture:
         assert picture.width > 600
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img ") == 1 + 2 * len(report.worst)
+    assert page.count("<img ") == 2 * len(report.worst)
+    assert page.count("<svg ") == 1
     for what, value in report.rows:
-        assert f">{what}</th><td>{value}</td>" in page
+        words = html.escape(explained(what))
+        assert len(words) > 20
+        row = f'>{what}</th><td class="value">{value}</td><td class="words">{words}</td>'
+        assert row in page
+    assert faces.weights in page
+    assert re.search(r"Made on 20\d\d-\d\d-\d\d\.", page)
+    assert "Command: <code>face2vec" in page
+    (failed,) = faces.failed
+    assert f"<bdi>{failed}</bdi>" in page
     assert "<script" not in page
     assert "http" not in page
 
@@ -180,3 +191,17 @@ def test_evaluate_stores_no_faces_of_other_encoders(lfw: Path, tmp_path: Path) -
     assert done.exit_code == 2
     assert "leave out --gallery" in done.stderr
     assert not (tmp_path / "g").exists()
+
+
+def test_axes_end_where_the_curve_does(faces: NamedFaces, lfw: Path) -> None:
+    for report in (pairs_report("Drawn", faces), identification_report("Drawn", faces)):
+        (axes,) = report.drawn().axes
+        ((_, x, y),) = report.curves
+        left, right = axes.get_xlim()
+        bottom, top = axes.get_ylim()
+        assert left == pytest.approx(min(max(x[x > 0].min(), 1e-6), 0.5))
+        assert right == 1
+        shown = y[x >= left]
+        assert bottom <= shown.min()
+        assert top >= shown.max()
+        assert top - bottom <= 1.2 * (shown.max() - shown.min()) + 0.03

@@ -65,7 +65,7 @@ def test_study_is_written_as_text_and_page(tmp_path: Path) -> None:
     assert rows[2] == ["dimension 96", "36", "108", "60.0% (55.0% to 65.0%)"]
     page = save_study(TRAININGS, tmp_path, "Embedding size").read_text(encoding="utf-8")
     assert "<td>60.0% (55.0% to 65.0%)</td>" in page
-    assert page.count("<img ") == 1
+    assert page.count("<svg ") == 1
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert figures == [one.figures() for one in TRAININGS]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from face2vec.report.html import table
+from face2vec.report.html import Made, failed_section, made_section, table
 from face2vec.report.text import columns
 
 
@@ -32,3 +32,20 @@ def test_table_leaves_html_as_it_is_where_it_is_told() -> None:
 
 def test_table_without_heads_has_none() -> None:
     assert "thead" not in table((), [("a", "b")])
+
+
+def test_made_section_names_command_date_model_and_checksum() -> None:
+    made = made_section(Made("face2vec lab <x>", "mini", "ab" * 32, "2024-05-01"))
+    assert "Made on 2024-05-01." in made
+    assert "<code>face2vec lab &lt;x&gt;</code>" in made
+    assert f"<code>{'ab' * 32}</code>" in made
+    assert "Command" not in made_section(Made(date="2024-05-01"))
+
+
+def test_failed_photos_are_listed_up_to_a_number() -> None:
+    assert failed_section([]) == ""
+    made = failed_section([("/a/<1>.jpg", "truncated"), ("/a/2.jpg", ""), ("/a/3.jpg", "")], 2)
+    assert "In 3 of the photos no face was found" in made
+    assert "<bdi>/a/&lt;1&gt;.jpg</bdi>: truncated</li>" in made
+    assert "3.jpg" not in made
+    assert "… and 1 more" in made

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
 import io
 import json
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,15 +22,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving import READ_TOKEN, TOKEN, Limits, Served, copied, drawn_gallery, served
+from serving import READ_TOKEN, TOKEN, Limits, Served, add_missed, copied, drawn_gallery, served
 
-from face2vec import Face2Vec, samples
-from face2vec.errors import PhotoError, SettingsError
+from face2vec import Client, Face2Vec, samples
+from face2vec.errors import GalleryLockedError, PhotoError, SettingsError
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.thumbnails import FOLDER
 from face2vec.server import texts
 from face2vec.server.access import Rates
+from face2vec.server.edits import described
 from face2vec.server.problems import ProblemError
+from face2vec.server.service import Service
 from face2vec.server.settings import Settings, token_from
 from face2vec.server.sharing import SharedEncoder
 from face2vec.types import Photo
@@ -687,7 +694,7 @@ def test_events_tell_the_jobs(fresh: Served) -> None:
     ended(fresh, job)
     with fresh.http.stream("GET", "/v1/events", params={"once": True}) as answer:
         text = answer.read().decode()
-    event, data = text.strip().split("\n")
+    event, data = text.split("\n\n")[0].split("\n")
     assert event == "event: jobs"
     assert [one["id"] for one in json.loads(data.removeprefix("data: "))] == [job]
 
@@ -699,7 +706,8 @@ def fresh_lock(service: Served) -> Iterator[None]:
         yield
 
 
-def test_failed_job_says_why(fresh: Served) -> None:
+def test_failed_job_says_why(fresh: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("face2vec.server.jobs.WAIT_SECONDS", 0)
     with fresh_lock(fresh):
         job = fresh.post("/v1/jobs", {"kind": "rebuild"})
         done = ended(fresh, job["id"])
@@ -775,3 +783,475 @@ def test_token_file_of_others_is_refused(tmp_path: Path) -> None:
         token_from(file)
     assert token_from(None, {"FACE2VEC_TOKEN": READ_TOKEN}) == READ_TOKEN
     assert token_from(None, {}) is None
+
+
+# Faces marked by hand
+
+
+def test_missed_face_is_marked_by_hand_and_found(fresh: Served, tmp_path: Path) -> None:
+    number, box = add_missed(fresh, tmp_path)
+    assert fresh.get(f"/v1/photos/{number}")["status"] == "no-face"
+    made = fresh.post(f"/v1/photos/{number}/faces", json={"box": box})
+    assert made["mark"] is None
+    found = fresh.get(f"/v1/photos/{number}")
+    assert (found["status"], found["marks"]) == ("indexed", [])
+    assert [one["id"] for one in found["face_list"]] == [made["face"]]
+    face = people_of(fresh)["Ada"]["cover"]
+    (result,) = fresh.post("/v1/search", {"queries": [{"face": face}], "k": 5})["results"]
+    assert made["face"] in [match["face"] for match in result["matches"]]
+    problem(fresh.http.post(f"/v1/photos/{number}/faces", json={"box": box}), 422, "gallery")
+    assert fresh.post("/v1/edits/undo")["what"] == f"marking of face {made['face']} by hand"
+    assert fresh.get(f"/v1/photos/{number}")["status"] == "no-face"
+
+
+def test_mark_without_landmarks_is_named_and_deleted(fresh: Served, tmp_path: Path) -> None:
+    number, _ = add_missed(fresh, tmp_path)
+    box = [0, 0, 12, 12]
+    before = fresh.get("/v1/info")["faces"]
+    made = fresh.post(f"/v1/photos/{number}/faces", json={"box": box})
+    assert made["face"] is None
+    mark = f"/v1/marks/{made['mark']}"
+    assert fresh.get(f"/v1/photos/{number}")["marks"] == [
+        {"id": made["mark"], "box": box, "person": None, "name": None}
+    ]
+    assert Image.open(io.BytesIO(fresh.http.get(f"{mark}/thumbnail").content)).size == (192, 192)
+    ada = people_of(fresh)["Ada"]
+    named = fresh.http.patch(mark, json={"name": "Ada"}).json()
+    assert (named["person"], named["name"]) == (ada["id"], "Ada")
+    shown = fresh.get("/v1/photos", params={"person": ada["id"]})["photos"]
+    assert number in [photo["id"] for photo in shown]
+    assert f'src="{mark}/thumbnail' in fresh.http.get(f"/people/{ada['id']}").text
+    assert f'src="{mark}/thumbnail' in fresh.http.get(f"/photos/{number}").text
+    assert people_of(fresh)["Ada"] == ada
+    assert fresh.get("/v1/info")["faces"] == before
+    assert fresh.http.patch(mark, json={"name": None}).json()["person"] is None
+    assert fresh.http.delete(mark).json()["faces"] == 1
+    problem(fresh.http.get(f"{mark}/thumbnail"), 404, "not-found")
+    problem(fresh.http.patch(mark, json={"name": "Ada"}), 404, "not-found")
+    problem(fresh.http.delete(mark), 404, "not-found")
+    fresh.post("/v1/edits/undo")
+    assert fresh.get(f"/v1/photos/{number}")["marks"] != []
+
+
+def test_forgetting_a_person_deletes_the_thumbnails_of_marks(fresh: Served, tmp_path: Path) -> None:
+    number, _ = add_missed(fresh, tmp_path)
+    made = fresh.post(f"/v1/photos/{number}/faces", json={"box": [0, 0, 12, 12]})
+    mark = f"/v1/marks/{made['mark']}"
+    named = fresh.http.patch(mark, json={"name": "Zoe"}).json()
+    assert fresh.http.get(f"{mark}/thumbnail").status_code == 200
+    done = fresh.http.delete(f"/v1/people/{named['person']}").json()
+    assert (done["faces"], done["photos"], done["left"]) == (1, 1, [])
+    problem(fresh.http.get(f"{mark}/thumbnail"), 404, "not-found")
+    assert not list((fresh.folder / "gallery" / FOLDER).glob("*/mark-*"))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [[0, 0, 4, 4], [0, 0, 9999, 20], [30, 0, 10, 20], [1, 2, 3], ["a", 0, 9, 9], [-9, 0, 9, 9]],
+)
+def test_wrong_boxes_are_refused(fresh: Served, box: list[Any]) -> None:
+    answer = fresh.http.post("/v1/photos/1/faces", json={"box": box})
+    assert answer.status_code == 422, answer.text
+
+
+def test_marks_need_the_token_that_writes(service: Served) -> None:
+    body = {"box": [0, 0, 20, 20]}
+    problem(service.reader.post("/v1/photos/1/faces", json=body), 403, "read-only")
+    problem(service.http.post("/v1/photos/999999/faces", json=body), 404, "not-found")
+    problem(service.reader.patch("/v1/marks/1", json={"name": "x"}), 403, "read-only")
+    problem(service.http.get("/v1/marks/1/thumbnail?side=7"), 422, "settings")
+
+
+# Photos by date
+
+
+@pytest.fixture
+def dated(fresh: Served, tmp_path: Path) -> Served:
+    """The service with two dated photos of person 0, of May 2024 and January 2023."""
+    for name, day in (("may", "2024:05:01 12:00:00"), ("january", "2023:01:31 23:00:00")):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x9003] = day
+        person = samples.people(1, seed=3)[0]
+        image = Image.open(io.BytesIO(person.photo(len(name)).jpeg()))
+        image.save(tmp_path / f"{name}.jpg", exif=exif)
+    with Face2Vec(fresh.folder / "gallery") as engine:
+        assert engine.add(tmp_path / "may.jpg", tmp_path / "january.jpg").faces == 2
+    return fresh
+
+
+def test_photos_are_listed_by_date(dated: Served) -> None:
+    def names(**values: str) -> list[str]:
+        return [Path(one["path"]).stem for one in dated.get("/v1/photos", params=values)["photos"]]
+
+    assert names(**{"from": "2023"}) == ["january", "may"]
+    assert names(**{"from": "2023-01-31", "to": "2023"}) == ["january"]
+    assert names(**{"from": "2024-06"}) == []
+    assert names(order="date")[:2] == ["may", "january"]
+    photos = dated.get("/v1/photos", params={"from": "2024"})
+    assert (photos["total"], photos["photos"][0]["taken"]) == (1, "2024-05-01T12:00:00")
+    months = dated.get("/v1/photos/months")["months"]
+    assert months[:2] == [{"month": "2024-05", "photos": 1}, {"month": "2023-01", "photos": 1}]
+    assert months[2]["month"] == ""
+    words = problem(dated.http.get("/v1/photos?from=May"), 422, "settings")
+    assert "from must be a year, month or day" in words
+
+
+def test_search_is_limited_to_a_period(dated: Served) -> None:
+    face = people_of(dated)["Ada"]["cover"]
+    for limits, count in (({"from": "2024-05", "to": "2024-05"}, 1), ({"from": "2023"}, 2)):
+        body = {"queries": [{"face": face}], **limits}
+        (result,) = dated.post("/v1/search", body)["results"]
+        assert len(result["matches"]) == count
+        assert result["matches"][0]["path"].endswith(("may.jpg", "january.jpg"))
+    problem(
+        dated.http.post("/v1/search", json={"queries": [{"face": face}], "to": "soon"}),
+        422,
+        "settings",
+    )
+
+
+def test_photos_page_groups_by_month(dated: Served) -> None:
+    page = dated.http.get("/photos?order=date").text
+    assert page.index("<h2>May 2024</h2>") < page.index("<h2>January 2023</h2>")
+    assert page.index("<h2>January 2023</h2>") < page.index("<h2>No date</h2>")
+    page = dated.http.get("/photos?month=2024", headers={"Accept-Language": "de"}).text
+    assert "<h2>Mai 2024</h2>" in page
+    assert "1 Fotos" in page
+    assert dated.http.get("/photos?month=x&order=y").status_code == 200
+
+
+def test_index_job_reads_dates_of_photos_that_are_there(fresh: Served, drawn: Path) -> None:
+    folder = str((drawn / "photos" / "person-000").resolve())
+    job = fresh.post("/v1/jobs", {"kind": "index", "folders": [folder], "again": True})
+    while (found := fresh.get(f"/v1/jobs/{job['id']}"))["state"] in ("waiting", "running"):
+        time.sleep(0.1)
+    assert (found["state"], found["result"]["unchanged"]) == ("done", 3)
+
+
+# What has changed
+
+
+@pytest.mark.parametrize(
+    ("what", "english", "german"),
+    [
+        ("name 'Ada' of person 3", "named person 3 Ada", "Person 3 benannt: Ada"),
+        ('name "O\'Hara" of person 3', "named person 3 O'Hara", "Person 3 benannt: O'Hara"),
+        (
+            "removal of the name 'A of person 3' from person 3",
+            "removed the name A of person 3 from person 3",
+            "Name A of person 3 von Person 3 entfernt",
+        ),
+        (
+            "merge of person 4 (unnamed), Bob (person 5) into Ada (person 3)",
+            "merged person 4, Bob into Ada",
+            "Person 4, Bob mit Ada zusammengeführt",
+        ),
+        (
+            "split of face 7 from Ada (person 3)",
+            "split face 7 from Ada",
+            "Gesicht 7 von Ada abgetrennt",
+        ),
+        (
+            "assignment of 4 faces to person 9",
+            "assigned 4 faces to person 9",
+            "4 Gesichter zugeordnet: Person 9",
+        ),
+        ("enrolment of 4 faces as 'Anna'", "named 4 faces Anna", "4 Gesichter benannt: Anna"),
+        (
+            "enrolment of 9 faces as 2 people",
+            "named 9 faces as 2 people",
+            "9 Gesichter als 2 Personen benannt",
+        ),
+        (
+            "statement that Ada (person 1) and face 3 are different people",
+            "Ada and face 3 are different people",
+            "Ada und Gesicht 3 sind verschiedene Personen",
+        ),
+        (
+            "ignoring of 2 faces; to have face 6 back, remove the photo and index it again",
+            "ignored 2 faces; to have face 6 back, remove the photo and index it again",
+            "2 Gesichter: kein Gesicht; um Gesicht 6 wiederzubekommen, entfernen Sie das Foto und "
+            "indizieren Sie es neu",
+        ),
+        ("statement that mark 2 is 'Bob'", "named mark 2 Bob", "Markierung 2 benannt: Bob"),
+        (
+            "something of a later version",
+            "something of a later version",
+            "something of a later version",
+        ),
+    ],
+)
+def test_edits_are_described_in_the_language_of_the_reader(
+    what: str, english: str, german: str
+) -> None:
+    assert described(what, texts.text_of("en")) == english
+    assert described(what, texts.text_of("de")) == german
+
+
+def test_every_edit_of_the_gallery_has_words_in_every_language(
+    fresh: Served, tmp_path: Path
+) -> None:
+    """Each kind of edit once: none is shown in the words of the gallery."""
+    number, box = add_missed(fresh, tmp_path)
+    known = people_of(fresh)
+    ada, bob = known["Ada"]["id"], known["Bob"]["id"]
+    first, second, third, *_ = fresh.get(f"/v1/people/{ada}")["face_ids"]
+    with Face2Vec(fresh.folder / "gallery") as engine:
+        engine.enroll(
+            {"Zoe": [fresh.photo("person-005/0.jpg")], "Kim": [fresh.photo("person-006/0.jpg")]}
+        )
+        engine.hide(ada)
+        engine.hide(ada, False)
+        engine.choose_cover(ada, second)
+        engine.not_this_person(ada, first)
+        engine.this_person(ada, first)
+        engine.this_person(None, first)
+        new = engine.split(ada, third)
+        engine.merge(new, engine.this_person(None, first))
+        engine.name(new, "Eve")
+        engine.name(new, None)
+        engine.different(second, engine.person(bob).faces[0])
+        engine.answer(engine.suggest(1)[0], same=False)
+        engine.ignore(second)
+        engine.mark_face(tmp_path / "missed.png", box)
+        mark = engine.mark_face(tmp_path / "missed.png", (0, 0, 9, 9)).mark
+        engine.name_mark(mark, "Mia")
+        engine.name_mark(mark, None)
+        engine.unmark(mark)
+        made = [edit.what for edit in engine.edits()]
+    assert len({what.split()[0] for what in made}) >= 12
+    for language in texts.languages():
+        answered = fresh.get("/v1/edits", params={"language": language})["edits"]
+        assert [one["what"] for one in answered] == made
+        assert [one["what"] for one in answered if one["words"] == one["what"]] == []
+        page = fresh.http.get("/edits", headers={"Accept-Language": language}).text
+        assert all(html.escape(one["words"]).replace("&#x27;", "&#39;") in page for one in answered)
+    assert fresh.get("/v1/edits")["edits"][0]["words"] is None
+    undone = fresh.post("/v1/edits/undo?language=de")
+    assert (undone["what"], undone["words"]) == (made[0], "Markierung 1 gelöscht")
+    assert number > 0
+
+
+def test_version_changes_with_every_change_and_with_nothing_else(fresh: Served) -> None:
+    def version() -> str:
+        text = fresh.http.get("/v1/events?once=true").text
+        return str(json.loads(text.split("event: gallery\ndata: ")[1].splitlines()[0]))
+
+    before = version()
+    assert fresh.get("/v1/info")["faces"]
+    fresh.http.get("/people")
+    assert version() == before
+    ada = people_of(fresh)["Ada"]["id"]
+    answer = fresh.http.patch(f"/v1/people/{ada}", json={"hidden": True})
+    assert answer.headers["face2vec-version"] == version() != before
+    seen = {before, version()}
+    with Face2Vec(fresh.folder / "gallery") as engine:
+        engine.undo()
+        seen.add(version())
+        engine.find_people(again=True)
+        seen.add(version())
+        engine.remove(fresh.photo("person-002/0.jpg").resolve())
+        seen.add(version())
+    assert len(seen) == 5
+    job = fresh.post("/v1/jobs", {"kind": "people"})
+    while fresh.get(f"/v1/jobs/{job['id']}")["state"] in ("waiting", "running"):
+        time.sleep(0.05)
+    assert version() not in seen
+
+
+def test_undo_button_names_the_last_edit(fresh: Served) -> None:
+    page = fresh.http.get("/people", headers={"Accept-Language": "de"}).text
+    assert "<bdi>Rückgängig: 6 Gesichter als 2 Personen benannt</bdi>" in page
+    while fresh.http.post("/v1/edits/undo").is_success:
+        pass
+    assert "There is nothing to undo" in fresh.http.get("/people").text
+    assert 'id="undo"' not in fresh.reader.get("/people").text
+
+
+# Folders to index
+
+
+def test_folders_are_browsed_below_the_roots_only(fresh: Served, tmp_path: Path) -> None:
+    root = fresh.folder.resolve()  # that of a second service, with links out of it
+    place = tmp_path / "browse"
+    for name in ("b", "A/inner", ".hidden"):
+        (place / name).mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (place / "out").symlink_to(tmp_path / "outside")
+    (place / "in").symlink_to(place / "A" / "inner")
+    (place / "loop").symlink_to(place)
+    (place / "one.JPG").touch()
+    (place / "notes.txt").touch()
+    with served(fresh.folder, roots=(place.resolve(),)) as one:
+        roots = one.get("/v1/folders")
+        assert (roots["path"], roots["parent"], roots["photos"]) == (None, None, 0)
+        assert roots["folders"] == [{"name": str(place), "path": str(place)}]
+        found = one.get("/v1/folders", params={"path": str(place)})
+        assert [(two["name"], two["path"]) for two in found["folders"]] == [
+            ("A", str(place / "A")),
+            ("b", str(place / "b")),
+            ("in", str(place / "A" / "inner")),
+            ("loop", str(place)),
+        ]
+        assert (found["path"], found["parent"], found["photos"]) == (str(place), None, 1)
+        inner = one.get("/v1/folders", params={"path": str(place / "in")})
+        assert (inner["path"], inner["parent"]) == (str(place / "A" / "inner"), str(place / "A"))
+        for outside in (tmp_path, place / "out", place / "..", "/etc", root, place / "none", "\0"):
+            answer = one.http.get("/v1/folders", params={"path": str(outside)})
+            problem(answer, 403, "outside-roots")
+        problem(one.reader.get("/v1/folders"), 403, "read-only")
+
+
+# Two who write
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """The right to write to a gallery, as another process has it."""
+    with Gallery.open(folder / "gallery") as gallery, gallery.write():
+        yield
+
+
+def test_edit_waits_for_another_writer(fresh: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = people_of(fresh)["Ada"]["id"]
+    answers = []
+    with writing(fresh.folder):
+        body = {"name": "Ada Lovelace"}
+        thread = threading.Thread(
+            target=lambda: answers.append(fresh.http.patch(f"/v1/people/{ada}", json=body))
+        )
+        thread.start()
+        time.sleep(1)
+        assert answers == []
+    thread.join()
+    assert answers[0].json()["name"] == "Ada Lovelace"
+    monkeypatch.setattr("face2vec.server.service.EDIT_SECONDS", 0.2)
+    with writing(fresh.folder):
+        answer = fresh.http.patch(f"/v1/people/{ada}", json={"name": "Bea"})
+    assert problem(answer, 409, "gallery-locked").startswith("nothing was changed: ")
+    assert people_of(fresh).keys() >= {"Ada Lovelace"}
+
+
+def test_edit_names_the_job_that_writes(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("face2vec.server.service.EDIT_SECONDS", 0.2)
+    place, go_on = copied(drawn, tmp_path), threading.Event()
+    with contextlib.closing(Service(Settings(place / "gallery"))) as service:
+        job = service.jobs.start("people", "", lambda _: {"done": go_on.wait(60)})
+        while service.jobs.running is None:
+            time.sleep(0.01)
+        with (
+            writing(place),
+            pytest.raises(GalleryLockedError, match=rf"the job {job.id} \(people\) is writing"),
+        ):
+            service.edit(lambda engine: engine.name("Ada", "Bea"))
+        go_on.set()
+
+
+@pytest.mark.parametrize("kind", ["people", "rebuild", "index"])
+def test_job_waits_for_another_writer_and_says_so(fresh: Served, drawn: Path, kind: str) -> None:
+    folders = [str((drawn / "photos" / "person-000").resolve())] if kind == "index" else []
+    with writing(fresh.folder):
+        job = fresh.post("/v1/jobs", {"kind": kind, "folders": folders})["id"]
+        while not (found := fresh.get(f"/v1/jobs/{job}"))["waits_for"]:
+            assert found["state"] in ("waiting", "running")
+            time.sleep(0.05)
+        assert f"is being written by process {os.getpid()}" in found["waits_for"]
+        assert fresh.reader.get(f"/v1/jobs/{job}").json()["waits_for"] == "another process"
+    found = ended(fresh, job)
+    assert (found["state"], found["error"], found["waits_for"]) == ("done", "", "")
+
+
+def test_job_that_waits_is_cancelled_or_fails_in_the_end(
+    fresh: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(fresh.folder):
+        job = fresh.post("/v1/jobs", {"kind": "people"})["id"]
+        while not fresh.get(f"/v1/jobs/{job}")["waits_for"]:
+            time.sleep(0.05)
+        fresh.post(f"/v1/jobs/{job}/cancel")
+        assert ended(fresh, job)["state"] == "cancelled"
+        monkeypatch.setattr("face2vec.server.jobs.WAIT_SECONDS", 0)
+        job = fresh.post("/v1/jobs", {"kind": "people"})["id"]
+        found = ended(fresh, job)
+        assert found["state"] == "failed"
+        assert "writ" in found["error"]
+
+
+# How it ends, and what is slow
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /hea", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ", None]
+)
+def test_headers_must_arrive_in_time(drawn: Path, tmp_path: Path, sent: bytes | None) -> None:
+    with served(copied(drawn, tmp_path), limits=Limits(header_seconds=0.5)) as one:
+        host, _, port = one.base.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), 30) as slow:
+            if sent is None:  # a whole request, and then a slow one
+                slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert slow.recv(4096).startswith(b"HTTP/1.1 200")
+                sent = b"GET /hea"
+            slow.sendall(sent)
+            got = b""
+            while data := slow.recv(4096):  # until the service ends the connection
+                got += data
+        assert (b"HTTP/1.1 408" in got) == bool(sent)
+        assert one.nobody.get("/healthz").text == "ok"
+
+
+def test_requests_whose_headers_come_in_pieces_are_answered(drawn: Path, tmp_path: Path) -> None:
+    with served(copied(drawn, tmp_path), limits=Limits(header_seconds=20)) as one:
+        host, _, port = one.base.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), 30) as slow:
+            for piece in (b"GET /hea", b"lthz HTTP/1.1\r\nHo", b"st: x\r\n\r\n"):
+                slow.sendall(piece)
+                time.sleep(0.05)
+            assert slow.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_service_and_leaves_nothing_behind(
+    drawn: Path, tmp_path: Path, query: bytes, how: signal.Signals
+) -> None:
+    place = copied(drawn, tmp_path)
+    command = [sys.executable, "-m", "face2vec", "serve", str(place / "gallery"), "--no-browser"]
+    environment = {**os.environ, "FACE2VEC_TOKEN": TOKEN}
+    with subprocess.Popen(
+        [*command, "--port", "0"], env=environment, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        assert process.stderr is not None
+        address = process.stderr.readline().strip()
+        with Client(address) as client:  # so that processes decode
+            (tmp_path / "who.jpg").write_bytes(query)
+            assert client.encode(tmp_path / "who.jpg")
+        process.send_signal(how)
+        _, words = process.communicate(timeout=60)
+    assert process.returncode == 128 + how
+    assert "leaked" not in words
+    assert "Traceback" not in words
+
+
+def test_log_of_edits_has_no_names_unless_they_are_wanted(
+    drawn: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for log_names in (False, True):
+        caplog.clear()
+        place = copied(drawn, tmp_path / str(log_names))
+        with caplog.at_level("INFO", "face2vec.audit"), served(place, log_names=log_names) as one:
+            known = people_of(one)
+            ada = known["Ada"]
+            one.http.patch(f"/v1/people/{ada['id']}", json={"name": "Hedwig Nobody"})
+            one.post("/v1/people", {"faces": [ada["cover"]], "name": "Hedwig Nobody"})
+            asked = one.get("/v1/suggestions")["suggestions"][0]
+            sides = {name: asked[name] for name in ("first", "second")}
+            sides["first"]["name"] = "Hedwig Nobody"
+            one.post("/v1/suggestions/answer", sides | {"same": False})
+            for _ in range(3):
+                one.post("/v1/edits/undo")
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(lines) == 6
+        assert any("Hedwig Nobody" in line for line in lines) == log_names
+        assert [line.split()[1] for line in lines][:2] == ["name", "faces"]

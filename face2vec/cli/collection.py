@@ -219,9 +219,22 @@ def info_command(gallery: Place, as_json: bool) -> None:
     metavar="STATUS[,STATUS]",
     help=f"List only photos that are {', '.join(STATUSES)}.",
 )
+@click.option(
+    "--from",
+    "since",
+    metavar="DATE",
+    help="List only photos taken then or later: a year, month or day such as 2024-05.",
+)
+@click.option("--to", "until", metavar="DATE", help="List only photos taken then or earlier.")
 @json_lines_option
 @verbose_option
-def photos_command(gallery: Place, statuses: tuple[str, ...], as_json: bool) -> None:
+def photos_command(
+    gallery: Place,
+    statuses: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    as_json: bool,
+) -> None:
     """List the photos and videos of a gallery and what became of each.
 
     A damaged one was read in part; its reason says what is missing.
@@ -229,7 +242,7 @@ def photos_command(gallery: Place, statuses: tuple[str, ...], as_json: bool) -> 
     from face2vec.photos.extras import VIDEO, kind_by_name
 
     with opened(gallery) as engine:
-        photos = engine.photos(*statuses)
+        photos = engine.photos(*statuses, since=since, until=until)
     for photo, status, reason in photos:
         if as_json:
             out(json.dumps({"photo": photo, "status": status, "reason": reason}))

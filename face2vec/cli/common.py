@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shlex
 import sys
 import traceback
 from collections import Counter
@@ -305,3 +306,13 @@ def reasons(failed: Sequence[tuple[str, str]]) -> Iterator[str]:
         names = [printable(photo) for photo, why in failed if why == reason]
         more = ", …" if number > NAMES_SHOWN else ""
         yield f"  {number:,} × {reason}: {', '.join(names[:NAMES_SHOWN])}{more}"
+
+
+def command_line() -> str:
+    """The command line of this process, as somebody would type it again."""
+    program = Path(sys.argv[0])
+    words = sys.argv[1:] if "face2vec" in (program.stem, program.parent.name) else []
+    if words:
+        return shlex.join(["face2vec", *words])
+    context = click.get_current_context(silent=True)
+    return "" if context is None else context.command_path.replace("main", "face2vec", 1)

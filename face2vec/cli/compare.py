@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from face2vec.cli.common import FilePath, json_line_option, runtime_option, say
+from face2vec.cli.common import FilePath, command_line, json_line_option, runtime_option, say
 from face2vec.cli.common import out as print_result
 from face2vec.cli.exits import DONE, PARTLY
 
@@ -76,5 +76,5 @@ def compare_command(
     if not quiet:
         say(f"\n{LEGEND}")
     if out is not None:
-        say(f"See {compared.save(out)}")
+        say(f"See {compared.save(out, command_line())}")
     ctx.exit(DONE if compared.complete else PARTLY)

@@ -11,6 +11,7 @@ import click
 
 from face2vec.cli.common import (
     FilePath,
+    command_line,
     json_line_option,
     quiet_option,
     report_option,
@@ -172,4 +173,4 @@ def _measure(
 def _tell(measured: Report, out: Path | None, as_json: bool) -> None:
     print_result(measured.to_json() if as_json else measured.to_text())
     if out is not None:
-        say(f"See {measured.save(out)}")
+        say(f"See {measured.save(out, command_line())}")

@@ -13,6 +13,7 @@ from face2vec.cli.common import (
     FilePath,
     Number,
     Option,
+    command_line,
     json_line_option,
     quiet_option,
     report_option,
@@ -98,6 +99,7 @@ def robustness_command(
     from face2vec.lab.report import robustness_text, save_robustness
     from face2vec.lab.robustness import robustness
     from face2vec.lab.subjects import subjects_of
+    from face2vec.report.html import Made
 
     degradations = chosen(only)
     with _engine(source, model) as engine:
@@ -105,11 +107,13 @@ def robustness_command(
         measured = robustness(
             subjects, engine, degradations, far=far, seed=seed, progress=not quiet
         )
+        used = engine.encoder.model.fingerprint
     print_result(json.dumps(measured.figures()) if as_json else robustness_text(measured))
     _warn_of_few_pairs(far, measured.impostor_pairs)
     if out is not None:
         title = f"What {measured.model} sees in {_name(source)}"
-        say(f"See {save_robustness(measured, out, title)}")
+        made = Made(command_line(), used.key, used.weights)
+        say(f"See {save_robustness(measured, out, title, made)}")
 
 
 @lab_commands.command("slices")
@@ -135,10 +139,12 @@ def slices_command(
     """
     from face2vec.lab.report import save_slices, slices_text
     from face2vec.lab.tables import read_table, slices_of
+    from face2vec.report.html import Made
 
     read = read_table(table, by)
     with _engine(table, model) as engine:
         measured = slices_of(read, engine, people=people, photos=photos, far=far, seed=seed)
+        used = engine.encoder.model.fingerprint
     if as_json:
         print_result(json.dumps(measured.figures()))
     else:
@@ -152,7 +158,8 @@ def slices_command(
     _warn_of_few_pairs(far, measured.impostor_pairs)
     if out is not None:
         title = f"Slices of {_name(table)}, {measured.model}"
-        page = save_slices(measured.slices, measured.everybody, measured.about, out, title)
+        made = Made(command_line(), used.key, used.weights)
+        page = save_slices(measured.slices, measured.everybody, measured.about, out, title, made)
         say(f"See {page}")
 
 
@@ -241,6 +248,7 @@ def _study(
 ) -> None:
     choose_backend()
     from face2vec.lab.studies import save_study, study_text
+    from face2vec.report.html import Made
     from face2vec.training.faces import load_faces
     from face2vec.training.recipe import Recipe
     from face2vec.training.trainer import Schedule
@@ -252,7 +260,7 @@ def _study(
     print_result(
         json.dumps([one.figures() for one in trainings]) if as_json else study_text(trainings)
     )
-    say(f"See {save_study(trainings, out, title)}")
+    say(f"See {save_study(trainings, out, title, Made(command_line()))}")
 
 
 def _engine(source: Path, model: str | None) -> Face2Vec:

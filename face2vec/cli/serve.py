@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import tempfile
 import webbrowser
 from collections.abc import Iterator, Sequence
@@ -13,15 +14,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from face2vec.cli.common import FilePath, opened, say, verbose_option
+from face2vec.cli.common import FilePath, say, verbose_option
 from face2vec.errors import GalleryNotFoundError, MissingExtraError, SettingsError
 from face2vec.gallery.schema import FILE
 
 if TYPE_CHECKING:
     from face2vec.server.settings import Settings
 
-DEMO_NAMED = 20
-"""Drawn people who have names from the start; the others are there to be named."""
 _NEEDED = ("fastapi", "uvicorn", "jinja2", "multipart", "prometheus_client")
 """Packages of the extra ``server``."""
 
@@ -62,6 +61,7 @@ _NEEDED = ("fastapi", "uvicorn", "jinja2", "multipart", "prometheus_client")
     help="Further name of this service, such as that of a proxy; may be repeated.",
 )
 @click.option("--show-paths", is_flag=True, help="Show paths of photos to the read-only token.")
+@click.option("--log-names", is_flag=True, help="Write names of people to the log of edits.")
 @click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
 @verbose_option
 def serve_command(
@@ -74,6 +74,7 @@ def serve_command(
     read_token_file: Path | None,
     hosts: tuple[str, ...],
     show_paths: bool,
+    log_names: bool,
     no_browser: bool,
 ) -> None:
     """Serve GALLERY as pages for a browser and as an HTTP API.
@@ -104,8 +105,9 @@ def serve_command(
             roots=(*checked_roots(roots), *photos),
             hosts=hosts,
             show_paths=show_paths,
+            log_names=log_names,
         )
-        with _audit_log():
+        with _audit_log(), _ended_by_sigterm():
             _run(settings, not no_browser)
 
 
@@ -144,17 +146,25 @@ def _gallery(folder: Path | None, roots: Sequence[Path]) -> Iterator[tuple[Path,
             )
         yield folder, ()
         return
-    from face2vec.demo import demo
+    from face2vec.demo import gallery_to_try
 
     with tempfile.TemporaryDirectory(prefix="face2vec-demo-") as place:
         made = Path(place).resolve() / "demo"
-        demo(made, say=say)
-        known = [made / "photos" / f"person-{number:03}" for number in range(DEMO_NAMED)]
-        with opened(made / "gallery") as engine:
-            engine.enroll({folder.name: [folder] for folder in known})
-            with contextlib.suppress(MissingExtraError):
-                engine.find_people()
-        yield made / "gallery", (made / "photos",)
+        yield gallery_to_try(made, say), (made / "photos",)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the process as Ctrl-C does, so that nothing is left behind."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

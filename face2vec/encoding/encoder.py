@@ -135,6 +135,23 @@ class Encoder:
         assert done.crops is not None
         return self._embedded(done.faces, self.embed(done.crops))
 
+    def encode_known(self, photo: Photo, faces: Sequence[Face]) -> list[Face]:
+        """Known faces of a photo, with quality and embeddings, in their order.
+
+        Args:
+            photo: the photo.
+            faces: faces with boxes and landmarks in pixels of the full photo.
+
+        Raises:
+            PhotoError: a small face requires the photo at full resolution, and it cannot be
+                read again.
+        """
+        (done,) = self._extractor.extract([Wanted(photo, faces)])
+        if done.error is not None:
+            raise done.error
+        assert done.crops is not None
+        return self._embedded(done.faces, self.embed(done.crops))
+
     def batch(self, photos: Sequence[Photo]) -> list[Encoded[Photo]]:
         """Encode some photos in the calling thread, with all their crops in shared batches.
 

@@ -14,10 +14,18 @@ from numpy.typing import NDArray
 
 from face2vec.errors import ModelError
 from face2vec.evaluation.measuring import Measured, measured
-from face2vec.evaluation.report import CURVES, FIGURES, Report, identification_report, pairs_report
+from face2vec.evaluation.report import (
+    CURVE_WORDS,
+    CURVES,
+    FIGURES,
+    Report,
+    identification_report,
+    pairs_report,
+)
 from face2vec.evaluation.sets import NamedFaces, NamedPhotos, Pair, faces_found
 from face2vec.files import expanded, json_line, write_json
-from face2vec.report.html import img, table, write_page
+from face2vec.report.html import Made, made_section, table, write_page
+from face2vec.report.svg import plot_svg
 from face2vec.report.text import columns
 
 FAR = 1e-3
@@ -106,8 +114,12 @@ class Comparison:
         """All figures as JSON on one line."""
         return json_line(self._facts())
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path, command: str = "") -> Path:
         """Write ``compare.html``, ``curves.png`` and ``figures.json``; return the page's path.
+
+        Args:
+            folder: for the files.
+            command: the command line that made them, for the page.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
@@ -117,9 +129,11 @@ class Comparison:
         curves = tuple((row.encoder, *row.curve) for row in self.rows if row.curve is not None)
         title = "Encoders on Labeled Faces in the Wild"
         axes = ("false accept rate", "true accept rate")
-        Report(title, {}, (), curves, axes).plot(folder / CURVES)
+        drawn = Report(title, {}, (), curves, axes)
+        drawn.plot(folder / CURVES)
         write_json(folder / FIGURES, self._facts())
-        write_page(folder / PAGE, title, "\n".join(self._sections(folder / CURVES)))
+        body = [*self._sections(drawn), made_section(Made(command))]
+        write_page(folder / PAGE, title, "\n".join(body))
         return folder / PAGE
 
     def _table(self) -> list[list[str]]:
@@ -146,15 +160,13 @@ class Comparison:
             ],
         }
 
-    def _sections(self, curves: Path) -> Iterator[str]:
-        from PIL import Image
-
+    def _sections(self, drawn: Report) -> Iterator[str]:
         heads, *lines = self._table()
         yield table(heads, lines)
         yield from (f"<p>{html.escape(note)}</p>" for note in self._notes())
         yield f"<p>{html.escape(LEGEND)}</p>"
-        with Image.open(curves) as picture:
-            yield img(picture.convert("RGB"), "true accept rate over false accept rate")
+        words = "true accept rate over false accept rate"
+        yield plot_svg(drawn.drawn(), words, CURVE_WORDS["false accept rate"])
 
 
 def compare(

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +26,88 @@ from face2vec.evaluation.metrics import (
 from face2vec.evaluation.sets import NamedFaces, Pair
 from face2vec.files import expanded, json_line, write_json
 from face2vec.report.grid import plot_package
-from face2vec.report.html import img, photo_link, table, write_page
+from face2vec.report.html import (
+    Made,
+    failed_section,
+    figures_table,
+    img,
+    made_section,
+    photo_link,
+    write_page,
+)
+from face2vec.report.svg import PLOT_WIDTH, plot_svg
 from face2vec.report.text import columns
 from face2vec.report.thumbnails import thumbnail
 from face2vec.types import Box
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 FALSE_POSITIVE_RATES = (1e-1, 1e-2, 1e-3)
 WORST = 8
 PAGE, CURVES, FIGURES = "report.html", "curves.png", "figures.json"
+
+
+LOWEST = 1e-6
+"""Lowest rate on an axis."""
+INTRODUCTION = (
+    "Two photos of one person are a genuine pair, two photos of different people an impostor pair. "
+    "The network gives each pair a similarity from −1 to 1; from a threshold on it is accepted as "
+    "one person."
+)
+CURVE_WORDS = {
+    "false accept rate": (
+        "To the left, a stricter threshold: fewer pairs of different people are accepted as one "
+        "person, and fewer pairs of one person are recognised. A curve nearer the top left corner "
+        "is better."
+    ),
+    "false positive identification rate": (
+        "To the left, a stricter threshold: fewer strangers are taken for somebody, and more known "
+        "people are missed. A curve nearer the bottom left corner is better."
+    ),
+}
+WORST_WORDS = {
+    True: "One person each, whom the network sees as different.",
+    False: "Different people, whom the network sees as alike. Names of the data set can be wrong.",
+}
+PAIR_HEAD = ("Similarity", "First", "Second", "Photos")
+_EXPLAINED = (
+    ("Photos, people", "What was measured on."),
+    ("Videos, people", "What was measured on."),
+    ("Photos without", "Unreadable photos, and photos in which no face was found. They count as "
+     "errors."),
+    ("Videos without", "Videos in which no face was found. They count as errors."),
+    ("View 2 accuracy", "How many of the 6,000 official pairs of LFW are decided rightly, with a "
+     "threshold chosen on nine tenths of them and tried on the last tenth, ten times."),
+    ("Accuracy, ten folds", "How many pairs are decided rightly, with a threshold chosen on nine "
+     "tenths of them and tried on the last tenth, ten times."),
+    ("… pairs with", "Pairs that could not be compared."),
+    ("TAR at FAR", "If so few pairs of different people may be accepted as one person, how many "
+     "pairs of one person are recognised. The range is where the figure lies for 95 of 100 "
+     "drawings of the people."),
+    ("… genuine and impostor", "How many pairs of one person, and of different people, there are. "
+     "A rate below one divided by the impostor pairs cannot be measured."),
+    ("Equal error rate", "The threshold at which as many pairs of one person are refused as pairs "
+     "of different people are accepted: the share of either. Lower is better."),
+    ("Area under the ROC", "The chance that a pair of one person is more similar than a pair of "
+     "different people. 1 is perfect, 0.5 is guessing."),
+    ("Probes", "Photos that were searched among all others."),
+    ("Right person first", "How often the most similar photo shows the same person."),
+    ("Right person among", "How often the same person is among so many most similar photos."),
+    ("Half of the people unknown", "Half of the people are strangers. FPIR: the share of strangers "
+     "who are taken for somebody. FNIR: the share of known people who are then missed, or taken "
+     "for somebody else. Lower is better."),
+)  # fmt: skip
+
+
+def explained(name: str) -> str:
+    """What a figure says to somebody who has never heard of it; empty if it is not known.
+
+    Args:
+        name: its name, see ``Report.rows``.
+    """
+    return next((words for start, words in _EXPLAINED if name.startswith(start)), "")
 
 
 class WorstPair(NamedTuple):
@@ -59,6 +132,9 @@ class Report:
         curves: (name, x, y) of each curve, x and y float64 (n,); x has a logarithmic scale.
         axes: labels of x and y.
         worst: the pairs with the largest errors.
+        model: key of the model, or empty.
+        weights: SHA-256 in hexadecimal of its weights, or empty.
+        failed: paths of the photos in which no face was found.
     """
 
     title: str
@@ -67,6 +143,9 @@ class Report:
     curves: tuple[tuple[str, NDArray[np.float64], NDArray[np.float64]], ...]
     axes: tuple[str, str]
     worst: tuple[WorstPair, ...] = field(default=())
+    model: str = ""
+    weights: str = ""
+    failed: tuple[str, ...] = ()
 
     def to_text(self) -> str:
         """The rows in two columns."""
@@ -76,8 +155,12 @@ class Report:
         """The figures as JSON on one line."""
         return json_line(self.figures)
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path, command: str = "") -> Path:
         """Write ``report.html``, ``curves.png`` and ``figures.json``; return the page's path.
+
+        Args:
+            folder: for the files.
+            command: the command line that made them, for the page.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
@@ -86,7 +169,8 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         self.plot(folder / CURVES)
         write_json(folder / FIGURES, self.figures)
-        write_page(folder / PAGE, self.title, "\n".join(self._sections(folder)))
+        made = Made(command, self.model, self.weights)
+        write_page(folder / PAGE, self.title, "\n".join([*self._sections(), made_section(made)]))
         return folder / PAGE
 
     def plot(self, path: Path) -> None:
@@ -95,31 +179,64 @@ class Report:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        figure = plot_package("matplotlib.figure", "drawing curves").Figure(figsize=(8, 5))
-        axes = figure.add_subplot()
-        for name, x, y in self.curves:
-            axes.plot(x, y, label=name)
-        axes.set(xscale="log", xlabel=self.axes[0], ylabel=self.axes[1], title=self.title,
-                 xlim=(1e-5, 1), ylim=(0, 1.01))  # fmt: skip
-        axes.grid(alpha=0.3)
-        axes.legend(loc="best")
+        figure = self.drawn(8, 5)
+        figure.axes[0].set_title(self.title)
         figure.savefig(path, dpi=100, bbox_inches="tight")
 
-    def _sections(self, folder: Path) -> Iterator[str]:
-        from PIL import Image
+    def drawn(self, width: float = PLOT_WIDTH, height: float = 3.0) -> Figure:
+        """The curves as a plot, whose axes end where the curves do.
 
-        yield table((), self.rows)
-        with Image.open(folder / CURVES) as picture:
-            yield img(picture.convert("RGB"), f"{self.axes[1]} over {self.axes[0]}")
+        Args:
+            width: width in inches.
+            height: height in inches.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        figure: Figure = plot_package("matplotlib.figure", "drawing curves").Figure(
+            figsize=(width, height), layout="constrained"
+        )
+        axes = figure.add_subplot()
+        for name, x, y in self.curves:
+            axes.plot(x, y, label=name, lw=2)
+        low, high = self._limits()
+        axes.set(xscale="log", xlabel=self.axes[0], ylabel=self.axes[1], xlim=(low[0], high[0]),
+                 ylim=(low[1], high[1]))  # fmt: skip
+        axes.grid(alpha=0.5)
+        if len(self.curves) > 1:
+            axes.legend(loc="best", framealpha=0.6)
+        return figure
+
+    def _limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The lowest and the highest (x, y) that are shown."""
+        x = np.concatenate([one for _, one, _ in self.curves] or [np.ones(1)])
+        y = np.concatenate([one for _, _, one in self.curves] or [np.ones(1)])
+        seen = (x > 0) & np.isfinite(y)
+        left = max(float(x[seen].min()) if seen.any() else LOWEST, LOWEST)
+        left = min(left, 0.5)
+        inside = y[seen & (x >= left)]
+        bottom, top = (float(inside.min()), float(inside.max())) if len(inside) else (0.0, 1.0)
+        around = max((top - bottom) * 0.08, 0.01)
+        return (left, max(bottom - around, -0.01)), (1.0, min(top + around, 1.01))
+
+    def _sections(self) -> Iterator[str]:
+        yield f"<p>{INTRODUCTION}</p>"
+        yield figures_table([(name, value, explained(name)) for name, value in self.rows])
+        words = f"{self.axes[1]} over {self.axes[0]}"
+        yield plot_svg(self.drawn(), words, CURVE_WORDS.get(self.axes[0], ""))
         for same, title in (
             (True, "Least similar genuine pairs"),
             (False, "Most similar impostor pairs"),
         ):
             pairs = [pair for pair in self.worst if pair.same == same]
             if pairs:
-                yield f"<h2>{title}</h2>\n<table><tbody>"
+                yield f"<h2>{title}</h2>\n<p>{WORST_WORDS[same]}</p>"
+                yield '<div class="wide" tabindex="0"><table><thead><tr>'
+                yield "".join(f'<th scope="col">{one}</th>' for one in PAIR_HEAD)
+                yield "</tr></thead><tbody>"
                 yield from (_pair_row(pair) for pair in pairs)
-                yield "</tbody></table>"
+                yield "</tbody></table></div>"
+        yield failed_section([(photo, "") for photo in self.failed])
 
 
 def pairs_report(
@@ -175,7 +292,8 @@ def pairs_report(
         ("Area under the ROC", f"{figures['auc']:.5f}"),
     ]  # fmt: skip
     return Report(title, figures, tuple(rows), (("all pairs", *_roc(pairs)),),
-                  ("false accept rate", "true accept rate"), tuple(worst))  # fmt: skip
+                  ("false accept rate", "true accept rate"), tuple(worst),
+                  faces.model, faces.weights, tuple(map(str, faces.failed)))  # fmt: skip
 
 
 def _refuse_too_few(faces: NamedFaces, pairs: Sequence[Pair], things: str) -> None:
@@ -222,7 +340,9 @@ def identification_report(title: str, faces: NamedFaces) -> Report:
         ),
     ]  # fmt: skip
     axes = ("false positive identification rate", "false negative identification rate")
-    return Report(title, figures, tuple(rows), (("half unknown", *_det(found)),), axes)
+    curves = (("half unknown", *_det(found)),)
+    return Report(title, figures, tuple(rows), curves, axes, (), faces.model, faces.weights,
+                  tuple(map(str, faces.failed)))  # fmt: skip
 
 
 def _about(faces: NamedFaces) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class NamedFaces:
         counts: int64 (people,), number of photos of each person, including those without a face.
         model: key of the model that made the embeddings.
         weights: SHA-256 in hexadecimal of the model's weights.
+        failed: photos without a detected face, including unreadable photos.
     """
 
     photos: tuple[Path, ...]
@@ -62,6 +63,7 @@ class NamedFaces:
     counts: NDArray[np.int64]
     model: str
     weights: str
+    failed: tuple[Path, ...] = ()
 
     @property
     def without_face(self) -> int:
@@ -273,6 +275,7 @@ def faces_found(
         np.bincount(everyone, minlength=len(names)),
         model,
         weights,
+        tuple(photo for photo in photos.people if photo not in found),
     )
 
 

@@ -50,6 +50,7 @@ from face2vec.gallery.schema import (
 )
 from face2vec.gallery.staging import upgrade_in_progress
 from face2vec.gallery.writer import Writer
+from face2vec.photos.dates import ALWAYS, Period
 from face2vec.stored import integer, text
 
 MOST = 1_000_000
@@ -176,9 +177,13 @@ class Gallery:
         """
         return Snapshot(self._file, self._meta, batch_size, mmap)
 
-    def photos(self) -> Iterator[tuple[str, str, str]]:
-        """(full path, status, reason) of every photo; the gallery may change in between."""
-        return all_photos(self.read)
+    def photos(self, wanted: Period = ALWAYS) -> Iterator[tuple[str, str, str]]:
+        """(full path, status, reason) of every photo; the gallery may change in between.
+
+        Args:
+            wanted: when they were taken.
+        """
+        return all_photos(self.read, wanted=wanted)
 
     def bytes(self) -> int:
         """Size of all its files."""

@@ -43,7 +43,7 @@ def put_aside(connection: Connection, faces: Sequence[int]) -> None:
         if has_table(connection, MAPPED):  # its own embedding is not known yet
             reduce(connection, f"face_id IN (SELECT face_id FROM {MAPPED})")
         connection.execute("DELETE FROM faces WHERE id = ?", (face,))
-    _set_status(connection)
+    agree_status(connection)
 
 
 def take_back(connection: Connection, faces: Iterable[int]) -> list[int]:
@@ -71,7 +71,7 @@ def take_back(connection: Connection, faces: Iterable[int]) -> list[int]:
         else:
             lost.append(face)
         connection.execute("DELETE FROM ignored WHERE face_id = ?", (face,))
-    _set_status(connection)
+    agree_status(connection)
     return lost
 
 
@@ -88,7 +88,7 @@ def reduce(connection: Connection, which: str = "1 = 1", values: Sequence[object
     )
 
 
-def _set_status(connection: Connection) -> None:
+def agree_status(connection: Connection) -> None:
     """Let the status of photos agree with their faces."""
     has_faces = "EXISTS (SELECT 1 FROM faces WHERE content_id = contents.id)"
     for status, other, condition in (

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from face2vec import stored
 from face2vec.errors import GalleryError, SettingsError
 from face2vec.files import composed
-from face2vec.gallery import ignored, removals
+from face2vec.gallery import ignored, marks, removals
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.rows import Removed, integers
 from face2vec.gallery.schema import has_column, has_table, last_number
-from face2vec.types import Edit, Face, Person, Place
+from face2vec.types import Box, Edit, Face, Person, Place
 
 FORGOTTEN = 'SELECT 1 FROM forgotten WHERE sha256 = ? AND "left" IS NULL'
 """SQL: whether a photo showed only people who were forgotten."""
@@ -399,6 +399,76 @@ class PeopleWriter:
             with _Edit(connection, f"ignoring of {_faces(faces)}", numbers, faces, ignored=True):
                 ignored.put_aside(connection, faces)
 
+    def mark_face(self, content: int, row: tuple[Any, ...]) -> int:
+        """Add a face that a user has marked by hand and that has landmarks; returns its id.
+
+        Args:
+            content: number of its content.
+            row: see ``face2vec.gallery.rows.face_row``.
+
+        Raises:
+            GalleryError: a face is there already, or one was ignored or forgotten there.
+        """
+        with self._transaction() as connection:
+            _check_may_mark(connection, content, row[:4])
+            face = _next(connection, "faces")
+            with _Edit(connection, f"marking of face {face} by hand", [], [], made=[face]):
+                marks.insert_face(connection, content, row)
+                ignored.agree_status(connection)
+        return face
+
+    def mark(self, content: int, box: Box) -> int:
+        """Add a mark, which is a face without landmarks; returns its number.
+
+        Args:
+            content: number of its content.
+            box: (left, top, right, bottom) in pixels of the upright photo.
+
+        Raises:
+            GalleryError: a face is there already, or one was ignored or forgotten there.
+        """
+        with self._transaction() as connection:
+            _check_may_mark(connection, content, box)
+            mark = _next(connection, "marks")
+            with _Edit(connection, f"marking of a face by hand (mark {mark})", [], [], [mark]):
+                marks.insert(connection, content, box)
+        return mark
+
+    def name_mark(self, mark: int, name: str | None) -> int | None:
+        """State whom a mark shows, by name, or, with None, nobody; returns the person.
+
+        If nobody has the name, a new person gets it.
+
+        Raises:
+            GalleryError: there is no such mark.
+            SettingsError: the name is empty, a number, or not valid text.
+        """
+        if name is not None:
+            check_name(name)
+        with self._transaction() as connection:
+            _check_mark(connection, mark)
+            known = None if name is None else _called(connection, name, 0)
+            person = _next(connection) if known is None and name is not None else known
+            whom = "nobody" if name is None else repr(name)
+            people = [] if person is None else [person]
+            with _Edit(connection, f"statement that mark {mark} is {whom}", people, [], [mark]):
+                if known is None and name is not None:
+                    _new(connection, person)
+                    connection.execute("UPDATE people SET name = ? WHERE id = ?", (name, person))
+                connection.execute("UPDATE marks SET person_id = ? WHERE id = ?", (person, mark))
+        return person
+
+    def unmark(self, mark: int) -> None:
+        """Delete a mark.
+
+        Raises:
+            GalleryError: there is no such mark.
+        """
+        with self._transaction() as connection:
+            _check_mark(connection, mark)
+            with _Edit(connection, f"removal of mark {mark}", [], [], [mark]):
+                marks.delete(connection, [mark])
+
     def undo(self) -> str:
         """Undo the last edit; returns what it was. No edit before a `forget` can be undone.
 
@@ -460,9 +530,21 @@ def _forget(connection: Connection, person: int) -> Removed:
     ).fetchall()
     faces = [row[0] for row in rows]
     connection.executemany("DELETE FROM faces WHERE id = ?", [(face,) for face in faces])
+    marked = marks.of_person(connection, person)
+    places = {row[1:] for row in rows}
+    for mark in marked:
+        (sha256,) = connection.execute(
+            "SELECT sha256 FROM contents WHERE id = ?", (mark.content,)
+        ).fetchone()
+        places.add((mark.content, sha256, *mark.box, None))
+    marks.delete(connection, [mark.id for mark in marked])
     photos = 0
-    for content, sha256, *place in {row[1:] for row in rows}:
-        rest = connection.execute("SELECT 1 FROM faces WHERE content_id = ?", (content,)).fetchone()
+    for content, sha256, *place in places:
+        rest = connection.execute(
+            "SELECT 1 FROM faces WHERE content_id = ?1"
+            " UNION ALL SELECT 1 FROM marks WHERE content_id = ?1",
+            (content,),
+        ).fetchone()
         if rest is None:
             place = [None] * 5
             gone = connection.execute("DELETE FROM photos WHERE content_id = ?", (content,))
@@ -480,7 +562,9 @@ def _forget(connection: Connection, person: int) -> Removed:
     # What was said before cannot be undone across this: it may be about the forgotten person.
     connection.execute("DELETE FROM sayings")
     ignored.reduce(connection)
-    return Removed(photos, len(faces))
+    # A photo that has marks of other people only is one without a face.
+    ignored.agree_status(connection)
+    return Removed(photos, len(faces) + len(marked))
 
 
 def _merge(connection: Connection, into: int, others: Sequence[int], name: str | None) -> None:
@@ -492,6 +576,7 @@ def _merge(connection: Connection, into: int, others: Sequence[int], name: str |
         connection.execute(
             "UPDATE memberships SET person_id = ? WHERE person_id = ?", (into, other)
         )
+        connection.execute("UPDATE marks SET person_id = ? WHERE person_id = ?", (into, other))
         connection.execute("DELETE FROM people WHERE id = ?", (other,))
     connection.execute("UPDATE memberships SET said = 1 WHERE person_id = ?", (into,))
     connection.execute(
@@ -583,8 +668,10 @@ class _Edit:
         what: str,
         people: Sequence[int],
         faces: Sequence[int] | None = None,
+        marked: Sequence[int] = (),
         *,
         ignored: bool = False,
+        made: Sequence[int] = (),
     ) -> None:
         self._connection, self._what = connection, what
         known = set(faces or ())
@@ -593,6 +680,9 @@ class _Edit:
         self._before = _state(connection, people, sorted(known))
         if ignored:
             self._before["ignored"] = list(faces or ())
+        touched = [mark.id for person in people for mark in marks.of_person(connection, person)]
+        self._before["marks"] = marks.state(connection, dict.fromkeys([*marked, *touched]))
+        self._before["made"] = list(made)
 
     def __enter__(self) -> None:
         return None
@@ -688,15 +778,23 @@ def _edit(text: object) -> dict[str, Any]:
     aside = stored.array(whole.get("ignored", []), what)
     for face in aside:
         stored.integer(face, "an ignored face in an edit")
+    made = stored.array(whole.get("made", []), what)
+    for face in made:
+        stored.integer(face, "a face made by an edit")
     return {
         "people": people, "faces": faces, "members": members, "refused": refused, "ignored": aside,
-        "apart": parted,
+        "apart": parted, "marks": marks.checked_state(whole.get("marks", [])), "made": made,
     }  # fmt: skip
 
 
 def _restore(connection: Connection, before: dict[str, Any]) -> list[int]:
     """Bring the tables to an earlier state; returns faces that cannot be restored."""
     lost = ignored.take_back(connection, before["ignored"])
+    if before["made"]:
+        connection.executemany(
+            "DELETE FROM faces WHERE id = ?", [(face,) for face in before["made"]]
+        )
+        ignored.agree_status(connection)
     for person, was, words, hidden, cover in before["people"]:
         if was == "new":
             connection.execute("DELETE FROM people WHERE id = ?", (person,))
@@ -727,7 +825,33 @@ def _restore(connection: Connection, before: dict[str, Any]) -> list[int]:
         connection.execute(f"INSERT INTO memberships SELECT ?1, ?2, ?3 {still}", row)
     for row in before["refused"]:
         connection.execute(f"INSERT INTO refusals SELECT ?1, ?2 {still}", row)
+    marks.restore(connection, before["marks"])
     return lost
+
+
+def _check_may_mark(connection: Connection, content: int, box: Sequence[float]) -> None:
+    """Check that a face may be marked at a place.
+
+    Raises:
+        GalleryError: a face is there already, or one was ignored or forgotten there.
+    """
+    left, top, right, bottom = map(float, box)
+    place = (left, top, right, bottom)
+    marks.check_free(connection, content, place)
+    found = connection.execute("SELECT sha256 FROM contents WHERE id = ?", (content,)).fetchone()
+    if found is None:
+        raise GalleryError("the photo has left the gallery; index it again")
+    blocked = places_forgotten(connection, stored.blob(found[0], "the hash of a photo"))
+    if any(one is not None and one.is_of(place, None) for one in blocked):
+        raise GalleryError(
+            "a face was ignored or forgotten here; undo that, or lift the block with "
+            "face2vec readmit"
+        )
+
+
+def _check_mark(connection: Connection, mark: int) -> None:
+    if marks.one(connection, mark) is None:
+        raise GalleryError(f"there is no mark {mark} in the gallery")
 
 
 def _check_faces(connection: Connection, person: int, faces: Sequence[int]) -> None:
@@ -798,9 +922,9 @@ def _refuse(connection: Connection, person: int, faces: Iterable[int]) -> None:
     )
 
 
-def _next(connection: Connection) -> int:
-    """The number of the next new person; numbers are never reused."""
-    return last_number(connection, "people") + 1
+def _next(connection: Connection, table: str = "people") -> int:
+    """The number of the next new person, or row of another table; numbers are never reused."""
+    return last_number(connection, table) + 1
 
 
 def _new(connection: Connection, number: int | None) -> int:

@@ -20,6 +20,7 @@ from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryUpgradedError
 from face2vec.files import composed
 from face2vec.fingerprint import Fingerprint
+from face2vec.gallery import marks as gallery_marks
 from face2vec.gallery import people as gallery_people
 from face2vec.gallery import removals
 from face2vec.gallery.connection import Connection, GalleryFile
@@ -33,13 +34,15 @@ from face2vec.gallery.rows import (
     StoredFace,
     StoredFaces,
     decoded,
+    full_path,
     integers,
     matrix,
     named_faces,
     owner_of,
 )
-from face2vec.gallery.schema import MAPPED, has_people, has_table, missing_columns
-from face2vec.types import SURE_CONFIDENCE, SURE_OPINION, Edit, Person
+from face2vec.gallery.schema import MAPPED, has_column, has_people, has_table, missing_columns
+from face2vec.photos.dates import ALWAYS, Period
+from face2vec.types import SURE_CONFIDENCE, SURE_OPINION, Edit, Mark, Person
 
 STAT = "SELECT size, mtime_ns FROM photos WHERE root_id = ? AND path = ?"
 TIMES = "SELECT size, mtime_ns, ctime_ns FROM photos WHERE root_id = ? AND path = ?"
@@ -400,22 +403,49 @@ class Snapshot:
         )
         return {row[0]: (row[1], row[2], row[3]) for row in self._rows_of(faces, select)}
 
-    def photos(self, root: int, after: bytes, most: int) -> list[tuple[bytes, int, str, str]]:
-        """(path in the root, size, status, reason) of up to ``most`` photos after a path."""
+    def photos(
+        self, root: int, after: bytes, most: int, wanted: Period = ALWAYS
+    ) -> list[tuple[bytes, int, str, str]]:
+        """(path in the root, size, status, reason) of up to ``most`` photos after a path.
+
+        Args:
+            root: number of the folder that they were added from.
+            after: path in the root.
+            most: how many.
+            wanted: when they were taken.
+
+        Raises:
+            StoredValueError: a path has changed since it was stored.
+        """
+        where, values = taken_within(self.connection, wanted)
+        crc32 = "path_crc32" if has_column(self.connection, "photos", "path_crc32") else "NULL"
         rows = self.connection.execute(
-            "SELECT path, size, status, reason FROM photos JOIN contents ON id = content_id"
-            " WHERE root_id = ? AND path > ? ORDER BY path LIMIT ?",
-            (root, after, most),
+            f"SELECT path, size, status, reason, {crc32} FROM photos JOIN contents ON id ="
+            f" content_id WHERE root_id = ? AND path > ? AND {where} ORDER BY path LIMIT ?",
+            (root, after, *values, most),
         )
-        return [
-            (
-                stored.blob(path, "a path"),
-                stored.integer(size, "a size of a file", -(2**63)),
-                stored.text(status, "the status of a photo"),
-                stored.text(reason, "the reason of an unreadable photo"),
+        found = []
+        for path, size, status, reason, crc in rows:
+            self.full_path(root, path, crc)
+            found.append(
+                (
+                    stored.blob(path, "a path"),
+                    stored.integer(size, "a size of a file", -(2**63)),
+                    stored.text(status, "the status of a photo"),
+                    stored.text(reason, "the reason of an unreadable photo"),
+                )
             )
-            for path, size, status, reason in rows
-        ]
+        return found
+
+    def full_path(self, root: int, path: object, crc32: object) -> str:
+        """The full path of a photo, from its stored form.
+
+        Raises:
+            StoredValueError: it has changed since it was stored, or its folder is missing.
+        """
+        if root not in self._root_paths:
+            raise stored.StoredValueError(f"the folder {root} is missing")
+        return full_path(self._root_paths, crc32, root, path)
 
     def people(self) -> list[Person]:
         """All people, those with most faces first."""
@@ -465,6 +495,22 @@ class Snapshot:
                 (state.position,),
             ).fetchone()
         )
+
+    def marks(self, content: int) -> list[Mark]:
+        """The faces of a content that were marked by hand and have no landmarks, in order."""
+        return gallery_marks.in_content(self.connection, content)
+
+    def marks_of(self, person: int) -> list[Mark]:
+        """The marks that belong to a person, in order."""
+        return gallery_marks.of_person(self.connection, person)
+
+    def all_marks(self) -> list[Mark]:
+        """All marks, in order."""
+        return gallery_marks.everywhere(self.connection)
+
+    def mark(self, number: int) -> Mark | None:
+        """A mark, or None."""
+        return gallery_marks.one(self.connection, number)
 
     def memberships(self) -> Memberships:
         """The person of each face that has one, in order of face."""
@@ -766,14 +812,29 @@ def _history_at(connection: Connection, position: int) -> int | None:
     return found[0] if found else None
 
 
+def taken_within(connection: Connection, wanted: Period) -> tuple[str, list[str]]:
+    """SQL that holds for contents that were taken in a period, and its values."""
+    parts, values = ["1"], list[str]()
+    if wanted != ALWAYS and not has_column(connection, "contents", "taken"):
+        return "0", []
+    if wanted.first is not None:
+        parts.append("taken >= ?")
+        values.append(wanted.first)
+    if wanted.last is not None:  # all that begins with it comes before it with a tilde
+        parts.append("taken > '' AND taken < ?")
+        values.append(f"{wanted.last}~")
+    return " AND ".join(parts), values
+
+
 def all_photos(
-    read: Callable[[], Snapshot], *, only_files: bool = False
+    read: Callable[[], Snapshot], *, only_files: bool = False, wanted: Period = ALWAYS
 ) -> Iterator[tuple[str, str, str]]:
     """(full path, status, reason) of every photo, in pages of one snapshot each.
 
     Args:
         read: begins a snapshot.
         only_files: leave out imported names that stand for no file.
+        wanted: when they were taken.
     """
     with read() as now:
         roots = now.roots
@@ -781,7 +842,7 @@ def all_photos(
         last = b""
         while True:
             with read() as now:
-                page = now.photos(root_id, last, _PHOTOS_PER_PAGE)
+                page = now.photos(root_id, last, _PHOTOS_PER_PAGE, wanted)
             for path, size, status, reason in page:
                 if not only_files or size != NAME_ONLY:
                     yield f"{root}{os.sep}{decoded(path)}", status, reason

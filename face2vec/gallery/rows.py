@@ -144,6 +144,8 @@ class Entry:
         ctime_ns: time of the last change of the file or of what the disk says of it, in
             nanoseconds; None if it is not known.
         again: whether this replaces what is recorded of the same bytes, if no face is.
+        taken: when it was taken, see ``face2vec.photos.dates``; empty if it does not say so, and
+            None if that is not known.
     """
 
     root: str
@@ -158,6 +160,7 @@ class Entry:
     faces: tuple[Face, ...] = ()
     ctime_ns: int | None = None
     again: bool = False
+    taken: str | None = None
 
     @classmethod
     def link(
@@ -168,9 +171,11 @@ class Entry:
         mtime_ns: int,
         sha256: bytes,
         ctime_ns: int | None = None,
+        taken: str | None = None,
     ) -> Entry:
         """Another path for bytes that the gallery has: a renamed or copied photo."""
-        return cls(root, path, size, mtime_ns, sha256, 0, 0, _KNOWN, ctime_ns=ctime_ns)
+        known = cls(root, path, size, mtime_ns, sha256, 0, 0, _KNOWN)
+        return replace(known, ctime_ns=ctime_ns, taken=taken)
 
     @property
     def content_known(self) -> bool:
@@ -289,12 +294,12 @@ class StoredFaces:
                 if time is not None:
                     face = replace(face, **_in_video(time, begin, end))
                 if i in more_names:
-                    copies = sorted(_full_path(roots, *one) for one in more_names[i])
+                    copies = sorted(full_path(roots, *one) for one in more_names[i])
                     photo = next(filter(_exists, copies), copies[0])
                     copies.remove(photo)
                     yield face, photo, tuple(copies)
                 else:
-                    yield face, _full_path(roots, *name), ()
+                    yield face, full_path(roots, *name), ()
         except (KeyError, TypeError, ValueError, struct.error) as error:
             raise self._damaged(f"the row of a face is invalid ({error})") from error
 
@@ -312,7 +317,7 @@ def path_crc32(photo: str) -> int:
     return zlib.crc32(encoded(photo))
 
 
-def _full_path(roots: Mapping[int, str], crc32: object, root: int, path: object) -> str:
+def full_path(roots: Mapping[int, str], crc32: object, root: int, path: object) -> str:
     """The full path of a photo.
 
     Raises:

@@ -27,7 +27,8 @@ CREATE TABLE contents (
     width INTEGER NOT NULL,
     height INTEGER NOT NULL,
     status TEXT NOT NULL CHECK (status IN ('indexed', 'no face', 'unreadable')),
-    reason TEXT NOT NULL
+    reason TEXT NOT NULL,
+    taken TEXT
 );
 CREATE TABLE photos (
     root_id INTEGER NOT NULL REFERENCES roots,
@@ -148,17 +149,34 @@ CREATE TABLE apart (
 CREATE INDEX apart_by_other ON apart (other_id);
 """
 
-WHOLE_SCHEMA = SCHEMA + PEOPLE_SCHEMA + IGNORED_SCHEMA + APART_SCHEMA
+# Faces that a user has marked by hand and that have no landmarks, so no embedding either.
+MARKS_SCHEMA = """
+CREATE TABLE marks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    content_id INTEGER NOT NULL REFERENCES contents ON DELETE CASCADE,
+    "left" REAL NOT NULL,
+    "top" REAL NOT NULL,
+    "right" REAL NOT NULL,
+    "bottom" REAL NOT NULL,
+    person_id INTEGER REFERENCES people ON DELETE SET NULL
+);
+CREATE INDEX marks_by_content ON marks (content_id);
+CREATE INDEX marks_by_person ON marks (person_id);
+"""
+
+WHOLE_SCHEMA = SCHEMA + PEOPLE_SCHEMA + IGNORED_SCHEMA + APART_SCHEMA + MARKS_SCHEMA
 """The tables of a new gallery."""
 
 _LATER_TABLES = {
     **dict.fromkeys(("people", "memberships", "refusals", "sayings", "forgotten"), "people"),
     "ignored": "ignored",
     "apart": "apart",
+    "marks": "marks",
 }
 """Tables that older galleries have not: each must be there if the named one is."""
 _IN_VIDEO = {"time": "REAL", "track_begin": "REAL", "track_end": "REAL"}
 LATER_COLUMNS: dict[str, dict[str, str]] = {
+    "contents": {"taken": "TEXT"},
     "faces": {"parts": "BLOB", **_IN_VIDEO},
     "photos": {"ctime_ns": "INTEGER", "path_crc32": "INTEGER"},
     "people": {"hidden": "INTEGER", "cover": "INTEGER"},
@@ -168,7 +186,8 @@ LATER_COLUMNS: dict[str, dict[str, str]] = {
 }
 """Columns that the first galleries do not have, with their types: the parts of a face's quality;
 the time of a file's last change of any kind, and the checksum of its path; whether a person is
-hidden, and the face to show; the time of an edit in seconds since 1970; when a face is seen in a
+hidden, and the face to show; when a photo was taken, NULL if nobody has looked, and empty if it
+does not say so; the time of an edit in seconds since 1970; when a face is seen in a
 video. They need no new format: what does not know them leaves them empty."""
 
 # Faces with mapped embeddings; the table exists only while there are some.
@@ -304,3 +323,5 @@ def migrate(connection: sqlite3.Connection) -> None:
         )
     if not has_table(connection, "apart"):
         connection.executescript(f"BEGIN IMMEDIATE; {APART_SCHEMA} COMMIT;")
+    if not has_table(connection, "marks"):
+        connection.executescript(f"BEGIN IMMEDIATE; {MARKS_SCHEMA} COMMIT;")

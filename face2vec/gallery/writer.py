@@ -17,8 +17,9 @@ from typing import Any
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryMismatchError
 from face2vec.files import expanded, paths_to
-from face2vec.gallery import ignored, removals
+from face2vec.gallery import ignored, marks, removals
 from face2vec.gallery.connection import Connection, GalleryFile
+from face2vec.gallery.marks import insert_face
 from face2vec.gallery.people import (
     FORGOTTEN,
     PeopleRows,
@@ -75,12 +76,6 @@ from face2vec.gallery.thumbnails import drop_thumbnails
 from face2vec.photos.discover import Source, paths_of
 from face2vec.stored import StoredValueError
 from face2vec.types import Face, Place
-
-_INSERT_FACE = (
-    'INSERT INTO faces (content_id, "left", "top", "right", "bottom", landmarks, confidence,'
-    " quality, embedding_crc32, parts, time, track_begin, track_end)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 
 _log = logging.getLogger(__name__)
 
@@ -222,6 +217,11 @@ class Writer:
                 content = found[0] if found else _insert_content(connection, entry, faces)
                 if found and entry.again:
                     _replace_content(connection, content, entry, faces)
+                if found and entry.taken is not None:
+                    connection.execute(
+                        "UPDATE contents SET taken = ? WHERE id = ? AND taken IS NOT ?",
+                        (entry.taken, content, entry.taken),
+                    )
                 root, path = place_of(connection, roots, entry)
                 before = connection.execute(
                     "SELECT content_id, sha256 FROM photos JOIN contents ON id = content_id"
@@ -261,12 +261,13 @@ class Writer:
             known = places_in(connection, content)
             blocked = places_forgotten(connection, sha256)
             for face in without_forgotten(faces, [*known, *blocked]):
-                _insert_face(connection, content, face_row(face, self._meta.dimension, "photo"))
+                insert_face(connection, content, face_row(face, self._meta.dimension, "photo"))
                 added += 1
             if added:
                 connection.execute(
                     "UPDATE contents SET status = ? WHERE id = ?", (INDEXED, content)
                 )
+                marks.give_to_faces(connection, content)
         return added
 
     def note_new_bytes(self, sha256: bytes, photos: Sequence[Rewritten]) -> bool:
@@ -592,24 +593,21 @@ def _replace_content(
         (*outcome_columns(entry), content, INDEXED),
     ).rowcount
     for row in faces if changed else ():
-        _insert_face(connection, content, row)
+        insert_face(connection, content, row)
+    if changed:
+        marks.give_to_faces(connection, content)
 
 
 def _insert_content(connection: Connection, entry: Entry, faces: Sequence[tuple[Any, ...]]) -> int:
     content = connection.execute(
-        "INSERT INTO contents (sha256, width, height, status, reason) VALUES (?, ?, ?, ?, ?)",
-        (entry.sha256, *outcome_columns(entry)),
+        "INSERT INTO contents (sha256, width, height, status, reason, taken)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (entry.sha256, *outcome_columns(entry), entry.taken),
     ).lastrowid
     assert content is not None
     for row in faces:
-        _insert_face(connection, content, row)
+        insert_face(connection, content, row)
     return content
-
-
-def _insert_face(connection: Connection, content: int, row: tuple[Any, ...]) -> None:
-    *face, embedding = row
-    added = connection.execute(_INSERT_FACE, (content, *face))
-    connection.execute("INSERT INTO embeddings VALUES (?, ?)", (added.lastrowid, embedding))
 
 
 def fitting(number: int) -> int:

@@ -27,6 +27,7 @@ from face2vec.encoding.tracks import Tracks
 from face2vec.errors import PhotoError
 from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry, Recorded, called
 from face2vec.gallery.writer import Writer
+from face2vec.photos.dates import photo_taken
 from face2vec.photos.discover import FoundPhoto
 from face2vec.photos.extras import VIDEO, kind_by_name
 from face2vec.photos.formats import (
@@ -43,7 +44,7 @@ from face2vec.photos.formats import (
     photo_format,
     read_photo_bytes,
 )
-from face2vec.photos.video import Video, is_video
+from face2vec.photos.video import Video, is_video, video_taken
 from face2vec.types import Unopened, clock
 
 log = logging.getLogger("face2vec")
@@ -132,6 +133,7 @@ class _Task:
     again: bool = False
     forgotten: bool = False
     is_video: bool = False
+    taken: str | None = None
 
 
 @dataclass
@@ -246,6 +248,8 @@ class Build:
         if photo_format(data[:HEAD_BYTES]) == VIDEO:
             raise PhotoError(str(path), IS_VIDEO, "give it a name that ends as those of videos do")
         self._look_up(task, hashlib.sha256(data).digest())
+        if not task.forgotten:
+            task.taken = photo_taken(data)
         return None if task.known or task.forgotten else Unopened(data, str(path))
 
     def _video(self, task: _Task) -> Video | None:
@@ -258,6 +262,8 @@ class Build:
         with self._emptied(task):
             sha256 = file_sha256(path)
         self._look_up(task, sha256)
+        if not task.forgotten:
+            task.taken = video_taken(path, max_pixels=self.encoder().max_pixels)
         return None if task.known or task.forgotten else video
 
     def _tracks(self, task: _Task) -> Tracks:
@@ -320,7 +326,7 @@ class Build:
         if not is_first and (task.known or self._added_meanwhile(task.sha256)):
             if error is None:
                 self._count_known(task)
-            self._batch.append(Entry.link(*place, task.ctime_ns))
+            self._batch.append(Entry.link(*place, task.ctime_ns, task.taken))
             return
         if is_first:
             self._read_again.add(task.sha256)
@@ -333,7 +339,8 @@ class Build:
             size = encoded.width, encoded.height
             entry = Entry(*place, *size, status, encoded.damage, encoded.faces)
             self._note_damage(task.found, encoded.damage)
-        self._batch.append(replace(entry, ctime_ns=task.ctime_ns, again=is_first))
+        entry = replace(entry, ctime_ns=task.ctime_ns, taken=task.taken)
+        self._batch.append(replace(entry, again=is_first))
 
     def _count_known(self, task: _Task) -> None:
         """Count a photo whose bytes the gallery has, and report it if they cannot be read."""

@@ -10,6 +10,7 @@ import numpy as np
 from face2vec.lab.findings import BAD, GOOD, ordinary
 from face2vec.lab.rates import Rate
 from face2vec.report.grid import plot_package
+from face2vec.report.svg import PLOT_WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#777777", "#009E73"
 ACROSS = 3
-CROWDED = 40  # with more characters below an axis, its labels are rotated
+CROWDED = 24  # with more characters below an axis, its labels are rotated
 
 
 def series_plot(series: Series, clean: Step) -> Figure:
@@ -28,7 +29,7 @@ def series_plot(series: Series, clean: Step) -> Figure:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure = _figure(7.5, 3.2)
+    figure = _figure(PLOT_WIDTH, 3.0)
     axes = figure.add_subplot()
     _draw_series(axes, series, clean)
     axes.legend(fontsize=8, loc="lower left", framealpha=0.9)
@@ -66,7 +67,7 @@ def overview_plot(measured: Robustness) -> Figure:
         f"{one.degradation.title}, {step.label}"
         for one, step in zip(measured.series, steps, strict=True)
     ]
-    figure = _figure(7.5, 1.0 + 0.3 * len(names))
+    figure = _figure(PLOT_WIDTH, 0.8 + 0.26 * len(names))
     axes = figure.add_subplot()
     axes.axvspan(GOOD, 10, color=GREEN, alpha=0.12, lw=0)
     axes.axvspan(-10, BAD, color=ORANGE, alpha=0.12, lw=0)
@@ -75,8 +76,9 @@ def overview_plot(measured: Robustness) -> Figure:
     axes.invert_yaxis()
     highest = max([1.0, *(step.kept.high for step in steps if step.kept.high == step.kept.high)])
     axes.set_xlim(0, highest + 0.03)
-    axes.set_xlabel("share of the clean photos' true accepts that is kept (95 % over people)",
-                    fontsize=8)  # fmt: skip
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_xlabel("share of true accepts kept (95 % over people)", fontsize=8)
     axes.grid(axis="x", alpha=0.3)
     return figure
 
@@ -87,7 +89,7 @@ def slices_plot(slices: Sequence[Slice], everybody: Rate) -> Figure:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure = _figure(7.5, 1.0 + 0.3 * len(slices))
+    figure = _figure(PLOT_WIDTH, 0.8 + 0.26 * len(slices))
     axes = figure.add_subplot()
     axes.axvspan(everybody.low, everybody.high, color=GREY, alpha=0.2, lw=0)
     axes.axvline(everybody.value, color=GREY, lw=1)
@@ -99,9 +101,10 @@ def slices_plot(slices: Sequence[Slice], everybody: Rate) -> Figure:
     names = [f"{one.value} ({one.people:,} people)" for one in slices]
     axes.set_yticks(range(len(slices)), names, fontsize=8)
     axes.invert_yaxis()
+    axes.set_ylim(len(slices) - 0.4, -0.6)
+    axes.tick_params(axis="x", labelsize=8)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("true accept rate (95 % over people); grey: all photos; orange: weak; "
-                    "hollow: too small", fontsize=8)  # fmt: skip
+    axes.set_xlabel("true accept rate (95 % over people)", fontsize=8)
     axes.grid(axis="x", alpha=0.3)
     return figure
 
@@ -114,7 +117,7 @@ def rates_plot(
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure = _figure(7.5, 3.2)
+    figure = _figure(PLOT_WIDTH, 3.0)
     axes = figure.add_subplot()
     _bars(axes, rates, label="measured")
     known = [(place, value) for place, value in enumerate(paper) if value is not None]

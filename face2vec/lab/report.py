@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
@@ -17,11 +15,9 @@ from face2vec.lab.plots import all_series_plot, overview_plot, series_plot, slic
 from face2vec.lab.rates import Rate
 from face2vec.lab.robustness import Example, Robustness, Series, Step
 from face2vec.lab.slices import FEWEST_PAIRS, FEWEST_PEOPLE, Slice
-from face2vec.report.html import img, table, write_page
+from face2vec.report.html import Made, img, made_section, table, write_page
+from face2vec.report.svg import plot_svg
 from face2vec.report.text import columns
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PAGE, FIGURES, OVERVIEW, CURVES = "report.html", "figures.json", "overview.png", "curves.png"
 SHOWN = 150  # side of an example in pixels
@@ -61,11 +57,19 @@ def slices_text(slices: Sequence[Slice]) -> str:
     return "\n".join(columns([_slice_head(), *(_slice_cells(one) for one in slices)]))
 
 
-def save_robustness(measured: Robustness, folder: Path, title: str) -> Path:
+def save_robustness(
+    measured: Robustness, folder: Path, title: str, made: Made | None = None
+) -> Path:
     """Write ``report.html``, ``figures.json`` and two plots; return the page's path.
 
     The page contains photos of the first person. To publish results without that person's
     consent, use the plots and the figures only.
+
+    Args:
+        measured: what was measured.
+        folder: for the files.
+        title: of the page.
+        made: how the figures were made, or None.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -75,14 +79,28 @@ def save_robustness(measured: Robustness, folder: Path, title: str) -> Path:
     overview_plot(measured).savefig(folder / OVERVIEW, dpi=DENSITY)
     all_series_plot(measured).savefig(folder / CURVES, dpi=DENSITY)
     write_json(folder / FIGURES, measured.figures() | {"findings": _finding_figures(measured)})
-    write_page(folder / PAGE, title, "\n".join(_robustness_page(measured)))
+    body = [*_robustness_page(measured), made_section(made or Made(model=measured.model))]
+    write_page(folder / PAGE, title, "\n".join(body))
     return folder / PAGE
 
 
 def save_slices(
-    slices: Sequence[Slice], everybody: Slice, about: str, folder: Path, title: str
+    slices: Sequence[Slice],
+    everybody: Slice,
+    about: str,
+    folder: Path,
+    title: str,
+    made: Made | None = None,
 ) -> Path:
     """Write ``report.html`` and ``figures.json``; return the page's path.
+
+    Args:
+        slices: the slices.
+        everybody: all photos.
+        about: what was measured, in words.
+        folder: for the files.
+        title: of the page.
+        made: how the figures were made, or None.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -95,7 +113,7 @@ def save_slices(
     weak = [one for one in slices if one.weak]
     words = ", ".join(f"{one.attribute} {one.value}" for one in weak)
     body.append(f"<p><strong>Weak: {html.escape(words) or 'none'}.</strong></p>")
-    body += _slices_section(slices, everybody)
+    body += ["<h2>Slices</h2>", *_slices_section(slices, everybody), made_section(made or Made())]
     write_page(folder / PAGE, title, "\n".join(body))
     return folder / PAGE
 
@@ -199,7 +217,13 @@ def _summary(measured: Robustness) -> Iterator[str]:
          f"loses {1 - LOST:.0%} from", "FAR too high"),
         [_finding_cells(one) for verdict in VERDICTS for one in found if one.verdict == verdict],
     )  # fmt: skip
-    yield picture(overview_plot(measured), "Share of the true accepts kept at a common step")
+    yield plot_svg(
+        overview_plot(measured),
+        "Share of the true accepts kept at a common step",
+        "Each line is one change of the photos, at a strength that is common. At 1 nothing is "
+        "lost. Green: good, orange: bad. The bars say where the figure lies for 95 of 100 "
+        "drawings of the people.",
+    )
 
 
 def _finding_cells(one: Finding) -> tuple[str, ...]:
@@ -240,7 +264,11 @@ def _series_section(series: Series, measured: Robustness) -> Iterator[str]:
             "own photos, at FAR 1e-3. The row above them is computed in the most similar way. "
             "Compare how the figures decrease, not their values.</p>"
         )
-    yield picture(series_plot(series, measured.clean), f"Figures over {kind.title.lower()}")
+    yield plot_svg(
+        series_plot(series, measured.clean),
+        f"Figures over {kind.title.lower()}",
+        "To the right, the photos are changed more. Lines that stay high lose little.",
+    )
 
 
 def _slices_section(
@@ -251,9 +279,17 @@ def _slices_section(
         parts = [one for one in slices if one.attribute == attribute]
         yield f"<h3>{html.escape(attribute)}</h3>"
         every = [] if everybody is None else [everybody]
-        yield table(_slice_head()[1:], [_slice_cells(one)[1:] for one in (*every, *parts)])
+        yield table(
+            _slice_head()[1:],
+            [(one.value or "all photos", *_slice_cells(one)[2:]) for one in (*every, *parts)],
+        )
         if whole is not None:
-            yield picture(slices_plot(parts, whole), f"True accept rate by {attribute.lower()}")
+            yield plot_svg(
+                slices_plot(parts, whole),
+                f"True accept rate by {html.escape(attribute.lower())}",
+                "Grey: all photos together. A point left of it is recognised less often. Orange: "
+                "weak; hollow: too few people for a conclusion.",
+            )
 
 
 def _example_cell(example: Example, label: str, threshold: float) -> str:
@@ -270,11 +306,3 @@ def _example_cell(example: Example, label: str, threshold: float) -> str:
 def _two_lines(words: str) -> str:
     value, _, interval = words.partition(" ")
     return f"{value}<br><small>{interval}</small>"
-
-
-def picture(figure: Figure, alt: str) -> str:
-    """Embed a plot in a page; `img` shows it at two thirds, so it is drawn at a higher density."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=DENSITY)
-    with Image.open(png) as drawn:
-        return img(drawn.convert("RGB"), alt)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +15,11 @@ from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import TrueAccepts, all_pairs, with_intervals
 from face2vec.files import expanded, write_json
 from face2vec.lab.rates import Rate
-from face2vec.lab.report import FIGURES, PAGE, picture
+from face2vec.lab.report import FIGURES, PAGE
 from face2vec.lab.slices import FEWEST_PEOPLE
 from face2vec.models.store import load_model
-from face2vec.report.html import table, write_page
+from face2vec.report.html import Made, made_section, table, write_page
+from face2vec.report.svg import plot_svg
 from face2vec.report.text import columns
 from face2vec.runtime.select import choose_runtime
 from face2vec.training.faces import Faces
@@ -220,8 +220,16 @@ def study_text(trainings: Sequence[Training]) -> str:
     return "\n".join(columns(_rows(trainings)))
 
 
-def save_study(trainings: Sequence[Training], folder: Path, title: str) -> Path:
+def save_study(
+    trainings: Sequence[Training], folder: Path, title: str, made: Made | None = None
+) -> Path:
     """Write ``report.html`` and ``figures.json``; return the page's path.
+
+    Args:
+        trainings: what was measured.
+        folder: for the files.
+        title: of the page.
+        made: how the figures were made, or None.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -242,7 +250,12 @@ def save_study(trainings: Sequence[Training], folder: Path, title: str) -> Path:
         "<p>All trainings are measured on the same people, who are not in the training data. Each "
         "row is a single training. Another seed would change each figure by some points.</p>",
         table(head, rows),
-        picture(drawn, f"True accept rate, {html.escape(title)}"),
+        plot_svg(
+            drawn,
+            f"True accept rate, {title}",
+            "How many pairs of one person are recognised after each training. Higher is better.",
+        ),
+        made_section(made or Made()),
     )
     write_page(folder / PAGE, title, "\n".join(body))
     return folder / PAGE

@@ -25,7 +25,7 @@ def orientation_of(info: Mapping[Any, Any], kind: str | None) -> int:
         info: ``Image.info`` of Pillow, after the image was loaded.
         kind: ``Image.format`` of Pillow.
     """
-    for exif in _exif_blocks(info):
+    for exif in exif_blocks(info):
         orientation = _in_exif(exif)
         if orientation is not None:
             return orientation
@@ -36,7 +36,12 @@ def orientation_of(info: Mapping[Any, Any], kind: str | None) -> int:
     return 1
 
 
-def _exif_blocks(info: Mapping[Any, Any]) -> Iterator[bytes]:
+def exif_blocks(info: Mapping[Any, Any]) -> Iterator[bytes]:
+    """The EXIF blocks of an image, that of its own first.
+
+    Args:
+        info: ``Image.info`` of Pillow.
+    """
     yield from (info[name] for name in ("exif",) if isinstance(info.get(name), bytes))
     for name in ("Raw profile type exif", "Raw profile type APP1"):
         yield raw_profile(info.get(name))

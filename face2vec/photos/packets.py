@@ -27,7 +27,7 @@ from face2vec.photos.formats import (
     photo_format,
     read_photo_bytes,
 )
-from face2vec.photos.orientation import ORIENTATION_TAG, orientation_of, raw_profile
+from face2vec.photos.orientation import ORIENTATION_TAG, exif_blocks, orientation_of, raw_profile
 
 MAX_PACKET = 16 << 20
 """Bytes of the largest XMP packet that is read."""
@@ -110,6 +110,27 @@ def metadata_of(path: str | os.PathLike[str]) -> Metadata:
     if orientation is None:
         orientation = orientation_of(found.info, kind)
     return Metadata(tuple(found.packets), orientation, found.too_large)
+
+
+def exif_of(data: bytes, kind: str | None) -> bytes:
+    """The EXIF block of a photo, or nothing.
+
+    Args:
+        data: the bytes of the file.
+        kind: its format, see `photo_format`; other ones than those of `metadata_of` have none.
+
+    Raises:
+        Exception: the metadata is damaged; readers raise almost any.
+    """
+    if kind == "HEIC":
+        import pillow_heif
+
+        exif = pillow_heif.open_heif(io.BytesIO(data)).info.get("exif")
+        return exif if isinstance(exif, bytes) else b""
+    found = _Found()
+    if kind in _READERS:
+        _READERS[kind](io.BytesIO(data), found)
+    return next(exif_blocks(found.info), b"")
 
 
 # --- JPEG -------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import PhotoError
+from face2vec.photos.dates import taken
 from face2vec.photos.decode import MAX_PIXELS
 from face2vec.photos.discover import PHOTO_SUFFIXES
 from face2vec.photos.extras import VIDEO, kind_by_suffix, require
@@ -60,6 +61,7 @@ USUAL_RATE = 25.0
 MOST_THREADS = 4
 """Threads of the decoder, each of which holds a frame."""
 ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
+_MADE_TAGS = ("com.apple.quicktime.creationdate", "creation_time", "date")
 _PLANES_OF_GREY = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "nv12", "gray")
 
 
@@ -94,6 +96,24 @@ def is_video(path: str | os.PathLike[str]) -> bool:
     except (OSError, PhotoError):
         kind = None
     return kind == VIDEO if kind is not None else usual == VIDEO
+
+
+def video_taken(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> str:
+    """When a video was made, see ``face2vec.photos.dates``; empty if it does not say so.
+
+    Apple's tag has the local time; the usual one has UTC.
+
+    Args:
+        path: the file.
+        max_pixels: see `Video`.
+    """
+    try:
+        with _Reader(os.fspath(path), max_pixels) as reader:
+            tags = reader.tags
+    except PhotoError:
+        return ""
+    found = (taken(str(tags[tag])) for tag in _MADE_TAGS if tag in tags)
+    return next(filter(None, found), "")
 
 
 class Video:
@@ -282,6 +302,7 @@ class _Reader:
         except (self._ffmpeg_error, ValueError) as error:
             raise self._unreadable(_words(error)) from error
         self._container = container  # so that it is closed whatever happens
+        self.tags = dict(container.metadata)
         streams = [one for one in container.streams.video if not _is_cover(one)]
         if not streams:
             raise PhotoError(self.name, NO_VIDEO_STREAM)

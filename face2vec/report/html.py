@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import io
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,30 +28,54 @@ PHOTO_SIDE = 1000
 """Longest side in pixels of a whole photo on a page."""
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --line: #bbb; --link: #0645ad; }
+:root { color-scheme: light dark; --ink: #1c1c1e; --faint: #55555c; --paper: #ffffff;
+  --panel: #f3f4f6; --line: #c9ccd2; --accent: #1a56b0;
+  --plot-1: #0072b2; --plot-2: #c24e00; --plot-3: #00795a; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --paper: #181818; --line: #555; --link: #8ab4f8; }
+  :root { --ink: #ececf0; --faint: #b3b6bf; --paper: #16171a; --panel: #22242a; --line: #454a54;
+    --accent: #8ab4f8; --plot-1: #6bb8f0; --plot-2: #ff9d5c; --plot-3: #5fd3a8; }
 }
+* { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h2 { overflow-wrap: anywhere; border-top: 1px solid var(--line); padding-top: 1rem; }
+  margin: 0; }
+main { max-width: 60rem; margin: 0 auto; padding: .6rem 1rem 2rem; }
+h1 { font-size: 1.6rem; margin: .6rem 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; overflow-wrap: anywhere; border-top: 1px solid var(--line);
+  padding-top: 1rem; margin: 1.4rem 0 .4rem; }
+h3 { font-size: 1.05rem; margin: 1.2rem 0 .3rem; }
+p, li { max-width: 46rem; }
 table { border-collapse: collapse; width: 100%; }
 caption { text-align: left; padding: .5rem 0; }
-th, td { border-bottom: 1px solid var(--line); padding: .4rem .6rem; text-align: left;
-  vertical-align: middle; }
+th, td { border-bottom: 1px solid var(--line); padding: .4rem .8rem .4rem 0; text-align: left;
+  vertical-align: top; }
+thead th { color: var(--faint); font-size: .875rem; vertical-align: bottom; }
 tbody th { font-weight: normal; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.photo { overflow-wrap: anywhere; }
-img { display: block; border-radius: 4px; }
-a { color: var(--link); }
+td.photo { overflow-wrap: anywhere; min-width: 10rem; }
+td.value { font-weight: 600; white-space: nowrap; }
+.small, td.words, small { font-size: .875rem; color: var(--faint); }
+img { display: block; border-radius: 4px; max-width: 100%; height: auto; }
+td img { max-width: none; }
+a { color: var(--accent); }
 summary { cursor: pointer; padding: .4rem 0; }
+code { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
+.made { background: var(--panel); border-radius: 10px; padding: .6rem 1rem; margin-top: 2rem; }
+.plot { margin: 1rem 0; max-width: 30rem; }
+.plot svg { width: 100%; height: auto; display: block; font-family: system-ui, sans-serif; }
+figcaption { font-size: .875rem; color: var(--faint); padding-top: .3rem; }
 .boxes { width: 100%; height: auto; display: block; }
 .boxes rect { fill: none; stroke: #ffd400; stroke-width: 3px; vector-effect: non-scaling-stroke; }
 .boxes text { fill: #ffd400; stroke: #000; stroke-width: 4px; paint-order: stroke;
   font-weight: bold; }
 nav a { display: inline-block; padding: .4rem .6rem .4rem 0; }
-a:focus-visible { outline: 3px solid currentColor; outline-offset: 2px; }
+:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+@media (max-width: 34rem) {
+  .figures, .figures tbody, .figures tr, .figures th, .figures td { display: block; border: 0;
+    padding: 0; white-space: normal; }
+  .figures thead { display: none; }
+  .figures tr { border-bottom: 1px solid var(--line); padding: .5rem 0; }
+}
 """
 
 _PAGE = """<!DOCTYPE html>
@@ -138,7 +164,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = Fal
     def cell(words: str) -> str:
         return words if raw else html.escape(words)
 
-    titles = "".join(f'<th scope="col">{html.escape(one)}</th>' for one in head)
+    titles = "".join(
+        f'<th scope="col">{html.escape(one)}</th>' if one else "<td></td>" for one in head
+    )
     above = f"<thead><tr>{titles}</tr></thead>\n" if titles else ""
     body = "\n".join(
         f'<tr><th scope="row">{cell(first)}</th>'
@@ -146,7 +174,74 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = Fal
         + "</tr>"
         for first, *others in rows
     )
-    return f'<div style="overflow-x: auto"><table>{above}<tbody>\n{body}\n</tbody></table></div>'
+    return f'<div class="wide" tabindex="0"><table>{above}<tbody>\n{body}\n</tbody></table></div>'
+
+
+@dataclass(frozen=True)
+class Made:
+    """How the figures of a page were made.
+
+    Attributes:
+        command: the command line, or empty.
+        model: key of the model, or empty.
+        weights: SHA-256 in hexadecimal of its weights, or empty.
+        date: the day, such as ``"2024-05-01"``.
+    """
+
+    command: str = ""
+    model: str = ""
+    weights: str = ""
+    date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d"))
+
+
+def figures_table(rows: Sequence[tuple[str, str, str]]) -> str:
+    """Figures, their values, and what each means to somebody who has never heard of it.
+
+    Args:
+        rows: name, value and explanation of each, as text.
+    """
+    body = "\n".join(
+        f'<tr><th scope="row">{html.escape(name)}</th><td class="value">{html.escape(value)}</td>'
+        f'<td class="words">{html.escape(words)}</td></tr>'
+        for name, value, words in rows
+    )
+    head = "".join(f'<th scope="col">{one}</th>' for one in ("Figure", "Value", "What it says"))
+    return (
+        f'<div class="wide" tabindex="0"><table class="figures"><thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def failed_section(failed: Sequence[tuple[str, str]], most: int = 200) -> str:
+    """The photos that count as errors because nothing was found in them; nothing without any.
+
+    Args:
+        failed: path of each, and why.
+        most: how many to list.
+    """
+    if not failed:
+        return ""
+    rows = "\n".join(
+        f"<li>{photo_link(photo)}{f': {html.escape(printable(why))}' if why else ''}</li>"
+        for photo, why in failed[:most]
+    )
+    rest = f"<p>… and {len(failed) - most:,} more</p>" if len(failed) > most else ""
+    return (
+        f"<h2>Photos without a face</h2>\n<details><summary>In {len(failed):,} of the photos no "
+        f"face was found; each counts as an error</summary>\n<ul>\n{rows}\n</ul>\n{rest}</details>"
+    )
+
+
+def made_section(made: Made) -> str:
+    """How the figures were made: command, date, model and its checksum."""
+    lines = [f"Made on {html.escape(made.date)}."]
+    if made.command:
+        lines.append(f"Command: <code>{html.escape(printable(made.command))}</code>")
+    if made.model:
+        lines.append(f"Model: {html.escape(printable(made.model))}")
+    if made.weights:
+        lines.append(f"SHA-256 of its weights: <code>{html.escape(made.weights)}</code>")
+    return f'<section class="made small">{"<br>".join(lines)}</section>'
 
 
 def photo_link(photo: str, time: float | None = None) -> str:

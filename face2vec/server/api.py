@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -18,8 +18,12 @@ from starlette.responses import Response, StreamingResponse
 from face2vec.engine import Face2Vec
 from face2vec.errors import CalibrationError, NoFaceError, SettingsError
 from face2vec.gallery import listing
+from face2vec.photos.dates import period
+from face2vec.report.text import printable
 from face2vec.server import records as r
+from face2vec.server import texts
 from face2vec.server.access import WRITE
+from face2vec.server.edits import described
 from face2vec.server.jobs import Job
 from face2vec.server.problems import ProblemError
 from face2vec.server.service import THUMBNAIL_SIDES, EncodedUpload, Filter, Service
@@ -29,6 +33,7 @@ from face2vec.types import (
     NO_POINTS,
     STATUSES,
     Face,
+    Mark,
     Match,
     Person,
     Suggestion,
@@ -63,7 +68,13 @@ router = APIRouter(
 
 Id = Annotated[int, PathValue(ge=1, lt=2**63)]
 Upload = Annotated[UploadFile, File(description="a photo")]
+Language = Annotated[
+    str | None, Parameter(max_length=20, description="language of `words`, such as de")
+]
 PING_SECONDS = 15.0
+TURN_SECONDS, TURNS_PER_VERSION = 0.25, 4
+"""How often an event stream looks for changes of jobs, and of the gallery."""
+A_DAY = "a year, month or day such as 2024-05"
 WEBP: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/webp": {}}, "description": "A picture"}
 }
@@ -154,6 +165,7 @@ def search(request: Request, wanted: r.SearchRequest) -> r.SearchAnswer:
         wanted.person,
         wanted.folder,
         frozenset(wanted.without) | own,
+        period(wanted.since, wanted.until),
     )
     sha256 = bytes.fromhex(wanted.query_sha256) if wanted.query_sha256 else b""
     return r.SearchAnswer(
@@ -264,19 +276,30 @@ def photos(
     status: str | None = None,
     folder: Annotated[str | None, Parameter(max_length=4096)] = None,
     person: Annotated[int | None, Parameter(ge=1, lt=2**63)] = None,
+    since: Annotated[str | None, Parameter(alias="from", max_length=40, description=A_DAY)] = None,
+    until: Annotated[str | None, Parameter(alias="to", max_length=40, description=A_DAY)] = None,
+    order: Literal["path", "date"] = "path",
     skip: Annotated[int, Parameter(ge=0, lt=2**31)] = 0,
     limit: Annotated[int, Parameter(ge=1, le=500)] = 60,
 ) -> r.PhotoPage:
-    """Photos of the gallery, in order of path."""
+    """Photos of the gallery, in order of path, or the newest first."""
     if status is not None and status not in STATUSES:
         _refuse(f"unknown status {status!r}; choose one of {', '.join(STATUSES)}")
     if folder is not None and not _may_see_paths(request):
         raise ProblemError(403, "this token may not see paths", "read-only")
-    wanted = listing.Wanted(status, folder, person)
+    wanted = listing.Wanted(status, folder, person, period=period(since, until))
     with service_of(request).reading() as now:
-        found = listing.photo_page(now, wanted, skip, limit)
+        found = listing.photo_page(now, wanted, skip, limit, order)
         total = listing.count_photos(now, wanted)
     return r.PhotoPage(photos=[_photo_record(request, one) for one in found], total=total)
+
+
+@router.get("/photos/months")
+def months(request: Request) -> r.Months:
+    """How many photos were taken in each month."""
+    with service_of(request).reading() as now:
+        found = listing.months(now)
+    return r.Months(months=[r.Month(month=month, photos=count) for month, count in found])
 
 
 @router.get("/photos/{photo}")
@@ -287,6 +310,7 @@ def photo(request: Request, photo: Id) -> r.PhotoWithFaces:
     with service.reading() as now:
         owners = dict(listing.faces_in(now, photo))
         stored = now.stored_faces(list(owners), with_embeddings=False)
+        marks = now.marks(photo)
     names = {person.id: person.name for person in service.people()}
     first = _photo_record(request, copies[0]).model_dump()
     paths = [path for one in copies if (path := _path(request, one.path)) is not None]
@@ -295,7 +319,49 @@ def photo(request: Request, photo: Id) -> r.PhotoWithFaces:
         for one in stored
         if one.face.is_placed
     ]
-    return r.PhotoWithFaces(**first | {"copies": len(copies) - 1}, face_list=faces, paths=paths)
+    return r.PhotoWithFaces(
+        **first | {"copies": len(copies) - 1},
+        face_list=faces,
+        marks=[_mark_record(mark, names) for mark in marks],
+        paths=paths,
+    )
+
+
+@router.post("/photos/{photo}/faces", status_code=201)
+def mark_face(request: Request, photo: Id, wanted: r.NewFace) -> r.MarkedRecord:
+    """Add a face that the detector missed; without landmarks it becomes a mark, see there."""
+    service = service_of(request)
+    path = service.photo_file(photo)
+    marked = service.edit(lambda engine: engine.mark_face(path, wanted.box))
+    _audit(request, f"mark a face by hand in photo {photo}")
+    return r.MarkedRecord(**marked._asdict())
+
+
+@router.patch("/marks/{mark}")
+def name_mark(request: Request, mark: Id, wanted: r.MarkChange) -> r.MarkRecord:
+    """Say whom a face without landmarks shows, by name; null for nobody."""
+    service = service_of(request)
+    service.mark(mark)
+    person = service.edit(lambda engine: engine.name_mark(mark, wanted.name or None))
+    _audit(request, f"name mark {mark}" + _called(request, wanted.name))
+    return _mark_record(service.mark(mark), {} if person is None else {person.id: person.name})
+
+
+@router.get("/marks/{mark}/thumbnail", response_class=Response, responses=WEBP)
+def mark_thumbnail(request: Request, mark: Id, side: int = THUMBNAIL_SIDES[1]) -> Response:
+    """A face without landmarks to look at, as WebP."""
+    _check_side(side)
+    return _picture(service_of(request).mark_thumbnail(mark, side))
+
+
+@router.delete("/marks/{mark}")
+def delete_mark(request: Request, mark: Id) -> r.Removed:
+    """Delete a face without landmarks."""
+    service = service_of(request)
+    service.mark(mark)
+    service.edit(lambda engine: engine.unmark(mark))
+    _audit(request, f"delete mark {mark}")
+    return r.Removed(photos=0, faces=1)
 
 
 @router.get("/photos/{photo}/picture", response_class=Response, responses=WEBP)
@@ -336,8 +402,7 @@ def face(request: Request, face: Id) -> r.GalleryFace:
 @router.get("/faces/{face}/thumbnail", response_class=Response, responses=WEBP)
 def thumbnail(request: Request, face: Id, side: int = THUMBNAIL_SIDES[1]) -> Response:
     """A face to look at, as WebP."""
-    if side not in THUMBNAIL_SIDES:
-        _refuse(f"side must be one of {', '.join(map(str, THUMBNAIL_SIDES))}")
+    _check_side(side)
     return _picture(service_of(request).thumbnail(face, side))
 
 
@@ -396,7 +461,8 @@ def new_person(request: Request, wanted: r.NewPerson) -> r.PersonRecord:
     if wanted.name is not None and who is None:
         name = wanted.name
         person = service.edit(lambda engine: engine.name(person, name))
-    _audit(request, f"faces {wanted.faces} are person {person.id}")
+    what = f"faces {wanted.faces} are person {person.id}"
+    _audit(request, what + _called(request, wanted.name))
     return r.PersonRecord.of(person)
 
 
@@ -413,7 +479,8 @@ def change_person(request: Request, person: Id, wanted: r.PersonChange) -> r.Per
     found = service_of(request).person(person)
     if "name" in wanted.model_fields_set:
         name = wanted.name or None
-        found = _edited(request, lambda e: e.name(found, name), f"name person {person}")
+        what = f"{'name' if name else 'remove the name of'} person {person}"
+        found = _edited(request, lambda e: e.name(found, name), what + _called(request, name))
     if (hidden := wanted.hidden) is not None:
         what = f"{'hide' if hidden else 'show'} person {person}"
         found = _edited(request, lambda e: e.hide(found, hidden), what)
@@ -472,18 +539,27 @@ def forget_person(request: Request, person: Id) -> r.Removed:
 
 
 @router.get("/edits")
-def edits(request: Request, limit: Annotated[int, Parameter(ge=1, le=1000)] = 100) -> r.Edits:
+def edits(
+    request: Request,
+    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    language: Language = None,
+) -> r.Edits:
     """The last edits of people, the newest first."""
     with service_of(request).reading() as now:
-        return r.Edits.of(now.edits(limit))
+        return r.Edits.of(now.edits(limit), lambda what: _in_words(what, language))
 
 
 @router.post("/edits/undo")
-def undo(request: Request) -> r.Undone:
+def undo(request: Request, language: Language = None) -> r.Undone:
     """Undo the last edit of people."""
     what = service_of(request).edit(lambda engine: engine.undo())
-    _audit(request, f"undo: {what}")
-    return r.Undone(what=what)
+    _audit(request, f"undo: {what}" if _logs_names(request) else "undo")
+    return r.Undone(what=what, words=_in_words(what, language))
+
+
+def _in_words(what: str, language: str | None) -> str | None:
+    """An edit in a language, English for one that there is none of; None without a language."""
+    return None if language is None else described(what, texts.text_of(language))
 
 
 @router.get("/suggestions")
@@ -508,11 +584,33 @@ def answer(request: Request, given: r.Answer) -> r.Answered:
             if not set(side.shown) <= set(members):
                 _refuse(f"a face does not belong to person {side.person}")
     person = service.edit(lambda engine: engine.answer(Suggestion(*sides, 0.0), given.same))
-    _audit(request, f"{'same' if given.same else 'different'}: {given.first} {given.second}")
+    shown = " and ".join(f"person {one.person} faces {list(one.shown)}" for one in sides)
+    _audit(request, f"{'same' if given.same else 'different'}: {shown}")
     return r.Answered(person=None if person is None else person.id)
 
 
 # Jobs and facts
+
+
+@router.get("/folders")
+def folders(
+    request: Request, path: Annotated[str | None, Parameter(max_length=4096)] = None
+) -> r.Folders:
+    """Folders that may be indexed: those in a folder, or the roots."""
+    if request.state.role != WRITE:
+        raise ProblemError(403, "this token can only read; use the other one", "read-only")
+    found = service_of(request).folders(path or None)
+    return r.Folders(
+        path=_path(request, found.folder) if found.folder else None,
+        parent=_path(request, found.parent) if found.parent else None,
+        folders=[
+            r.FolderRecord(name=printable(name), path=str(full))
+            for name, full in found.folders
+            if printable(str(full)) == str(full)
+        ],
+        photos=found.photos,
+        more=found.more,
+    )
 
 
 @router.get("/jobs")
@@ -528,7 +626,7 @@ def start_job(request: Request, wanted: r.JobRequest) -> r.JobRecord:
     if wanted.kind == "index":
         if not wanted.folders:
             _refuse("give folders to index")
-        job = service.index(wanted.folders)
+        job = service.index(wanted.folders, wanted.again)
     elif wanted.kind == "people":
         job = service.group(wanted.again)
     elif wanted.kind == "rebuild":
@@ -559,23 +657,34 @@ def cancel_job(request: Request, job: Id) -> r.JobRecord:
     responses={200: {"content": {"text/event-stream": {}}, "description": "Events"}},
 )
 async def events(request: Request, once: bool = False) -> StreamingResponse:
-    """Server-sent events: the list of jobs, at first and after each change."""
+    """Server-sent events, at first and after each change.
+
+    ``jobs`` has the list of jobs, ``gallery`` the version of the gallery, which is another after
+    each change of it.
+    """
 
     async def stream() -> AsyncIterator[str]:
-        seen, waited = -1, 0.0
-        known = service_of(request).jobs
+        seen, version, waited, turn = -1, "", 0.0, 0
+        service = service_of(request)
+        known = service.jobs
         while not request.app.state.ending:
             if known.version != seen:
                 seen, waited = known.version, 0.0
                 some = [_job(request, job).model_dump() for job in known.all()]
                 yield f"event: jobs\ndata: {json.dumps(some)}\n\n"
-                if once:
-                    return
-            elif waited >= PING_SECONDS:
+            if turn % TURNS_PER_VERSION == 0:
+                now = await asyncio.to_thread(service.version)
+                if now != version:
+                    version, waited = now, 0.0
+                    yield f"event: gallery\ndata: {json.dumps(version)}\n\n"
+            if once:
+                return
+            if waited >= PING_SECONDS:
                 waited = 0.0
                 yield ": still here\n\n"
-            await asyncio.sleep(0.25)
-            waited += 0.25
+            await asyncio.sleep(TURN_SECONDS)
+            waited += TURN_SECONDS
+            turn += 1
 
     return StreamingResponse(stream(), media_type="text/event-stream")
 
@@ -595,6 +704,11 @@ def info(request: Request) -> dict[str, Any]:
 def _refuse(words: str) -> NoReturn:
     """Refuse a request that is not valid."""
     raise SettingsError(words)
+
+
+def _check_side(side: int) -> None:
+    if side not in THUMBNAIL_SIDES:
+        _refuse(f"side must be one of {', '.join(map(str, THUMBNAIL_SIDES))}")
 
 
 def _check_batch(service: Service, some: Sequence[object]) -> None:
@@ -704,6 +818,7 @@ def _photo_record(request: Request, one: listing.ListedPhoto) -> r.PhotoRecord:
         status=one.status,
         reason=one.reason,
         faces=one.faces,
+        taken=one.taken or None,
     )
 
 
@@ -716,6 +831,15 @@ def _face_of_photo(face: Face, owner: int | None, names: dict[int, str | None]) 
         sure=face.is_sure,
         person=owner,
         name=None if owner is None else names.get(owner),
+    )
+
+
+def _mark_record(mark: Mark, names: dict[int, str | None]) -> r.MarkRecord:
+    return r.MarkRecord(
+        id=mark.id,
+        box=list(mark.box),
+        person=mark.person,
+        name=None if mark.person is None else names.get(mark.person),
     )
 
 
@@ -737,6 +861,7 @@ def _job(request: Request, job: Job) -> r.JobRecord:
     facts = job.to_dict()
     if not _may_see_paths(request):
         facts |= {"title": "", "result": {}, "error": "it failed" if facts["error"] else ""}
+        facts["waits_for"] = "another process" if facts["waits_for"] else ""
     return r.JobRecord(**facts)
 
 
@@ -747,7 +872,16 @@ def _edited(request: Request, change: Callable[[Face2Vec], Person], what: str) -
     return person
 
 
+def _logs_names(request: Request) -> bool:
+    return service_of(request).settings.log_names
+
+
+def _called(request: Request, name: str | None) -> str:
+    """The name of a person for the log, if names are to be in it."""
+    return f" {name!r}" if name and _logs_names(request) else ""
+
+
 def _audit(request: Request, what: str) -> None:
-    """Log a change, with who asked for it."""
+    """Log a change, with who asked for it; without names of people, unless they are wanted."""
     client = request.client.host if request.client else "?"
     request.app.state.audit.info("%s %s", client, what)

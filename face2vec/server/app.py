@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -13,17 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from face2vec import __version__
 from face2vec.gallery.schema import FILE
 from face2vec.server import api, metrics, pages, problems
-from face2vec.server.access import Guard
+from face2vec.server.access import SAFE_METHODS, Guard
 from face2vec.server.service import Service
 from face2vec.server.settings import Settings
 
@@ -34,6 +37,8 @@ OPTIONS: dict[str, Any] = {
     )
 }
 """Newer versions of FastAPI would otherwise hand requests to whatever OpenTelemetry is set up."""
+VERSION_HEADER = b"face2vec-version"
+"""Tells the page that asked for a change which version of the gallery has it."""
 STOP_SECONDS = 10
 """Time that requests have to end when the server is stopped."""
 
@@ -102,7 +107,7 @@ def create_app(settings: Settings, audit: logging.Logger | None = None) -> Guard
 
 
 class _Measured:
-    """Counts and times the requests of an application by route."""
+    """Counts and times the requests of an application by route, and names what they changed."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -118,6 +123,12 @@ class _Measured:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if scope["method"] not in SAFE_METHODS and scope["path"].startswith("/v1/"):
+                    version = await asyncio.to_thread(self._app.state.service.version)
+                    message["headers"] = [
+                        *message.get("headers", ()),
+                        (VERSION_HEADER, version.encode()),
+                    ]
             await send(message)
 
         try:
@@ -183,6 +194,7 @@ def _prepared(settings: Settings) -> tuple[_Server, socket.socket, str]:
             log_level="warning",
             access_log=False,
             server_header=False,
+            http=_protocol(settings.limits.header_seconds),
             timeout_graceful_shutdown=STOP_SECONDS,
             h11_max_incomplete_event_size=64 * 1024,
             lifespan="on",
@@ -210,6 +222,55 @@ def _listener(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _protocol(seconds: float) -> type[H11Protocol]:
+    """HTTP/1.1 for connections that must send the headers of each request within some seconds.
+
+    uvicorn limits how long a connection may be idle after an answer, and not how slowly a request
+    may come.
+    """
+
+    class Timed(H11Protocol):
+        def __init__(self, *values: Any, **named: Any) -> None:
+            super().__init__(*values, **named)
+            self._late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._stop()
+
+        def _watch(self) -> None:
+            """Let the time run while headers are missing."""
+            if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+                self._stop()
+            elif self._late is None:
+                self._late = self.loop.call_later(seconds, self._end)
+
+        def _stop(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+
+        def _end(self) -> None:
+            self._late = None
+            if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+                if self.conn.trailing_data[0]:
+                    self.transport.write(
+                        b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n"
+                        b"Content-Length: 0\r\n\r\n"
+                    )
+                self.transport.close()
+
+    return Timed
 
 
 class _Server(uvicorn.Server):

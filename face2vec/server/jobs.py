@@ -8,17 +8,21 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from face2vec.errors import Face2VecError
+from face2vec.errors import Face2VecError, GalleryLockedError
 from face2vec.server.problems import NotThereError, ProblemError
 
 KEPT = 20
 """Finished jobs that are remembered."""
 WAITING, RUNNING, DONE, CANCELLED, FAILED = "waiting", "running", "done", "cancelled", "failed"
 
-Report = Callable[[int, int | None], object]
-Work = Callable[[Report], dict[str, Any]]
+WAIT_SECONDS = 600.0
+"""Time for which a job waits for another process that writes."""
+LOOK_SECONDS = 0.5
+
+Result = TypeVar("Result")
+Work = Callable[["Report"], dict[str, Any]]
 
 
 @dataclass(eq=False)
@@ -37,6 +41,7 @@ class Job:
         ended: when it ended, or None.
         result: what came out, JSON-able.
         error: why it failed, or empty.
+        waits_for: which other process writes, while it waits for that, or empty.
     """
 
     id: int
@@ -51,6 +56,7 @@ class Job:
     ended: float | None = None
     result: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+    waits_for: str = ""
     cancel_asked: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,13 +71,67 @@ class Job:
             "done": self.done, "total": self.total, "seconds": seconds, "rate": rate,
             "seconds_left": left, "made": self.made, "ended": self.ended,
             "result": self.result, "error": self.error,
+            "waits_for": self.waits_for,
         }  # fmt: skip
 
 
-class Jobs:
-    """Runs jobs one after another in a thread, and tells who listens about each change."""
+class Report:
+    """What a job is given to tell how it goes.
 
-    def __init__(self) -> None:
+    Args:
+        job: the job.
+        changed: called after each change of it.
+    """
+
+    def __init__(self, job: Job, changed: Callable[[], object]) -> None:
+        self._job, self._changed = job, changed
+
+    def __call__(self, done: int, total: int | None) -> bool:
+        """Note the progress; whether to go on."""
+        self._job.done, self._job.total = done, total
+        self._changed()
+        return not self._job.cancel_asked
+
+    def when_free(self, work: Callable[[], Result]) -> Result:
+        """The result of work that writes to the gallery; it waits for another process that does.
+
+        Args:
+            work: begins by taking the right to write.
+
+        Raises:
+            GalleryLockedError: the other process writes for more than ``WAIT_SECONDS``.
+            KeyboardInterrupt: the job is cancelled meanwhile.
+        """
+        until = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                result = work()
+            except GalleryLockedError as error:
+                if time.monotonic() > until:
+                    raise
+                self._note(str(error))
+            else:
+                self._note("")
+                return result
+            time.sleep(LOOK_SECONDS)
+            if self._job.cancel_asked:
+                raise KeyboardInterrupt
+
+    def _note(self, words: str) -> None:
+        if self._job.waits_for != words:
+            self._job.waits_for = words
+            self._changed()
+
+
+class Jobs:
+    """Runs jobs one after another in a thread, and tells who listens about each change.
+
+    Args:
+        ended: called after each job.
+    """
+
+    def __init__(self, ended: Callable[[], object] = lambda: None) -> None:
+        self._ended = ended
         self._numbers = itertools.count(1)
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -95,8 +155,7 @@ class Jobs:
         Args:
             kind: see `Job`.
             title: what it does.
-            work: the work; it is given a function to report its progress to, which returns False
-                once it is to end early.
+            work: the work; it is given what to report its progress to, see `Report`.
 
         Raises:
             ProblemError: too many jobs are waiting.
@@ -148,7 +207,12 @@ class Jobs:
     @property
     def is_busy(self) -> bool:
         """Whether a job is running."""
-        return any(job.state == RUNNING for job in self.all())
+        return self.running is not None
+
+    @property
+    def running(self) -> Job | None:
+        """The job that is running, or None."""
+        return next((job for job in self.all() if job.state == RUNNING), None)
 
     @property
     def version(self) -> int:
@@ -176,14 +240,12 @@ class Jobs:
     def _do(self, job: Job) -> None:
         state, error = DONE, ""
 
-        def report(done: int, total: int | None) -> bool:
+        def tell() -> None:
             with self._changed:
-                job.done, job.total = done, total
                 self._tell()
-            return not job.cancel_asked
 
         try:
-            job.result = job.work(report)
+            job.result = job.work(Report(job, tell))
             if job.result.get("interrupted"):
                 state = CANCELLED
         except KeyboardInterrupt:
@@ -192,6 +254,8 @@ class Jobs:
             state, error = FAILED, str(problem)
         except Exception as problem:
             state, error = FAILED, f"an error in face2vec: {type(problem).__name__}: {problem}"
+        self._ended()
         with self._changed:
             job.state, job.error, job.ended = state, error, time.time()
+            job.waits_for = ""
             self._tell()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from face2vec.errors import CalibrationError
+from face2vec.errors import CalibrationError, Face2VecError, SettingsError
 from face2vec.gallery import listing
 from face2vec.models.catalogue import CATALOGUE
+from face2vec.photos.dates import ALWAYS, period
+from face2vec.photos.video import is_video
 from face2vec.report.text import percent, printable
 from face2vec.server import texts
 from face2vec.server.access import WRITE
 from face2vec.server.api import filtered_people, photo, service_of
+from face2vec.server.edits import described
 from face2vec.server.problems import NotThereError
-from face2vec.types import STATUSES, clock
+from face2vec.types import STATUSES, Edit, clock
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -47,12 +51,21 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
     if language not in texts.languages():
         language = texts.preferred(request.headers.get("accept-language", ""))
     catalogue = texts.catalogue(language)
+    text = texts.text_of(language)
+    service = service_of(request)
+    last: list[Edit] = []
+    version = service.version()
+    if request.state.role == WRITE and service.engine.has_gallery:
+        with contextlib.suppress(Face2VecError), service.reading() as now:
+            last = now.edits(1)
 
-    def text(key: str, **parts: Any) -> str:
-        return catalogue[key].format(**parts)
+    def month_name(month: str) -> str:
+        if month == "-":
+            return text("photos.undated")
+        return text("photos.month", name=text(f"month.{month[5:7]}"), year=month[:4])
 
     script = {key: words for key, words in catalogue.items() if key.startswith("js.")}
-    data = json.dumps({"texts": script, "language": language})
+    data = json.dumps({"texts": script, "language": language, "version": version})
     body = _TEMPLATES.get_template(template).render(
         t=text,
         language=language,
@@ -61,11 +74,15 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
         percent=percent,
         printable=printable,
         when=_when,
+        moment=_moment,
+        in_words=lambda what: described(what, text),
+        last_edit=described(last[0].what, text) if last else "",
+        month_name=month_name,
         clock=clock,
         page=template.removesuffix(".html"),
         here=request.url.path,
         can_write=request.state.role == WRITE,
-        show_paths=request.state.role == WRITE or service_of(request).settings.show_paths,
+        show_paths=request.state.role == WRITE or service.settings.show_paths,
         # Escaped so that nothing in it can end the element that holds it.
         data=Markup(data.replace("<", "\\u003c").replace("&", "\\u0026")),
         **values,
@@ -78,6 +95,11 @@ def _when(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def _moment(seconds: float) -> str:
+    """A time in UTC as HTML has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 @router.get("/")
@@ -122,12 +144,15 @@ def person_page(request: Request, person: int, skip: int = 0) -> Response:
         found = service.person(person)
     except NotThereError as error:
         return _page(request, "problem.html", 404, detail=str(error))
+    with service.reading() as now:
+        marks = now.marks_of(person)
     names = sorted({one.name for one in service.people() if one.name is not None})
     skip = min(max(skip, 0), max(len(found.faces) - 1, 0) // FACES_PER_PAGE * FACES_PER_PAGE)
     return _page(
         request,
         "person.html",
         person=found,
+        marks=marks,
         faces=found.faces[skip : skip + FACES_PER_PAGE],
         total=len(found.faces),
         skip=skip,
@@ -146,27 +171,64 @@ def review_page(request: Request) -> Response:
 
 @router.get("/photos")
 def photos_page(
-    request: Request, status: str = "", folder: str = "", person: str = "", skip: int = 0
+    request: Request,
+    status: str = "",
+    folder: str = "",
+    person: str = "",
+    month: str = "",
+    order: str = "",
+    skip: int = 0,
 ) -> Response:
-    """Photos by status, folder and person."""
+    """Photos by status, folder, person, and the month or year in which they were taken."""
     service = service_of(request)
     if not service.engine.has_gallery:
         return _page(request, "empty.html", roots=_roots(request))
     chosen = next((one for one in service.people() if person and person == one.name), None)
     number = chosen.id if chosen else int(person) if person.isdecimal() else -1 if person else None
     may_see = request.state.role == WRITE or service.settings.show_paths
+    order = order if order in listing.ORDERS else listing.BY_DATE if month else listing.BY_PATH
+    try:
+        taken = period(month or None, month or None)
+    except SettingsError:
+        month, taken = "", ALWAYS
     wanted = listing.Wanted(
-        status if status in STATUSES else None, (folder or None) if may_see else None, number
+        status if status in STATUSES else None,
+        (folder or None) if may_see else None,
+        number,
+        period=taken,
     )
     with service.reading() as now:
+        months, undated = listing.months(now), listing.count_undated(now)
         total = listing.count_photos(now, wanted)
         skip = min(max(skip, 0), max(total - 1, 0) // PHOTOS_PER_PAGE * PHOTOS_PER_PAGE)
-        found = listing.photo_page(now, wanted, skip, PHOTOS_PER_PAGE)
+        found = listing.photo_page(now, wanted, skip, PHOTOS_PER_PAGE, order)
     names = sorted({one.name for one in service.people() if one.name is not None})
     return _page(
         request, "photos.html", photos=found, total=total, skip=skip, step=PHOTOS_PER_PAGE,
         status=status, statuses=STATUSES, folder=folder, person=person, names=names,
+        month=month, order=order, years=_years(months), undated=undated,
+        groups=_by_month(found) if order == listing.BY_DATE else [("", found)],
     )  # fmt: skip
+
+
+def _years(months: list[tuple[str, int]]) -> list[tuple[str, int, list[tuple[str, int]]]]:
+    """(year, number of photos, its months) of all years with photos, the newest first."""
+    dated = [one for one in months if one[0]]
+    return [
+        (year, sum(count for _, count in some), some)
+        for year, some in (
+            (year, list(some)) for year, some in groupby(dated, lambda one: one[0][:4])
+        )
+    ]
+
+
+def _by_month(
+    photos: list[listing.ListedPhoto],
+) -> list[tuple[str, list[listing.ListedPhoto]]]:
+    """(month such as ``"2024-05"``, or ``"-"``, its photos) of photos in order of date."""
+    return [
+        (month, list(some)) for month, some in groupby(photos, lambda one: one.taken[:7] or "-")
+    ]
 
 
 @router.get("/photos/{number}")
@@ -178,12 +240,13 @@ def photo_page(request: Request, number: int) -> Response:
         return _page(request, "problem.html", 404, detail=str(error))
     service = service_of(request)
     names = sorted({one.name for one in service.people() if one.name is not None})
+    film = False
     try:
-        service.photo_file(number)
+        film = is_video(service.photo_file(number))
         missing = ""
     except NotThereError as error:
         missing = str(error)
-    return _page(request, "photo.html", photo=found, names=names, missing=missing)
+    return _page(request, "photo.html", photo=found, names=names, missing=missing, is_video=film)
 
 
 @router.get("/jobs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -169,6 +169,10 @@ class SearchRequest(Record):
     min_similarity: float | None = Field(None, ge=-1, le=1)
     person: Number | None = None
     folder: str | None = Field(None, max_length=4096)
+    since: str | None = Field(
+        None, alias="from", max_length=40, description="a year, month or day such as 2024-05"
+    )
+    until: str | None = Field(None, alias="to", max_length=40)
     without: list[Number] = Field(default_factory=list, max_length=1000)
     query_sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="of the bytes of the query photo"
@@ -248,6 +252,7 @@ class PhotoRecord(Record):
     reason: str
     faces: int
     copies: int = 0
+    taken: str | None = Field(None, description="by the clock of the camera, or null")
 
 
 class PhotoPage(Record):
@@ -255,6 +260,19 @@ class PhotoPage(Record):
 
     photos: list[PhotoRecord]
     total: int
+
+
+class Month(Record):
+    """How many photos were taken in a month."""
+
+    month: str = Field(description="such as 2024-05; empty for photos without a date")
+    photos: int
+
+
+class Months(Record):
+    """All months with photos, the newest first."""
+
+    months: list[Month]
 
 
 class FaceOfPhoto(Record):
@@ -269,11 +287,40 @@ class FaceOfPhoto(Record):
     name: str | None
 
 
+class MarkRecord(Record):
+    """A face that was marked by hand and has no landmarks: it is not searched."""
+
+    id: int
+    box: list[float]
+    person: int | None
+    name: str | None
+
+
 class PhotoWithFaces(PhotoRecord):
     """A photo with its faces."""
 
     face_list: list[FaceOfPhoto]
+    marks: list[MarkRecord]
     paths: list[str]
+
+
+class NewFace(Record):
+    """A box around a face that was missed, in pixels of the upright photo."""
+
+    box: tuple[Value, Value, Value, Value] = Field(description="left, top, right, bottom")
+
+
+class MarkedRecord(Record):
+    """What became of a face that was marked by hand; one of the two is null."""
+
+    face: int | None = Field(description="id of the face, if landmarks were found")
+    mark: int | None = Field(description="number of the mark, if none were found")
+
+
+class MarkChange(Record):
+    """Whom a mark shows; null for nobody."""
+
+    name: Name | None
 
 
 class GalleryFace(FaceOfPhoto):
@@ -370,6 +417,7 @@ class EditRecord(Record):
 
     what: str
     made: int | None = Field(description="seconds since 1970")
+    words: str | None = Field(None, description="the edit in the language that was asked for")
 
 
 class Edits(Record):
@@ -378,15 +426,22 @@ class Edits(Record):
     edits: list[EditRecord]
 
     @classmethod
-    def of(cls, edits: Sequence[Edit]) -> Edits:
-        """The record of edits."""
-        return cls(edits=[EditRecord(what=one.what, made=one.made) for one in edits])
+    def of(cls, edits: Sequence[Edit], words: Callable[[str], str | None]) -> Edits:
+        """The record of edits.
+
+        Args:
+            edits: the edits.
+            words: the description of an edit in the language that was asked for, or None.
+        """
+        some = [EditRecord(what=one.what, made=one.made, words=words(one.what)) for one in edits]
+        return cls(edits=some)
 
 
 class Undone(Record):
     """What was undone."""
 
     what: str
+    words: str | None = Field(None, description="the edit in the language that was asked for")
 
 
 class Removed(Record):
@@ -402,7 +457,9 @@ class JobRequest(Record):
 
     kind: Literal["index", "people", "rebuild", "upgrade"]
     folders: list[str] = Field(default_factory=list, description="for index")
-    again: bool = Field(False, description="for people: group all faces again")
+    again: bool = Field(
+        False, description="for people: group all faces again; for index: read all photos again"
+    )
     model: str = Field("", description="for upgrade: a key of the catalogue")
 
 
@@ -422,12 +479,30 @@ class JobRecord(Record):
     ended: float | None
     result: dict[str, Any]
     error: str
+    waits_for: str = Field(description="which other process is writing, while it waits for that")
 
 
 class JobList(Record):
     """All jobs that are remembered, the newest first."""
 
     jobs: list[JobRecord]
+
+
+class FolderRecord(Record):
+    """A folder that may be indexed."""
+
+    name: str
+    path: str
+
+
+class Folders(Record):
+    """The folders in a folder, or the folders that may be indexed."""
+
+    path: str | None = Field(description="the folder; null for the list of all roots")
+    parent: str | None = Field(description="the folder above, if that may be indexed too")
+    folders: list[FolderRecord]
+    photos: int = Field(description="files in the folder itself that have the suffix of a photo")
+    more: bool = Field(description="whether there are more folders than are listed")
 
 
 class ProblemRecord(BaseModel):

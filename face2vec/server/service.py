@@ -20,22 +20,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.engine import Face2Vec
-from face2vec.errors import GalleryUpgradedError, SettingsError
+from face2vec.errors import (
+    Face2VecError,
+    GalleryLockedError,
+    GalleryUpgradedError,
+    SettingsError,
+)
 from face2vec.gallery import listing
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import StoredFace
 from face2vec.gallery.schema import FILE
 from face2vec.gallery.thumbnails import drop_thumbnails_except, keep_thumbnail, thumbnail_file
 from face2vec.models.catalogue import CATALOGUE
-from face2vec.photos.discover import FoundPhoto, find_photos
+from face2vec.photos.dates import ALWAYS, Period
+from face2vec.photos.discover import PHOTO_SUFFIXES, FoundPhoto, find_photos
 from face2vec.photos.video import is_video
 from face2vec.server import metrics
 from face2vec.server.decoders import Decoders, Upload, decode_upload, face_thumbnail, photo_view
-from face2vec.server.jobs import Job, Jobs, Report
+from face2vec.server.jobs import LOOK_SECONDS, Job, Jobs, Report
 from face2vec.server.problems import NotThereError, ProblemError
 from face2vec.server.settings import Settings
 from face2vec.server.sharing import SharedEncoder
-from face2vec.types import Face, Match, Person, Photo, Suggestion, largest_sure
+from face2vec.types import STATUSES, Face, Mark, Match, Person, Photo, Suggestion, largest_sure
 
 log = logging.getLogger("face2vec")
 
@@ -49,6 +55,10 @@ MOST_FETCHED = 4096
 """Matches that are looked through for those that a filter lets pass."""
 PEOPLE_SECONDS = 2.0
 """Time for which the list of people is kept; edits through the service end it at once."""
+EDIT_SECONDS = 8.0
+"""Time for which an edit waits for a job, or for another process that writes."""
+MOST_FOLDERS = 1000
+"""Folders that are listed to choose from."""
 SUGGESTED = 200
 """Suggestions that are computed together."""
 
@@ -82,6 +92,7 @@ class Filter:
         person: number of the person that they belong to, or None for anybody.
         folder: folder that their photos are in, or None.
         without: ids of faces that are left out.
+        period: when their photos were taken.
     """
 
     k: int = 10
@@ -90,6 +101,25 @@ class Filter:
     person: int | None = None
     folder: str | None = None
     without: frozenset[int] = frozenset()
+    period: Period = ALWAYS
+
+
+class Listed(NamedTuple):
+    """The folders in a folder.
+
+    Attributes:
+        folder: full path, links resolved; None for the list of all roots.
+        parent: the folder above, if that may be indexed, too; None otherwise.
+        folders: (name, full path with links resolved) of each, in order of name.
+        photos: number of files in it that have the suffix of a photo.
+        more: whether there are more folders.
+    """
+
+    folder: str | None
+    parent: str | None
+    folders: list[tuple[str, Path]]
+    photos: int
+    more: bool
 
 
 class _People(NamedTuple):
@@ -113,7 +143,7 @@ class Service:
         self._engine = Face2Vec(settings.gallery, max_pixels=limits.pixels)
         self._opening = threading.Lock()
         self._editing = threading.Lock()
-        self.jobs = Jobs()
+        self.jobs = Jobs(self._changed)
         threads = os.cpu_count() or 1
         self._decoders = Decoders(max(threads, 2), limits.memory, limits.photo_seconds)
         self._shared = SharedEncoder(
@@ -125,12 +155,14 @@ class Service:
         )
         self._suggestions: tuple[Any, list[Suggestion]] | None = None
         self._people: _People | None = None
+        self._changes, self._started = 0, time.time()
         with suppress(Exception):  # an old thumbnail is no reason not to start
             with self.reading() as now:
                 faces, contents = now.contents()
-            there = {f"face-{i}" for i in faces.tolist()} | {
-                f"photo-{i}" for i in contents.tolist()
-            }
+                marks = now.all_marks()
+            there = {f"face-{i}" for i in faces.tolist()}
+            there |= {f"photo-{i}" for i in contents.tolist()}
+            there |= {f"mark-{mark.id}" for mark in marks}
             drop_thumbnails_except(settings.gallery, there)
 
     def close(self) -> None:
@@ -162,22 +194,68 @@ class Service:
             raise ProblemError(503, "the gallery was upgraded; try again", "upgraded") from None
 
     def edit(self, change: Callable[[Face2Vec], Result]) -> Result:
-        """Change the gallery; edits of several clients wait for each other.
+        """Change the gallery; edits wait for each other, and a while for a job that writes.
 
         Raises:
-            GalleryLockedError: a job, or another process, is writing to the gallery.
+            GalleryLockedError: a job, or another process, goes on writing to the gallery.
             NotThereError: the gallery was deleted.
         """
         if not (self.settings.gallery / FILE).exists():
             raise NotThereError(f"there is no gallery in {self.settings.gallery} any more")
-        with self._editing:
-            try:
-                return change(self._engine)
-            except GalleryUpgradedError:
-                self._reopen()
-                return change(self._engine)
-            finally:
-                self._people = None
+        until = time.monotonic() + EDIT_SECONDS
+        while True:
+            if self._editing.acquire(timeout=max(until - time.monotonic(), 0.1)):
+                try:
+                    return self._edited(change)
+                except GalleryLockedError as error:
+                    if time.monotonic() > until:
+                        raise self._locked(error) from error
+                finally:
+                    self._editing.release()
+            elif time.monotonic() > until:
+                raise GalleryLockedError(
+                    "other edits are going on, so nothing was changed; try again"
+                )
+            time.sleep(LOOK_SECONDS)
+
+    def _edited(self, change: Callable[[Face2Vec], Result]) -> Result:
+        try:
+            done = change(self._engine)
+        except GalleryLockedError:
+            raise
+        except GalleryUpgradedError:
+            self._reopen()
+            done = change(self._engine)
+        except Exception:
+            self._changed()  # a part of it may be done
+            raise
+        self._changed()
+        return done
+
+    def _locked(self, error: GalleryLockedError) -> GalleryLockedError:
+        """The error of an edit, in words for people."""
+        job = self.jobs.running
+        if job is None:
+            return GalleryLockedError(f"nothing was changed: {error}")
+        return GalleryLockedError(
+            f"nothing was changed: the job {job.id} ({job.kind}) is writing to the gallery; try "
+            "again when it has ended, or cancel it on the page Jobs"
+        )
+
+    def _changed(self) -> None:
+        """Note that this process has changed the gallery."""
+        self._people = None
+        self._changes += 1
+
+    def version(self) -> str:
+        """A word that is another after each change of the gallery, by any process."""
+        try:
+            with self.reading() as now:
+                state = listing.version(now)
+        except (Face2VecError, ProblemError):  # there is none, or it is being made
+            state = ()
+        whole = repr((self._started, self._changes, state))
+        return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def _reopen(self) -> None:
         with self._opening:
@@ -238,6 +316,10 @@ class Service:
         members: frozenset[int] | None = None
         if wanted.person is not None:
             members = frozenset(self.person(wanted.person).faces)
+        if wanted.period != ALWAYS:
+            with self.reading() as now:
+                dated = listing.faces_within(now, wanted.period)
+            members = dated if members is None else members & dated
         is_filtered = members is not None or wanted.folder is not None or bool(wanted.without)
         fetch = wanted.k * 4 + len(wanted.without) if is_filtered else wanted.k
         while True:
@@ -335,6 +417,33 @@ class Service:
         self._keep(file, made, lambda: self.face(number))
         return made
 
+    def mark(self, number: int) -> Mark:
+        """A face that was marked by hand and has no landmarks.
+
+        Raises:
+            NotThereError: the gallery does not have it.
+        """
+        with self.reading() as now:
+            found = now.mark(number)
+        if found is None:
+            raise NotThereError(f"there is no mark {number} in the gallery")
+        return found
+
+    def mark_thumbnail(self, number: int, side: int) -> bytes:
+        """A mark to look at, as WebP; made once.
+
+        Raises:
+            NotThereError: the gallery does not have it, or its photo is gone or has changed.
+        """
+        mark = self.mark(number)
+        file = thumbnail_file(self.settings.gallery, f"mark-{number}", number, side)
+        with suppress(OSError):
+            return file.read_bytes()
+        name = self.photo_file(mark.content)
+        made = self._decoders.run(face_thumbnail, name, name, mark.box, side, None)
+        self._keep(file, made, lambda: self.mark(number))
+        return made
+
     def _keep(self, file: Path, made: bytes, check: Callable[[], object]) -> None:
         """Keep a thumbnail in the gallery's folder, if that is there.
 
@@ -396,11 +505,12 @@ class Service:
 
     # Jobs
 
-    def index(self, folders: Sequence[str]) -> Job:
+    def index(self, folders: Sequence[str], again: bool = False) -> Job:
         """Index folders in the background.
 
         Args:
             folders: each must be one of the roots, or be inside of one, links followed.
+            again: read unchanged photos again, for their dates and for faces that were missed.
 
         Raises:
             ProblemError: a folder is outside of the roots.
@@ -410,10 +520,14 @@ class Service:
         def work(report: Report) -> dict[str, Any]:
             with Face2Vec(self.settings.gallery) as engine:
                 inside = {full for full in map(_real, find_photos(paths)) if self._is_inside(full)}
-                done = engine.add(*map(str, paths), only=inside, progress=report)
+                done = report.when_free(
+                    lambda: engine.add(
+                        *map(str, paths), only=inside, again=STATUSES * again, progress=report
+                    )
+                )
                 people = {}
                 if engine.info()["faces"] and not done.interrupted:
-                    people = engine.find_people()._asdict()
+                    people = report.when_free(engine.find_people)._asdict()
             return {**done.to_dict(), "grouped": people}
 
         return self.jobs.start("index", ", ".join(map(str, paths)), work)
@@ -421,18 +535,18 @@ class Service:
     def group(self, again: bool) -> Job:
         """Group faces into people in the background."""
 
-        def work(_: Report) -> dict[str, Any]:
+        def work(report: Report) -> dict[str, Any]:
             with Face2Vec(self.settings.gallery) as engine:
-                return engine.find_people(again=again)._asdict()
+                return report.when_free(lambda: engine.find_people(again=again))._asdict()
 
         return self.jobs.start("people", "", work)
 
     def rebuild(self) -> Job:
         """Rebuild the index in the background."""
 
-        def work(_: Report) -> dict[str, Any]:
+        def work(report: Report) -> dict[str, Any]:
             with Face2Vec(self.settings.gallery) as engine:
-                engine.rebuild()
+                report.when_free(engine.rebuild)
             return {}
 
         return self.jobs.start("rebuild", "", work)
@@ -448,7 +562,7 @@ class Service:
 
         def work(report: Report) -> dict[str, Any]:
             with Face2Vec(self.settings.gallery) as engine:
-                return engine.upgrade(model, progress=report).to_dict()
+                return report.when_free(lambda: engine.upgrade(model, progress=report)).to_dict()
 
         return self.jobs.start("upgrade", model, work)
 
@@ -470,6 +584,35 @@ class Service:
                 "outside-roots",
             )
         return path
+
+    def folders(self, folder: str | None) -> Listed:
+        """The folders in a folder that may be indexed, or, with None, all roots.
+
+        Links are followed, and what they lead to must be below a root, too.
+
+        Raises:
+            ProblemError: the folder is outside of the roots, is no folder, or cannot be read.
+        """
+        if folder is None:
+            return Listed(None, None, [(str(root), root) for root in self.settings.roots], 0, False)
+        here = self.allowed(folder)
+        found, photos = list[tuple[str, Path]](), 0
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        path = Path(os.path.realpath(entry.path))
+                        if self._is_inside(str(path)):
+                            found.append((entry.name, path))
+                    elif Path(entry.name).suffix[1:].lower() in PHOTO_SUFFIXES:
+                        photos += 1
+        except OSError as error:
+            raise ProblemError(422, f"{here} cannot be read: {error.strerror}", "folder") from error
+        found.sort(key=lambda one: one[0].casefold())
+        above = str(here.parent) if self._is_inside(str(here.parent)) else None
+        return Listed(str(here), above, found[:MOST_FOLDERS], photos, len(found) > MOST_FOLDERS)
 
     def _is_inside(self, path: str) -> bool:
         """Whether a path with links resolved is one of the roots, or below one."""

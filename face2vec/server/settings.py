@@ -31,6 +31,7 @@ class Limits:
         faces: largest number of faces that are answered for one photo; the most confident ones.
         batch: largest number of photos, faces or pairs in one request.
         matches: largest ``k``.
+        header_seconds: time in which the headers of a request must arrive.
         body_seconds: time in which a body must arrive.
         photo_seconds: time in which a photo must be decoded.
         waiting: photos that wait to be encoded, for all clients together.
@@ -43,6 +44,7 @@ class Limits:
     faces: int = 200
     batch: int = 100
     matches: int = 1000
+    header_seconds: float = 15.0
     body_seconds: float = 30.0
     photo_seconds: float = 30.0
     waiting: int = 256
@@ -63,6 +65,7 @@ class Settings:
         roots: folders that may be indexed.
         hosts: names by which clients may call the service, besides ``host`` and the loopback names.
         show_paths: whether clients that read only see the paths of photos.
+        log_names: whether the log of edits has the names of people.
         limits: what a client may ask for.
     """
 
@@ -74,6 +77,7 @@ class Settings:
     roots: tuple[Path, ...] = ()
     hosts: tuple[str, ...] = ()
     show_paths: bool = False
+    log_names: bool = False
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:

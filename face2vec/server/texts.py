@@ -7,9 +7,10 @@ lacks is shown in English.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parent / "texts"
 DEFAULT = "en"
@@ -29,6 +30,16 @@ def catalogue(language: str) -> Mapping[str, str]:
     if language in languages() and language != DEFAULT:
         texts |= json.loads((FOLDER / f"{language}.json").read_text("utf-8"))
     return texts
+
+
+def text_of(language: str) -> Callable[..., str]:
+    """The function that gives the texts of a language, by key and values for their places."""
+    known = catalogue(language)
+
+    def text(key: str, **parts: Any) -> str:
+        return known[key].format(**parts)
+
+    return text
 
 
 def preferred(accepted: str) -> str:

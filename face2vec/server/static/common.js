@@ -2,6 +2,13 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 
+const SETTLED = 1500; // milliseconds: events come once a second
+const PATIENCE = 1500; // milliseconds after which the page says that an edit has to wait
+let calls = 0; // changes that this page has asked for, and that are not answered yet
+
+/** Versions of the gallery that this page shows or has made itself. */
+const mine = new Set([data.version]);
+
 /** A text in the language of the page; {name} is replaced by a value. */
 export function t(key, values = {}) {
   const text = data.texts[`js.${key}`] ?? key;
@@ -48,11 +55,20 @@ export async function call(method, path, body) {
     options.headers["Content-Type"] = "application/json";
   }
   let answer;
+  const changes = method !== "GET";
+  if (changes) calls += 1;
+  const slow = changes && !(body instanceof FormData) && !path.startsWith("/search")
+    ? setTimeout(() => message(t("waiting")), PATIENCE) : 0;
   try {
     answer = await fetch(`/v1${path}`, options);
   } catch {
     throw new Error(t("offline"));
+  } finally {
+    clearTimeout(slow);
+    if (changes) calls -= 1;
   }
+  const made = answer.headers.get("face2vec-version");
+  if (made) mine.add(made);
   const found = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(found.detail ?? answer.statusText);
   return found;
@@ -60,14 +76,28 @@ export async function call(method, path, body) {
 
 export const wrong = (error) => message(t("failed", { detail: error.message }));
 
-/** Take back the last edit. */
+/** Take back the last edit; what it was, in words. */
+export const takeBack = async () =>
+  (await call("POST", `/edits/undo?language=${encodeURIComponent(data.language)}`)).words;
+
+/** Take back the last edit, and load the page again. */
 export async function undo() {
   try {
-    const done = await call("POST", "/edits/undo");
-    sessionStorage.setItem("said", t("undone", { what: done.what }));
+    sessionStorage.setItem("said", t("undone", { what: await takeBack() }));
     location.reload();
   } catch (error) {
     wrong(error);
+  }
+}
+
+/** Say on all buttons that undo what they would undo now. */
+export async function showUndo() {
+  const [last] = (await call("GET", `/edits?limit=1&language=${encodeURIComponent(data.language)}`)).edits;
+  const words = last ? t("undo_what", { what: last.words }) : t("undo_nothing");
+  for (const button of document.querySelectorAll("#undo, #back")) {
+    button.disabled = !last;
+    button.title = words;
+    button.querySelector("bdi").textContent = words;
   }
 }
 
@@ -130,3 +160,55 @@ if (said) message(said);
 if (sessionStorage.getItem("edited")) message(t("done"), { label: t("undo"), run: undo });
 sessionStorage.removeItem("said");
 sessionStorage.removeItem("edited");
+
+// Times are shown as the clock of the reader has them, the zone in the title.
+for (const time of document.querySelectorAll("time[datetime]")) {
+  const when = new Date(time.dateTime);
+  time.textContent = when.toLocaleString(data.language, { dateStyle: "medium", timeStyle: "short" });
+  time.title = when.toLocaleString(data.language, { dateStyle: "full", timeStyle: "full" });
+}
+
+// Events of the service. A window that is not seen does not listen, because a browser allows few
+// connections; when it is seen again it is told what has changed.
+const listeners = {};
+let source = null;
+
+/** Call a function with the data of each event of a kind. */
+export function listen(kind, run) {
+  (listeners[kind] ??= []).push(run);
+  source?.addEventListener(kind, (event) => run(JSON.parse(event.data)));
+}
+
+function attend() {
+  if (document.hidden) {
+    source?.close();
+    source = null;
+  } else if (!source) {
+    source = new EventSource("/v1/events");
+    for (const [kind, runs] of Object.entries(listeners)) {
+      for (const run of runs) source.addEventListener(kind, (event) => run(JSON.parse(event.data)));
+    }
+  }
+}
+
+/** Called when somebody else has changed the gallery; a page that can, shows it at once. */
+export const elsewhere = { run: () => { document.getElementById("changed").hidden = false; } };
+let latest = data.version;
+let waiting = 0;
+function check() {
+  waiting = 0;
+  if (calls) waiting = setTimeout(check, SETTLED); // an edit of this page is on its way
+  else if (!mine.has(latest)) {
+    mine.add(latest);
+    elsewhere.run();
+  }
+}
+listen("gallery", (version) => {
+  latest = version;
+  if (!mine.has(version)) waiting ||= setTimeout(check, SETTLED);
+});
+document.getElementById("reload").addEventListener("click", () => location.reload());
+document.addEventListener("visibilitychange", attend);
+addEventListener("pagehide", () => source?.close());
+addEventListener("pageshow", attend);
+attend();

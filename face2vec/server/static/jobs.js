@@ -1,6 +1,6 @@
 // Jobs: start them, and follow them by server-sent events.
 
-import { call, element, number, t, wrong } from "./common.js";
+import { call, element, listen, number, t, wrong } from "./common.js";
 
 const runs = document.getElementById("runs");
 
@@ -12,6 +12,7 @@ function time(seconds) {
 }
 
 function words(job) {
+  if (job.waits_for) return t("job_waits", { detail: job.waits_for });
   if (job.state === "running" && job.total) {
     const done = t("job_progress", { done: number(job.done), total: number(job.total), rate: number(Math.round(job.rate)) });
     return job.seconds_left === null ? done : `${done}, ${t("job_left", { time: time(job.seconds_left) })}`;
@@ -63,7 +64,7 @@ function show(jobs) {
 const start = (body) => call("POST", "/jobs", body).catch(wrong);
 document.getElementById("index")?.addEventListener("submit", (event) => {
   event.preventDefault();
-  start({ kind: "index", folders: [event.target.folder.value.trim()] });
+  start({ kind: "index", folders: [event.target.folder.value.trim()], again: event.target.again.checked });
 });
 document.getElementById("group")?.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -74,4 +75,47 @@ document.getElementById("upgrade")?.addEventListener("submit", (event) => {
   event.preventDefault();
   start({ kind: "upgrade", model: event.target.model.value });
 });
-new EventSource("/v1/events").addEventListener("jobs", (event) => show(JSON.parse(event.data)));
+// Folders below the roots, to choose one from.
+
+const picker = document.getElementById("picker");
+if (picker) {
+  const field = document.querySelector("#index input[name=folder]");
+  const here = document.getElementById("picker-here");
+  const list = document.getElementById("picker-list");
+  const choose = document.getElementById("picker-choose");
+  let now = null;
+
+  const row = (name, path) => element("li", {}, element("button", { type: "button", className: "row", onclick: () => open(path) }, element("bdi", {}, name)));
+
+  async function open(path) {
+    try {
+      now = await call("GET", path === null ? "/folders" : `/folders?path=${encodeURIComponent(path)}`);
+    } catch (error) {
+      if (path !== null) { open(null); return; } // what is in the field may be no folder
+      wrong(error);
+      return;
+    }
+    here.textContent = now.path === null ? t("folders_roots") : `${now.path} · ${t("folders_photos", { count: number(now.photos) })}`;
+    choose.disabled = now.path === null;
+    const up = now.path === null ? [] : [row(t("folders_up"), now.parent)];
+    list.replaceChildren(...up, ...now.folders.map((one) => row(one.name, one.path)));
+    if (now.more) list.append(element("li", { className: "small" }, t("folders_more")));
+    if (now.path !== null && !now.folders.length) list.append(element("li", { className: "small" }, t("folders_none")));
+    (list.querySelector("button") ?? choose).focus();
+  }
+
+  document.getElementById("browse").addEventListener("click", () => {
+    picker.showModal();
+    open(field.value.trim() || null);
+  });
+  choose.addEventListener("click", () => { field.value = now.path; picker.close(); field.focus(); });
+  document.getElementById("picker-cancel").addEventListener("click", () => picker.close());
+  picker.addEventListener("keydown", (event) => {
+    const rows = [...list.querySelectorAll("button")];
+    const at = rows.indexOf(document.activeElement);
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: rows.length - 1 }[event.key];
+    if (to !== undefined && rows[to]) { event.preventDefault(); rows[to].focus(); }
+    if (event.key === "Backspace" && now?.path !== null) { event.preventDefault(); open(now.parent); }
+  });
+}
+listen("jobs", show);

@@ -1,6 +1,6 @@
 // People: names, and selections to merge or hide.
 
-import { call, edit, message, rename, selection, t } from "./common.js";
+import { call, edit, message, rename, selection, showUndo, t } from "./common.js";
 
 const merge = document.getElementById("merge");
 const hide = document.getElementById("hide");
@@ -27,5 +27,6 @@ for (const form of document.querySelectorAll(".naming")) {
     const next = form.closest(".card").nextElementSibling?.querySelector(".naming input");
     (next ?? input).focus();
     message(t("done"));
+    showUndo();
   });
 }

@@ -1,6 +1,6 @@
 // Review: one question at a time.
 
-import { call, element, message, number, percent, t, wrong } from "./common.js";
+import { call, element, elsewhere, message, number, percent, showUndo, t, takeBack, wrong } from "./common.js";
 
 const places = { first: document.getElementById("first"), second: document.getElementById("second") };
 const pair = document.getElementById("pair");
@@ -20,6 +20,7 @@ async function load() {
     queue = all.filter((one) => !skipped.has(key(one)));
     if (!queue.length && all.length) { skipped.clear(); queue = all; } // begin again with what was skipped
     show();
+    await showUndo();
   } catch (error) {
     wrong(error);
   }
@@ -74,9 +75,9 @@ async function back() {
   if (busy) return;
   busy = true;
   try {
-    const done = await call("POST", "/edits/undo");
+    const what = await takeBack();
     answered = Math.max(answered - 1, 0);
-    message(t("undone", { what: done.what }));
+    message(t("undone", { what }));
     await load();
   } catch (error) {
     wrong(error);
@@ -93,4 +94,5 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   run();
 });
+elsewhere.run = () => { if (!busy) load(); };
 load();
