@@ -1252,7 +1252,7 @@ def test_a_failed_batch_leaves_nothing(gallery: Gallery, monkeypatch: pytest.Mon
     with gallery.write() as writer:
         writer.record([entry("a.jpg", "a", face(1))])
         with monkeypatch.context() as patch:
-            patch.setattr("face2vec.gallery.writer._drop_unused", lambda *_: 1 / 0)
+            patch.setattr("face2vec.gallery.writer.drop_unused", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 writer.record([entry("b.jpg", "b", face(2), root="/elsewhere")])
         assert reads(gallery).stat_of("/elsewhere", "b.jpg") is None
