@@ -31,7 +31,7 @@ from face2vec.gallery.rows import (
 )
 from face2vec.gallery.staging import abandon
 from face2vec.photos.decode import MAX_PIXELS
-from face2vec.photos.discover import FoundPhoto, Source, find_photos, paths_of
+from face2vec.photos.discover import PAIRS, FoundPhoto, Source, find_photos, paths_of
 from face2vec.photos.extras import VIDEO, kind_by_name
 from face2vec.photos.named import named_photos
 from face2vec.photos.sources import PhotoLike
@@ -324,6 +324,7 @@ class Face2Vec:
         include: Sequence[str] = (),
         again: Collection[str] = (),
         only: Collection[str] | None = None,
+        pairs: str = PAIRS[0],
         progress: Progress = False,
         report: Callable[[PhotoError], None] | None = None,
     ) -> BuildSummary:
@@ -344,6 +345,8 @@ class Face2Vec:
                 ``"unreadable"``, ``"no-face"``, ``"damaged"`` and ``"indexed"``. Bytes that have
                 faces in the gallery keep them.
             only: full paths, links resolved; of the photos found, the others are left alone.
+            pairs: of a camera raw file and the JPEG of the same name beside it, ``"jpeg"`` takes
+                the JPEG alone, and ``"both"`` both.
             progress: True shows a progress bar on standard error. A function is called with the
                 number of photos done and of all (None if not known); if it returns False, the build
                 ends as with Ctrl-C.
@@ -361,19 +364,23 @@ class Face2Vec:
         paths = paths_of(sources)
         left_out: Counter[str] = Counter()
         unread: Counter[str] = Counter()
+        paired: Counter[str] = Counter()
         found = find_photos(
-            paths, exclude=exclude, include=include, left_out=left_out, unread=unread
-        )
+            paths, exclude=exclude, include=include, left_out=left_out, unread=unread,
+            pairs=pairs, paired=paired,
+        )  # fmt: skip
         # Standard input can be read only once, so its progress bar has no total.
         names: Collection[str] | None = None
         if only is not None:
             names, everything = set(only), found
             found = (one for one in everything if f"{one.folder}{os.sep}{one.name}" in names)
         elif progress and "-" not in paths:
-            names = [one.name for one in find_photos(paths, exclude=exclude, include=include)]
+            again_found = find_photos(paths, exclude=exclude, include=include, pairs=pairs)
+            names = [one.name for one in again_found]
         total = None if names is None else len(names)
         unit = "file" if any(kind_by_name(name) == VIDEO for name in names or ()) else "photo"
-        return self._build(found, left_out, unread, total, progress, report, again, unit=unit)
+        done = self._build(found, left_out, unread, total, progress, report, again, unit=unit)
+        return replace(done, paired=paired.total())
 
     def _build(
         self,

@@ -169,6 +169,7 @@ WRONG: list[tuple[str, Callable[[Any], object], str]] = [
     ("split", lambda e: e.split(1, [2, 3]), "faces must be numbers of faces, not a list of 2; give them one by one: 1, 2, 3"),
     ("this_person", lambda e: e.this_person("Ada", "hopper.jpg"), "faces must be a whole number of at least 1, not the text 'hopper.jpg'"),
     ("not_this_person", lambda e: e.not_this_person("Ada", 2.0), "faces must be a whole number of at least 1, not 2.0"),
+    ("add", lambda e: e.add("x.jpg", pairs="raw"), "pairs must be 'jpeg' or 'both', not the text 'raw'"),
     ("mark_face", lambda e: e.mark_face("a.jpg", "abcd"), "box must be four numbers: left, top, right and bottom in pixels, not the text 'abcd'"),
     ("mark_face", lambda e: e.mark_face(7, (0, 0, 9, 9)), "photo must be a path, not 7"),
     ("name_mark", lambda e: e.name_mark("one", "Ada"), "mark must be a whole number of at least 1, not the text 'one'"),

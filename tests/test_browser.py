@@ -683,7 +683,7 @@ def test_read_only_window_offers_no_edits(opened: Opening, service: Served) -> N
         assert "You can look, but not change anything" in page.locator("main").inner_text()
         buttons = page.locator("main button, header button")
         words = [one.inner_text() for one in buttons.all()]
-        assert set(words) <= {"Find", "Filter"}
+        assert set(words) <= {"Find", "Filter", "Reload"}
     page.goto(service.base)
     find_with(page, service.photo("person-000/0.jpg"))
     assert str(service.folder) not in page.content()

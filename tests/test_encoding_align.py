@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from face2vec.encoding import align
 from face2vec.encoding.align import crop_detail, cut_crops, similarity_transform
 from face2vec.models import FIVE_POINTS, ModelDescription
-from face2vec.photos.decode import open_photo
+from face2vec.photos import decode
+from face2vec.photos.decode import full_resolution, open_photo
 from face2vec.types import Box, Face, Photo
 
 SIDE = 112
@@ -257,3 +259,32 @@ def test_crops_of_several_faces_equal_single_crops() -> None:
     for face, crop in zip(faces, crops, strict=True):
         np.testing.assert_array_equal(cut_crops(photo_of(image), [face], LANDMARKS)[0], crop)
     assert cut_crops(photo_of(image), [], LANDMARKS).shape == (0, SIDE, SIDE, 3)
+
+
+@pytest.mark.parametrize("model", [LANDMARKS, FACENET], ids=["landmarks", "margin"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_small_face_of_a_large_photo_is_cut_from_the_rows_that_it_needs(
+    model: ModelDescription, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows far from the face stay black, and the crops are the same, at the borders too."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    photo_like_noise(330, 250).save(stream, "PNG", exif=exif)
+    data = stream.getvalue()
+    whole, reduced = open_photo(data), open_photo(data, max_side=80)
+    read: list[Photo] = []
+
+    def decoded(photo: Photo, windows: object = None) -> Photo:
+        read.append(full_resolution(photo, windows))  # type: ignore[arg-type]
+        return read[-1]
+
+    monkeypatch.setattr(align, "full_resolution", decoded)
+    monkeypatch.setattr(decode, "BAND_PIXELS", 8 * 330 * 3)
+    for centre in ((30.0, 40.0), (2.0, 3.0), (whole.width - 4.0, whole.height - 2.0)):
+        points = placed(0.6, 0.3, centre)
+        face = face_with(points, (centre[0] - 9, centre[1] - 9, centre[0] + 9, centre[1] + 9))
+        crop, wanted = cut_crops(reduced, [face], model), cut_crops(whole, [face], model)
+        np.testing.assert_array_equal(crop, wanted)
+        assert not read[-1].image.any(axis=2).all()
+        assert read[-1].image.shape == whole.image.shape

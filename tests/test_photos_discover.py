@@ -335,3 +335,36 @@ def test_find_and_open_photos_with_a_name_that_is_not_valid_text(tmp_path):
         (photo,) = find_photos([source])
         assert os.fsencode(photo.full) == os.path.realpath(path)
         np.testing.assert_array_equal(open_photo(photo.full).image, PIXELS)
+
+
+# --- camera raw files beside their JPEG -----------------------------------------------------
+
+
+def exposures(folder: Path) -> Path:
+    """Two exposures with both files, one of each alone, and one whose JPEG is left out."""
+    (folder / "inner").mkdir(parents=True)
+    names = ["a.JPG", "a.DNG", "b.dng", "c.jpg", "inner/d.jpeg", "inner/d.cr2", "inner/a.nef"]
+    for name in [*names, "draft-e.jpg", "draft-e.dng"]:
+        (folder / name).touch()
+    return folder
+
+
+def test_one_exposure_is_found_once(tmp_path: Path) -> None:
+    pytest.importorskip("rawpy")
+    folder = exposures(tmp_path / "photos")
+    paired: Counter[str] = Counter()
+    found = [one.name for one in find_photos(folder, paired=paired)]
+    assert found == [
+        "a.JPG", "b.dng", "c.jpg", "draft-e.jpg", "inner/a.nef", "inner/d.jpeg",
+    ]  # fmt: skip
+    assert paired == {"RAW": 3}
+    none: Counter[str] = Counter()
+    assert len(list(find_photos(folder, pairs="both", paired=none))) == 9
+    assert not none
+    kept = [one.name for one in find_photos(folder, exclude=["draft-*.jpg"])]
+    assert "draft-e.dng" in kept
+    assert "draft-e.jpg" not in kept
+    named = [one.name for one in find_photos([folder / "a.JPG", folder / "a.DNG"])]
+    assert named == ["a.JPG", "a.DNG"]
+    with pytest.raises(SettingsError, match="pairs must be 'jpeg' or 'both'"):
+        find_photos(folder, pairs="raw")

@@ -34,6 +34,7 @@ from face2vec.cli.common import (
 from face2vec.cli.exits import DONE, INTERRUPTED, PARTLY
 from face2vec.detection import DETECTORS, TURNED
 from face2vec.index.policy import CHOICES, FORMER_NAMES
+from face2vec.photos.discover import PAIRS
 from face2vec.report.text import printable
 from face2vec.types import STATUSES
 
@@ -111,6 +112,13 @@ class Statuses(click.ParamType):  # type: ignore[type-arg]
     help="Kind of index.",
 )
 @pattern_options
+@click.option(
+    "--pairs",
+    type=click.Choice(PAIRS),
+    default=PAIRS[0],
+    show_default=True,
+    help="Of a camera raw file and the JPEG of the same name beside it, take the JPEG, or both.",
+)
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Refuse photos with more pixels.")
 @click.option(
     "--unreadable-to",
@@ -147,6 +155,7 @@ def index_command(
     kind: str,
     exclude: tuple[str, ...],
     include: tuple[str, ...],
+    pairs: str,
     max_pixels: int | None,
     unreadable_to: IO[str] | None,
     again: tuple[str, ...],
@@ -179,7 +188,12 @@ def index_command(
         ray=ray,
     ) as engine:
         summary = engine.add(
-            *photos, exclude=exclude, include=include, again=again, progress=not quiet
+            *photos,
+            exclude=exclude,
+            include=include,
+            again=again,
+            pairs=pairs,
+            progress=not quiet,
         )
     if unreadable_to is not None:
         for path, reason in summary.unreadable:
@@ -445,6 +459,9 @@ def _say_left_out(summary: BuildSummary) -> None:
     for key, number in summary.unread.items():
         kind = KINDS[key]
         say(f"not read: {number:,} {kind.name if number > 1 else kind.name[:-1]}; {kind.advice}")
+    if summary.paired:
+        raw = count(summary.paired, "camera raw file")
+        say(f"left out: {raw} beside a JPEG of the same name (--pairs both takes both)")
     if summary.left_out:
         most = sorted(summary.left_out.items(), key=lambda one: -one[1])
         patterns = ", ".join(f"{number:,} × {pattern}" for pattern, number in most)

@@ -81,7 +81,8 @@ def cut_crops(photo: Photo, faces: Sequence[Face], model: ModelDescription) -> I
         RGB uint8 (n, side, side, 3).
     """
     if photo.scale < 1 and any(crop_detail(face, model) * photo.scale < 1 for face in faces):
-        photo = full_resolution(photo)
+        windows = [_window(face, model, photo.width, photo.height) for face in faces]
+        photo = full_resolution(photo, windows)
     crops = np.empty((len(faces), model.input_size, model.input_size, 3), np.uint8)
     for crop, face in zip(crops, faces, strict=True):
         if model.alignment == "margin":
@@ -89,6 +90,23 @@ def cut_crops(photo: Photo, faces: Sequence[Face], model: ModelDescription) -> I
         else:
             crop[:] = _landmark_crop(photo, face, model)
     return crops
+
+
+def _window(face: Face, model: ModelDescription, width: int, height: int) -> Box:
+    """The part of a photo that the crop of a face is made of, in pixels of the full photo.
+
+    What is beyond a border is mirrored, so that it lies as far inside.
+    """
+    if model.alignment == "margin":
+        low, high = _with_margin(face.box, model)
+    else:
+        reach = _reach(_to_photo(face, model), model.input_size)
+        low, high = reach.min(axis=0), reach.max(axis=0)
+    low, high = low - 3, high + 3
+    size = np.array([width, height])
+    left, top = np.minimum(low, np.where(high > size, 2 * size - 2 - high, low))
+    right, bottom = np.maximum(high, np.where(low < 0, -low, high))
+    return float(left), float(top), float(right), float(bottom)
 
 
 def crop_detail(face: Face, model: ModelDescription) -> float:
@@ -153,8 +171,7 @@ def _landmark_crop(photo: Photo, face: Face, model: ModelDescription) -> ImageAr
     # Scale to pixels of the decoded image. The origin of landmarks is the centre of a pixel.
     matrix = photo.scale * matrix
     matrix[:, 2] += (photo.scale - 1) / 2
-    corners = np.array([[-1, -1], [side, -1], [-1, side], [side, side]], np.float64)
-    reach = corners @ matrix[:, :2].T + matrix[:, 2]
+    reach = _reach(matrix, side)
     first = np.floor(reach.min(axis=0)).astype(int) - 1
     last = np.ceil(reach.max(axis=0)).astype(int) + 2
     region = Image.fromarray(_reflected(photo.image, first, last))
@@ -170,6 +187,13 @@ def _landmark_crop(photo: Photo, face: Face, model: ModelDescription) -> ImageAr
     data = (*matrix[0, :2], shift[0], *matrix[1, :2], shift[1])
     crop = region.transform((side, side), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
     return np.asarray(crop)
+
+
+def _reach(matrix: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """Where the corners of a crop are in the photo, float64 (4, 2)."""
+    corners = np.array([[-1, -1], [side, -1], [-1, side], [side, side]], np.float64)
+    reach: NDArray[np.float64] = corners @ matrix[:, :2].T + matrix[:, 2]
+    return reach
 
 
 def _reflected(image: ImageArray, first: NDArray[np.int_], last: NDArray[np.int_]) -> ImageArray:
@@ -189,15 +213,25 @@ def _mirror(index: NDArray[np.int_], size: int) -> NDArray[np.int_]:
     return np.minimum(index, 2 * size - 2 - index)
 
 
-def _margin_crop(photo: Photo, box: Box, model: ModelDescription) -> ImageArray:
-    """Enlarge the box by the margin, clip it to the photo, stretch it and cut out the centre."""
-    height, width = photo.image.shape[:2]
-    left, top, right, bottom = (value * photo.scale for value in box)
+def _with_margin(
+    box: Box, model: ModelDescription
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The first and the last corner of a box that is enlarged by the margin."""
+    left, top, right, bottom = box
     grow = model.margin_size / (model.margin_size - model.margin)
     half = (right - left) * grow / 2, (bottom - top) * grow / 2
     centre = (left + right) / 2, (top + bottom) / 2
-    left, right = max(centre[0] - half[0], 0.0), min(centre[0] + half[0], float(width))
-    top, bottom = max(centre[1] - half[1], 0.0), min(centre[1] + half[1], float(height))
+    low = centre[0] - half[0], centre[1] - half[1]
+    return np.array(low), np.array((centre[0] + half[0], centre[1] + half[1]))
+
+
+def _margin_crop(photo: Photo, box: Box, model: ModelDescription) -> ImageArray:
+    """Enlarge the box by the margin, clip it to the photo, stretch it and cut out the centre."""
+    height, width = photo.image.shape[:2]
+    scaled = tuple(value * photo.scale for value in box)
+    low, high = _with_margin((scaled[0], scaled[1], scaled[2], scaled[3]), model)
+    left, right = max(float(low[0]), 0.0), min(float(high[0]), float(width))
+    top, bottom = max(float(low[1]), 0.0), min(float(high[1]), float(height))
     trim = (1 - model.input_size / model.margin_size) / 2
     across, down = (right - left) * trim, (bottom - top) * trim
     inner = (left + across, top + down, right - across, bottom - down)

@@ -80,6 +80,8 @@ class BuildSummary:
             counted in ``photos``.
         unread: files that no installed package reads, by kind (``"RAW"``, ``"JXL"``, ``"VIDEO"``);
             not counted in ``photos``.
+        paired: camera raw files that were left out because the JPEG of the same name is beside
+            them; not counted in ``photos``.
         seconds: duration.
         interrupted: whether Ctrl-C ended the build early; counted photos are stored.
     """
@@ -96,6 +98,7 @@ class BuildSummary:
     damaged: tuple[tuple[str, str], ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
     unread: dict[str, int] = field(default_factory=dict)
+    paired: int = 0
     seconds: float = 0.0
     interrupted: bool = False
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ from face2vec.photos.orientation import ORIENTATION_TAG, orientation_of
 from face2vec.photos.raw import is_raw, raw_image
 from face2vec.photos.source import BMP_READS, SMALL_READS, PhotoSource, refuse_many_scans
 from face2vec.photos.sources import PhotoLike, plain
-from face2vec.types import Photo
+from face2vec.types import Box, Photo
 
 MAX_PIXELS = 200_000_000
 BAND_PIXELS = 16_000_000
@@ -137,8 +138,18 @@ def open_photo(
     )
 
 
-def full_resolution(photo: Photo) -> Photo:
+_windows: ContextVar[Sequence[Box] | None] = ContextVar("windows", default=None)
+"""Parts of a large photo, in pixels of the upright photo, whose rows are needed; None for all."""
+
+
+def full_resolution(photo: Photo, windows: Sequence[Box] | None = None) -> Photo:
     """Decode a photo again from its source at scale 1; a photo at scale 1 is returned unchanged.
+
+    Args:
+        photo: the photo.
+        windows: (left, top, right, bottom) in pixels of the upright photo of all parts that are
+            needed. Of a large photo, other rows, or columns if it is stored turned, may be black,
+            so that they take no memory. None for the whole photo.
 
     Raises:
         PhotoError: the source can no longer be read, or now has another size.
@@ -149,7 +160,11 @@ def full_resolution(photo: Photo) -> Photo:
     if photo.source is None:
         raise SettingsError(f"{photo.name} has no source to decode again at full resolution")
     limit = max(MAX_PIXELS, photo.width * photo.height)
-    full = open_photo(photo.source, name=photo.name, max_pixels=limit)
+    token = _windows.set(windows)
+    try:
+        full = open_photo(photo.source, name=photo.name, max_pixels=limit)
+    finally:
+        _windows.reset(token)
     if (full.width, full.height) != (photo.width, photo.height):
         raise PhotoError(
             photo.name,
@@ -433,7 +448,11 @@ def _upright(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
             flat = flat.transpose(_TURNS[orientation])
         return np.asarray(flat.convert("RGB"))
     shape = (image.height, image.width)
-    array = np.empty((*(shape[::-1] if orientation >= 5 else shape), 3), np.uint8)
+    windows = _windows.get()
+    # Pages that are never written take no memory.
+    made = np.empty if windows is None else np.zeros
+    array = made((*(shape[::-1] if orientation >= 5 else shape), 3), np.uint8)
+    needed = _rows_needed(windows, image.height, orientation)
     as_stored = array.swapaxes(0, 1) if orientation >= 5 else array
     if orientation in (3, 4, 6, 7):
         as_stored = as_stored[::-1]
@@ -441,8 +460,18 @@ def _upright(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
         as_stored = as_stored[:, ::-1]
     limits = _limits(image) if _is_deep(image) else None
     for top, band in _bands(image):
-        as_stored[top : top + band.height] = np.asarray(_flatten(band, limits).convert("RGB"))
+        if needed[top : top + band.height].any():
+            as_stored[top : top + band.height] = np.asarray(_flatten(band, limits).convert("RGB"))
     return array
+
+
+def _rows_needed(windows: Sequence[Box] | None, height: int, orientation: int) -> NDArray[np.bool_]:
+    """Which rows of a stored image are needed for parts of the upright photo, bool (height,)."""
+    needed = np.full(height, windows is None)
+    for window in windows or ():
+        low, high = window[0::2] if orientation >= 5 else window[1::2]
+        needed[max(math.floor(low), 0) : max(math.ceil(high), 0) + 1] = True
+    return needed[::-1] if orientation in (3, 4, 6, 7) else needed
 
 
 _TURNS = {

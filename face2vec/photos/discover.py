@@ -14,18 +14,21 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from face2vec.arguments import described, refusal
 from face2vec.errors import SettingsError
 from face2vec.files import expanded
 from face2vec.photos.exclude import IGNORE_FILE, Rules, ignore_file_of
-from face2vec.photos.extras import KINDS, kind_by_suffix
+from face2vec.photos.extras import KINDS, RAW, kind_by_suffix
 from face2vec.photos.formats import HEAD_BYTES, photo_format
 from face2vec.photos.lists import lines_of, other_readings
 
 Source = str | os.PathLike[str]
+
+PAIRS = ("jpeg", "both")
+"""What is taken of a camera raw file and the JPEG of the same exposure."""
 
 PHOTO_SUFFIXES = frozenset(
     "jpg jpeg jpe jfif pjpeg mpo png apng webp avif avifs heic heics heif heifs hif "
@@ -106,6 +109,8 @@ def find_photos(
     include: Sequence[str] = (),
     left_out: Counter[str] | None = None,
     unread: Counter[str] | None = None,
+    pairs: str = PAIRS[0],
+    paired: Counter[str] | None = None,
 ) -> Iterator[FoundPhoto]:
     """Find the photos and videos in the sources, in a fixed order, each real file once.
 
@@ -139,6 +144,10 @@ def find_photos(
         left_out: counts the files and folders that are left out, by pattern.
         unread: counts the files that no installed package reads, by their keys in
             :data:`face2vec.photos.extras.KINDS`.
+        pairs: of a camera raw file with a JPEG beside it that has the same name, which are one
+            exposure, ``"jpeg"`` takes the JPEG alone, and ``"both"`` both. Files that are named
+            one by one, or by a pattern, are always taken.
+        paired: counts the raw files that are not taken for that, by kind.
 
     Returns:
         An iterator over the photos and videos.
@@ -148,7 +157,10 @@ def find_photos(
             without matches, or a list without an existing path. All sources are checked before
             this function returns.
     """
-    rules = Rules.of(_patterns("exclude", exclude), _patterns("include", include), left_out, unread)
+    if pairs not in PAIRS:
+        raise refusal("pairs", pairs, " or ".join(map(repr, PAIRS)))
+    patterns = _patterns("exclude", exclude), _patterns("include", include)
+    rules = Rules.of(*patterns, left_out, unread, pairs == PAIRS[1], paired)
     return _distinct([_search(path, rules) for path in paths_of(sources)])
 
 
@@ -220,9 +232,10 @@ def _walk(root: str, rules: Rules, start: str = "") -> Iterator[_Found]:
         return
     visited = {_identity(top)}
     # An explicit stack, because a tree may be deeper than Python's recursion limit.
-    stack = [(iter(first), start, top, _rules_in(rules, start, top, first))]
+    inside = _rules_in(rules, start, top, first)
+    stack = [(iter(first), start, top, inside, _Exposures(first, start, inside))]
     while stack:
-        entries, folder, real_folder, rules = stack[-1]
+        entries, folder, real_folder, rules, exposures = stack[-1]
         entry = next(entries, None)
         if entry is None:
             stack.pop()
@@ -250,9 +263,45 @@ def _walk(root: str, rules: Rules, start: str = "") -> Iterator[_Found]:
             if identity not in visited:
                 visited.add(identity)
                 inner = _rules_in(rules, relative, entry.path, below)
-                stack.append((iter(below), relative, real, inner))
-        elif is_file and _may_be_photo(name, entry.path, rules):
+                shown = _Exposures(below, relative, inner)
+                stack.append((iter(below), relative, real, inner, shown))
+        elif (
+            is_file and not exposures.have_jpeg_of(name) and _may_be_photo(name, entry.path, rules)
+        ):
             yield root, relative, real
+
+
+class _Exposures:
+    """The JPEG files of a folder, of which cameras write some beside a raw file.
+
+    Args:
+        entries: what is in the folder.
+        folder: path of the folder, relative to that of the search.
+        rules: what is left out.
+    """
+
+    def __init__(self, entries: Sequence[os.DirEntry[str]], folder: str, rules: Rules) -> None:
+        self._entries, self._folder, self._rules = entries, folder, rules
+
+    def have_jpeg_of(self, name: str) -> bool:
+        """Whether a file is a camera raw file whose JPEG is taken in its place."""
+        if self._rules.keeps_pairs or kind_by_suffix(_suffix(name)) != RAW:
+            return False
+        has_jpeg = os.path.splitext(name)[0].lower() in self._stems
+        self._rules.paired[RAW] += has_jpeg
+        return has_jpeg
+
+    @cached_property
+    def _stems(self) -> frozenset[str]:
+        return frozenset(
+            os.path.splitext(entry.name)[0].lower()
+            for entry in self._entries
+            if _suffix(entry.name) in ("jpg", "jpeg")
+            and entry.is_file()
+            and not self._rules.leave_out(
+                os.path.join(self._folder, entry.name), False, count=False
+            )
+        )
 
 
 def _rules_in(rules: Rules, folder: str, path: str, entries: Sequence[os.DirEntry[str]]) -> Rules:

@@ -64,6 +64,8 @@ class Rules:
         wanted: patterns whose matches are taken, whatever the others say.
         left_out: counts what is left out, by pattern.
         unread: counts files that cannot be read, by kind.
+        keeps_pairs: whether a camera raw file is taken although its JPEG is beside it.
+        paired: counts such files that are not taken, by kind.
     """
 
     def __init__(
@@ -72,9 +74,12 @@ class Rules:
         wanted: tuple[_Rule, ...],
         left_out: Counter[str],
         unread: Counter[str],
+        keeps_pairs: bool = False,
+        paired: Counter[str] | None = None,
     ) -> None:
         self._rules, self._wanted, self._left_out = rules, wanted, left_out
-        self.unread = unread
+        self.unread, self.keeps_pairs = unread, keeps_pairs
+        self.paired = Counter[str]() if paired is None else paired
 
     @classmethod
     def of(
@@ -83,6 +88,8 @@ class Rules:
         include: Iterable[str] = (),
         left_out: Counter[str] | None = None,
         unread: Counter[str] | None = None,
+        keeps_pairs: bool = False,
+        paired: Counter[str] | None = None,
     ) -> Rules:
         """The usual patterns, and those of a user.
 
@@ -91,12 +98,15 @@ class Rules:
             include: patterns of what is taken, although others leave it out.
             left_out: counts what is left out, by pattern.
             unread: counts files that cannot be read, by kind.
+            keeps_pairs: see `Rules`.
+            paired: see `Rules`.
         """
         usual = [rule for text in (HIDDEN, *USUAL) for rule in _rules(text, "", any_case=True)]
         own = [rule for text in exclude for rule in _rules(text, "")]
         wanted = [rule for text in include for rule in _rules(text, "")]
-        counts = (Counter[str]() if one is None else one for one in (left_out, unread))
-        return cls((*usual, *own), tuple(wanted), *counts)
+        counts = [Counter[str]() if one is None else one for one in (left_out, unread)]
+        rules = (*usual, *own)
+        return cls(rules, tuple(wanted), counts[0], counts[1], keeps_pairs, paired)
 
     def below(self, folder: str, content: bytes) -> Rules:
         r"""These patterns, and those of an ignore file for its folder.
@@ -112,11 +122,14 @@ class Rules:
             content: the lines of the file.
         """
         more = tuple(rule for line in lines_of(content) for rule in _rules(line, folder))
-        return Rules((*self._rules, *more), self._wanted, self._left_out, self.unread)
+        rules = (*self._rules, *more)
+        return Rules(
+            rules, self._wanted, self._left_out, self.unread, self.keeps_pairs, self.paired
+        )
 
     def uncounted(self) -> Rules:
         """These patterns with a count of their own."""
-        return Rules(self._rules, self._wanted, Counter(), Counter())
+        return Rules(self._rules, self._wanted, Counter(), Counter(), self.keeps_pairs)
 
     def leave_out(self, path: str, is_folder: bool, *, count: bool = True) -> bool:
         """Whether a file or folder is left out.

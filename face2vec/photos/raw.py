@@ -7,15 +7,20 @@ colour filter array, or the version of DNG.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from PIL import Image
 
+from face2vec.photos.stderr import captured
+
 _DNG_VERSION, _SUB_DIRECTORIES, _PHOTOMETRIC = 50706, 330, 262
 _CFA, _LINEAR_RAW = 32803, 34892
 _WIDTHS = {1: 1, 3: 2, 4: 4, 13: 4}
 _MOST_DIRECTORIES = 16
+_WORDS = re.compile(rb"[^\n]*(unexpected end of file|data corrupted|corrupt data)", re.IGNORECASE)
+"""What LibRaw writes to standard error about a damaged file."""
 LARGE_PREVIEW = 2000  # pixels of the longer side that are enough for faces
 
 
@@ -62,7 +67,7 @@ def raw_image(data: bytes) -> bytes | Image.Image:
     """
     import rawpy
 
-    with rawpy.imread(io.BytesIO(data)) as raw:
+    with captured(_WORDS, "LibRaw"), rawpy.imread(io.BytesIO(data)) as raw:
         full = max(raw.sizes.width, raw.sizes.height)
         try:
             preview = raw.extract_thumb()
