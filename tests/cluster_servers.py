@@ -86,6 +86,7 @@ class Milvus:
                 break
             with contextlib.suppress(OSError), urllib.request.urlopen(HEALTH, timeout=2) as answer:
                 if answer.read() == b"OK":
+                    socket.create_connection(("127.0.0.1", MILVUS_PORT), 2).close()
                     return
             time.sleep(0.5)
         raise ServerError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from face2vec import (
     Face2Vec,
@@ -20,6 +21,7 @@ from face2vec import (
     SettingsError,
     samples,
 )
+from face2vec.cli.main import main
 from face2vec.gallery.seam import FaceStore
 from face2vec.index.seam import FaceSearch
 
@@ -392,3 +394,40 @@ def opened_later() -> Iterator[Any]:
     """Opens galleries, and closes them after the test."""
     with contextlib.ExitStack() as ends:
         yield lambda place: ends.enter_context(open_at(place))
+
+
+@pytest.mark.cluster
+def test_commands_take_the_address_and_print_no_password(
+    servers: Any, drawn: Path, tmp_path: Path
+) -> None:
+    place = servers.address()
+    shown = place.replace("root:Milvus@", "")
+    photo = str(drawn / "groups/0.jpg")
+    said = ""
+    for code, *command in (
+        (0, "index", str(drawn), "--gallery", place, "--ray", servers.ray.address, "-v"),
+        (0, "index", str(drawn), "--gallery", place),
+        (0, "info", place),
+        (0, "photos", place),
+        (0, "search", place, photo, "-k", "2"),
+        (0, "people", place),
+        (0, "name", place, "1", "Ada"),
+        (1, "identify", place, photo),
+        (0, "undo", place),
+        (0, "remove", place, photo),
+        (0, "verify", photo, str(drawn / "groups/0.jpg"), "--gallery", place),
+        (0, "copy", place, str(tmp_path / "copy")),
+        (1, "forget", place, "1", "--yes"),
+        (0, "check", place),
+        (2, "upgrade", place, "--model", "mini"),
+        (2, "remove", place, "nowhere.jpg"),
+    ):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == code, (command, done.output)
+        assert "Milvus@" not in done.output
+        said += done.output
+    assert f"Gallery    {shown}" in said
+    assert "10 photos: 10 new" in said
+    assert "10 photos: 0 new, 10 unchanged" in said
+    assert "until its garbage collection deletes them" in said
+    assert f"none of these is in the gallery {shown}" in said
