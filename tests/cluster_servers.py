@@ -68,6 +68,10 @@ class Milvus:
             ServerError: it has ended, or does not answer.
         """
         log = self.folder.with_suffix(".log")
+        if (self.folder / "configs").exists():
+            self._start_again(log)
+            self._wait(log)
+            return
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 (
@@ -78,6 +82,33 @@ class Milvus:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._wait(log)
+
+    def _start_again(self, log: Path) -> None:
+        """Run the server with its settings as they are.
+
+        The package would look for other ports, because those of the killed one are still known to
+        the system for a minute.
+        """
+        programs = self.folder / "bin"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [str(programs / "milvus"), "run", "standalone"],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self.folder,
+                env=os.environ
+                | {
+                    "DEPLOY_MODE": "STANDALONE",
+                    "METRICS_PORT": "9091",
+                    "MILVUS_RUN_DIR": str(self.folder / "run"),
+                    "LD_LIBRARY_PATH": str(programs),
+                },
+            )
+
+    def _wait(self, log: Path) -> None:
+        assert self._process is not None
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             if self._process.poll() is not None:
