@@ -419,8 +419,8 @@ def test_commands_take_the_address_and_print_no_password(
         (0, "copy", place, str(tmp_path / "copy")),
         (1, "forget", place, "1", "--yes"),
         (0, "check", place),
-        (2, "upgrade", place, "--model", "mini"),
-        (2, "remove", place, "nowhere.jpg"),
+        (3, "upgrade", place, "--model", "mini"),
+        (3, "remove", place, "nowhere.jpg"),
     ):
         done = CliRunner().invoke(main, command)
         assert done.exit_code == code, (command, done.output)
