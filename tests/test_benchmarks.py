@@ -119,3 +119,20 @@ def test_ratio_is_of_what_was_measured_side_by_side() -> None:
     taken = common.in_turn({name: lambda it=it: next(it) for name, it in ways.items()}, 3)
     assert taken == {"ours": [3.0, 40.0, 6.0], "theirs": [1.0, 10.0, 2.0]}
     assert common.ratio(taken["ours"], taken["theirs"]) == 3.0
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_scale_plans_grow_with_the_faces() -> None:
+    import scale
+
+    cost = scale.Cost(photo_seconds=0.36, faces=2, row_bytes=1000, milvus_bytes=4368)
+    plan = scale.plan(cost, 10**9, dimension=232)
+    assert plan["photos"] == 5e8
+    assert plan["core hours"] == pytest.approx(50_000)
+    assert plan["machines"] == 10  # 50,000 / (32 cores × 168 hours), rounded up
+    assert plan["memory GiB"] == pytest.approx(1.5 * 256e9 / 2**30)
+    assert plan["disk GiB"] == pytest.approx(5368e9 / 2**30)
+    assert plan["build $"] == pytest.approx(50_000 * scale.CORE_HOUR)
+    smaller = scale.plan(cost, 10**8, dimension=232)
+    assert smaller["machines"] == 1
+    assert smaller["month $"] == pytest.approx(plan["month $"] / 10)

@@ -45,6 +45,8 @@ class Driver:
     def end(self) -> int:
         """Its exit status."""
         assert self.process.stdout is not None
+        for _ in self.process.stdout:
+            pass
         self.process.stdout.close()
         return self.process.wait()
 

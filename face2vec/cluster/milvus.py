@@ -85,7 +85,7 @@ class Vectors:
         try:
             yield
         except self._failures as error:
-            said = redacted(" ".join(str(error).split()), self.address)
+            said = redacted(" ".join(error.message.split()), self.address)
             raise GalleryError(
                 f"the gallery {self.address} cannot be used, because Milvus failed: {said}; see "
                 "whether the server runs and whether user and password are right, then run the "

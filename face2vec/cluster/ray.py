@@ -73,8 +73,6 @@ class RayWorkers:
     ) -> None:
         try:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            # It would print to standard error about what is meant, such as arguments in its store.
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             import ray
         except ImportError as error:
             raise MissingExtraError("encoding on several machines", "ray", "cluster") from error
@@ -235,7 +233,7 @@ class RayWorkers:
     ) -> None:
         batch.given = batch.given or time.monotonic()
         batch.holders += 1
-        reference = self._actors[place].encode.remote(batch.photos)
+        reference = self._actors[place].encode.remote([self._arguments], batch.photos)
         running[reference] = batch, place
 
     def _add_actors(self) -> None:
@@ -246,7 +244,7 @@ class RayWorkers:
         self._looked = now
         wanted = int(self._ray.cluster_resources().get("CPU", 0))
         while len(self._actors) < wanted:
-            self._actors.append(self._actor.remote(self._arguments))
+            self._actors.append(self._actor.remote())
 
 
 def _version() -> str:
@@ -369,28 +367,34 @@ def _load(
 
 
 class _Worker:
-    """An actor: one encoder with one thread.
+    """An actor: one encoder with one thread, made for the first batch, also after a restart."""
 
-    Args:
-        arguments: model, its files, detector, runtime and largest number of pixels.
-    """
-
-    def __init__(
-        self, arguments: tuple[LoadedModel, dict[str, bytes], AnyDetector, Runtime, int]
-    ) -> None:
-        model, files, detector, runtime, max_pixels = arguments
-        self._folder = tempfile.TemporaryDirectory(prefix="face2vec-model-")
-        for name, data in files.items():
-            Path(self._folder.name, name).write_bytes(data)
-        model = replace(model, path=Path(self._folder.name, model.path.name))
-        self._encoder = Encoder(model, detector, runtime, max_pixels)
+    def __init__(self) -> None:
+        self._encoder: Encoder | None = None
 
     def version(self) -> str:
         """The version of face2vec here."""
         return _version()
 
-    def encode(self, wanted: list[_Wanted]) -> _Done:
-        """The faces of some photos."""
+    def encode(self, kept: list[Any], wanted: list[_Wanted]) -> _Done:
+        """The faces of some photos.
+
+        Args:
+            kept: one reference to what Ray keeps: model, its files, detector, runtime and largest
+                number of pixels.
+            wanted: the photos.
+        """
+        encoder = self._encoder = self._encoder or self._made(kept)
         known = None if wanted[0].known is None else lambda one: one.known or ()
-        done = self._encoder.stream(wanted, lambda one: one.photo, known)
+        done = encoder.stream(wanted, lambda one: one.photo, known)
         return [(one.faces, one.width, one.height, one.error, one.damage) for one in done]
+
+    def _made(self, kept: list[Any]) -> Encoder:
+        import ray
+
+        model, files, detector, runtime, max_pixels = ray.get(kept[0])
+        self._folder = tempfile.TemporaryDirectory(prefix="face2vec-model-")
+        for name, data in files.items():
+            Path(self._folder.name, name).write_bytes(data)
+        model = replace(model, path=Path(self._folder.name, model.path.name))
+        return Encoder(model, detector, runtime, max_pixels)

@@ -276,6 +276,7 @@ class ClusterWriter(Writer):
             self._roots = roots_of(self._writer)
             self.unfinished = removals.unfinished(self._writer)
             self.people = ClusterPeople(self)
+            vectors.load()
             self._settle()
             self._drop_begun()
         except BaseException:
@@ -574,6 +575,7 @@ class ClusterGallery(Gallery):
             self.vectors = Vectors(address)
             self._meta = self._read_stored_meta()
             self._join_vectors()
+            self.vectors.load()  # after a restart Milvus may still be loading it
         except BaseException:
             self._connections.close()
             raise
