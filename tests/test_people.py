@@ -221,6 +221,17 @@ def test_identify_without_named_people_identifies_nobody(gallery: Path, photos: 
     assert (found.person, found.probability, found.candidates) == (None, 1.0, ())
 
 
+def test_name_face_names_a_person_whose_faces_were_all_confirmed(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        person = engine.people()[0]
+        engine.this_person(person, *person.faces)
+        named = engine.name_face(person.faces[0], "Ada")
+        assert (named.id, named.name) == (person.id, "Ada")
+        assert engine.undo() == "enrolment of 1 face as 'Ada'"
+        assert engine.person(person.id).name is None
+
+
 @pytest.fixture
 def portraits(photos: Path, tmp_path: Path) -> Path:
     """A folder of photos for each of two drawn people, and what cannot be enrolled."""

@@ -316,9 +316,11 @@ class PeopleWriter:
                 for name, faces in named.items()
             }
             everyone = [face for faces in stated.values() for face in faces]
-            if everyone:
+            is_new = any(composed(name) not in known for name in named)
+            if everyone or is_new:
                 whom = repr(next(iter(named))) if len(named) == 1 else f"{len(named)} people"
-                what = f"enrolment of {_faces(everyone)} as {whom}"
+                shown = everyone or [face for faces in named.values() for face in faces]
+                what = f"enrolment of {_faces(shown)} as {whom}"
                 with _Edit(connection, what, list(numbers.values()), everyone):
                     for name, number in numbers.items():
                         if number >= first_new:
