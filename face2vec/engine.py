@@ -77,6 +77,7 @@ if TYPE_CHECKING:
 
 MATES = 1e-3, 1e6
 """Range of the expected number of faces that show a query's person."""
+_MARKS = "faces that are marked by hand", "copy the archive to a folder"
 _UPGRADE = (
     "an upgrade to another model",
     "index the photos into another archive with that model",
@@ -926,6 +927,7 @@ class Face2Vec:
 
         place = arguments.box("box", box)
         gallery = self._session.gallery()
+        self._session.local_index(*_MARKS)
         with gallery.read() as now:
             known = known_file(arguments.path("photo", photo), place, now)
         opened, found = face_in_box(

@@ -228,7 +228,7 @@ def test_name_face_names_a_person_whose_faces_were_all_confirmed(gallery: Path) 
         engine.this_person(person, *person.faces)
         named = engine.name_face(person.faces[0], "Ada")
         assert (named.id, named.name) == (person.id, "Ada")
-        assert engine.undo() == "enrolment of 1 face as 'Ada'"
+        assert engine.undo() == f"enrolment of face {person.faces[0]} as 'Ada'"
         assert engine.person(person.id).name is None
 
 

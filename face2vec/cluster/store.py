@@ -533,9 +533,9 @@ class ClusterWriter(Writer):
         faces: Sequence[tuple[Any, ...]],
     ) -> None:
         connection.execute(
-            "INSERT INTO contents (id, sha256, width, height, status, reason)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (content, entry.sha256, *outcome_columns(entry)),
+            "INSERT INTO contents (id, sha256, width, height, status, reason, taken)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (content, entry.sha256, *outcome_columns(entry), entry.taken),
         )
         connection.executemany(_INSERT_FACE, _face_columns(content, faces))
         connection.execute("DELETE FROM begun WHERE sha256 = ?", (entry.sha256,))

@@ -155,7 +155,7 @@ def months(now: Snapshot) -> list[tuple[str, int]]:
 
 def count_undated(now: Snapshot) -> int:
     """How many photos were indexed before dates were stored, so that nobody has looked for one."""
-    where = "taken IS NULL" if _has_dates(now) else "1"
+    where = "taken IS NULL" if _has_dates(now) else "1 = 1"
     (count,) = now.connection.execute(
         "SELECT count(*) FROM photos JOIN contents ON contents.id = content_id"
         f" WHERE size <> {NAME_ONLY} AND status <> 'unreadable' AND {where}"

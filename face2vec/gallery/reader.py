@@ -814,9 +814,9 @@ def _history_at(connection: Connection, position: int) -> int | None:
 
 def taken_within(connection: Connection, wanted: Period) -> tuple[str, list[str]]:
     """SQL that holds for contents that were taken in a period, and its values."""
-    parts, values = ["1"], list[str]()
+    parts, values = ["1 = 1"], list[str]()
     if wanted != ALWAYS and not has_column(connection, "contents", "taken"):
-        return "0", []
+        return "1 = 0", []
     if wanted.first is not None:
         parts.append("taken >= ?")
         values.append(wanted.first)

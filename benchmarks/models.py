@@ -1,0 +1,88 @@
+"""True accept rates of several models on the same faces, set by set.
+
+    python benchmarks/models.py MODEL … --set NAME=FOLDER … --tight NAME … --keep GALLERIES
+
+For each set of known people and each model, the share of pairs of one person whose similarity is
+above that of all but one in a thousand pairs of different people of the set, and, of lists of
+photos and people (CelebA), how often the nearest other photo shows the same person. The faces of
+the first model are taken for all: galleries are copied and upgraded.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from common import arguments, publish, table
+from fairness import on_grey
+
+from face2vec import Face2Vec
+from face2vec.evaluation.identification import identify
+from face2vec.evaluation.metrics import all_pairs
+from face2vec.evaluation.sets import NamedFaces, named_faces, named_photos, photos_in
+from face2vec.models import load_model
+
+PACKAGES = ("face2vec", "onnxruntime", "openvino", "numpy")
+FAR, LOWER_FAR = 1e-3, 1e-4
+LARGE = 5000  # faces from which the rate at 1e-4 is given too
+
+
+def accepted(faces: NamedFaces, far: float) -> float:
+    """TAR at a false accept rate of these faces themselves."""
+    pairs = all_pairs(faces.embeddings, faces.people, faces.counts, highest_far=0)
+    threshold = pairs.impostor[int(far * len(pairs.impostor))]
+    return float((pairs.genuine > threshold).mean())
+
+
+def figure(faces: NamedFaces, listed: bool) -> str:
+    if listed:
+        found = identify(faces.embeddings, faces.people, faces.counts)
+        return f"{found.within(1):.1%}"
+    words = f"{accepted(faces, FAR):.1%}"
+    if len(faces.people) >= LARGE:
+        words += f" / {accepted(faces, LOWER_FAR):.1%}"
+    return words
+
+
+def main() -> None:
+    parser = arguments(__doc__.partition("\n")[0])
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--tight", action="append", default=[], metavar="NAME")
+    parser.add_argument("--keep", type=Path, help="keep the galleries of the sets there")
+    given = parser.parse_args()
+    keys = [load_model(model).description.key for model in given.models]
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        kept = given.keep or Path(scratch)
+        for one in given.sets:
+            name, _, place = one.partition("=")
+            root = Path(place)
+            if name in given.tight:
+                root = on_grey(root, kept / f"grey-{name}")
+            listed = not root.is_dir()
+            photos = named_photos(root) if listed else photos_in(root)
+            which = "centre" if listed else "largest"
+            cells = []
+            for model, key in zip(given.models, keys, strict=True):
+                gallery = kept / f"{key}-{name}"
+                if not gallery.exists() and model != given.models[0]:
+                    shutil.copytree(kept / f"{keys[0]}-{name}", gallery)
+                    with Face2Vec(gallery) as engine:
+                        engine.upgrade(model)
+                faces = named_faces(photos, gallery, model=model, which=which, progress=True)
+                cells.append(figure(faces, listed))
+            rows.append([f"{name}, rank-1" if listed else name, f"{len(faces.people):,}", *cells])
+            print(rows[-1], flush=True)
+    publish(
+        "models",
+        "TAR at FAR 1e-3 (for LFW also 1e-4)",
+        table(["set", "faces", *keys], rows),
+        f"python benchmarks/models.py {' '.join(keys)} --set NAME=FOLDER …",
+        PACKAGES,
+    )
+
+
+if __name__ == "__main__":
+    main()
