@@ -106,7 +106,9 @@ def _place_of(gallery: Source | MilvusAddress | None) -> Path | MilvusAddress | 
     """The absolute folder, or the address, of a gallery."""
     if gallery is None or isinstance(gallery, MilvusAddress):
         return gallery
-    arguments.path("gallery", gallery)
+    given = arguments.path("gallery", gallery)
+    if not given.strip() or "\0" in given:
+        raise arguments.refusal("gallery", gallery, "the path of a folder")
     if is_address(gallery):
         return MilvusAddress.parse(str(gallery))
     return Path(expanded(gallery)).absolute()
@@ -805,13 +807,13 @@ class Face2Vec:
             GalleryError: the gallery cannot be written.
             ModelError: the model cannot be found or loaded.
         """
-        from face2vec.gallery.people import check_name
+        from face2vec.gallery.people import checked_name
         from face2vec.ingest.enroll import Enrolled, choose
 
         arguments.function("report", report)
         photos = named_photos(people)
         for name in dict(photos):
-            check_name(name)
+            checked_name(name)
         found = [photo for _, photo in photos]
         added = self._build(found, Counter(), Counter(), len(found), progress, report)
         if added.interrupted:
@@ -1361,6 +1363,9 @@ class Face2Vec:
             GalleryError: none of them is in the gallery, or it cannot be written.
         """
         paths = paths_of(photos)
+        for path in paths:
+            if not path.strip():
+                raise arguments.refusal("a photo", path, "a path", "nothing was removed")
         removed = self._remove(lambda writer: writer.remove(paths))
         if not removed.photos:
             raise GalleryError(

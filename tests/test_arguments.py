@@ -130,6 +130,7 @@ WRONG: list[tuple[str, Callable[[Any], object], str]] = [
     ("identify", lambda e: e.identify(EMBEDDING), "query must be a photo or a Face, not an array float32 (64,); search takes embeddings"),
     ("identify", lambda e: e.identify(["x.jpg"]), "query must be one photo or a Face, not a list of 1"),
     ("identify", lambda e: e.identify("x.jpg", at_least=50), "at_least must be a number from 0 to 1, not 50"),
+    ("remove", lambda e: e.remove("", "x.jpg"), "a photo must be a path, not the text ''; nothing was removed"),
     ("identify", lambda e: e.identify("x.jpg", candidates=None), "candidates must be a whole number of at least 0, not None"),
     ("verify", lambda e: e.verify("x.jpg", "y.jpg", far="low"), "far must be a number from 0 to 1, not the text 'low'"),
     ("suggest", lambda e: e.suggest("all"), "most must be a whole number of at least 1, not the text 'all'"),

@@ -691,3 +691,33 @@ def test_suggest_hide_different_and_edits_commands(gallery: Path) -> None:
     assert [one["what"].split()[0] for one in edits] == ["showing", "hiding", "statement"]
     assert all(isinstance(one["made"], int) for one in edits)
     assert "statement that face 1 and face 2" in run("edits", gallery).stdout
+
+
+def test_names_are_stored_without_spaces_around_them(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        first, second = engine.people()[:2]
+        assert engine.name(first, " Ada ").name == "Ada"
+        with pytest.raises(GalleryError, match="already has the name 'Ada'"):
+            engine.name(second, "Ada\u00a0")
+        assert engine.name_face(second.faces[0], "Ada ").id == first.id
+        assert engine.name(second, "\u0645\u06cc\u200c\u0631\u0648\u062f").name is not None
+
+
+@pytest.mark.parametrize("place", ["", " "])
+def test_empty_place_of_a_gallery_is_refused(place: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="gallery must be the path of a folder"):
+        Face2Vec(place)
+    done = run("index", tmp_path, "--gallery", place)
+    assert done.exit_code == 2
+    assert "it is empty; give a path" in done.stderr
+
+
+def test_address_of_a_service_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (("index", tmp_path, "--gallery"), ("people",), ("check",)):
+        done = run(*words, "http://127.0.0.1:8000/?token=secret")
+        assert done.exit_code == 3
+        assert "takes a path, not the address of a service" in done.stderr
+        assert "secret" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -131,7 +131,8 @@ class Statuses(click.ParamType):  # type: ignore[type-arg]
     type=Statuses(),
     default=(),
     metavar="STATUS[,STATUS]",
-    help=f"Read unchanged photos again that are {', '.join(STATUSES)}; see 'photos'.",
+    help=f"Read unchanged photos again that are {', '.join(STATUSES)}; see 'photos'. Those with "
+    "faces keep them; only their date is read.",
 )
 @click.option(
     "--ray",

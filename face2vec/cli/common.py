@@ -75,6 +75,14 @@ class FilePath(click.Path):
                 "takes a folder; copy the gallery to a folder first: "
                 f"face2vec copy {address_of(value)} indexes/copy"
             )
+        what = "this command" if param is None else param.human_readable_name
+        if isinstance(value, str) and not value.strip():
+            self.fail("it is empty; give a path", param, ctx)
+        if isinstance(value, str) and value.startswith(("http://", "https://")):
+            raise SettingsError(
+                f"{what} takes a path, not the address of a service; of a service, search, its "
+                "pages and face2vec.Client can be used"
+            )
         return super().convert(expanded(value), param, ctx)
 
 

@@ -22,7 +22,7 @@ from face2vec.exchange.regions import (
 )
 from face2vec.exchange.xmp_tree import PacketError, is_xml_text, utf8_of
 from face2vec.files import IrregularFileError, composed, open_regular, written_whole
-from face2vec.gallery.people import check_name
+from face2vec.gallery.people import checked_name
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import owner_of
 from face2vec.photos.discover import FoundPhoto
@@ -208,7 +208,7 @@ def _refusal(name: str) -> str | None:
     if len(name) > MAX_NAME:
         return f"a name of {len(name):,} characters; at most {MAX_NAME:,} are taken"
     try:
-        check_name(name)
+        checked_name(name)
     except SettingsError as error:
         return str(error)
     return None

@@ -220,7 +220,7 @@ class PeopleWriter:
             SettingsError: the name is empty, a number, or not valid text.
         """
         if name is not None:
-            check_name(name)
+            name = checked_name(name)
         with self._transaction() as connection:
             taken = None if name is None else _called(connection, name, person)
             if taken is not None:
@@ -294,8 +294,9 @@ class PeopleWriter:
         Raises:
             SettingsError: a name is empty, a number, or not valid text.
         """
-        for name in named:
-            check_name(name)
+        given, named = named, dict[str, list[int]]()
+        for name, faces in given.items():
+            named.setdefault(checked_name(name), []).extend(faces)
         with self._transaction() as connection:
             known = {
                 composed(name): number
@@ -446,7 +447,7 @@ class PeopleWriter:
             SettingsError: the name is empty, a number, or not valid text.
         """
         if name is not None:
-            check_name(name)
+            name = checked_name(name)
         with self._transaction() as connection:
             _check_mark(connection, mark)
             known = None if name is None else _called(connection, name, 0)
@@ -635,13 +636,14 @@ def without_forgotten(faces: Iterable[Face], places: Sequence[Place | None]) -> 
     )
 
 
-def check_name(name: str) -> None:
-    """Check the name of a person.
+def checked_name(name: str) -> str:
+    """The name of a person, without spaces around it.
 
     Raises:
         SettingsError: it is empty, a number, or not valid text.
     """
-    if not name.strip() or name.strip().isdecimal():
+    name = name.strip()
+    if not name or name.isdecimal():
         raise SettingsError(
             f"{name!r} cannot be a name: it is empty or a number, and people also have numbers"
         )
@@ -649,6 +651,7 @@ def check_name(name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:
         raise SettingsError(f"{name!r} cannot be a name: it is not valid Unicode text") from error
+    return name
 
 
 def _label(connection: Connection, person: int) -> str:
