@@ -48,7 +48,7 @@ def test_catalogue_matches_a_published_onnx_file(key: str) -> None:
 
 def test_catalogue_has_these_models_and_no_file_twice() -> None:
     keras = [key for key, model in CATALOGUE.items() if model.format == "keras"]
-    assert list(CATALOGUE) == [DEFAULT_MODEL, "mini2-l", *keras, *ONNX_FILES]
+    assert list(CATALOGUE) == [DEFAULT_MODEL, *keras, *ONNX_FILES]
     assert len({model.sha256 for model in CATALOGUE.values()}) == len(CATALOGUE)
     files = [model.url.rpartition("/")[2] for model in CATALOGUE.values() if model.url]
     assert len(set(files)) == len(files)  # they lie in one folder

@@ -75,30 +75,8 @@ _MINI = ModelDescription(
     lfw="0.9927, measured by this project, docs/models/mini.md",
 )
 
-_MINI2_L = ModelDescription(
-    key="mini2-l",
-    dimension=512,
-    input_size=112,
-    alignment="landmarks",
-    template=FIVE_POINTS,
-    sha256="f7b01a692468def0521c7b5fe798a070ac37df4e3edf67b295f3f1f36688d261",
-    size_bytes=9_967_620,
-    licence="MIT",
-    trained_on=(
-        "the data of mini and 24,143 more faces; follows mini, EdgeFace-XS (WebFace260M) and "
-        "ESP-DL's MobileFaceNet, see docs/models/mini2-l.md"
-    ),
-    commercial_use=(
-        "Its teachers, and most of the faces it was trained on, were released for non-commercial "
-        "research (WebFace260M; InsightFace's weights); use mini, whose teacher is under "
-        "Apache-2.0, or ask a lawyer before using it commercially."
-    ),
-    lfw="LFWFIGURE, measured by this project, docs/models/mini2-l.md",
-)
-
 _MODELS = (
     _MINI,
-    _MINI2_L,
     _facenet(
         "20180402-114759",
         "8b71e7045497e841c00ee568f031d1a4d30908fceadf6884aef2dec4d545202b",
