@@ -49,10 +49,15 @@ def bcubed(whose: Sequence[int], groups: Sequence[int]) -> tuple[float, ...]:
 
 
 def clustered(
-    faces: Faces, whose: NDArray[np.int64], near: list[NDArray[np.int64]], meaning: Calibration
+    faces: Faces,
+    whose: NDArray[np.int64],
+    near: list[NDArray[np.int64]],
+    meaning: Calibration,
+    mates: float,
 ) -> list[list[str]]:
     """One row of figures per method."""
-    evidence = Evidence(meaning, len(faces))
+    evidence = Evidence(meaning, len(faces), mates=mates)
+    faces = evidence.with_crowding(faces)
     rows = []
     for method, choices in (
         ("average", [0.0]),
@@ -115,15 +120,17 @@ def main() -> None:
     given = parser.parse_args()
     named = named_faces(named_photos(given.identities), given.gallery)
     with Face2Vec(given.gallery) as engine:
-        meaning, gallery = engine.calibration, engine._session.gallery()
+        gallery = engine._session.gallery()
         with gallery.read() as now:
+            around = engine._session.known_surroundings(now)
+            meaning = around.calibration
             ids, photos = now.contents()
             faces = Faces(ids, now.embeddings(ids), photos)
             with engine._session.index().at(now) as index:
                 near = list(index.search(faces.embeddings, NEIGHBOURS + 1, now.embeddings)[1])
     whose = np.full(len(faces), -1)
     whose[np.searchsorted(faces.ids, named.ids)] = named.people
-    rows = clustered(faces, whose, near, meaning)
+    rows = clustered(faces, whose, near, meaning, around.mates)
     misses = [open_set(named.embeddings, named.people, meaning, seed) for seed in range(SEEDS)]
     words = (
         f"{len(faces):,} faces, {len(named.photos):,} of them of "
