@@ -375,6 +375,42 @@ def test_undo_says_beforehand_what_it_will_undo(
     assert page.locator("#undo").get_attribute("title") == "There is nothing to undo"
 
 
+@pytest.mark.parametrize("path", ["/photos", "/review"])
+def test_undo_refuses_another_edit_than_the_one_on_its_button(
+    opened: Opening, service: Served, path: str
+) -> None:
+    page = opened(path=path, refused=409)
+    # Without events, as if the other edit had been made a moment ago.
+    page.add_init_script("EventSource = class { addEventListener() {} close() {} }")
+    page.reload()
+    if path == "/review":
+        page.wait_for_selector("#pair img")
+    label = page.locator("#undo")
+    assert label.inner_text() == "Undo: named 6 faces as 2 people"
+    with Face2Vec(service.folder / "gallery") as engine:
+        engine.name("Ada", "Ada Lovelace")
+    if path == "/review":
+        page.keyboard.press("u")
+    else:
+        label.click()
+    page.wait_for_selector("text=nothing was undone")
+    until(page, lambda: "Ada Lovelace" in label.inner_text())
+    (last,) = service.get("/v1/edits", params={"limit": 1})["edits"]
+    assert "Ada Lovelace" in last["what"]
+
+
+def test_undo_button_follows_what_another_process_has_edited(
+    opened: Opening, service: Served
+) -> None:
+    page = opened(path="/photos")
+    with Face2Vec(service.folder / "gallery") as engine:
+        engine.name("Ada", "Ada Lovelace")
+    until(page, lambda: "Ada Lovelace" in page.locator("#undo").inner_text())
+    with page.expect_navigation():
+        page.locator("#undo").click()
+    assert person(service, "Ada")["name"] == "Ada"
+
+
 def test_history_is_in_the_readers_time_and_language(browser: Any, service: Served) -> None:
     (made,) = {one["made"] for one in service.get("/v1/edits")["edits"][:1]}
     context = browser.new_context(timezone_id="Asia/Tokyo", locale="de-DE")
@@ -387,6 +423,33 @@ def test_history_is_in_the_readers_time_and_language(browser: Any, service: Serv
     assert f"{there:%H:%M}" in row.locator("time").inner_text()
     assert "Japan" in row.locator("time").get_attribute("title")
     assert page.locator("#undo").inner_text() == "Rückgängig: 6 Gesichter als 2 Personen benannt"
+    context.close()
+
+
+def test_german_pages_have_german_numbers_and_nouns(browser: Any, service: Served) -> None:
+    context = browser.new_context(locale="de-DE")
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.goto(service.address)
+    find_with(page, service.photo("person-000/0.jpg"))
+    first, *_, last = page.locator("#matches li").all()
+    assert "(> 99,9 %)" in first.inner_text()
+    (found,) = service.post(
+        "/v1/search/photo",
+        files={"photo": service.photo("person-000/0.jpg").read_bytes()},
+        data={"k": "24"},
+    )["results"]
+    similarity = f"{found['matches'][-1]['similarity']:.3f}".replace(".", ",")
+    assert f"Ähnlichkeit {similarity}" in last.inner_text().replace("\N{MINUS SIGN}", "-")
+    page.goto(f"{service.base}/review")
+    page.wait_for_selector("#pair img")
+    asked = service.get("/v1/suggestions", params={"limit": 1})["suggestions"][0]
+    for side in ("first", "second"):
+        number, name = asked[side]["person"], asked[side]["name"]
+        label = name or (f"Person {number}" if number else "noch keine Person")
+        assert label in page.locator(f"#{side} figcaption").inner_text()
+    assert any(asked[side]["person"] and not asked[side]["name"] for side in ("first", "second"))
+    assert "," in page.locator("#odds").inner_text()
     context.close()
 
 
@@ -420,10 +483,34 @@ def test_window_notices_what_another_process_has_changed(opened: Opening, servic
     page.wait_for_selector("text=This page has changed elsewhere.")
 
 
+def test_removing_a_photo_says_how_many_copies_go_with_it(
+    opened: Opening, service: Served, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    page = opened()
+    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    number = service.get("/v1/photos", params={"person": person(service, "Ada")["id"]})["photos"][0]
+    for copies in range(3):
+        if copies:
+            shutil.copy(number["path"], tmp_path / f"copy-{copies}.jpg")
+            with Face2Vec(service.folder / "gallery") as engine:
+                assert engine.add(tmp_path / f"copy-{copies}.jpg").copies == 1
+        page.goto(f"{service.base}/photos/{number['id']}")
+        page.get_by_role("button", name="Remove from the gallery").click()
+    assert asked == [
+        "Remove this photo from the gallery? The file stays.",
+        "Remove this photo and its 1 copy in another place from the gallery? The files stay.",
+        "Remove this photo and its 2 copies in other places from the gallery? The files stay.",
+    ]
+    assert service.get(f"/v1/photos/{number['id']}")["copies"] == 2
+
+
 def test_forgetting_a_person_is_asked_twice(opened: Opening, service: Served) -> None:
     ada = person(service, "Ada")["id"]
     page = opened(path=f"/people/{ada}", refused=404)  # pictures that were on their way
     page.get_by_role("button", name="Forget this person").click()
+    faces = person(service, "Ada")["faces"]
+    assert page.locator("#sure h2").inner_text() == f"Forget Ada, {faces} faces?"
     page.get_by_role("button", name="Keep").click()
     assert person(service, "Ada")["id"] == ada
     page.get_by_role("button", name="Forget this person").click()

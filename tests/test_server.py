@@ -102,8 +102,11 @@ def test_access_without_token_shows_people_a_page(service: Served) -> None:
 @pytest.mark.parametrize("token", ["x", "x" * 22, TOKEN[:-1], TOKEN + "0", "é" * 22])
 def test_access_with_wrong_token_is_refused(service: Served, token: str) -> None:
     headers = {"Authorization": b"Bearer " + token.encode()}
-    problem(service.nobody.get("/v1/info", headers=headers), 401, "no-token")
-    problem(service.nobody.get("/", params={"token": token}), 401, "token")
+    answer = service.nobody.get("/v1/info", headers=headers)
+    assert "'Authorization' is wrong" in problem(answer, 401, "wrong-token")
+    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+    answer = service.nobody.get("/", params={"token": token})
+    assert "address is wrong" in problem(answer, 401, "wrong-token")
 
 
 def test_health_is_public(service: Served) -> None:
@@ -190,6 +193,22 @@ def test_pages_have_no_inline_script_or_style(service: Served) -> None:
         assert " onclick=" not in page
         assert "http://" not in page
         assert "https://" not in page
+
+
+def test_address_without_a_page_shows_people_the_menu(service: Served) -> None:
+    accept = {"Accept": "text/html", "Accept-Language": "de"}
+    answer = service.http.get("/nosuch", headers=accept)
+    assert (answer.status_code, answer.headers["content-language"]) == (404, "de")
+    assert '<a href="/people">Personen</a>' in answer.text
+    assert "<h1>Nicht gefunden</h1>" in answer.text
+    assert "Unter dieser Adresse gibt es keine Seite." in answer.text
+    answer = service.http.get("/people/nobody", headers=accept)
+    assert (answer.status_code, answer.headers["content-language"]) == (422, "de")
+    assert '<a href="/people">Personen</a>' in answer.text
+    answer = service.http.post("/people", headers=accept)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+    for path, headers in (("/nosuch", {"Accept": "application/json"}), ("/v1/nosuch", accept)):
+        problem(service.http.get(path, headers=headers), 404, "not-found")
 
 
 # Limits
@@ -1057,6 +1076,35 @@ def test_version_changes_with_every_change_and_with_nothing_else(fresh: Served) 
     while fresh.get(f"/v1/jobs/{job['id']}")["state"] in ("waiting", "running"):
         time.sleep(0.05)
     assert version() not in seen
+
+
+def test_undo_of_an_expected_edit_refuses_another(fresh: Served) -> None:
+    (shown,) = fresh.get("/v1/edits", params={"limit": 1})["edits"]
+    expected = {"what": shown["what"], "made": shown["made"]}
+    with Face2Vec(fresh.folder / "gallery") as engine:
+        engine.name("Ada", "Ada Lovelace")
+    (last,) = fresh.get("/v1/edits", params={"limit": 1, "language": "de"})["edits"]
+    page = fresh.http.get("/people").text
+    assert json.dumps({"what": last["what"], "made": last["made"]}) in html.unescape(page)
+    version = fresh.http.get("/v1/events?once=true").text
+    answer = fresh.http.post("/v1/edits/undo?language=de", json=expected)
+    words = problem(answer, 409, "other-edit")
+    assert "nothing was undone" in words
+    assert last["what"] in words
+    assert answer.json()["last"] == last
+    assert fresh.http.get("/v1/events?once=true").text == version
+    assert "Ada Lovelace" in people_of(fresh)
+    same_words = {"what": last["what"], "made": last["made"] - 1}
+    problem(fresh.http.post("/v1/edits/undo", json=same_words), 409, "other-edit")
+    expected = {"what": last["what"], "made": last["made"]}
+    assert fresh.post("/v1/edits/undo", expected)["what"] == last["what"]
+    assert "Ada" in people_of(fresh)
+    fresh.post("/v1/edits/undo")
+    while fresh.http.post("/v1/edits/undo").is_success:
+        pass
+    answer = fresh.http.post("/v1/edits/undo", json=expected)
+    assert "there is no edit" in problem(answer, 409, "other-edit")
+    assert answer.json()["last"] is None
 
 
 def test_undo_button_names_the_last_edit(fresh: Served) -> None:

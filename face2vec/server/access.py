@@ -115,6 +115,14 @@ class Guard:
         if given and method == "GET":
             return self._entry(path, [pair for pair in query if pair[0] != "token"], given[0])
         role, by_cookie = self._role(headers)
+        if role is None and _bearer(headers):
+            raise ProblemError(
+                401,
+                "the token in the header 'Authorization' is wrong; 'face2vec serve' prints the one "
+                "of each start",
+                "wrong-token",
+                {"WWW-Authenticate": 'Bearer error="invalid_token"'},
+            )
         if role is None:
             raise ProblemError(
                 401,
@@ -145,7 +153,7 @@ class Guard:
         role = self._role_of_token(token)
         if role is None:
             raise ProblemError(
-                401, "the token in the address is wrong; copy the whole address", "token"
+                401, "the token in the address is wrong; copy the whole address", "wrong-token"
             )
         rest = urlencode(list(query))
         # Only the path is kept, and one slash at its start, so that it stays on this site.
@@ -157,9 +165,8 @@ class Guard:
 
     def _role(self, headers: Headers) -> tuple[str | None, bool]:
         """The role of a request, and whether a cookie says so."""
-        kind, _, value = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer":
-            return self._role_of_token(value.strip()), False
+        if token := _bearer(headers):
+            return self._role_of_token(token), False
         for part in headers.get("cookie", "").split(";"):
             name, _, value = part.strip().partition("=")
             if name == self._cookie:
@@ -257,6 +264,12 @@ class _LimitedBody:
         return ProblemError(
             413, f"the body is larger than {most:.0f} MiB", "too-large", {"Connection": "close"}
         )
+
+
+def _bearer(headers: Headers) -> str:
+    """The token in the header ``Authorization``, or ""."""
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    return value.strip() if kind.lower() == "bearer" else ""
 
 
 def _check_same_site(headers: Headers) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, Body, File, Form, Request, UploadFile
 from fastapi import Path as PathValue
 from fastapi import Query as Parameter
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from face2vec.types import (
     NO_PLACE,
     NO_POINTS,
     STATUSES,
+    Edit,
     Face,
     Mark,
     Match,
@@ -54,7 +55,7 @@ router = APIRouter(
             404: "Not in the gallery",
             405: "Another method is needed",
             408: "The body did not arrive in time",
-            409: "The gallery is being written, or was made with another model",
+            409: "The gallery is being written, has another last edit, or was made with another model",
             413: "The body is too large",
             415: "Another kind of body is needed",
             421: "The host name is not one of this service",
@@ -550,9 +551,23 @@ def edits(
 
 
 @router.post("/edits/undo")
-def undo(request: Request, language: Language = None) -> r.Undone:
-    """Undo the last edit of people."""
-    what = service_of(request).edit(lambda engine: engine.undo())
+def undo(
+    request: Request,
+    expected: Annotated[r.ExpectedEdit | None, Body()] = None,
+    language: Language = None,
+) -> r.Undone:
+    """Undo the last edit of people.
+
+    If the body has an edit, and another one is the last, nothing is undone: the answer is 409, and its
+    ``last`` has the last edit, or null.
+    """
+    edit = None if expected is None else Edit(expected.what, expected.made)
+    try:
+        what = service_of(request).undo(edit)
+    except ProblemError as problem:
+        if last := problem.further.get("last"):
+            last["words"] = _in_words(last["what"], language)
+        raise
     _audit(request, f"undo: {what}" if _logs_names(request) else "undo")
     return r.Undone(what=what, words=_in_words(what, language))
 

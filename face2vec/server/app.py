@@ -73,7 +73,7 @@ def create_app(settings: Settings, audit: logging.Logger | None = None) -> Guard
     )
     app.state.service, app.state.ending = service, False
     app.state.audit = audit or logging.getLogger("face2vec.audit")
-    problems.install(app)
+    problems.install(app, pages.problem_page)
     app.include_router(api.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

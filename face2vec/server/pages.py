@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from functools import partial
+from http import HTTPStatus
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from face2vec.server import texts
 from face2vec.server.access import WRITE
 from face2vec.server.api import filtered_people, photo, service_of
 from face2vec.server.edits import described
-from face2vec.server.problems import NotThereError
+from face2vec.server.problems import NotThereError, ProblemError
 from face2vec.types import STATUSES, Edit, clock
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -47,9 +48,7 @@ _TEMPLATES = Environment(
 
 def _page(request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
     """A page in the language of the browser, or the one that was chosen."""
-    language = request.cookies.get(LANGUAGE_COOKIE, "")
-    if language not in texts.languages():
-        language = texts.preferred(request.headers.get("accept-language", ""))
+    language = _language(request)
     catalogue = texts.catalogue(language)
     text = texts.text_of(language)
     service = service_of(request)
@@ -76,6 +75,7 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
         when=_when,
         moment=_moment,
         in_words=lambda what: described(what, text),
+        edit_record=json.dumps(last[0]._asdict() if last else None),
         last_edit=described(last[0].what, text) if last else "",
         month_name=month_name,
         clock=clock,
@@ -88,6 +88,29 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
         **values,
     )
     return HTMLResponse(body, code, {"Content-Language": language, "Vary": "Accept-Language"})
+
+
+def problem_page(request: Request, problem: ProblemError) -> Response:
+    """A problem as a page with the menu."""
+    language = _language(request)
+    is_missing = problem.status == HTTPStatus.NOT_FOUND
+    page = _page(
+        request,
+        "problem.html",
+        problem.status,
+        heading="" if is_missing else HTTPStatus(problem.status).phrase,
+        detail=texts.text_of(language)("problem.nosuch") if is_missing else problem.detail,
+    )
+    page.headers.update(problem.headers)
+    return page
+
+
+def _language(request: Request) -> str:
+    """The language that was chosen, or that of the browser."""
+    language = request.cookies.get(LANGUAGE_COOKIE, "")
+    if language in texts.languages():
+        return language
+    return texts.preferred(request.headers.get("accept-language", ""))
 
 
 def _when(seconds: float | None) -> str:
@@ -143,7 +166,7 @@ def person_page(request: Request, person: int, skip: int = 0) -> Response:
     try:
         found = service.person(person)
     except NotThereError as error:
-        return _page(request, "problem.html", 404, detail=str(error))
+        return _page(request, "problem.html", 404, heading="", detail=str(error))
     with service.reading() as now:
         marks = now.marks_of(person)
     names = sorted({one.name for one in service.people() if one.name is not None})
@@ -237,7 +260,7 @@ def photo_page(request: Request, number: int) -> Response:
     try:
         found = photo(request, number)
     except NotThereError as error:
-        return _page(request, "problem.html", 404, detail=str(error))
+        return _page(request, "problem.html", 404, heading="", detail=str(error))
     service = service_of(request)
     names = sorted({one.name for one in service.people() if one.name is not None})
     film = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -59,15 +59,22 @@ class ProblemError(Exception):
         detail: what was wrong, and what to do.
         kind: a word for programs, such as ``"too-large"``.
         headers: of the answer.
+        further: members of the JSON besides those that every problem has.
     """
 
     def __init__(
-        self, status: int, detail: str, kind: str = "", headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        detail: str,
+        kind: str = "",
+        headers: Mapping[str, str] | None = None,
+        further: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.detail = status, detail
         self.kind = kind or HTTPStatus(status).phrase.lower().replace(" ", "-")
         self.headers = dict(headers or {})
+        self.further = dict(further or {})
 
     def response(self, *, page: bool = False) -> Response:
         """The answer, as JSON or as a page for people."""
@@ -83,6 +90,7 @@ class ProblemError(Exception):
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
+            **self.further,
         }
         return JSONResponse(body, self.status, self.headers, MEDIA_TYPE)
 
@@ -101,8 +109,13 @@ def problem_of(error: Face2VecError) -> ProblemError:
     return ProblemError(500, str(error), kind_of(type(error)))
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of an application with problem details."""
+def install(app: FastAPI, page: Callable[[Request, ProblemError], Response]) -> None:
+    """Answer every error of an application with problem details.
+
+    Args:
+        app: the application.
+        page: makes a page of a problem, for people who have asked for one.
+    """
 
     @app.exception_handler(ProblemError)
     def of_problem(_: Request, error: ProblemError) -> Response:
@@ -115,12 +128,12 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def of_request(request: Request, error: RequestValidationError) -> Response:
         problem = ProblemError(422, _validation(error.errors()), "invalid-request")
-        return problem.response(page=_is_for_a_person(request))
+        return page(request, problem) if _is_for_a_person(request) else problem.response()
 
     @app.exception_handler(HTTPException)
     def of_http(request: Request, error: HTTPException) -> Response:
         problem = ProblemError(error.status_code, str(error.detail), headers=error.headers)
-        return problem.response(page=_is_for_a_person(request))
+        return page(request, problem) if _is_for_a_person(request) else problem.response()
 
     @app.exception_handler(Exception)
     def of_anything(_: Request, error: Exception) -> Response:

@@ -437,6 +437,13 @@ class Edits(Record):
         return cls(edits=some)
 
 
+class ExpectedEdit(Record):
+    """The edit that a client takes for the last one, as ``/edits`` has it."""
+
+    what: str
+    made: int | None = Field(None, description="seconds since 1970")
+
+
 class Undone(Record):
     """What was undone."""
 

@@ -41,7 +41,7 @@ from face2vec.server.jobs import LOOK_SECONDS, Job, Jobs, Report
 from face2vec.server.problems import NotThereError, ProblemError
 from face2vec.server.settings import Settings
 from face2vec.server.sharing import SharedEncoder
-from face2vec.types import STATUSES, Face, Mark, Match, Person, Photo, Suggestion, largest_sure
+from face2vec.types import STATUSES, Edit, Face, Mark, Match, Person, Photo, Suggestion, largest_sure
 
 log = logging.getLogger("face2vec")
 
@@ -218,10 +218,30 @@ class Service:
                 )
             time.sleep(LOOK_SECONDS)
 
+    def undo(self, expected: Edit | None = None) -> str:
+        """Undo the last edit of people; returns what it was.
+
+        Args:
+            expected: the edit that must be the last one; None for any.
+
+        Raises:
+            GalleryError: there is no edit to undo.
+            ProblemError: another edit is the last one; nothing was undone.
+        """
+
+        def change(engine: Face2Vec) -> str:
+            if expected is not None:
+                last = next(iter(engine.edits(1)), None)
+                if last != expected:
+                    raise _other_edit(last)
+            return engine.undo()
+
+        return self.edit(change)
+
     def _edited(self, change: Callable[[Face2Vec], Result]) -> Result:
         try:
             done = change(self._engine)
-        except GalleryLockedError:
+        except (GalleryLockedError, ProblemError):  # nothing was changed
             raise
         except GalleryUpgradedError:
             self._reopen()
@@ -619,6 +639,21 @@ class Service:
         return any(
             path == str(root) or path.startswith(f"{root}{os.sep}") for root in self.settings.roots
         )
+
+
+def _other_edit(last: Edit | None) -> ProblemError:
+    """The problem of an undo that another edit has come before.
+
+    Args:
+        last: the last edit, or None if there is none.
+    """
+    now = "there is no edit to undo any more" if last is None else f"the last edit is {last.what}"
+    return ProblemError(
+        409,
+        f"nothing was undone: {now}; look at /v1/edits and try again",
+        "other-edit",
+        further={"last": None if last is None else last._asdict()},
+    )
 
 
 def _real(photo: FoundPhoto) -> str:

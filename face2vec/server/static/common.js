@@ -19,10 +19,12 @@ export const number = (value) => value.toLocaleString(data.language);
 
 /** A probability as the command line shows it: never more sure than 99.9 %. */
 export function percent(probability) {
-  if (probability >= 0.9995) return "> 99.9 %";
-  return `${(100 * probability).toLocaleString(data.language, {
-    minimumFractionDigits: 1, maximumFractionDigits: 1 })} %`;
+  return probability >= 0.9995 ? `> ${decimal(99.9, 1)} %` : `${decimal(100 * probability, 1)} %`;
 }
+
+/** A number with a fixed number of decimal places. */
+export const decimal = (value, places) =>
+  value.toLocaleString(data.language, { minimumFractionDigits: places, maximumFractionDigits: places });
 
 /** An element with properties and children; text is never taken as HTML. */
 export function element(name, properties = {}, ...children) {
@@ -70,15 +72,27 @@ export async function call(method, path, body) {
   const made = answer.headers.get("face2vec-version");
   if (made) mine.add(made);
   const found = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(found.detail ?? answer.statusText);
+  if (!answer.ok) throw Object.assign(new Error(found.detail ?? answer.statusText), { problem: found });
   return found;
 }
 
 export const wrong = (error) => message(t("failed", { detail: error.message }));
 
-/** Take back the last edit; what it was, in words. */
-export const takeBack = async () =>
-  (await call("POST", `/edits/undo?language=${encodeURIComponent(data.language)}`)).words;
+let offered = JSON.parse(document.getElementById("undo")?.dataset.edit ?? "null"); // the edit on the buttons that undo
+
+/** Take back the edit on the button, if it is still the last one; what it was, in words. */
+export async function takeBack() {
+  if (!offered) throw new Error(t("undo_nothing"));
+  try {
+    const { what, made } = offered;
+    return (await call("POST", `/edits/undo?language=${encodeURIComponent(data.language)}`, { what, made })).words;
+  } catch (error) {
+    if (error.problem?.type !== "urn:face2vec:problem:other-edit") throw error;
+    const { last } = error.problem;
+    offer(last);
+    throw new Error(last ? t("undo_other", { what: last.words }) : t("undo_nothing"));
+  }
+}
 
 /** Take back the last edit, and load the page again. */
 export async function undo() {
@@ -92,7 +106,14 @@ export async function undo() {
 
 /** Say on all buttons that undo what they would undo now. */
 export async function showUndo() {
+  if (!document.getElementById("undo")) return;
   const [last] = (await call("GET", `/edits?limit=1&language=${encodeURIComponent(data.language)}`)).edits;
+  offer(last);
+}
+
+/** Say on all buttons that undo which edit they would undo. */
+function offer(last) {
+  offered = last ?? null;
   const words = last ? t("undo_what", { what: last.words }) : t("undo_nothing");
   for (const button of document.querySelectorAll("#undo, #back")) {
     button.disabled = !last;
@@ -204,6 +225,7 @@ function check() {
   }
 }
 listen("gallery", (version) => {
+  if (version !== latest) showUndo().catch(() => {}); // the next event asks again
   latest = version;
   if (!mine.has(version)) waiting ||= setTimeout(check, SETTLED);
 });

@@ -1,6 +1,6 @@
 // One photo: name its faces, mark one that was missed, or take one or the photo away.
 
-import { call, edit, t, wrong } from "./common.js";
+import { call, edit, number, t, wrong } from "./common.js";
 
 for (const form of document.querySelectorAll(".naming-face")) {
   form.addEventListener("submit", (event) => {
@@ -26,7 +26,9 @@ for (const box of document.querySelectorAll(".box[data-face]")) {
   box.addEventListener("click", () => location.assign(`/?face=${box.dataset.face}`));
 }
 document.getElementById("remove")?.addEventListener("click", async (event) => {
-  if (!confirm(t("confirm_remove"))) return;
+  const copies = Number(event.target.dataset.copies);
+  const question = ["confirm_remove", "confirm_remove_copy"][copies] ?? "confirm_remove_copies";
+  if (!confirm(t(question, { count: number(copies) }))) return;
   try {
     await call("DELETE", `/photos/${event.target.dataset.photo}`);
     location.assign("/photos");

@@ -1,6 +1,6 @@
 // Search: photos are encoded by the service, faces are chosen here, and embeddings are searched.
 
-import { call, element, message, number, percent, t, wrong } from "./common.js";
+import { call, decimal, element, message, number, percent, t, wrong } from "./common.js";
 
 const queries = document.getElementById("queries");
 const found = document.getElementById("found");
@@ -127,7 +127,7 @@ function card(match) {
     element("a", { href: `/photos/${match.photo}`, title: t("open_photo") },
       element("img", { src: `/v1/faces/${match.face}/thumbnail?side=192`, alt: label, loading: "lazy", width: 144, height: 144 })),
     who, likely(match.probability),
-    element("span", { className: "small" }, t("similarity", { value: match.similarity.toFixed(3) })),
+    element("span", { className: "small" }, t("similarity", { value: decimal(match.similarity, 3) })),
     match.outside.length ? element("span", { className: "small" }, t("outside", { reasons: match.outside.join("; ") })) : null,
     match.query_photo ? element("strong", { className: "small" }, t("query_photo")) : null,
     match.time === null ? null : element("span", { className: "small" }, t("time", { time: clock(match.time) })),
