@@ -700,6 +700,78 @@ def test_jobs_are_seen_in_several_windows(opened: Opening, service: Served, draw
         shutil.rmtree(drawn / "photos" / "more")
 
 
+def test_index_job_is_told_in_full_on_the_page_that_started_it(
+    opened: Opening, service: Served, drawn: Path
+) -> None:
+    root = drawn / "photos" / "told"
+    samples.write(root, people=2, photos=2, groups=0, seed=9)
+    shutil.copytree(root / "person-000", root / "copies")
+    (root / "broken.jpg").write_bytes(b"no photo")
+    try:
+        page = opened(refused=422)
+        # A message that its time does not take away.
+        page.add_init_script(
+            "const wait = setTimeout;"
+            "setTimeout = (run, time) => (time === 10000 ? 0 : wait(run, time))"
+        )
+        page.goto(f"{service.base}/jobs")
+        before = service.get("/v1/info")
+        assert f"{before['photos']} photos, {before['faces']} faces" in page.inner_text("#facts")
+        page.get_by_label("Folder", exact=True).fill(f"{root}/missing")
+        page.locator("#index button:not(#browse)").click()
+        page.wait_for_selector(".message:has-text('does not exist')")
+        page.get_by_label("Folder", exact=True).fill(str(root))
+        page.locator("#index button:not(#browse)").click()
+        page.wait_for_selector(".message:has-text('does not exist')", state="detached")
+        page.wait_for_selector(".run[data-state='done']")
+        words = page.locator(".run").first.inner_text()
+        (made,) = [job["result"] for job in service.get("/v1/jobs")["jobs"]]
+        assert (made["photos"], made["added"], made["copies"]) == (7, 4, 2)
+        assert "7 photos: 4 added, 0 unchanged, 2 copies, 1 unreadable" in words
+        after = service.get("/v1/info")
+        assert after["faces"] > before["faces"]
+        counts = f"{after['photos']} photos, {after['faces']} faces"
+        until(page, lambda: counts in page.inner_text("#facts"))
+        page.wait_for_timeout(2500)
+        assert page.locator("#changed").is_hidden()
+    finally:
+        shutil.rmtree(root)
+
+
+def test_first_index_job_shows_the_gallery_that_it_has_made(
+    browser: Any, drawn: Path, tmp_path: Path
+) -> None:
+    with served(tmp_path, roots=(drawn / "photos",)) as service:
+        context = browser.new_context(locale="en-GB")
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.goto(service.address)
+        page.goto(f"{service.base}/jobs")
+        assert page.locator("#facts").count() == 0
+        page.get_by_label("Folder", exact=True).fill(str(drawn / "photos" / "person-000"))
+        page.locator("#index button:not(#browse)").click()
+        page.wait_for_selector("#facts")
+        assert "3 photos, 3 faces" in page.inner_text("#facts")
+        page.wait_for_selector(".run[data-state='done']")
+        context.close()
+
+
+def test_menu_and_history_wrap_on_a_phone(opened: Opening, service: Served) -> None:
+    ada = person(service, "Ada")["id"]
+    long = "Wolfeschlegelsteinhausen" * 8
+    assert service.http.patch(f"/v1/people/{ada}", json={"name": long}).is_success
+    page = opened("phone")
+    for language in ("de", "en"):
+        page.goto(f"{service.base}/language/{language}?back=/edits")
+        assert long in page.locator("tbody").inner_text()
+        for box in ("header nav", ".wide"):
+            shown, whole = (
+                page.locator(box).evaluate(f"(e) => e.{side}Width") for side in ("client", "scroll")
+            )
+            assert whole <= shown, box
+        keep(page, f"edits-long-{language}")
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_folder_is_picked_with_mouse_and_keyboard(
     opened: Opening, service: Served, drawn: Path, size: str

@@ -618,7 +618,9 @@ def test_index_job_adds_photos_below_the_roots(drawn: Path, tmp_path: Path) -> N
         assert service.get("/v1/photos", params={"folder": str(root)})["total"] == 4
 
 
-@pytest.mark.parametrize("place", ["..", "/", "/etc", "photos/../..", "link", "\x00", "missing"])
+@pytest.mark.parametrize(
+    "place", ["..", "/", "/etc", "photos/../..", "link", "link/missing", "\x00"]
+)
 def test_index_job_outside_the_roots_is_refused(drawn: Path, tmp_path: Path, place: str) -> None:
     root = tmp_path / "root"
     root.mkdir()
@@ -627,6 +629,23 @@ def test_index_job_outside_the_roots_is_refused(drawn: Path, tmp_path: Path, pla
         folder = place if place.startswith("/") else f"{root}/{place}"
         answer = service.http.post("/v1/jobs", json={"kind": "index", "folders": [folder]})
         assert "--root" in problem(answer, 403, "outside-roots")
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), [("missing", "does not exist"), ("one.jpg", "is not a folder")]
+)
+def test_index_job_says_that_a_folder_below_a_root_is_none(
+    drawn: Path, tmp_path: Path, place: str, words: str
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "one.jpg").touch()
+    with served(copied(drawn, tmp_path / "copy"), roots=(root.resolve(),)) as service:
+        for answer in (
+            service.http.post("/v1/jobs", json={"kind": "index", "folders": [f"{root}/{place}"]}),
+            service.http.get("/v1/folders", params={"path": f"{root}/{place}"}),
+        ):
+            assert f"{root.resolve()}/{place} {words}" in problem(answer, 422, "folder")
 
 
 def test_index_job_leaves_out_links_out_of_the_roots(drawn: Path, tmp_path: Path) -> None:
@@ -1144,7 +1163,7 @@ def test_folders_are_browsed_below_the_roots_only(fresh: Served, tmp_path: Path)
         assert (found["path"], found["parent"], found["photos"]) == (str(place), None, 1)
         inner = one.get("/v1/folders", params={"path": str(place / "in")})
         assert (inner["path"], inner["parent"]) == (str(place / "A" / "inner"), str(place / "A"))
-        for outside in (tmp_path, place / "out", place / "..", "/etc", root, place / "none", "\0"):
+        for outside in (tmp_path, place / "out", place / "..", "/etc", root, "\0"):
             answer = one.http.get("/v1/folders", params={"path": str(outside)})
             problem(answer, 403, "outside-roots")
         problem(one.reader.get("/v1/folders"), 403, "read-only")

@@ -55,7 +55,7 @@ router = APIRouter(
             404: "Not in the gallery",
             405: "Another method is needed",
             408: "The body did not arrive in time",
-            409: "The gallery is being written, has another last edit, or was made with another model",
+            409: "The gallery is being written or has another model, or another edit is the last",
             413: "The body is too large",
             415: "Another kind of body is needed",
             421: "The host name is not one of this service",
@@ -558,8 +558,8 @@ def undo(
 ) -> r.Undone:
     """Undo the last edit of people.
 
-    If the body has an edit, and another one is the last, nothing is undone: the answer is 409, and its
-    ``last`` has the last edit, or null.
+    If the body has an edit, and another one is the last, nothing is undone: the answer is 409, and
+    its ``last`` has the last edit, or null.
     """
     edit = None if expected is None else Edit(expected.what, expected.made)
     try:

@@ -35,13 +35,24 @@ from face2vec.models.catalogue import CATALOGUE
 from face2vec.photos.dates import ALWAYS, Period
 from face2vec.photos.discover import PHOTO_SUFFIXES, FoundPhoto, find_photos
 from face2vec.photos.video import is_video
+from face2vec.report.text import printable
 from face2vec.server import metrics
 from face2vec.server.decoders import Decoders, Upload, decode_upload, face_thumbnail, photo_view
 from face2vec.server.jobs import LOOK_SECONDS, Job, Jobs, Report
 from face2vec.server.problems import NotThereError, ProblemError
 from face2vec.server.settings import Settings
 from face2vec.server.sharing import SharedEncoder
-from face2vec.types import STATUSES, Edit, Face, Mark, Match, Person, Photo, Suggestion, largest_sure
+from face2vec.types import (
+    STATUSES,
+    Edit,
+    Face,
+    Mark,
+    Match,
+    Person,
+    Photo,
+    Suggestion,
+    largest_sure,
+)
 
 log = logging.getLogger("face2vec")
 
@@ -590,20 +601,26 @@ class Service:
         """A folder that may be indexed, with links resolved.
 
         Raises:
-            ProblemError: it is outside of the roots, or is no folder.
+            ProblemError: it is outside of the roots, is no folder, or cannot be read.
         """
         try:
-            path = Path(folder).resolve(strict=True)
+            path = Path(folder).resolve()
         except (OSError, ValueError, RuntimeError):
             path = None
-        if path is None or not self._is_inside(str(path)) or not path.is_dir():
+        if path is None or not self._is_inside(str(path)):
             raise ProblemError(
                 403,
                 "only folders below those that were given to 'face2vec serve' with --root can be "
                 "indexed",
                 "outside-roots",
             )
-        return path
+        try:
+            if path.is_dir():
+                return path.resolve(strict=True)
+            what = "is not a folder" if path.exists() else "does not exist"
+        except OSError as error:
+            what = f"cannot be read: {error.strerror}"
+        raise ProblemError(422, f"{printable(str(path))} {what}; check the path", "folder")
 
     def folders(self, folder: str | None) -> Listed:
         """The folders in a folder that may be indexed, or, with None, all roots.

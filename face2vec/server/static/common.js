@@ -38,7 +38,7 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
-/** Show a message for a while, with a button if an action is given. */
+/** Show a message for a while, with a button if an action is given; its element. */
 export function message(text, action) {
   const shown = element("div", { className: "message" }, text);
   if (action) {
@@ -46,6 +46,7 @@ export function message(text, action) {
   }
   document.getElementById("messages").append(shown);
   setTimeout(() => shown.remove(), 10000);
+  return shown;
 }
 
 /** Call the API; the answer as an object. A problem becomes an Error with its words. */

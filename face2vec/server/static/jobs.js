@@ -1,6 +1,6 @@
 // Jobs: start them, and follow them by server-sent events.
 
-import { call, element, listen, number, t, wrong } from "./common.js";
+import { call, element, elsewhere, listen, number, t, wrong } from "./common.js";
 
 const runs = document.getElementById("runs");
 
@@ -9,6 +9,16 @@ function time(seconds) {
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
   return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+}
+
+/** What became of the photos of an index job; the numbers add up to all photos. */
+function sum(made) {
+  const parts = [t("result_added", { count: number(made.added) }), t("result_unchanged", { count: number(made.unchanged) })];
+  const others = { [made.copies === 1 ? "copy" : "copies"]: made.copies, forgotten: made.forgotten, unreadable: made.unreadable.length };
+  for (const [key, count] of Object.entries(others)) {
+    if (count) parts.push(t(`result_${key}`, { count: number(count) }));
+  }
+  return parts;
 }
 
 function words(job) {
@@ -22,7 +32,7 @@ function words(job) {
   const made = job.result;
   const parts = [];
   if (job.kind === "index" && "photos" in made) {
-    parts.push(t("result_index", { photos: number(made.photos), added: number(made.added), faces: number(made.faces), unreadable: number(made.unreadable.length) }));
+    parts.push(t("result_index", { photos: number(made.photos), parts: sum(made).join(", "), faces: number(made.faces) }));
   }
   const people = job.kind === "people" ? made : made.grouped;
   if (people && "people" in people) parts.push(t("result_people", { people: number(people.people), new: number(people.new) }));
@@ -42,7 +52,28 @@ function made(job) {
   return parts;
 }
 
+const active = new Set(); // numbers of jobs that had not ended when they were shown last
+
+/** Show the facts about the gallery as they are now. */
+async function showFacts(ended) {
+  const answer = await fetch("/jobs").catch(() => null);
+  if (!answer?.ok) return;
+  const now = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const missing = !document.getElementById("facts") && now.getElementById("facts");
+  if (missing && ended) location.reload(); // the first job has made the gallery
+  for (const id of ["facts", "models"]) {
+    const [old, made] = [document.getElementById(id), now.getElementById(id)];
+    if (old && made && old.textContent !== made.textContent) old.replaceChildren(...made.children);
+  }
+}
+
 function show(jobs) {
+  let ended = false;
+  for (const job of jobs) {
+    if (job.ended === null) active.add(job.id);
+    else if (active.delete(job.id)) ended = true;
+  }
+  if (ended) showFacts(true);
   runs.querySelector("p")?.remove();
   if (!jobs.length) runs.append(element("p", {}, t("no_jobs")));
   for (const [id, parts] of shown) {
@@ -61,7 +92,18 @@ function show(jobs) {
   }
 }
 
-const start = (body) => call("POST", "/jobs", body).catch(wrong);
+let failed = null; // the message that a job could not be started
+
+async function start(body) {
+  try {
+    await call("POST", "/jobs", body);
+    failed?.remove();
+  } catch (error) {
+    failed?.remove();
+    failed = wrong(error);
+  }
+}
+elsewhere.run = () => showFacts(false); // jobs, too, change the gallery
 document.getElementById("index")?.addEventListener("submit", (event) => {
   event.preventDefault();
   start({ kind: "index", folders: [event.target.folder.value.trim()], again: event.target.again.checked });
