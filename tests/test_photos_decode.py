@@ -906,3 +906,16 @@ print(peak() - before)
     )  # fmt: skip
     pixels = side * side * 4 / 1e6
     assert float(done.stdout) < 1.5 * pixels
+
+
+def test_large_photo_is_reduced_more_and_looks_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, columns = np.mgrid[0:900, 0:1200]
+    pixels = np.stack([rows // 4, columns // 5, (rows + columns) // 9], axis=2).astype(np.uint8)
+    photo = Image.fromarray(pixels)
+    usual = open_photo(photo, max_side=200).image
+    monkeypatch.setattr("face2vec.photos.decode.LARGE", 1_000_000)
+    large = open_photo(photo, max_side=200).image
+    assert usual.shape == large.shape == (150, 200, 3)
+    apart = np.abs(usual.astype(int) - large.astype(int))
+    assert 0 < apart.max() <= 6
+    assert apart.mean() < 1

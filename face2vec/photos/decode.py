@@ -60,7 +60,7 @@ from face2vec.photos.formats import (
     read_photo_bytes,
 )
 from face2vec.photos.jxl import jxl_image, jxl_size
-from face2vec.photos.large import taking_turns, wait_if_large
+from face2vec.photos.large import LARGE, taking_turns, wait_if_large
 from face2vec.photos.orientation import ORIENTATION_TAG, orientation_of
 from face2vec.photos.raw import is_raw, raw_image
 from face2vec.photos.source import BMP_READS, SMALL_READS, PhotoSource, refuse_many_scans
@@ -70,7 +70,9 @@ from face2vec.types import Box, Photo
 MAX_PIXELS = 200_000_000
 BAND_PIXELS = 16_000_000
 """Images with more pixels are converted in bands, each an eighth of this."""
-REDUCING_GAP = 3.0
+REDUCING_GAP, LARGE_REDUCING_GAP = 3.0, 2.0
+"""How much larger than wanted a photo is after its first reduction, by whole numbers. Large photos,
+see `large`, are reduced more, so that both fit into a gigabyte; the difference is hardly seen."""
 
 # Warnings about corrupt TIFF tags or broken PNG animations do not help a user who indexes a
 # folder, and `warnings.catch_warnings` is not thread-safe.
@@ -434,10 +436,16 @@ def _finish(
         if box is None:
             image, box = _flattened(image, size)
         image = _flatten(image)
-        image = image.resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=REDUCING_GAP)
+        gap = _reducing_gap(full_width, full_height)
+        image = image.resize(size, Image.Resampling.HAMMING, box=box, reducing_gap=gap)
     if orientation >= 5:
         full_width, full_height = full_height, full_width
     return _Decoded(_upright(image, orientation), full_width, full_height, scale)
+
+
+def _reducing_gap(width: int, height: int) -> float:
+    """By how much an image is larger, after its first reduction, than it is to be."""
+    return LARGE_REDUCING_GAP if width * height >= LARGE else REDUCING_GAP
 
 
 def _upright(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
@@ -507,7 +515,7 @@ def _flattened(
     if width * height <= BAND_PIXELS:
         return _flatten(image), whole
     factors = [
-        max(1, int(full / wanted / REDUCING_GAP))
+        max(1, int(full / wanted / _reducing_gap(width, height)))
         for full, wanted in zip(image.size, size, strict=True)
     ]
     across, down = factors
