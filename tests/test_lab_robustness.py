@@ -12,7 +12,7 @@ from face2vec import Face2Vec, samples
 from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import all_pairs
 from face2vec.lab.catalogue import chosen
-from face2vec.lab.robustness import Robustness, robustness
+from face2vec.lab.robustness import SHOWABLE, Robustness, robustness
 from face2vec.lab.subjects import Subjects, subjects_of
 
 FAR = 0.1
@@ -139,3 +139,22 @@ def test_another_face_does_not_replace_an_undetected_face(engine: Face2Vec, tmp_
     measured = robustness(subjects, engine, [hidden], far=0.5)
     hidden_step = measured.series[0].steps[-1]
     assert hidden_step.without_face == pytest.approx(1)
+
+
+def test_examples_begin_with_a_photo_that_is_accepted_while_it_is_clean(
+    subjects: Subjects, engine: Face2Vec, measured: Robustness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [encoded(engine, portrait.image) for _, portrait in subjects.portraits(engine)]
+    embeddings = np.array([one for one in found if one is not None])
+    assert len(embeddings) == len(found)
+    alike = [
+        float(embeddings[n] @ next(embeddings[m] for m in range(len(found))
+                                   if m != n and subjects.people[m] == subjects.people[n]))
+        for n in range(SHOWABLE)
+    ]  # fmt: skip
+    second = sorted(alike)[-1]
+    monkeypatch.setattr("face2vec.lab.robustness.threshold_for", lambda *_: second - 1e-4)
+    again = robustness(subjects, engine, [series.degradation for series in measured.series][:1])
+    assert again.example.similarity == pytest.approx(second, abs=1e-5)
+    portrait = dict(subjects.portraits(engine))[alike.index(second)]
+    np.testing.assert_array_equal(again.example.image, portrait.image)

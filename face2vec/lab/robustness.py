@@ -115,7 +115,7 @@ class Robustness:
         clean: figures of the clean photos.
         series: results of each degradation.
         slices: slices of the clean photos, by pose and by width of the mouth.
-        example: the clean portrait of the examples.
+        example: the clean portrait of the examples, one that is accepted if there is one.
     """
 
     model: str
@@ -188,7 +188,7 @@ def robustness(
     pairs = all_pairs(clean, people, highest_far=0)
     threshold = threshold_for(pairs.impostor, far)
     measure = _Measure(clean, people, threshold, far, draws)
-    shown = next((number for number in seen.images if kept[number]), 0)
+    shown = _shown(seen, subjects.people, threshold)
     mate = _mate(seen.embeddings[0], subjects.people, shown)
     rows = iter(range(1, len(seen.embeddings)))
     series = []
@@ -309,6 +309,14 @@ def _renumbered(people: Numbers) -> tuple[Numbers, int]:
     """Renumber people as 0…count − 1; also returns the count."""
     names, numbers = np.unique(people, return_inverse=True)
     return numbers.astype(np.int64), len(names)
+
+
+def _shown(seen: _Seen, people: Numbers, threshold: float) -> int:
+    """The portrait for the examples: the first that is accepted while it is clean, if any is."""
+    clean = seen.embeddings[0]
+    found = [number for number in seen.images if not np.isnan(clean[number]).any()]
+    right = (n for n in found if clean[n] @ _mate(clean, people, n) >= threshold)
+    return next(right, found[0] if found else 0)
 
 
 def _mate(clean: Embeddings, people: Numbers, number: int) -> Embeddings:
