@@ -17,7 +17,7 @@ from face2vec.photos.sources import PhotoLike
 from face2vec.pose import By, pose_distances, pose_vectors
 from face2vec.query import Query, QueryReader, embedding_of, gallery_face
 from face2vec.report.matches import Matches, QueryResult
-from face2vec.session import Session
+from face2vec.session import Session, mean_crowding
 from face2vec.types import Face, Match, Photo
 
 MOST_LIKELY_BEFORE = 0.5
@@ -223,11 +223,7 @@ class _Bar:
         """Mean crowding of each query and each of its matches; 0 without a calibration."""
         if self.calibration is None or not self.calibration.is_crowded:
             return [np.zeros(len(row)) for row in ids]
-        matched, places = np.unique(np.concatenate(ids), return_inverse=True)
-        of_matches = self.calibration.crowded(now.embeddings(matched))[places]
-        of_queries = self.calibration.crowded(queries)
-        parts = np.split(of_matches, np.cumsum([len(row) for row in ids])[:-1])
-        return [(one + part) / 2 for one, part in zip(of_queries, parts, strict=True)]
+        return mean_crowding(self.calibration, now, queries, ids)
 
     def crowding_of(
         self, query: NDArray[np.float32], matched: NDArray[np.float32]

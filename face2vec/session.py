@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from face2vec.calibration import Calibration
 from face2vec.cluster.address import MilvusAddress
@@ -83,6 +84,30 @@ class Surroundings:
     mates: float
     state: State
     count: int
+
+
+def mean_crowding(
+    calibration: Calibration,
+    now: Snapshot,
+    queries: NDArray[np.float32],
+    ids: Sequence[NDArray[np.int64]],
+) -> list[NDArray[np.float64]]:
+    """Mean crowding of each query and each of its faces.
+
+    Args:
+        calibration: gives the crowding.
+        now: the gallery.
+        queries: float32 (n, d).
+        ids: int64 (m,) for each query, faces of the gallery.
+
+    Returns:
+        float64 (m,) for each query.
+    """
+    matched, places = np.unique(np.concatenate(ids), return_inverse=True)
+    of_matches = calibration.crowded(now.embeddings(matched))[places]
+    of_queries = calibration.crowded(queries)
+    parts = np.split(of_matches, np.cumsum([len(row) for row in ids])[:-1])
+    return [(one + part) / 2 for one, part in zip(of_queries, parts, strict=True)]
 
 
 class Session:
@@ -480,16 +505,11 @@ class Session:
         asked = some[:ASKED]
         similarities, ids, _ = self.index().nearest(now, asked, NEAREST + 1)
         ratios = np.full((len(asked), NEAREST), -np.inf)
-        near, places = np.unique(np.concatenate(ids), return_inverse=True)
-        crowding = np.split(
-            calibration.crowded(now.embeddings(near))[places],
-            np.cumsum([len(row) for row in ids])[:-1],
-        )
-        own = calibration.crowded(asked)
-        for n, (row, theirs) in enumerate(zip(similarities, crowding, strict=True)):
+        crowding = mean_crowding(calibration, now, asked, ids)
+        for n, (row, mean) in enumerate(zip(similarities, crowding, strict=True)):
             # The first is the face itself.
-            mean = (own[n] + theirs[1:]) / 2
-            ratios[n, : len(row) - 1] = calibration.log_odds(row[1:].astype(float), crowding=mean)
+            odds = calibration.log_odds(row[1:].astype(float), crowding=mean[1:])
+            ratios[n, : len(row) - 1] = odds
         return Surroundings(calibration, expected_mates(ratios, count), now.state, count)
 
     # What belongs together

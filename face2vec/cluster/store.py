@@ -51,15 +51,14 @@ from face2vec.gallery.rows import (
     face_row,
     face_rows,
     owner_of,
-    path_crc32,
 )
 from face2vec.gallery.schema import FORMAT
 from face2vec.gallery.writer import (
     Writer,
     drop_unused,
     fitting,
+    link_photo,
     outcome_columns,
-    place_of,
     places_in,
 )
 from face2vec.types import Face
@@ -339,22 +338,7 @@ class ClusterWriter(Writer):
                     content = found[0]
                     if entry.again:
                         self._replace_content(connection, content, entry, faces)
-                root, path = place_of(connection, roots, entry)
-                before = connection.execute(
-                    "SELECT content_id, sha256 FROM photos JOIN contents ON id = content_id"
-                    " WHERE root_id = ? AND path = ?",
-                    (root, path),
-                ).fetchone()
-                connection.execute(
-                    "INSERT OR REPLACE INTO photos"
-                    " (root_id, path, content_id, size, mtime_ns, ctime_ns, path_crc32)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        *(root, path, content, entry.size, fitting(entry.mtime_ns)),
-                        None if entry.ctime_ns is None else fitting(entry.ctime_ns),
-                        path_crc32(f"{entry.root.rstrip(os.sep)}{os.sep}{entry.path}"),
-                    ),
-                )
+                before = link_photo(connection, roots, entry, content)
                 if before and before[0] != content:
                     if last_named.get(before[1], -1) >= place:
                         waiting.add(before[0])
@@ -666,19 +650,12 @@ class ClusterGallery(Gallery):
             GalleryLockedError: another process, or this one, is writing; the message names it.
             GalleryError: a server does not answer.
         """
-        if not self._writing.acquire(blocking=False):
-            raise GalleryLockedError(
-                f"the gallery {self.place} is already being written by this process "
-                f"({os.getpid()}); wait until that has finished"
-            )
-        try:
+        with self._only_writer_here():
             writer = ClusterWriter(self._connections, self.vectors, self._meta)
             try:
                 yield writer
             finally:
                 writer.end()
-        finally:
-            self._writing.release()
 
     def problems(self) -> list[str]:
         """What is wrong with the gallery, one sentence each; empty if it is sound."""

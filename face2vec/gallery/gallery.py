@@ -204,18 +204,23 @@ class Gallery:
             GalleryLockedError: another process, or this one, is writing; the message names it.
             GalleryError: the folder cannot be written.
         """
+        with self._only_writer_here(), writer_lock(self.folder):
+            writer = Writer(self._file, self._meta)
+            try:
+                yield writer
+            finally:
+                writer.end()
+
+    @contextmanager
+    def _only_writer_here(self) -> Iterator[None]:
+        """Refuse a second writer in this process."""
         if not self._writing.acquire(blocking=False):
             raise GalleryLockedError(
-                f"the gallery {self.folder} is already being written by this process "
+                f"the gallery {self.place} is already being written by this process "
                 f"({os.getpid()}); wait until that has finished"
             )
         try:
-            with writer_lock(self.folder):
-                writer = Writer(self._file, self._meta)
-                try:
-                    yield writer
-                finally:
-                    writer.end()
+            yield
         finally:
             self._writing.release()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from abc import ABC, abstractmethod
 from functools import cache
 
 from face2vec.stored import StoredValueError
@@ -199,12 +200,12 @@ CREATE TABLE IF NOT EXISTS {MAPPED} (
 """
 
 
-class Whole:
+class Whole(ABC):
     """A connection to a gallery that is no SQLite file and has all tables and columns."""
 
+    @abstractmethod
     def last_number(self, table: str) -> int:
         """The largest number that a row of a table has ever had, 0 if there was none."""
-        raise NotImplementedError
 
 
 def last_number(connection: sqlite3.Connection | Whole, table: str) -> int:

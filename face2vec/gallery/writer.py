@@ -222,22 +222,7 @@ class Writer:
                         "UPDATE contents SET taken = ? WHERE id = ? AND taken IS NOT ?",
                         (entry.taken, content, entry.taken),
                     )
-                root, path = place_of(connection, roots, entry)
-                before = connection.execute(
-                    "SELECT content_id, sha256 FROM photos JOIN contents ON id = content_id"
-                    " WHERE root_id = ? AND path = ?",
-                    (root, path),
-                ).fetchone()
-                connection.execute(
-                    "INSERT OR REPLACE INTO photos"
-                    " (root_id, path, content_id, size, mtime_ns, ctime_ns, path_crc32)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        *(root, path, content, entry.size, fitting(entry.mtime_ns)),
-                        None if entry.ctime_ns is None else fitting(entry.ctime_ns),
-                        path_crc32(f"{entry.root.rstrip(os.sep)}{os.sep}{entry.path}"),
-                    ),
-                )
+                before = link_photo(connection, roots, entry, content)
                 if before and last_named.get(before[1], -1) >= place:
                     waiting.add(before[0])
                 elif before:
@@ -613,6 +598,29 @@ def _insert_content(connection: Connection, entry: Entry, faces: Sequence[tuple[
 def fitting(number: int) -> int:
     """The nearest 64-bit integer; a file time can be out of range."""
     return max(-(2**63), min(number, 2**63 - 1))
+
+
+def link_photo(
+    connection: Connection, roots: dict[str, int], entry: Entry, content: int
+) -> tuple[int, bytes] | None:
+    """Record that a path has this content; returns number and hash of what it had before."""
+    root, path = place_of(connection, roots, entry)
+    before: tuple[int, bytes] | None = connection.execute(
+        "SELECT content_id, sha256 FROM photos JOIN contents ON id = content_id"
+        " WHERE root_id = ? AND path = ?",
+        (root, path),
+    ).fetchone()
+    connection.execute(
+        "INSERT OR REPLACE INTO photos"
+        " (root_id, path, content_id, size, mtime_ns, ctime_ns, path_crc32)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(root, path, content, entry.size, fitting(entry.mtime_ns)),
+            None if entry.ctime_ns is None else fitting(entry.ctime_ns),
+            path_crc32(f"{entry.root.rstrip(os.sep)}{os.sep}{entry.path}"),
+        ),
+    )
+    return before
 
 
 def drop_unused(connection: Connection, contents: Iterable[int]) -> int:
