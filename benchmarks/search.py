@@ -3,10 +3,13 @@
     python benchmarks/search.py --sizes 10000 100000 1000000
 
 Embeddings are synthetic: each person a random unit vector, each face that vector plus noise,
-made so that two faces of a person have a cosine of 0.6; 10 faces a person, 512 numbers. Queries
-are further faces of the same people, a thousand. Recall@10 is the share of the ten truly most
-similar faces that are among the ten found, for a hundred of them. Needs about 6 GB of memory and
-of disk for a million faces.
+made so that two faces of a person have a cosine of 0.6; 10 faces a person. By default both are
+drawn with the spectrum of a network's embeddings: their variance along their principal components,
+from `spectra.json`, which ``--measure GALLERY`` writes. ``--spectrum isotropic`` spreads it evenly
+over 512 components, the hardest case. Queries are further faces of the same people, a thousand;
+and, for a second recall, a thousand faces of people who are not in the gallery, whose nearest faces
+are hard to tell apart. Recall@10 is the share of the ten truly most similar faces that are among
+the ten found. Needs about 6 GB of memory and of disk for a million faces.
 
 Single searches of face2vec and of FAISS take turns, each with a query that neither was asked just
 before, so that both find the processor's caches as the other left them, as they do in a program
@@ -14,15 +17,12 @@ that has other things to do. Batches take turns, too. A pause is made before eac
 threads go on turning for some milliseconds after a search, and none is to pay for another's;
 not an idle one, in which the system may put the cores to sleep. A thousand other queries come
 first, so that the index is in memory.
-
-Each index is searched twice: mapped from its file by both, and in memory by both, by face2vec with
-``index_in_memory=True`` and by FAISS through ``read_index``. The file is the same except for HNSW,
-where face2vec makes several graphs and FAISS one. FAISS then gets the sum of face2vec's ef_search.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import statistics
 import tempfile
@@ -36,26 +36,70 @@ from common import arguments, publish, seconds, table
 
 PACKAGES = ("face2vec", "faiss-cpu", "numpy")
 TURNS, SLOW_TURNS = (1000, 10), (40, 5)  # single searches, and batches
-DIMENSION = 512
+SPECTRA = Path(__file__).parent / "spectra.json"
+ISOTROPIC = [1 / 512] * 512
 FACES_A_PERSON = 10
 COSINE = 0.6
 PAUSE = 0.005
-KINDS = ["flat", "hnsw", "ivf", "ivfpq"]
+KINDS = ["flat", "pq"]
 
 
-def faces(count: int, seed: int, people: int) -> np.ndarray:
-    """(count, 512) unit vectors of so many people in turn."""
-    rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(0).standard_normal((people, DIMENSION), np.float32)
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    out = np.empty((count, DIMENSION), np.float32)
-    for start in range(0, count, 50_000):
-        rows = np.arange(start, min(start + 50_000, count))
-        noise = rng.standard_normal((len(rows), DIMENSION), np.float32)
-        noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-        part = COSINE**0.5 * centres[rows % people] + (1 - COSINE) ** 0.5 * noise
-        out[rows] = part / np.linalg.norm(part, axis=1, keepdims=True)
-    return out
+class Drawn:
+    """Faces with a spectrum: the variance along each principal component, descending.
+
+    The components lie in directions drawn at random.
+    """
+
+    def __init__(self, spectrum: list[float], people: int) -> None:
+        self.dimension, self.people = len(spectrum), people
+        rng = np.random.default_rng(7)
+        axes = np.linalg.qr(rng.standard_normal((self.dimension, self.dimension)))[0]
+        self._axes = (np.sqrt(spectrum)[:, None] * axes).astype(np.float32)
+        self._centres = self.strangers(people, seed=0)
+
+    def strangers(self, count: int, seed: int) -> np.ndarray:
+        """(count, d) unit vectors, of one person each."""
+        return unit(self._noise(np.random.default_rng(seed), count))
+
+    def faces(self, count: int, seed: int) -> np.ndarray:
+        """(count, d) unit vectors of the people in turn."""
+        rng = np.random.default_rng(seed)
+        out = np.empty((count, self.dimension), np.float32)
+        for start in range(0, count, 50_000):
+            rows = np.arange(start, min(start + 50_000, count))
+            noise = unit(self._noise(rng, len(rows)))
+            centres = self._centres[rows % self.people]
+            out[rows] = unit(COSINE**0.5 * centres + (1 - COSINE) ** 0.5 * noise)
+        return out
+
+    def _noise(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        return rng.standard_normal((count, self.dimension), np.float32) @ self._axes
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def measure_spectrum(gallery: Path) -> None:
+    """Add the spectrum of a gallery's embeddings to `spectra.json`, by the name of its model."""
+    from face2vec.gallery.gallery import Gallery
+
+    with Gallery.open(gallery) as opened, opened.read() as now:
+        embeddings = np.concatenate([rows for _, rows in now]).astype(np.float64)
+        name = opened.fingerprint.model.key
+    variance = np.linalg.eigvalsh(embeddings.T @ embeddings / len(embeddings))[::-1]
+    known = json.loads(SPECTRA.read_text(encoding="ascii")) if SPECTRA.exists() else {}
+    known[name] = [float(f"{max(part, 0):.3g}") for part in variance]
+    SPECTRA.write_text(json.dumps(known, sort_keys=True, indent=0) + "\n", encoding="ascii")
+
+
+def recall(engine, queries: np.ndarray, truth: np.ndarray) -> float:
+    found = engine.search(queries, k=10)
+    hits = [
+        len({match.face.id for match in one.matches} & set(row.tolist()))
+        for one, row in zip(found, truth, strict=True)
+    ]
+    return float(np.mean(hits)) / 10
 
 
 def enrol(folder: Path, embeddings: np.ndarray) -> None:
@@ -66,7 +110,7 @@ def enrol(folder: Path, embeddings: np.ndarray) -> None:
     from face2vec.types import Face
 
     model = ModelFingerprint(
-        key="synthetic", origin="synthetic", weights="synthetic", dimension=DIMENSION,
+        key="synthetic", origin="synthetic", weights="synthetic", dimension=embeddings.shape[1],
         input_size=1, alignment="margin", template=None, margin=[0, 0],
         standardization=["fixed", 0, 1], channels="RGB", mirror=False,
     )  # fmt: skip
@@ -117,45 +161,43 @@ def read_all(found) -> list:
 
 
 def measure(
-    count: int, kinds: list[str], rounds: int, keep: Path | None, build_only: bool
+    count: int,
+    kinds: list[str],
+    rounds: int,
+    keep: Path | None,
+    spectrum: list[float],
 ) -> tuple[list[list[str]], list[list[str]]]:
     import faiss
 
     from face2vec.engine import Face2Vec
-    from face2vec.index.hnsw import FACES_PER_GRAPH
 
-    people = count // FACES_A_PERSON
-    embeddings = faces(count, 1, people)
-    queries, others = faces(1000, 2, people), faces(1000, 3, people)
+    drawn = Drawn(spectrum, count // FACES_A_PERSON)
+    embeddings = drawn.faces(count, seed=1)
+    queries, others = drawn.faces(1000, seed=2), drawn.faces(1000, seed=3)
+    strangers = drawn.strangers(1000, seed=4)
     quality, speed = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = (keep or Path(name)) / str(count)
         if not folder.exists():
             enrol(folder, embeddings)
-        flat = faiss.IndexFlatIP(DIMENSION)
-        flat.add(embeddings)
-        truth = flat.search(queries[:100], 10)[1] + 1  # a gallery numbers its faces from one
-        del flat, embeddings
+        # A gallery numbers its faces from one.
+        truth, strange_truth = (
+            faiss.knn(some, embeddings, 10, faiss.METRIC_INNER_PRODUCT)[1] + 1
+            for some in (queries, strangers)
+        )
+        del embeddings
         gc.collect()
         for kind in kinds:
             file = built(folder, kind)
-            several = kind == "hnsw" and count > FACES_PER_GRAPH
-            theirs = built(folder, kind, graphs=1) if several else file
-            if build_only:
-                continue
             (folder / "index.faiss").unlink(missing_ok=True)
             os.link(file, folder / "index.faiss")
             for hold in (False, True):
                 with Face2Vec(folder, index=kind, index_in_memory=hold) as engine:
-                    found = engine.search(queries[:100], k=10)
-                    bare = alone(theirs, engine, hold)
+                    bare = alone(file, engine, hold)
                     if not hold:
-                        ids = [[match.face.id for match in one.matches] for one in found]
-                        quality.append(described(count, kind, file, ids, truth))
-                        print(quality[-1], flush=True)
-                    if not hold and theirs != file:
-                        ids = bare(queries[:100])[1].tolist()
-                        quality.append(described(count, f"{kind}, one graph", theirs, ids, truth))
+                        found = recall(engine, queries, truth)
+                        strange = recall(engine, strangers, strange_truth)
+                        quality.append(described(count, kind, file, engine, found, strange))
                         print(quality[-1], flush=True)
                     where = "memory" if hold else "its file"
                     times = timed(engine, bare, queries, others, rounds)
@@ -164,18 +206,14 @@ def measure(
     return quality, speed
 
 
-def built(folder: Path, kind: str, graphs: int | None = None) -> Path:
+def built(folder: Path, kind: str) -> Path:
     """A file with the gallery's index of a kind, and beside it how many seconds that took."""
     from face2vec.engine import Face2Vec
-    from face2vec.index import hnsw as index_graph
 
-    kept = folder / f"{kind}{graphs or ''}.faiss"
+    kept = folder / f"{kind}.faiss"
     if not kept.exists():
-        usual = index_graph.FACES_PER_GRAPH
-        index_graph.FACES_PER_GRAPH = int(folder.name) // graphs if graphs else usual
         with Face2Vec(folder, index=kind) as engine:
             took = seconds(engine.rebuild)
-        index_graph.FACES_PER_GRAPH = usual
         kept.with_suffix(".txt").write_text(f"{took:.1f}", encoding="ascii")
         (folder / "index.faiss").replace(kept)
     return kept
@@ -188,32 +226,36 @@ def index_of(engine):
 
 
 def alone(file: Path, engine, hold: bool) -> Callable[[np.ndarray], object]:
-    """FAISS's own search of a file, as broad as that of the engine's index."""
+    """FAISS's own search of a file: as many proposals as the engine's index makes.
+
+    Shards are searched by FAISS's threads, one each.
+    """
     import faiss
 
-    from face2vec.index.ivf import PQ_PROPOSALS
+    from face2vec.index.face_index import FaceIndex
 
     index = index_of(engine)
-    wanted = PQ_PROPOSALS * 10 if index.kind == "ivfpq" else 10
-    breadth = None
-    if index.kind == "hnsw":
-        breadth = faiss.SearchParametersHNSW(efSearch=index._faces.ef_search(wanted))
-    elif index.kind.startswith("ivf"):
-        breadth = faiss.SearchParametersIVF(nprobe=index._faces.nprobe(wanted))
-    if index.kind == "ivfpq":
-        breadth = faiss.SearchParametersPreTransform(index_params=breadth)
-    bare = faiss.read_index(str(file), 0 if hold else faiss.IO_FLAG_MMAP_IFC)
-    return lambda queries: bare.search(queries, wanted, params=breadth)
+    if index.kind == "flat":
+        bare = faiss.read_index(str(file), 0 if hold else faiss.IO_FLAG_MMAP_IFC)
+        return lambda queries: bare.search(queries, 10)
+    own = FaceIndex.load(file)._faces
+    shards = faiss.IndexShards(own._turn.d_out, True, False)
+    for shard in own._shards:
+        shards.add_shard(shard)
+    wanted = own.proposals(10)
+    # "own" stays alive here, because FAISS does not keep what Python owns.
+    return lambda queries: (own, shards.search(own._turn.apply(queries), wanted))[1]
 
 
-def described(
-    count: int, kind: str, file: Path, found: list[list[int]], truth: np.ndarray
-) -> list[str]:
+def described(count: int, kind: str, file: Path, engine, found: float, strange: float) -> list[str]:
     """A row of the first table."""
-    hits = [len(set(ids) & set(row.tolist())) for ids, row in zip(found, truth, strict=True)]
     took = float(file.with_suffix(".txt").read_text(encoding="ascii"))
-    size = file.stat().st_size / 2**20
-    return [f"{count:,}", kind, f"{np.mean(hits) / 10:.3f}", f"{size:,.0f} MiB", f"{took:.1f} s"]
+    measured = index_of(engine).measured
+    told = "exact" if measured is None else f"{measured.recall:.3f}, {measured.proposals} proposed"
+    return [
+        *(f"{count:,}", kind, f"{found:.3f}", f"{strange:.3f}", told),
+        *(f"{file.stat().st_size / 2**20:,.0f} MiB", f"{took:.1f} s"),
+    ]
 
 
 def timed(engine, faiss_alone, queries: np.ndarray, others: np.ndarray, rounds: int) -> list[str]:
@@ -232,7 +274,7 @@ def timed(engine, faiss_alone, queries: np.ndarray, others: np.ndarray, rounds: 
     batches = [in_pairs(ours, faiss_alone, queries, 100, batch_turns) for _ in range(rounds)]
     reading = [
         1000 * seconds(partial(read_all, ours(part)))
-        for part in queries.reshape(-1, 100, DIMENSION)[:batch_turns]
+        for part in queries.reshape(-1, 100, queries.shape[1])[:batch_turns]
     ]
     mine, theirs = np.median(np.concatenate(single), axis=0)
     all_mine, all_theirs = np.median(np.concatenate(batches), axis=0)
@@ -248,35 +290,42 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--kinds", nargs="+", default=KINDS)
     parser.add_argument("--name", default="search")
+    parser.add_argument("--spectrum", default="edgeface-xs", help="a model of spectra.json, or "
+                        "isotropic")  # fmt: skip
     parser.add_argument("--keep", type=Path, help="keep galleries and indexes in this folder")
-    parser.add_argument("--build-only", action="store_true", help="build what --keep lacks")
+    parser.add_argument("--measure", type=Path, metavar="GALLERY", help="only add its spectrum")
     given = parser.parse_args()
-    from face2vec.index.ivf import PQ_PROPOSALS
-
+    if given.measure:
+        measure_spectrum(given.measure)
+        return
+    spectrum = ISOTROPIC
+    if given.spectrum != "isotropic":
+        spectrum = json.loads(SPECTRA.read_text(encoding="ascii"))[given.spectrum]
     quality: list[list[str]] = []
     speed: list[list[str]] = []
     for count in given.sizes:
-        kinds = [k for k in given.kinds if count >= 100_000 or not k.startswith("ivf")]
-        more_quality, more_speed = measure(count, kinds, given.rounds, given.keep, given.build_only)
+        more_quality, more_speed = measure(count, given.kinds, given.rounds, given.keep, spectrum)
         quality += more_quality
         speed += more_speed
-    if given.build_only:
-        return
     body = "\n\n".join(
         (
-            table(["faces", "index", "recall@10", "index on disk and in memory", "build"], quality),
+            table(["faces", "index", "recall@10", "of strangers", "told by info",
+                   "index on disk and in memory", "build"], quality),
             table(["faces", "index", "searched in", "FAISS, one query, ms", "face2vec, ms",
                    "difference, ms", "FAISS, 100 queries, ms", "face2vec, ms",
                    "face2vec slower by", "reading their matches, ms"], speed),
-            "Medians. FAISS returns numbers; face2vec reads each match's photo, box and landmarks "
-            "from the gallery, too, and makes the objects when they are first looked at: the last "
-            "column is what it takes then to look at all 1,000 matches of 100 queries. "
-            f"FAISS's `ivfpq` gives {10 * PQ_PROPOSALS} candidates, which face2vec ranks again by "
-            "the stored embeddings. FAISS searches the same file, but for `hnsw` one graph. "
-            "In memory: face2vec with `index_in_memory=True`, FAISS by `read_index`.",
+            f"{len(spectrum)} numbers, spectrum: {given.spectrum}. Medians. FAISS returns numbers; "
+            "face2vec reads each match's photo, box and landmarks from the gallery, too, and makes "
+            "the objects when they are first looked at: the last column is what it takes then to "
+            "look at all 1,000 matches of 100 queries. FAISS's `pq` only gives the proposals, "
+            "which face2vec ranks by the stored embeddings. In memory: face2vec with "
+            "`index_in_memory=True`, FAISS by `read_index`. *Of strangers*: recall@10 for people "
+            "who are not in the gallery. *Told by info*: recall@10 for faces of the gallery.",
         )
     )  # fmt: skip
     command = f"python benchmarks/search.py --sizes {' '.join(map(str, given.sizes))}"
+    if given.spectrum != parser.get_default("spectrum"):
+        command += f" --spectrum {given.spectrum}"
     if given.kinds != KINDS:
         command += f" --kinds {' '.join(given.kinds)}"
     if given.rounds != parser.get_default("rounds"):

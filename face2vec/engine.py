@@ -131,7 +131,7 @@ class Face2Vec:
             the detector of the gallery, and MTCNN for a new gallery.
         runtime: "auto", "onnxruntime", "openvino" or "cuda".
         threads: number of processor threads; None for all cores.
-        index: kind of index: "auto", "flat", "hnsw", "ivf" or "ivfpq".
+        index: kind of index: "auto", "flat" or "pq".
         index_in_memory: keep the index in the memory of this process, for many searches among
             many faces. Otherwise its file is mapped: it opens at once, and processes share it.
         max_pixels: photos with more pixels are refused.
@@ -1442,7 +1442,7 @@ class Face2Vec:
         gallery, index = self._session.gallery(), self._session.index()
         with gallery.read() as now:
             counts, mapped, people = now.counts(), len(now.mapped()), now.people()
-            kind, index_bytes = index.facts(now)
+            facts = index.facts(now)
         runtime = self._session.runtime()
         return {
             "gallery": gallery.place,
@@ -1453,9 +1453,11 @@ class Face2Vec:
             "upgrade_begun": gallery.upgrade_begun(),
             "made_with": gallery.fingerprint.to_dict(),
             "dimension": gallery.dimension,
-            "index": kind,
+            "index": facts.kind,
+            "index_recall": None if facts.measured is None else facts.measured.recall,
+            "index_recall_faces": None if facts.measured is None else facts.measured.queries,
             "bytes": gallery.bytes(),
-            "index_bytes": index_bytes,
+            "index_bytes": facts.bytes,
             "runtime": runtime.describe(),
             "detector_runtime": detector_runtime(runtime).describe(),
         }

@@ -483,14 +483,14 @@ def test_index_hands_the_settings_to_the_engine(
     index = ("index", faces_folder / "both.jpg", "--gallery", tmp_path / "g", "--json")
     result = run(
         *(*index, "--model", tiny_model, "--min-face", "250", "--max-side", "0"),
-        *("--index", "hnsw", "--runtime", "onnxruntime", "--threads", "1"),
+        *("--index", "flat", "--runtime", "onnxruntime", "--threads", "1"),
     )
     assert lines(result.stdout)[0]["faces"] == 1  # the smaller of the two is left out
     facts = json.loads(run("info", tmp_path / "g", "--json").stdout)
     assert facts["made_with"]["detector"]["min_face_size"] == 250
     assert facts["made_with"]["detector"]["max_side"] is None
     assert facts["made_with"]["detector"]["try_turned"] is False
-    assert facts["index"] == "hnsw"
+    assert facts["index"] == "flat"
     other = run(*index, "--min-face", "40")
     assert other.exit_code == cli.ERROR
     assert other.stdout == ""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dng import dng
-from helpers import needs, posix_only, reads
+from helpers import fake_fingerprint, needs, posix_only, reads
 from PIL import Image, ImageEnhance
 
 import face2vec
@@ -40,6 +40,8 @@ from face2vec import (
 )
 from face2vec.encoding import workers as extraction_processes
 from face2vec.gallery.gallery import Gallery
+from face2vec.gallery.rows import INDEXED, Entry
+from face2vec.index import policy
 from face2vec.photos.formats import REASONS, read_photo_bytes
 
 HERE = Path(__file__).parent
@@ -1060,12 +1062,35 @@ def test_open_engine_sees_what_another_adds_and_removes(
         assert len(answers(reader)[0]) == 2
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_requested_kind_of_index_is_used(kind: str, folder: Path, family: Face2Vec) -> None:
+@pytest.mark.parametrize("kind", ["auto", "flat", "pq"])
+def test_index_of_few_faces_is_flat(kind: str, folder: Path, family: Face2Vec) -> None:
     with open_engine(folder, index=kind) as engine:
         engine.rebuild()
-        assert engine.info()["index"] == kind
+        assert engine.info()["index"] == "flat"
+        assert engine.info()["index_recall"] is None
         assert answers(engine) == answers(family)
+
+
+def test_requested_kind_of_index_is_used_and_its_recall_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "PQ_FACES_LEAST", 100)
+    vectors = np.random.default_rng(0).standard_normal((300, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    with Gallery.create(tmp_path / "gallery", fake_fingerprint(64)) as gallery:
+        entries = [
+            Entry("/photos", f"{n}.jpg", 1, 1, n.to_bytes(32, "big"), 9, 9, INDEXED,
+                  faces=(Face((0.0, 0.0, 9.0, 9.0), ((1.0, 1.0),) * 5, 1.0, vector),))
+            for n, vector in enumerate(vectors)
+        ]  # fmt: skip
+        with gallery.write() as writer:
+            writer.record(entries)
+    with Face2Vec(tmp_path / "gallery", index="pq") as engine:
+        (found,) = engine.search(vectors[:1], k=1)
+        assert found.matches[0].similarity == pytest.approx(1, abs=1e-6)
+        facts = engine.info()
+        assert (facts["index"], facts["index_recall_faces"]) == ("pq", 300)
+        assert 0.99 <= facts["index_recall"] <= 1
 
 
 def test_index_held_in_memory_follows_what_is_added(

@@ -65,7 +65,7 @@ def used(
     if request.param == "openvino":
         needs("openvino", "openvino")
     folder = tmp_path_factory.mktemp("forks") / request.param
-    options = {"runtime": request.param, "threads": 2, "index": "hnsw"}
+    options = {"runtime": request.param, "threads": 2}
     with Face2Vec(folder, model=tiny_model, **options) as engine:
         engine.add(faces_folder)
         query = faces_folder / "both.jpg"

@@ -15,7 +15,7 @@ from face2vec.index.file import Header, IndexDamagedError
 
 PARTS = [bytes(range(256)) * 1024, bytes(range(255, -1, -1)) * 2048]  # longer than their two ends
 CONTENT = b"".join(PARTS)
-HEADER = Header("hnsw", 32, 7, State("the gallery", 9, 5))
+HEADER = Header("pq", 32, 7, State("the gallery", 9, 5))
 WRITTEN = replace(HEADER, ends=(len(PARTS[0]), len(CONTENT)))
 
 

@@ -20,9 +20,10 @@ from face2vec.errors import GalleryDamagedError, GalleryError
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import INDEXED, Entry
+from face2vec.index import policy
 from face2vec.index import sync as indexing
 from face2vec.index.face_index import FaceIndex
-from face2vec.index.policy import IVF_FACES_LEAST
+from face2vec.index.policy import Measured
 from face2vec.index.sync import GalleryIndex, nearest_faces
 from face2vec.types import Face
 
@@ -77,8 +78,13 @@ def gallery(folder: Path) -> Iterator[Gallery]:
 QUERY = embedding("query")
 
 
+@pytest.fixture(autouse=True)
+def codes_of_few_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "PQ_FACES_LEAST", 16)
+
+
 @pytest.mark.parametrize("hold", [False, True], ids=["", "held"])
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "pq"])
 def test_an_index_follows_the_gallery(gallery: Gallery, kind: str, hold: bool) -> None:
     index = GalleryIndex(gallery, kind, hold)
     for change in (
@@ -99,7 +105,7 @@ def test_reranking_in_threads_equals_one_thread(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((IVF_FACES_LEAST, DIMENSION)).astype(np.float32)
+    vectors = rng.standard_normal((3000, DIMENSION)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     with Gallery.create(folder, fake_fingerprint(DIMENSION)) as gallery:
         record(gallery, *(
@@ -107,8 +113,9 @@ def test_reranking_in_threads_equals_one_thread(
                   faces=(Face((0.0, 0.0, 9.0, 9.0), POINTS, 1.0, vector),))
             for n, vector in enumerate(vectors)
         ))  # fmt: skip
-        indexes = GalleryIndex(gallery, "ivfpq")
+        indexes = GalleryIndex(gallery, "pq")
         with gallery.read(mmap=True) as now, indexes.at(now) as ready:
+            ready._faces.measured = Measured(0.99, 500, 30, 3000)
             monkeypatch.setattr("face2vec.index.face_index.faiss.omp_get_max_threads", lambda: 4)
             assert [ready.readers(n, 10) for n in (1, 33, 34, 60, 1000)] == [1, 1, 2, 3, 4]
             monkeypatch.undo()
@@ -227,7 +234,7 @@ def test_problems_names_a_wrong_number_of_faces(gallery: Gallery, folder: Path) 
     assert index.problems() == [f"{folder / 'index.faiss'} holds 18 faces, not 20; run rebuild"]
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "pq"])
 def test_threads_may_search_while_another_process_writes(
     gallery: Gallery, folder: Path, kind: str
 ) -> None:
@@ -319,7 +326,7 @@ def test_an_index_that_is_written_already_is_left_alone_without_faiss(
     assert len(FaceIndex.load(folder / "index.faiss")) == 21
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "flat"])
+@pytest.mark.parametrize("kind", ["pq", "flat"])
 def test_save_rebuilds_an_index_of_another_kind_or_a_damaged_one(
     gallery: Gallery, folder: Path, kind: str
 ) -> None:
@@ -385,13 +392,12 @@ def large(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> Gallery:
     return gallery
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
 def test_damaged_index_never_gives_a_wrong_similarity(
-    large: Gallery, kind: str, monkeypatch: pytest.MonkeyPatch
+    large: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever byte of the embeddings is damaged, and before the file has been verified."""
     monkeypatch.setattr(GalleryIndex, "_verify_later", lambda *_: None)
-    GalleryIndex(large, kind).save()
+    GalleryIndex(large, "flat").save()
     path = large.folder / "index.faiss"
     whole = path.read_bytes()
     right, distrusted = truth(large, QUERY), 0
@@ -400,7 +406,7 @@ def test_damaged_index_never_gives_a_wrong_similarity(
         start = whole.index(vectors)
         for place in range(start + 3, start + len(vectors), 8):
             damaged_at(path, whole, place)
-            index = GalleryIndex(large, kind)
+            index = GalleryIndex(large, "flat")
             similarities, ids, total = index.nearest(now, QUERY[None], 5)
             assert len(ids[0]) == 5
             assert total == 20
@@ -410,18 +416,17 @@ def test_damaged_index_never_gives_a_wrong_similarity(
     assert distrusted >= 1
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
 def test_damage_anywhere_in_a_large_index_is_found_after_it_was_opened(
-    large: Gallery, kind: str, caplog: pytest.LogCaptureFixture
+    large: Gallery, caplog: pytest.LogCaptureFixture
 ) -> None:
-    GalleryIndex(large, kind).save()
+    GalleryIndex(large, "flat").save()
     path = large.folder / "index.faiss"
     whole = path.read_bytes()
     with large.read() as now:
         vectors = now.embeddings([7])[0].tobytes()
         place = whole.index(vectors) + 1  # changes too little to be seen in a similarity
         damaged_at(path, whole, place)
-        index = GalleryIndex(large, kind)
+        index = GalleryIndex(large, "flat")
         index.nearest(now, QUERY[None], 5)
         wait_for_verification()
         for _ in range(3):
@@ -434,7 +439,7 @@ def test_damage_anywhere_in_a_large_index_is_found_after_it_was_opened(
     assert ["its checksum is wrong" in one.getMessage() for one in warnings] == [True]  # said once
     index.save()
     assert path.read_bytes() == whole
-    assert GalleryIndex(large, kind).problems() == []
+    assert GalleryIndex(large, "flat").problems() == []
 
 
 def test_damage_in_a_small_index_is_found_when_it_is_opened(
@@ -522,7 +527,7 @@ def test_missing_row_of_a_face_is_an_error(gallery: Gallery) -> None:
 
 
 @pytest.mark.parametrize("hold", [False, True], ids=["", "held"])
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "pq"])
 def test_few_faces_are_added_beside_a_large_file_which_stays(
     large: Gallery, kind: str, hold: bool
 ) -> None:

@@ -430,7 +430,7 @@ def test_photo_overwritten_with_a_forgotten_photo_is_removed(gallery: Path, phot
 
 
 def test_forget_leaves_no_traces_and_blocks_the_photos(gallery: Path, photos: Path) -> None:
-    with Face2Vec(gallery, index="hnsw") as engine:
+    with Face2Vec(gallery) as engine:
         engine.rebuild()
         engine.find_people()
         person = engine.name(engine.people()[0], "Ada Nobody")

@@ -492,7 +492,7 @@ def info_lines(facts: dict[str, Any]) -> list[str]:
         f"People     {people}",
         f"Model      {printable(model['key'])}, dimension {facts['dimension']}{origin}",
         f"Detector   {printable(name)}, version {made['cascade']}: {printable(settings)}",
-        f"Index      {facts['index']}, {_megabytes(facts['index_bytes'])}",
+        f"Index      {facts['index']}, {_megabytes(facts['index_bytes'])}{_recall(facts)}",
         f"Runtime    {runs_on[0]}; detection: {runs_on[1]}",
     ]
     if facts["mapped"]:
@@ -504,6 +504,14 @@ def info_lines(facts: dict[str, Any]) -> list[str]:
             f"{count(begun['faces'], 'face')} done"
         )
     return lines
+
+
+def _recall(facts: dict[str, Any]) -> str:
+    """How many of the nearest faces an approximate index finds; nothing for an exact one."""
+    if facts["index_recall"] is None:
+        return ""
+    of = count(facts["index_recall_faces"], "face of yours", "faces of yours")
+    return f"; recall@10 {facts['index_recall']:.3f} on {of}"
 
 
 def _say_removed(removed: Removed) -> None:

@@ -24,7 +24,7 @@ from face2vec.index import file as index_file
 from face2vec.index.flat import Flat
 from face2vec.index.kinds import KINDS, IndexKind
 from face2vec.index.parallel import Batches, Ids, Vectors, faiss, run_parts
-from face2vec.index.policy import IVF_FACES_LEAST, LEARNED, canonical
+from face2vec.index.policy import OUTGROWN, PQ_FACES_LEAST, Measured, canonical, choose_kind
 
 _WRONG_PARTS = (
     *(RuntimeError, TypeError, MemoryError),
@@ -42,8 +42,7 @@ class FaceIndex:
     Several threads may search at once; nothing else may run during ``add`` or ``remove``.
 
     Attributes:
-        kind: ``"flat"`` (all faces are compared); ``"hnsw"`` or ``"ivf"`` (exact similarities,
-            some faces are missed); or ``"ivfpq"`` (compressed).
+        kind: ``"flat"`` (all faces are compared) or ``"pq"`` (short codes of all faces are).
         dimension: length of an embedding.
         read_only: whether its memory is that of the file, so that it cannot change. Faces can be
             added beside it, see `add_later`.
@@ -66,8 +65,8 @@ class FaceIndex:
         """An index of all faces of ``batches``.
 
         Args:
-            batches: ids int64 (n,) and embeddings float32 (n, d). ``ivf`` and ``ivfpq`` iterate
-                twice; an iterator, which allows only one pass, is copied to memory for that.
+            batches: ids int64 (n,) and embeddings float32 (n, d). ``pq`` iterates three times; an
+                iterator, which allows only one pass, is copied to memory for that.
             count: how many faces there are.
             dimension: length of an embedding.
             kind: a key of ``KINDS``.
@@ -76,17 +75,18 @@ class FaceIndex:
             SettingsError: there is no such kind, or it needs more faces.
         """
         kind = canonical(kind)
-        if kind in LEARNED:
-            if count < IVF_FACES_LEAST:
+        if kind == "pq":
+            if choose_kind(count, dimension, kind) != kind:
                 raise SettingsError(
                     f"cannot build an index of kind {kind!r} from {count} faces: it needs at least "
-                    f"{IVF_FACES_LEAST}; choose 'flat' or 'hnsw'"
+                    f"{PQ_FACES_LEAST}; choose 'flat'"
                 )
             if iter(batches) is batches:
                 batches = list(batches)
         self = cls(KINDS[kind].prepare(dimension, count, batches), kind)
         for ids, embeddings in batches:
             self.add(ids, embeddings)
+        self._faces.settle()
         return self
 
     def __len__(self) -> int:
@@ -94,6 +94,16 @@ class FaceIndex:
 
     def __repr__(self) -> str:
         return f"FaceIndex({self.kind}, {len(self)} faces, dimension={self.dimension})"
+
+    @property
+    def measured(self) -> Measured | None:
+        """What was measured when the index was built; None if its search is exact."""
+        return self._faces.measured
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether so many faces have been added that it should be built again."""
+        return self.measured is not None and len(self) >= OUTGROWN * self.measured.faces
 
     def add(self, ids: Ids, embeddings: Vectors) -> None:
         """Add faces.
@@ -155,10 +165,10 @@ class FaceIndex:
             queries: float32 (n, d) of unit length.
             k: maximum number of faces per query. A query gets fewer if the index has fewer, or
                 if an approximate index finds no more.
-            rerank: for ``ivfpq``, functions that return the embeddings float32 (m, d) of ids
+            rerank: for ``pq``, functions that return the embeddings float32 (m, d) of ids
                 int64 (m,), NaN for a face that has gone; each is called by one thread at a time.
                 They make the similarities exact. Without them similarities are those of the
-                compressed embeddings. Other kinds ignore them.
+                compressed embeddings. ``flat`` ignores them.
 
         Returns:
             Cosines float32 (m,) and ids int64 (m,), m ≤ k, for each of the n queries.
@@ -169,8 +179,8 @@ class FaceIndex:
         self._check_shape(queries)
         if k < 1:
             raise SettingsError(f"k must be at least 1, not {k}")
-        proposals = self._faces.proposals if rerank else 0
-        wanted = min(len(self._faces), proposals * k or k)
+        proposals = self._faces.proposals(k) if rerank else 0
+        wanted = min(len(self._faces), proposals or k)
         if wanted == 0 or len(queries) == 0:
             nothing = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
             return [nothing[0] for _ in queries], [nothing[1] for _ in queries]
@@ -190,9 +200,7 @@ class FaceIndex:
 
     def readers(self, queries: int, k: int) -> int:
         """How many functions for ``rerank`` a search can use at the same time; at least 1."""
-        if not self._faces.proposals:
-            return 1
-        rows = queries * min(self._faces.proposals * k, len(self))
+        rows = queries * min(self._faces.proposals(k), len(self))
         return int(max(1, min(faiss.omp_get_max_threads(), queries, rows // ROWS_PER_READER)))
 
     def save(self, path: str | Path) -> None:
@@ -208,7 +216,9 @@ class FaceIndex:
         def put(part: Any, write: Callable[[bytes], int]) -> None:
             faiss.write_index(part, faiss.PyCallbackIOWriter(write))
 
-        header = index_file.Header(self.kind, self.dimension, len(self), self.state)
+        header = index_file.Header(
+            self.kind, self.dimension, len(self), self.state, measured=self.measured
+        )
         parts = [partial(put, part) for part in self._faces.parts]
         index_file.write(Path(path), parts, header)
 
@@ -244,6 +254,7 @@ class FaceIndex:
             # Parts that are not those of the kind have other attributes, or another number.
             except _WRONG_PARTS as error:
                 raise index_file.damaged(path, f"FAISS cannot read it ({error})") from error
+        self._faces.measured = header.measured
         self.read_only = data is not None
         self.verified = whole
         self._bytes = data

@@ -19,7 +19,7 @@ from face2vec import stored
 from face2vec.errors import GalleryError
 from face2vec.files import written_whole
 from face2vec.gallery.reader import State
-from face2vec.index.policy import FORMER_NAMES, KIND_NAMES
+from face2vec.index.policy import FORMER_KINDS, FORMER_NAMES, KIND_NAMES, Measured
 from face2vec.stored import StoredValueError
 
 _FORMAT = 4
@@ -37,6 +37,10 @@ class IndexDamagedError(GalleryError):
     """The index file is incomplete, damaged or not an index; rebuild it from the gallery."""
 
 
+class FormerIndexError(IndexDamagedError):
+    """The index file is of a kind that this version no longer has; it is built again."""
+
+
 @dataclass(frozen=True)
 class Header:
     """The header of an index file.
@@ -47,6 +51,7 @@ class Header:
         count: number of faces.
         state: state of the gallery whose faces these are.
         ends: where each FAISS index ends, in bytes.
+        measured: what was measured when the index was built; None if its search is exact.
     """
 
     kind: str
@@ -54,6 +59,7 @@ class Header:
     count: int
     state: State
     ends: tuple[int, ...] = ()
+    measured: Measured | None = None
 
     @property
     def parts(self) -> list[tuple[int, int]]:
@@ -94,6 +100,7 @@ def write(path: Path, parts: Iterable[Put], header: Header) -> None:
                 "ends": ends,
                 "crc32": _crc32(stream, 0, size),
                 "ends_crc32": _ends_crc32(stream, ends),
+                "measured": None if header.measured is None else header.measured._asdict(),
             }
             words = json.dumps(trailer, sort_keys=True).encode("ascii")
             stream.seek(size)
@@ -115,6 +122,7 @@ def read_header(stream: BinaryIO, path: Path, *, whole: bool) -> Header:
 
     Raises:
         IndexDamagedError: it is incomplete, or not an index of face2vec.
+        FormerIndexError: it is of a former kind.
     """
     size = stream.seek(0, os.SEEK_END)
     if size < _FOOTER.size:
@@ -132,6 +140,11 @@ def read_header(stream: BinaryIO, path: Path, *, whole: bool) -> Header:
         header, checksum, ends_checksum = _trailer(words.decode("utf-8"), end)
     except (StoredValueError, UnicodeDecodeError) as error:
         raise damaged(path, str(error)) from error
+    if header.kind in FORMER_KINDS:
+        raise FormerIndexError(
+            f"the index {path} is of the former kind {header.kind!r}; it is built again as "
+            f"{FORMER_NAMES[header.kind]!r} when it is needed"
+        )
     sound = (
         _crc32(stream, 0, end) == checksum
         if whole
@@ -157,8 +170,9 @@ def _trailer(words: str, end: int) -> tuple[Header, int, int]:
     if number("format") != _FORMAT:
         raise StoredValueError(f"it has format {values['format']}")
     kind = stored.text(stored.field(values, "kind", what), "its kind")
-    kind = FORMER_NAMES.get(kind, kind)
-    if kind not in KIND_NAMES:
+    if kind not in FORMER_KINDS:
+        kind = FORMER_NAMES.get(kind, kind)
+    if kind not in (*KIND_NAMES, *FORMER_KINDS):
         raise StoredValueError(f"it is of the unknown kind {kind!r}")
     state = stored.mapping(stored.field(values, "state", what), "its state")
     uuid = stored.text(stored.field(state, "gallery_uuid", what), "its gallery")
@@ -172,8 +186,29 @@ def _trailer(words: str, end: int) -> tuple[Header, int, int]:
         number("count"),
         State(uuid, number("position", state), number("history", state)),
         tuple(bounds[1:]),
+        _measured(values.get("measured")),
     )
     return header, number("crc32"), number("ends_crc32")
+
+
+def _measured(values: object) -> Measured | None:
+    """What was measured of an index, from the JSON in its file.
+
+    Raises:
+        StoredValueError: a value is missing, has the wrong type or is out of range.
+    """
+    if values is None:
+        return None
+    what = "what was measured of it"
+    found = stored.mapping(values, what)
+    recall = stored.number(stored.field(found, "recall", what), "its recall")
+    if not 0 <= recall <= 1:
+        raise StoredValueError(f"its recall is {recall}")
+    counts = (
+        stored.integer(stored.field(found, name, what), f"{name!r} of {what}", 1)
+        for name in ("queries", "proposals", "faces")
+    )
+    return Measured(recall, *counts)
 
 
 class _Blocks:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from face2vec.index.parallel import Batches, Ids, Vectors, check_type, even_parts, faiss, run_parts
+from face2vec.index.policy import Measured
 
 # Vectors that one thread scans in one to two milliseconds. Waking another thread for less does not
 # pay.
@@ -21,7 +22,7 @@ class Flat:
         parts: one FAISS index.
     """
 
-    proposals = 0
+    measured: Measured | None = None
 
     def __init__(self, parts: Sequence[Any]) -> None:
         (self._index,) = self.parts = parts
@@ -45,6 +46,13 @@ class Flat:
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
+
+    def settle(self) -> None:
+        """Nothing remains to be done."""
+
+    def proposals(self, k: int) -> int:
+        """0: similarities are exact."""
+        return 0
 
     def add(self, ids: Ids, embeddings: Vectors) -> None:
         """Add faces: ids int64 (n,), embeddings float32 (n, d)."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
 from face2vec.index.flat import Flat
-from face2vec.index.hnsw import Hnsw
-from face2vec.index.ivf import Ivf, IvfPq
 from face2vec.index.parallel import Batches, Ids, Vectors
+from face2vec.index.policy import Measured
+from face2vec.index.pq import Pq
 
 
 class IndexKind(Protocol):
@@ -18,12 +18,11 @@ class IndexKind(Protocol):
 
     Attributes:
         dimension: length of an embedding.
-        proposals: 0 if the similarities are exact. Otherwise a search proposes this many times k
-            faces, whose exact similarities decide.
+        measured: what `settle` measured; None if the search is exact.
     """
 
     dimension: int
-    proposals: int
+    measured: Measured | None
 
     def __init__(self, parts: Sequence[Any]) -> None: ...
 
@@ -46,6 +45,14 @@ class IndexKind(Protocol):
 
     def __len__(self) -> int: ...
 
+    def settle(self) -> None:
+        """Do what is to be done once after all faces of `prepare` have been added."""
+        ...
+
+    def proposals(self, k: int) -> int:
+        """How many faces to propose for the k nearest; 0 if the similarities are exact."""
+        ...
+
     def add(self, ids: Ids, embeddings: Vectors) -> None:
         """Add faces: ids int64 (n,), embeddings float32 (n, d)."""
         ...
@@ -67,4 +74,4 @@ class IndexKind(Protocol):
         ...
 
 
-KINDS: dict[str, type[IndexKind]] = {"flat": Flat, "hnsw": Hnsw, "ivf": Ivf, "ivfpq": IvfPq}
+KINDS: dict[str, type[IndexKind]] = {"flat": Flat, "pq": Pq}

@@ -8,8 +8,9 @@ spinning for some milliseconds after each task and would take the cores from the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
@@ -58,14 +59,23 @@ def run_parts(work: Callable[..., None], parts: Sequence[tuple[int, ...]]) -> No
         work(*parts[0])
         return
     others = [_workers().submit(work, *part) for part in parts[1:]]
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # applies to the calling thread only
     try:
-        work(*parts[0])
+        with one_thread():
+            work(*parts[0])
     finally:
-        faiss.omp_set_num_threads(threads)
         for other in others:
             other.result()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """FAISS uses no further threads in a `with` block, which holds for the calling thread only."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 @cache

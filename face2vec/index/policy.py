@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from typing import NamedTuple
 
 from face2vec.errors import SettingsError
 
-KIND_NAMES = ("flat", "hnsw", "ivf", "ivfpq")
+KIND_NAMES = ("flat", "pq")
 CHOICES = ("auto", *KIND_NAMES)
-FORMER_NAMES = {"exact": "flat"}
-LEARNED = ("ivf", "ivfpq")
-"""Kinds that learn from the faces."""
+FORMER_KINDS = ("hnsw", "ivf", "ivfpq")
+FORMER_NAMES = {"exact": "flat", **dict.fromkeys(FORMER_KINDS, "pq")}
 
-# The largest gallery whose scan is fast: 100,000 faces of dimension 512, which take about 15 ms on
-# two cores for one query, 7 ms per query in batches.
+# The largest gallery whose scan is fast: 100,000 faces of dimension 512, which take about 6 ms on
+# two cores for one query, 3 ms per query in batches.
 FLAT_BYTES = 100_000 * 512 * 4
-# Among a million faces of dimension 512, IVF-PQ has a higher recall@10 than HNSW (0.979, 0.924), is
-# faster (2.9 ms a query, 6.9) and takes 146 MiB instead of 2,220. Among 100,000, HNSW has the
-# higher recall (0.999, 0.994).
-HNSW_TOTAL_BYTES = 2 * FLAT_BYTES
-HNSW_LINKS = 32
-HNSW_BYTES = 8 * HNSW_LINKS + 32  # per face, besides its vector: links, level and id
-# FAISS asks for 39 examples per centroid, and a part of a code has 256 centroids.
-EXAMPLES_PER_CENTROID = 40
-IVF_FACES_LEAST = 256 * EXAMPLES_PER_CENTROID
+PQ_FACES_LEAST = 2048  # ``pq`` learns from them
+OUTGROWN = 2
+"""A gallery that has grown this many times gets codes that are learned again."""
 
-_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container on Linux
+
+class Measured(NamedTuple):
+    """What was measured of an approximate index when it was built.
+
+    Attributes:
+        recall: share of the ten most similar other faces that a search of the gallery finds.
+        queries: how many of the gallery's faces were searched for that.
+        proposals: how many faces are proposed for the ten most similar.
+        faces: how many faces the index had.
+    """
+
+    recall: float
+    queries: int
+    proposals: int
+    faces: int
 
 
 def canonical(kind: str) -> str:
@@ -41,40 +47,21 @@ def canonical(kind: str) -> str:
     return kind
 
 
-def choose_kind(count: int, dimension: int, memory_bytes: int, wanted: str = "auto") -> str:
+def choose_kind(count: int, dimension: int, wanted: str = "auto") -> str:
     """The kind of index for a gallery.
 
-    ``flat`` while the vectors take up to ``FLAT_BYTES``; above that ``hnsw`` up to
-    ``HNSW_TOTAL_BYTES``, if it takes at most half of the memory; above that ``ivfpq``. ``ivf`` and
-    ``ivfpq`` learn from the faces and are replaced by ``flat`` below ``IVF_FACES_LEAST`` faces.
+    ``flat`` while the vectors take up to ``FLAT_BYTES``, and ``pq`` above that. ``pq`` learns from
+    the faces and is replaced by ``flat`` below ``PQ_FACES_LEAST`` faces.
 
     Args:
         count: number of faces.
         dimension: length of an embedding.
-        memory_bytes: memory of the machine, see `available_memory`.
         wanted: ``"auto"``, or the kind asked for.
 
     Raises:
         SettingsError: there is no such kind.
     """
     wanted = canonical(wanted)
-    vectors = count * dimension * 4
     if wanted == "auto":
-        fits = vectors + count * HNSW_BYTES <= memory_bytes // 2
-        if vectors <= FLAT_BYTES:
-            wanted = "flat"
-        else:
-            wanted = "hnsw" if vectors <= HNSW_TOTAL_BYTES and fits else "ivfpq"
-    return "flat" if wanted in LEARNED and count < IVF_FACES_LEAST else wanted
-
-
-def available_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or the container's if less."""
-    memory = 4 << 30  # if the system does not say
-    # Windows has no sysconf, and not every system has these names.
-    if {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(getattr(os, "sysconf_names", ())):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(memory, int(_MEMORY_LIMIT.read_text(encoding="ascii")))
-    except (OSError, ValueError):  # no container, or "max"
-        return memory
+        wanted = "flat" if count * dimension * 4 <= FLAT_BYTES else "pq"
+    return "flat" if count < PQ_FACES_LEAST else wanted

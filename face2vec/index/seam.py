@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from face2vec.gallery.reader import Snapshot
+from face2vec.index.policy import Measured
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,10 +32,12 @@ class IndexFacts(NamedTuple):
     Attributes:
         kind: the kind of index.
         bytes: its size on this machine, 0 if it is elsewhere.
+        measured: how much it finds, None if its search is exact or elsewhere.
     """
 
     kind: str
     bytes: int
+    measured: Measured | None = None
 
 
 @runtime_checkable

@@ -21,8 +21,14 @@ from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot, State
 from face2vec.gallery.staging import UPGRADED_INDEX, Uncommitted
 from face2vec.gallery.writer import Writer
-from face2vec.index.file import Header, IndexDamagedError, damaged, read_header
-from face2vec.index.policy import available_memory, choose_kind
+from face2vec.index.file import (
+    FormerIndexError,
+    Header,
+    IndexDamagedError,
+    damaged,
+    read_header,
+)
+from face2vec.index.policy import OUTGROWN, choose_kind
 from face2vec.index.seam import FaceSearch, IndexFacts, Nearest
 
 if TYPE_CHECKING:
@@ -139,7 +145,7 @@ class GalleryIndex:
             if self._index is None and not self._distrusted and self._is_written(now):
                 return
             index = self._brought_to(now)
-            if index.kind != self._kind(len(index)):
+            if index.outgrown or index.kind != self._kind(len(index)):
                 index = self._index = self._built(now)
             if not index.read_only:  # a read-only one is the file itself
                 index.save(self.path)
@@ -214,6 +220,8 @@ class GalleryIndex:
                 if not faces:
                     return []
                 return [f"{self.path} is missing; it will be rebuilt when it is needed"]
+            except FormerIndexError:
+                return []
             except GalleryError as error:
                 return [str(error)]
             if not now.has_been(index.state):
@@ -230,14 +238,17 @@ class GalleryIndex:
     def facts(self, now: Snapshot) -> IndexFacts:
         """The kind and the size of the index for a state of the gallery."""
         with self.at(now) as current:
-            kind = current.kind
-        return IndexFacts(kind, self.path.stat().st_size if self.path.exists() else 0)
+            kind, measured = current.kind, current.measured
+        size = self.path.stat().st_size if self.path.exists() else 0
+        return IndexFacts(kind, size, measured)
 
     def _is_written(self, now: Snapshot) -> bool:
         """Whether the file has the state of the snapshot and the right kind."""
         header = self._header(self.path)
         if header is None:
             return False  # loading it reports the damage
+        if header.measured is not None and header.count >= OUTGROWN * header.measured.faces:
+            return False
         return header.state == now.state and header.kind == self._kind(header.count)
 
     def _header(self, path: Path, *, whole: bool = False) -> Header | None:
@@ -256,7 +267,7 @@ class GalleryIndex:
         return now.purge_is_due() and self.path.exists()
 
     def _kind(self, count: int) -> str:
-        return choose_kind(count, self._gallery.dimension, available_memory(), self._wanted)
+        return choose_kind(count, self._gallery.dimension, self._wanted)
 
     def _begin_search(self, now: Snapshot) -> FaceIndex:
         with self._lock:
@@ -316,6 +327,9 @@ class GalleryIndex:
                 index = FaceIndex.load(self.path)
         except FileNotFoundError:
             return None
+        except FormerIndexError as error:
+            log.info("%s", error)
+            return None
         except IndexDamagedError as error:
             log.warning("%s", error)
             return None
@@ -352,7 +366,7 @@ class GalleryIndex:
         from face2vec.index.face_index import FaceIndex
 
         count = batches.count
-        kind = choose_kind(count, dimension, available_memory(), self._wanted)
+        kind = choose_kind(count, dimension, self._wanted)
         log.info("building a %s index of %d faces", kind, count)
         batches.batch_size = max(BATCH, min(count // 100, BATCH_MOST))
         index = FaceIndex.build(batches, count, dimension, kind)

@@ -1,0 +1,183 @@
+"""Codes of embeddings: how they are learned, and how long they must be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face2vec.index.flat import make_room
+from face2vec.index.parallel import Vectors, faiss, one_thread
+from face2vec.index.sample import Sample
+
+# Four bits a number, whose distances FAISS looks up in the processor's registers (André, Kermarrec,
+# Le Scouarnec: Cache locality is not enough, 2015).
+BITS = 4
+# Among a million faces of dimension 512, 32 numbers find 0.991 of the ten nearest with 4 dimensions
+# a number, 0.994 with 5, 0.995 with 6 and with 8.
+DIMENSIONS_MOST = 8
+# Numbers of a code for 512 dimensions; fewer for fewer dimensions.
+LENGTHS = (24, 32, 48, 64, 96, 128, 256)
+NUMBERS_LEAST = 8
+LEARNED_FROM = 8192  # examples: each number has 16 centroids
+RECALL = 0.99  # of the ten nearest faces
+PROPOSED_LEAST, PROPOSED_MOST = 30, 300  # for the ten nearest
+# Seconds of one core to scan a number of a code, and to read an embedding from the gallery and
+# compare it.
+SCAN_SECONDS, READ_SECONDS = 5e-11, 3e-6
+
+
+class Codes:
+    """A rotation, and codes along the rotated axes.
+
+    Args:
+        sample: what they are learned from.
+        numbers: how many numbers a code has.
+
+    Attributes:
+        numbers: how many numbers a code has.
+        turn: rotates embeddings and keeps some of their axes: a FAISS matrix (d, dimension).
+    """
+
+    def __init__(self, sample: Sample, numbers: int) -> None:
+        rows = rotation(sample.examples, numbers)
+        self.numbers = numbers
+        self.turn = matrix(rows)
+        self._quantizer = faiss.ProductQuantizer(len(rows), numbers, BITS)
+        examples = product(self.turn, sample.examples[:LEARNED_FROM])
+        with one_thread():  # many small steps: FAISS's threads would wait more than they work
+            self._quantizer.train(examples)
+
+    @classmethod
+    def choose(cls, sample: Sample, count: int) -> Codes:
+        """The codes that find enough of the nearest among ``count`` faces at the lowest cost.
+
+        Longer codes take longer to scan, shorter ones propose more faces whose embeddings are read.
+        If none finds enough, the longest.
+        """
+        best: Codes | None = None
+        least = np.inf
+        for numbers in lengths(sample.examples.shape[1]):
+            scan = count * numbers * SCAN_SECONDS
+            if best is not None and scan >= least:
+                break
+            codes = cls(sample, numbers)
+            proposed = enough(codes.ranks(sample, count))
+            cost = scan + proposed * READ_SECONDS if proposed <= PROPOSED_MOST else np.inf
+            if best is None or cost <= least:
+                best, least = codes, cost
+        assert best is not None
+        return best
+
+    def ranks(self, sample: Sample, count: int) -> NDArray[np.float64]:
+        """At which place the codes propose the truly nearest faces: an estimate, float64 (q, 10).
+
+        A face of the sample that seems nearer stands for as many of the ``count`` faces as the
+        sample has one of.
+        """
+        queries = product(self.turn, sample.queries)
+        near = np.vecdot(self._decoded(sample.nearest_embeddings), queries[:, None])
+        seeming = queries @ self._decoded(sample.examples).T
+        # Neither a query itself nor what is truly nearest stands for others.
+        counted = np.hstack([sample.own[:, None], sample.nearest])
+        places = np.searchsorted(sample.ids, counted).clip(max=len(sample.ids) - 1)
+        rows, columns = np.nonzero(sample.ids[places] == counted)
+        seeming[rows, places[rows, columns]] = -np.inf
+        before = np.stack([(seeming > some[:, None]).sum(axis=1) for some in near.T], axis=1)
+        nearer = (near[:, None, :] > near[:, :, None]).sum(axis=2)
+        ranks: NDArray[np.float64] = before * (count / len(sample.ids)) + nearer
+        return ranks
+
+    def shard(self, room: int) -> Any:
+        """A FAISS index without faces, with memory for ``room`` of them."""
+        return empty_shard(self.turn.d_out, self._quantizer, room)
+
+    def _decoded(self, embeddings: Vectors) -> Vectors:
+        """Embeddings (…, dimension) as their codes give them back, rotated: float32 (…, d)."""
+        flat = np.ascontiguousarray(embeddings.reshape(-1, embeddings.shape[-1]))
+        decoded: Vectors = self._quantizer.decode(
+            self._quantizer.compute_codes(product(self.turn, flat))
+        )
+        return decoded.reshape(*embeddings.shape[:-1], self.turn.d_out)
+
+
+def lengths(dimension: int) -> list[int]:
+    """How many numbers a code may have for embeddings of a dimension, ascending."""
+    least = min(dimension, NUMBERS_LEAST)
+    return sorted({max(least, length * dimension // 512) for length in LENGTHS})
+
+
+def enough(ranks: NDArray[Any]) -> int:
+    """How many proposals have ``RECALL`` of the nearest among them; at least the least.
+
+    Args:
+        ranks: places of the truly nearest faces among the proposals, counted from 0.
+    """
+    ordered = np.sort(ranks, axis=None)
+    last = ordered[int(np.ceil(RECALL * len(ordered))) - 1]
+    return max(PROPOSED_LEAST, int(np.ceil(last)) + 1)
+
+
+def empty_shard(dimension: int, quantizer: Any, room: int) -> Any:
+    """A FAISS index without faces: rotated embeddings by id, with a quantizer that has learned."""
+    codes = faiss.IndexPQFastScan(dimension, quantizer.M, BITS, faiss.METRIC_INNER_PRODUCT)
+    codes.pq = quantizer
+    codes.is_trained = True
+    shard = faiss.IndexIDMap(codes)
+    codes.this.disown()
+    shard.own_fields = True
+    make_room(shard.id_map, room)
+    return shard
+
+
+def product(turn: Any, vectors: Vectors) -> Vectors:
+    """Vectors (n, d) times a FAISS matrix (m, d): (n, m)."""
+    if len(vectors) > 1:
+        products: Vectors = turn.apply(vectors)
+        return products
+    # Without FAISS's threads, which keep spinning and would slow the scan that follows.
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    result = np.empty((len(vectors), turn.d_out), np.float32)
+    if len(vectors):
+        into, asked = faiss.swig_ptr(result), faiss.swig_ptr(vectors)
+        faiss.fvec_inner_products_ny(into, asked, turn.A.data(), turn.d_in, turn.d_out)
+    return result
+
+
+def rotation(examples: Vectors, numbers: int) -> Vectors:
+    """Axes (m, d) along which every number of a code carries about the same variance.
+
+    Each number gets one of the largest principal components of the examples and some of the smaller
+    ones (Ge, He, Ke, Sun: Optimized product quantization, 2013, the parametric solution). What
+    exceeds ``DIMENSIONS_MOST`` a number, or cannot be shared out evenly, is left out: the
+    components of the least variance.
+
+    Args:
+        examples: float32 (n, d).
+        numbers: how many numbers a code has; at most d.
+    """
+    dimension = examples.shape[1]
+    each = min(DIMENSIONS_MOST, dimension // numbers)
+    moments = (examples.T @ examples).astype(np.float64)
+    components = np.linalg.eigh(moments)[1].T[::-1]  # the largest first
+    places = np.arange(each * numbers).reshape(each, numbers)
+    places[1::2] = places[1::2, ::-1].copy()
+    return components[places.T.ravel()].astype(np.float32)
+
+
+def matrix(rows: Vectors) -> Any:
+    """A copy of a matrix (m, d) for `product`."""
+    linear = faiss.LinearTransform(rows.shape[1], rows.shape[0], False)
+    faiss.copy_array_to_vector(rows.ravel(), linear.A)
+    linear.is_trained = True
+    return linear
+
+
+def code_masks(packer: Any) -> NDArray[np.uint8]:
+    """Which bits of a block belong to its first, second, … code: uint8 (codes, bytes)."""
+    bits = np.zeros((packer.nvec, packer.block_size), np.uint8)
+    ones = np.full(packer.code_size, 255, np.uint8)
+    for place in range(packer.nvec):
+        packer.pack_1(ones, place, bits[place : place + 1])
+    return bits

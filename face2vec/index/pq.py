@@ -1,0 +1,204 @@
+"""The ``pq`` index: a short code of each face, all of which are scanned.
+
+Codes only propose faces, and the exact similarities of the proposals decide. How long the codes are
+and how many faces they propose is measured on the faces themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from face2vec.index.codes import (
+    PROPOSED_MOST,
+    Codes,
+    code_masks,
+    empty_shard,
+    enough,
+    product,
+)
+from face2vec.index.flat import labels
+from face2vec.index.parallel import (
+    Batches,
+    Ids,
+    Vectors,
+    check_type,
+    even_parts,
+    faiss,
+    run_parts,
+)
+from face2vec.index.policy import Measured
+from face2vec.index.sample import AT, Sample
+
+FACES_PER_SHARD = 1 << 17  # FAISS scans a shard on one core
+SCANNED_BYTES = 1 << 20  # codes that are worth another core
+_QUERIES_AT_ONCE = 512  # bounds the memory for the results of all shards
+
+
+class Pq:
+    """Codes along rotated axes, in shards that are searched together; see `IndexKind`.
+
+    Args:
+        parts: one FAISS index for each shard; the first one has the rotation, too.
+    """
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self._first, *others = parts
+        check_type(self._first, faiss.IndexPreTransform)
+        self._turn = faiss.downcast_VectorTransform(self._first.chain.at(0))
+        self._shards = [faiss.downcast_index(self._first.index), *others]
+        for shard in self._shards:
+            check_type(shard, faiss.IndexIDMap, faiss.IndexPQFastScan)
+        self.dimension: int = self._first.d
+        self.measured: Measured | None = None
+        self._sample: Sample | None = None
+        self._expected = 0
+
+    @classmethod
+    def prepare(cls, dimension: int, count: int, batches: Batches) -> Self:
+        """An index without faces, whose codes are learned from some of ``count`` faces.
+
+        Args:
+            dimension: length of an embedding.
+            count: how many faces will be added.
+            batches: those faces, ids int64 (n,) and embeddings float32 (n, d); read twice.
+        """
+        sample = Sample.draw(batches, count)
+        codes = Codes.choose(sample, count)
+        whole = faiss.IndexPreTransform(codes.turn, codes.shard(min(count, FACES_PER_SHARD)))
+        self = cls([whole])
+        self._expected, self._sample = count, sample
+        return self
+
+    def settle(self) -> None:
+        """Measure how many proposals find the nearest faces, when all faces have been added."""
+        if self._sample is None:
+            return
+        sample, self._sample = self._sample, None
+        found = self.search(sample.queries, min(PROPOSED_MOST + 1, len(self)))[1]
+        # Where each of the nearest is, not counting the query itself; at the end if missing.
+        there = found[:, :, None] == sample.nearest[:, None, :]
+        ranks = np.where(there.any(axis=1), there.argmax(axis=1), found.shape[1])
+        own = found == sample.own[:, None]
+        own_ranks = np.where(own.any(axis=1), own.argmax(axis=1), found.shape[1])
+        ranks -= own_ranks[:, None] < ranks
+        proposals = min(enough(ranks), PROPOSED_MOST)
+        recall = float((ranks < proposals).mean())
+        self.measured = Measured(recall, len(ranks), proposals, len(self))
+
+    @property
+    def parts(self) -> list[Any]:
+        """One FAISS index for each shard."""
+        return [self._first, *self._shards[1:]]
+
+    def __len__(self) -> int:
+        return sum(int(shard.ntotal) for shard in self._shards)
+
+    def proposals(self, k: int) -> int:
+        """How many faces to propose for the k nearest."""
+        least = PROPOSED_MOST if self.measured is None else self.measured.proposals
+        return max(least, -(-least * k // AT))
+
+    def add(self, ids: Ids, embeddings: Vectors) -> None:
+        """Add faces: ids int64 (n,), embeddings float32 (n, d)."""
+        turned = product(self._turn, embeddings)
+        while len(ids):
+            shard = self._with_room()
+            room = FACES_PER_SHARD - shard.ntotal
+            shard.add_with_ids(turned[:room], ids[:room])
+            ids, turned = ids[room:], turned[room:]
+        self._first.ntotal = self._shards[0].ntotal  # which FAISS checks when it loads them
+
+    def remove(self, ids: Ids) -> None:
+        """Remove faces by ids int64 (n,), and their codes from memory."""
+        for shard in self._shards:
+            if shard.remove_ids(ids):
+                _erase_behind_end(faiss.downcast_index(shard.index))
+        self._first.ntotal = self._shards[0].ntotal
+
+    def search(self, queries: Vectors, wanted: int) -> tuple[Vectors, Ids]:
+        """The nearest faces, see `IndexKind.search`: float32 (n, k) and int64 (n, k)."""
+        turned = product(self._turn, np.ascontiguousarray(queries, dtype=np.float32))
+        shape = len(queries), wanted
+        similarities, ids = np.empty(shape, np.float32), np.empty(shape, np.int64)
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            part = slice(start, start + _QUERIES_AT_ONCE)
+            similarities[part], ids[part] = self._searched(turned[part], wanted)
+        return similarities, ids
+
+    def _searched(self, turned: Vectors, wanted: int) -> tuple[Vectors, Ids]:
+        """Search with some rotated queries (n, d): float32 (n, k) and int64 (n, k)."""
+        shards = [shard for shard in self._shards if shard.ntotal]
+        shape = len(shards), len(turned), wanted
+        similarities, ids = np.empty(shape, np.float32), np.empty(shape, np.int64)
+
+        def search(first: int, step: int, start: int, end: int) -> None:
+            asked = end - start, faiss.swig_ptr(turned[start:end]), wanted
+            for number in range(first, len(shards), step):
+                into = similarities[number, start:end], ids[number, start:end]
+                shards[number].search_c(*asked, *map(faiss.swig_ptr, into))
+
+        threads = self._threads(len(turned))
+        if len(shards) >= threads:
+            run_parts(search, [(part, threads, 0, len(turned)) for part in range(threads)])
+        else:
+            parts = even_parts(0, len(turned), min(threads, len(turned)))
+            run_parts(search, [(0, 1, start, end) for start, end in parts])
+        similarities, ids = _best(similarities, ids)
+        if wanted <= len(self) and (ids < 0).any():
+            self._fill(similarities, ids)
+        return similarities, ids
+
+    def _fill(self, similarities: Vectors, ids: Ids) -> None:
+        """Fill in faces that FAISS left out: those of the lowest similarity that a code can have.
+
+        That happens only if nearly all faces are asked for, or if a query is not a number.
+        """
+        every = np.sort(np.concatenate([labels(shard) for shard in self._shards]))
+        for similar, row in zip(similarities, ids, strict=True):
+            missing = np.flatnonzero(row < 0)
+            similar[missing] = similar[row >= 0].min(initial=0)
+            row[missing] = np.setdiff1d(every, row)[: len(missing)]
+
+    def _threads(self, queries: int) -> int:
+        codes = faiss.downcast_index(self._shards[0].index)
+        worth = 1 + queries * len(self) * codes.code_size // SCANNED_BYTES
+        return int(min(faiss.omp_get_max_threads(), worth))
+
+    def _with_room(self) -> Any:
+        """The last shard, or a new one if it is full."""
+        if self._shards[-1].ntotal >= FACES_PER_SHARD:
+            to_come = min(max(self._expected - len(self), 0), FACES_PER_SHARD)
+            codes = faiss.downcast_index(self._shards[0].index)
+            self._shards.append(empty_shard(codes.d, codes.pq, to_come))
+        return self._shards[-1]
+
+
+def _best(similarities: Vectors, ids: Ids) -> tuple[Vectors, Ids]:
+    """The k best of the shards: of (shards, n, k) float32 (n, k) and int64 (n, k)."""
+    wanted = ids.shape[2]
+    every, numbers = np.concatenate(similarities, axis=1), np.concatenate(ids, axis=1)
+    every[numbers < 0] = -np.inf
+    if len(ids) > 1:
+        some = np.argpartition(every, -wanted, axis=1)[:, -wanted:]
+        every = np.take_along_axis(every, some, axis=1)
+        numbers = np.take_along_axis(numbers, some, axis=1)
+        order = np.argsort(-every, axis=1, kind="stable")
+        every = np.take_along_axis(every, order, axis=1)
+        numbers = np.take_along_axis(numbers, order, axis=1)
+    return every, numbers
+
+
+def _erase_behind_end(codes: Any) -> None:
+    """Erase codes behind the last one, which FAISS leaves, and adds the next ones to with "or"."""
+    packer = codes.get_CodePacker()
+    kept = np.bitwise_or.accumulate(code_masks(packer))
+    full, rest = divmod(codes.ntotal, packer.nvec)
+    blocks = faiss.rev_swig_ptr(codes.codes.get(), codes.codes.size())
+    behind = full * packer.block_size
+    if rest:
+        blocks[behind : behind + packer.block_size] &= kept[rest - 1]
+        behind += packer.block_size
+    blocks[behind:] = 0

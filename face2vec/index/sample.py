@@ -1,0 +1,77 @@
+"""Some faces of a gallery, and what is truly nearest to a few of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from face2vec.index.parallel import Batches, Ids, Vectors, faiss
+
+EXAMPLES_MOST = 30_000  # 60 MB of dimension 512
+QUERIES = 500
+AT = 10  # recall is measured for so many faces
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Faces drawn at random, with a fixed seed; the first ones serve as queries.
+
+    Attributes:
+        ids: int64 (m,), ascending.
+        examples: their embeddings, float32 (m, d).
+        own: ids of the queries, int64 (q,).
+        queries: their embeddings, float32 (q, d).
+        nearest: the ``AT`` most similar other faces of all, int64 (q, 10).
+        nearest_embeddings: float32 (q, 10, d).
+    """
+
+    ids: Ids
+    examples: Vectors
+    own: Ids
+    queries: Vectors
+    nearest: Ids
+    nearest_embeddings: Vectors
+
+    @classmethod
+    def draw(cls, batches: Batches, count: int) -> Sample:
+        """Draw a sample; the batches are read twice.
+
+        Args:
+            batches: ids int64 (n,) and embeddings float32 (n, d); more than ``AT`` faces.
+            count: how many faces they have.
+        """
+        drawn = np.random.default_rng(0).permutation(count)[:EXAMPLES_MOST]
+        places = np.sort(drawn)
+        parts, start = [], 0
+        for ids, embeddings in batches:
+            first, last = np.searchsorted(places, (start, start + len(ids)))
+            some = places[first:last] - start
+            parts.append((ids[some], embeddings[some]))
+            start += len(ids)
+        ids, examples = (np.concatenate(part) for part in zip(*parts, strict=True))
+        asked = np.searchsorted(places, np.sort(drawn[:QUERIES]))
+        asked = asked[asked < len(ids)]  # a gallery may shrink while it is read
+        nearest, embeddings = _nearest(batches, ids[asked], examples[asked])
+        order = np.argsort(ids)
+        return cls(ids[order], examples[order], ids[asked], examples[asked], nearest, embeddings)
+
+
+def _nearest(batches: Batches, own: Ids, queries: Vectors) -> tuple[Ids, Vectors]:
+    """The ``AT`` most similar faces, but not a query's own: ids (q, 10), embeddings (q, 10, d)."""
+    similar = np.full((len(queries), AT), -np.inf, np.float32)
+    near = np.full(similar.shape, -1)
+    rows = np.zeros((*similar.shape, queries.shape[1]), np.float32)
+    for ids, embeddings in batches:
+        wanted = min(AT + 1, len(ids))
+        found, places = faiss.knn(queries, embeddings, wanted, faiss.METRIC_INNER_PRODUCT)
+        found[ids[places] == own[:, None]] = -np.inf
+        every = np.hstack([similar, found])
+        best = np.argsort(-every, axis=1, kind="stable")[:, :AT]
+        if best.max() < AT:
+            continue  # nothing nearer
+        similar = np.take_along_axis(every, best, axis=1)
+        near = np.take_along_axis(np.hstack([near, ids[places]]), best, axis=1)
+        both = np.hstack([rows, embeddings[places]])
+        rows = np.take_along_axis(both, best[:, :, None], axis=1)
+    return near, rows
