@@ -1,8 +1,7 @@
-"""Two parts of this project beside what a library offers: loky's pool and FAISS's IndexShards.
+"""Extraction in processes beside what a library offers: loky's pool.
 
-Extraction in processes: photos a second of `ExtractorProcesses` and of a loky pool with the same
-`Extractor`, and the time until a pool's first photos are done. Graphs of an HNSW index: one query
-and a hundred, by `Hnsw` and by ``faiss.IndexShards`` over the same two graphs, in turn.
+Photos a second of `ExtractorProcesses` and of a loky pool with the same `Extractor`, and the time
+until a pool's first photos are done.
 
     pip install loky
     python benchmarks/alternatives.py LFW
@@ -13,11 +12,8 @@ from __future__ import annotations
 import statistics
 import time
 from concurrent.futures import Executor
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from common import arguments, publish, table
 
 from face2vec.detection.mtcnn import DetectorSettings
@@ -27,9 +23,8 @@ from face2vec.models.store import load_model
 from face2vec.runtime.select import Runtime
 from face2vec.types import Unopened
 
-PACKAGES = ("face2vec", "loky", "faiss-cpu", "numpy")
+PACKAGES = ("face2vec", "loky", "numpy")
 PHOTOS, CHUNK, THREADS, ROUNDS = 400, 8, 2, 5
-FACES, DIMENSION, QUERIES = 60_000, 256, 200
 
 _extractor: Extractor | None = None
 
@@ -100,57 +95,14 @@ def processes_table(lfw: Path) -> str:
     return table((f"{THREADS} processes", "first photos after", "photos a second"), rows)
 
 
-def graphs_table() -> str:
-    import faiss
-
-    from face2vec.index import hnsw
-
-    hnsw.FACES_PER_GRAPH = FACES // 2
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((FACES + QUERIES, DIMENSION)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    faces, queries = vectors[:FACES], vectors[FACES:]
-    mine = hnsw.Hnsw.prepare(DIMENSION, FACES)
-    mine.add(np.arange(FACES), faces)
-    shards = faiss.IndexShards(DIMENSION, True, False)
-    for part in mine.parts:
-        faiss.downcast_index(part.index).hnsw.efSearch = hnsw.EF_SEARCH
-        shards.add_shard(part)
-    ways: dict[str, Any] = {
-        "face2vec": partial(mine.search, wanted=10), "IndexShards": lambda q: shards.search(q, 10)
-    }  # fmt: skip
-    single: dict[str, list[float]] = {name: [] for name in ways}
-    batch: dict[str, list[float]] = {name: [] for name in ways}
-    for row in range(QUERIES):
-        for name, search in ways.items():
-            started = time.perf_counter()
-            search(queries[row : row + 1])
-            single[name].append(time.perf_counter() - started)
-    for _ in range(20):
-        for name, search in ways.items():
-            started = time.perf_counter()
-            search(queries[:100])
-            batch[name].append(time.perf_counter() - started)
-    same = np.mean([np.isin(a, b).mean() for a, b in zip(
-        mine.search(queries, 10)[1], shards.search(queries, 10)[1], strict=True)])  # fmt: skip
-    rows = [
-        [name, f"{1e3 * statistics.median(single[name]):.2f} ms",
-         f"{1e3 * statistics.median(batch[name]):.1f} ms"]
-        for name in ways
-    ]  # fmt: skip
-    head = ("two graphs", "one query", "a hundred queries")
-    return f"{table(head, rows)}\n\n{same:.1%} of the faces found are the same."
-
-
 def main() -> None:
     parser = arguments(__doc__.partition("\n")[0])
     parser.add_argument("lfw", type=Path)
     given = parser.parse_args()
-    body = f"{processes_table(given.lfw)}\n\n{graphs_table()}"
     publish(
         "alternatives",
-        f"{PHOTOS} LFW photos in processes; {FACES:,} faces of dimension {DIMENSION} in two graphs",
-        body,
+        f"{PHOTOS} LFW photos in processes",
+        processes_table(given.lfw),
         "python benchmarks/alternatives.py LFW",
         PACKAGES,
     )

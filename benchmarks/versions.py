@@ -107,7 +107,7 @@ def cold(lfw: Path, work: Path) -> float:
 
 def measured(step: str, lfw: Path, work: Path) -> float:
     """Seconds of one step with the face2vec that this process imports."""
-    if step in ("hnsw", "ivfpq"):
+    if step in ("flat", "pq"):
         return search(step, work)
     return {"build": build, "detect": detect, "cold": cold}[step](lfw, work)
 
@@ -115,8 +115,8 @@ def measured(step: str, lfw: Path, work: Path) -> float:
 STEPS = {
     "build": f"{PHOTOS} LFW photos to a gallery, `mini`",
     "detect": f"detection in {PHOTOS // 2} LFW photos, one thread",
-    "hnsw": f"{QUERIES} single queries among {FACES:,} faces, `hnsw`",
-    "ivfpq": f"{QUERIES} single queries among {FACES:,} faces, `ivfpq`",
+    "flat": f"{QUERIES} single queries among {FACES:,} faces, `flat`",
+    "pq": f"{QUERIES} single queries among {FACES:,} faces, `pq`",
     "cold": "`face2vec search`, whole process",
 }
 

@@ -112,7 +112,8 @@ def enough(ranks: NDArray[Any]) -> int:
     """How many proposals have ``RECALL`` of the nearest among them; at least the least.
 
     Args:
-        ranks: places of the truly nearest faces among the proposals, counted from 0.
+        ranks: places of the truly nearest faces among the proposals, counted from 0; float64 or
+            int64 (q, 10).
     """
     ordered = np.sort(ranks, axis=None)
     last = ordered[int(np.ceil(RECALL * len(ordered))) - 1]
@@ -132,7 +133,15 @@ def empty_shard(dimension: int, quantizer: Any, room: int) -> Any:
 
 
 def product(turn: Any, vectors: Vectors) -> Vectors:
-    """Vectors (n, d) times a FAISS matrix (m, d): (n, m)."""
+    """Vectors times a FAISS matrix.
+
+    Args:
+        turn: the matrix (m, d).
+        vectors: float32 (n, d).
+
+    Returns:
+        float32 (n, m).
+    """
     if len(vectors) > 1:
         products: Vectors = turn.apply(vectors)
         return products
@@ -156,6 +165,9 @@ def rotation(examples: Vectors, numbers: int) -> Vectors:
     Args:
         examples: float32 (n, d).
         numbers: how many numbers a code has; at most d.
+
+    Returns:
+        float32 (m, d), m ≤ d: unit vectors at right angles.
     """
     dimension = examples.shape[1]
     each = min(DIMENSIONS_MOST, dimension // numbers)
@@ -167,7 +179,11 @@ def rotation(examples: Vectors, numbers: int) -> Vectors:
 
 
 def matrix(rows: Vectors) -> Any:
-    """A copy of a matrix (m, d) for `product`."""
+    """A copy of a matrix for `product`.
+
+    Args:
+        rows: float32 (m, d).
+    """
     linear = faiss.LinearTransform(rows.shape[1], rows.shape[0], False)
     faiss.copy_array_to_vector(rows.ravel(), linear.A)
     linear.is_trained = True
