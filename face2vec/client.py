@@ -25,6 +25,7 @@ from face2vec.errors import (
     MissingExtraError,
     ModelError,
     NoFaceError,
+    OtherEditError,
     PhotoError,
     ServiceError,
     SettingsError,
@@ -379,9 +380,18 @@ class Client:
         found = self._call("GET", "/edits", params={"limit": most})["edits"]
         return [Edit(one["what"], one["made"]) for one in found]
 
-    def undo(self) -> str:
-        """Undo the last edit of people; returns what it was."""
-        return str(self._call("POST", "/edits/undo")["what"])
+    def undo(self, expected: Edit | None = None) -> str:
+        """Undo the last edit of people; returns what it was.
+
+        Args:
+            expected: the edit that must be the last one, as `edits` has it; None for any.
+
+        Raises:
+            OtherEditError: another edit is the last one; nothing was undone.
+            GalleryError: there is no edit to undo.
+        """
+        body = None if expected is None else expected._asdict()
+        return str(self._call("POST", "/edits/undo", json=body)["what"])
 
     def info(self) -> dict[str, Any]:
         """Facts about the gallery, see `Face2Vec.info`."""
@@ -453,6 +463,9 @@ class Client:
         kind = str(found.get("type", "")).rpartition(":")[2]
         if kind == "photo":
             raise PhotoError(photo, detail.partition(": ")[2] or detail)
+        if kind == kind_of(OtherEditError):
+            last = found.get("last") or {}
+            raise OtherEditError(last.get("what"), last.get("made"))
         raise _ERRORS.get(kind, ServiceError)(detail)
 
 

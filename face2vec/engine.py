@@ -1105,18 +1105,26 @@ class Face2Vec:
         with self._session.gallery().read() as now:
             return now.edits(most)
 
-    def undo(self) -> str:
+    def undo(self, expected: Edit | None = None) -> str:
         """Undo the last edit of people; returns what it was.
 
         Edits before somebody was forgotten cannot be undone.
 
+        Args:
+            expected: the edit that must be the last one, as `edits` has it; None for any. It is
+                compared in the transaction that undoes it.
+
         Raises:
+            OtherEditError: another edit is the last one; nothing was undone.
             GalleryError: there is no edit to undo.
+            SettingsError: ``expected`` is no edit.
         """
+        if expected is not None and not isinstance(expected, Edit):
+            raise arguments.refusal("expected", expected, "an Edit, as edits() gives it")
         with self._session.write() as writer:
             with self._session.gallery().read() as now:
                 before = now.state
-            what = writer.people.undo()
+            what = writer.people.undo(expected)
             with self._session.gallery().read() as now:
                 faces_changed = now.state != before
             if faces_changed:

@@ -18,6 +18,7 @@
         ├── GalleryVersionError  written by a newer face2vec
         ├── GalleryMismatchError made with another model or detector
         │   └── GalleryUpgradedError  upgraded to another model while open
+        ├── OtherEditError       the last edit is another one than the caller expects
         └── GalleryDamagedError  the SQLite file is truncated or not a gallery
 
 A message says what was wrong, where, and what to do. The command line prints it on one line.
@@ -130,6 +131,26 @@ class GalleryMismatchError(GalleryError):
 
 class GalleryUpgradedError(GalleryMismatchError):
     """The gallery was upgraded to another model while it was open; it must be opened again."""
+
+
+class OtherEditError(GalleryError):
+    """The last edit is another one than the caller expects, so nothing was undone.
+
+    Args:
+        what: the last edit in words; None if there is none.
+        made: when it was made, in seconds since 1970; None if that is not known.
+    """
+
+    def __init__(self, what: str | None, made: int | None = None) -> None:
+        now = (
+            "there is no edit to undo any more" if what is None else f"the last edit is now: {what}"
+        )
+        super().__init__(f"nothing was undone: {now}; list the edits and try again")
+        self.what = what
+        self.made = made
+
+    def __reduce__(self) -> tuple[type[OtherEditError], tuple[str | None, int | None]]:
+        return type(self), (self.what, self.made)
 
 
 class GalleryDamagedError(GalleryError):

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from helpers import fake_fingerprint, reads, state_of
 
-from face2vec.errors import GalleryError, SettingsError
+from face2vec.errors import GalleryError, OtherEditError, SettingsError
 from face2vec.gallery.audit import problems
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.people import PeopleWriter
 from face2vec.gallery.rows import INDEXED, NO_FACE, Entry
 from face2vec.gallery.writer import Writer
-from face2vec.types import Face, Person
+from face2vec.types import Edit, Face, Person
 
 DIMENSION = 16
 POINTS = ((1.0, 1.0), (2.0, 1.0), (1.5, 2.0), (1.0, 3.0), (2.0, 3.0))
@@ -218,6 +218,24 @@ def test_undo_reverts_all_edits_and_names_them(gallery: Gallery) -> None:
     assert rows(gallery) == before
     with pytest.raises(GalleryError, match="no edit to undo"):
         edit(gallery, lambda g: g.undo())
+
+
+def test_undo_of_an_expected_edit_undoes_it_or_nothing(gallery: Gallery) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, "Ada"))
+    (named,) = reads(gallery).edits(1)
+    edit(gallery, lambda g: g.name(2, "Grace"))
+    before = rows(gallery)
+    for expected in (named, Edit("name 'Grace' of person 2", 1)):
+        with pytest.raises(OtherEditError, match="the last edit is now: name 'Grace'") as raised:
+            edit(gallery, lambda g, expected=expected: g.undo(expected))  # type: ignore[misc]
+        assert [Edit(raised.value.what, raised.value.made)] == reads(gallery).edits(1)
+        assert rows(gallery) == before
+    edit(gallery, lambda g: g.undo())
+    edit(gallery, lambda g: g.undo(named))
+    with pytest.raises(OtherEditError, match="no edit to undo any more") as raised:
+        edit(gallery, lambda g: g.undo(named))
+    assert raised.value.what is None
 
 
 def test_enrolled_faces_join_the_name_the_group_or_a_new_person(gallery: Gallery) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec import stored
-from face2vec.errors import GalleryError, SettingsError
+from face2vec.errors import GalleryError, OtherEditError, SettingsError
 from face2vec.files import composed
 from face2vec.gallery import ignored, marks, removals
 from face2vec.gallery.connection import Connection
@@ -472,13 +472,21 @@ class PeopleWriter:
             with _Edit(connection, f"removal of mark {mark}", [], [], [mark]):
                 marks.delete(connection, [mark])
 
-    def undo(self) -> str:
+    def undo(self, expected: Edit | None = None) -> str:
         """Undo the last edit; returns what it was. No edit before a `forget` can be undone.
 
+        Args:
+            expected: the edit that must be the last one; None for any.
+
         Raises:
+            OtherEditError: another edit is the last one; nothing was undone.
             GalleryError: there is no edit to undo.
         """
         with self._transaction() as connection:
+            if expected is not None:
+                now = next(iter(edits(connection, 1)), None)
+                if now != expected:
+                    raise OtherEditError(*(now or (None, None)))
             last = connection.execute(
                 "SELECT position, what, before FROM sayings ORDER BY position DESC LIMIT 1"
             ).fetchone()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from starlette.responses import Response, StreamingResponse
 
 from face2vec.engine import Face2Vec
-from face2vec.errors import CalibrationError, NoFaceError, SettingsError
+from face2vec.errors import CalibrationError, NoFaceError, OtherEditError, SettingsError
 from face2vec.gallery import listing
 from face2vec.photos.dates import period
 from face2vec.report.text import printable
@@ -25,7 +25,7 @@ from face2vec.server import texts
 from face2vec.server.access import WRITE
 from face2vec.server.edits import described
 from face2vec.server.jobs import Job
-from face2vec.server.problems import ProblemError
+from face2vec.server.problems import ProblemError, problem_of
 from face2vec.server.service import THUMBNAIL_SIDES, EncodedUpload, Filter, Service
 from face2vec.types import (
     NAMED_AT_LEAST,
@@ -564,10 +564,11 @@ def undo(
     edit = None if expected is None else Edit(expected.what, expected.made)
     try:
         what = service_of(request).undo(edit)
-    except ProblemError as problem:
-        if last := problem.further.get("last"):
+    except OtherEditError as error:
+        problem = problem_of(error)
+        if last := problem.further["last"]:
             last["words"] = _in_words(last["what"], language)
-        raise
+        raise problem from error
     _audit(request, f"undo: {what}" if _logs_names(request) else "undo")
     return r.Undone(what=what, words=_in_words(what, language))
 

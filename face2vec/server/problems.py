@@ -22,6 +22,7 @@ from face2vec.errors import (
     MissingExtraError,
     ModelError,
     NoFaceError,
+    OtherEditError,
     PhotoError,
     SettingsError,
     kind_of,
@@ -41,6 +42,7 @@ _STATUS: tuple[tuple[type[Face2VecError], int], ...] = (
     (GalleryNotFoundError, 404),
     (GalleryLockedError, 409),
     (GalleryMismatchError, 409),
+    (OtherEditError, 409),
     (GalleryError, 422),
     (NoFaceError, 422),
     (PhotoError, 422),
@@ -105,8 +107,16 @@ def problem_of(error: Face2VecError) -> ProblemError:
         return ProblemError(404, str(error), "not-found")
     for kind, status in _STATUS:
         if isinstance(error, kind):
-            return ProblemError(status, str(error), kind_of(type(error)))
+            return ProblemError(status, str(error), kind_of(type(error)), further=_further(error))
     return ProblemError(500, str(error), kind_of(type(error)))
+
+
+def _further(error: Face2VecError) -> dict[str, Any]:
+    """What the JSON of an error has besides what every problem has."""
+    if not isinstance(error, OtherEditError):
+        return {}
+    last = None if error.what is None else {"what": error.what, "made": error.made}
+    return {"last": last}
 
 
 def install(app: FastAPI, page: Callable[[Request, ProblemError], Response]) -> None:

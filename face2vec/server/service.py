@@ -24,6 +24,7 @@ from face2vec.errors import (
     Face2VecError,
     GalleryLockedError,
     GalleryUpgradedError,
+    OtherEditError,
     SettingsError,
 )
 from face2vec.gallery import listing
@@ -236,23 +237,15 @@ class Service:
             expected: the edit that must be the last one; None for any.
 
         Raises:
+            OtherEditError: another edit is the last one; nothing was undone.
             GalleryError: there is no edit to undo.
-            ProblemError: another edit is the last one; nothing was undone.
         """
-
-        def change(engine: Face2Vec) -> str:
-            if expected is not None:
-                last = next(iter(engine.edits(1)), None)
-                if last != expected:
-                    raise _other_edit(last)
-            return engine.undo()
-
-        return self.edit(change)
+        return self.edit(lambda engine: engine.undo(expected))
 
     def _edited(self, change: Callable[[Face2Vec], Result]) -> Result:
         try:
             done = change(self._engine)
-        except (GalleryLockedError, ProblemError):  # nothing was changed
+        except (GalleryLockedError, OtherEditError, ProblemError):  # nothing was changed
             raise
         except GalleryUpgradedError:
             self._reopen()
@@ -656,21 +649,6 @@ class Service:
         return any(
             path == str(root) or path.startswith(f"{root}{os.sep}") for root in self.settings.roots
         )
-
-
-def _other_edit(last: Edit | None) -> ProblemError:
-    """The problem of an undo that another edit has come before.
-
-    Args:
-        last: the last edit, or None if there is none.
-    """
-    now = "there is no edit to undo any more" if last is None else f"the last edit is {last.what}"
-    return ProblemError(
-        409,
-        f"nothing was undone: {now}; look at /v1/edits and try again",
-        "other-edit",
-        further={"last": None if last is None else last._asdict()},
-    )
 
 
 def _real(photo: FoundPhoto) -> str:
