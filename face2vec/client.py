@@ -44,6 +44,7 @@ from face2vec.types import (
     Match,
     Person,
     QualityParts,
+    Reason,
     Side,
     Suggestion,
     largest_sure,
@@ -229,7 +230,7 @@ class Client:
             float(np.sqrt(max(2 - 2 * similarity, 0.0))),
             found["threshold"],
             found["far"],
-            tuple(found["outside"]),
+            _outside(found),
         )
 
     def identify(
@@ -514,6 +515,17 @@ def _face(one: Mapping[str, Any], model: str) -> Face:
     )
 
 
+def _outside(one: Mapping[str, Any]) -> tuple[str, ...]:
+    """Why a probability is less certain than stated, with the codes if the service sends them."""
+    reasons = one.get("reasons")
+    if reasons is None:
+        return tuple(one["outside"])
+    return tuple(
+        Reason(words, reason["code"], reason["values"])
+        for words, reason in zip(one["outside"], reasons, strict=True)
+    )
+
+
 def _match(one: Mapping[str, Any]) -> Match:
     return Match(
         one["rank"],
@@ -523,7 +535,7 @@ def _match(one: Mapping[str, Any]) -> Match:
         (),
         one["probability"],
         one["false_matches"],
-        outside=tuple(one["outside"]),
+        outside=_outside(one),
     )
 
 

@@ -26,9 +26,27 @@ A message says what was wrong, where, and what to do. The command line prints it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Self
+
 
 class Face2VecError(Exception):
-    """Base class of the exceptions of face2vec."""
+    """Base class of the exceptions of face2vec.
+
+    Attributes:
+        code: a word for the message, such as ``"name-taken"``, for programs that say it in other
+            words or in another language; empty if it has none.
+        values: what the message names, by name.
+    """
+
+    code: str = ""
+    values: Mapping[str, Any] = MappingProxyType({})
+
+    def coded(self, code: str, **values: Any) -> Self:
+        """Give this error a code, and the values that its message names; returns the error."""
+        self.code, self.values = code, values
+        return self
 
 
 def kind_of(error: type[Exception]) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypeVar, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -366,6 +366,30 @@ class Marked(NamedTuple):
 
     face: int | None = None
     mark: int | None = None
+
+
+class Reason(str):
+    """A reason in English words, with what a program needs to say it in another language.
+
+    Args:
+        words: the reason.
+        code: a word for it, such as ``"few-pixels"``.
+        values: the numbers that it names, by name.
+    """
+
+    __slots__ = ("code", "values")
+
+    code: str
+    values: dict[str, int]
+
+    def __new__(cls, words: str, code: str, values: Mapping[str, int] | None = None) -> Self:
+        """Make a text that keeps its code."""
+        made = super().__new__(cls, words)
+        made.code, made.values = code, dict(values or {})
+        return made
+
+    def __reduce__(self) -> tuple[type[Reason], tuple[str, str, dict[str, int]]]:
+        return type(self), (str(self), self.code, self.values)
 
 
 class Edit(NamedTuple):

@@ -96,7 +96,12 @@ def test_access_without_token_is_refused(service: Served, path: str) -> None:
 def test_access_without_token_shows_people_a_page(service: Served) -> None:
     answer = service.nobody.get("/people", headers={"Accept": "text/html"})
     assert answer.status_code == 401
-    assert "<h1>401 Unauthorized</h1>" in answer.text
+    assert "<h1>A token is needed (401)</h1>" in answer.text
+    german = {"Accept": "text/html", "Accept-Language": "de-AT,de;q=0.9"}
+    page = service.nobody.get("/people", headers=german).text
+    assert '<html lang="de">' in page
+    assert "<h1>Ein Token ist nötig (401)</h1>" in page
+    assert "Öffnen Sie die ganze Adresse" in page
 
 
 @pytest.mark.parametrize("token", ["x", "x" * 22, TOKEN[:-1], TOKEN + "0", "é" * 22])
@@ -1095,6 +1100,59 @@ def test_version_changes_with_every_change_and_with_nothing_else(fresh: Served) 
     while fresh.get(f"/v1/jobs/{job['id']}")["state"] in ("waiting", "running"):
         time.sleep(0.05)
     assert version() not in seen
+
+
+def test_problems_reasons_and_jobs_are_said_in_the_language_of_the_reader(fresh: Served) -> None:
+    german = {"Accept-Language": "de"}
+    path = "/v1/people/999999"
+    answer = fresh.http.get(path, headers=german)
+    assert problem(answer, 404, "not-found") == "there is no person 999999 in the gallery"
+    assert answer.json()["code"] == "no-person"
+    assert answer.json()["words"].startswith("Die Person 999999 ist nicht in der Galerie.")
+    assert "words" not in fresh.http.get(path).json()
+    chosen = {"Accept-Language": "en", "Cookie": "face2vec_language=de"}
+    assert fresh.http.get(path, headers=chosen).json()["words"] == answer.json()["words"]
+    page = fresh.http.get("/people/999999", headers=german | {"Accept": "text/html"})
+    assert (page.status_code, "Die Person 999999 ist nicht" in page.text) == (404, True)
+    bad = fresh.http.post(
+        "/v1/encode", files=upload(b"\xff\xd8\xff\xe0 cut"), headers=german
+    ).json()
+    assert bad["words"] == "who.jpg: abgeschnitten"
+    assert bad["detail"].startswith("who.jpg: truncated")
+    name = {"name": "Ada\u202eX"}
+    ada = people_of(fresh)["Ada"]["id"]
+    hidden = fresh.http.patch(f"/v1/people/{ada}", json=name, headers=german).json()
+    assert hidden["words"].startswith("Dieser Name enthält Zeichen")
+    outside = fresh.http.post("/v1/jobs", json={"kind": "index", "folders": ["/"]}, headers=german)
+    assert "--root" in outside.json()["words"]
+
+
+def test_photo_that_cannot_be_read_has_its_reason_in_german(fresh: Served) -> None:
+    broken = fresh.photo("broken.jpg")
+    broken.write_bytes(b"\xff\xd8\xff\xe0 cut")
+    with Face2Vec(fresh.folder / "gallery") as engine:
+        engine.add(broken)
+    for language, words in (("en", "unreadable: truncated"), ("de", "unlesbar: abgeschnitten")):
+        page = fresh.http.get("/photos?status=unreadable", headers={"Accept-Language": language})
+        assert words in page.text
+    (found,) = fresh.get("/v1/photos?status=unreadable")["photos"]
+    assert found["reason"] == "truncated"
+
+
+def test_match_says_in_german_why_it_is_less_certain(fresh: Served) -> None:
+    small = Image.open(fresh.photo("person-000/0.jpg"))
+    small.thumbnail((36, 36))
+    data = io.BytesIO()
+    small.save(data, "PNG")
+    found = fresh.http.post(
+        "/v1/search/photo", files=upload(data.getvalue()), headers={"Accept-Language": "de"}
+    ).json()
+    matches = [one for result in found["results"] for one in result["matches"]]
+    (english,), (reason,) = matches[0]["outside"], matches[0]["reasons"]
+    pixels = reason["values"]["pixels"]
+    assert english == f"one crop has only {pixels} pixels"
+    assert reason["words"] == f"ein Ausschnitt hat nur {pixels} Pixel"
+    assert reason["code"] == "few-pixels"
 
 
 def test_undo_of_an_expected_edit_refuses_another(fresh: Served) -> None:

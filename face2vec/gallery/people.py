@@ -227,7 +227,7 @@ class PeopleWriter:
                 raise GalleryError(
                     f"person {taken} already has the name {name!r}; merge the two if they are "
                     "the same person, or choose another name"
-                )
+                ).coded("name-taken", name=name, person=taken)
             was = _name(connection, person)
             removed = f"removal of the name {was!r} from person {person}"
             what = removed if name is None else f"name {name!r} of person {person}"
@@ -247,7 +247,7 @@ class PeopleWriter:
                 raise GalleryError(
                     f"these people have different names: {', '.join(known)}; remove the wrong "
                     "names before merging"
-                )
+                ).coded("different-names", names=known)
             merged = ", ".join(_label(connection, other) for other in others)
             what = f"merge of {merged} into {_label(connection, into)}"
             with _Edit(connection, what, [into, *others]):
@@ -493,7 +493,7 @@ class PeopleWriter:
             if last is None:
                 raise GalleryError(
                     "there is no edit to undo; edits before somebody was forgotten cannot be undone"
-                )
+                ).coded("nothing-to-undo")
             position, what, before = last
             lost = _restore(connection, _edit(before))
             connection.execute("DELETE FROM sayings WHERE position = ?", (position,))
@@ -654,7 +654,7 @@ def checked_name(name: str) -> str:
     if not name or name.isdecimal():
         raise SettingsError(
             f"{name!r} cannot be a name: it is empty or a number, and people also have numbers"
-        )
+        ).coded("not-a-name", name=name)
     try:
         name.encode()
     except UnicodeEncodeError as error:
@@ -853,18 +853,18 @@ def _check_may_mark(connection: Connection, content: int, box: Sequence[float]) 
     marks.check_free(connection, content, place)
     found = connection.execute("SELECT sha256 FROM contents WHERE id = ?", (content,)).fetchone()
     if found is None:
-        raise GalleryError("the photo has left the gallery; index it again")
+        raise GalleryError("the photo has left the gallery; index it again").coded("photo-gone")
     blocked = places_forgotten(connection, stored.blob(found[0], "the hash of a photo"))
     if any(one is not None and one.is_of(place, None) for one in blocked):
         raise GalleryError(
             "a face was ignored or forgotten here; undo that, or lift the block with "
             "face2vec readmit"
-        )
+        ).coded("face-blocked")
 
 
 def _check_mark(connection: Connection, mark: int) -> None:
     if marks.one(connection, mark) is None:
-        raise GalleryError(f"there is no mark {mark} in the gallery")
+        raise GalleryError(f"there is no mark {mark} in the gallery").coded("no-mark", number=mark)
 
 
 def _check_faces(connection: Connection, person: int, faces: Sequence[int]) -> None:
@@ -878,7 +878,9 @@ def _check_faces(connection: Connection, person: int, faces: Sequence[int]) -> N
             "SELECT person_id FROM memberships WHERE face_id = ?", (face,)
         ).fetchone()
         if who is None or who[0] != person:
-            raise GalleryError(f"face {face} does not belong to person {person}")
+            raise GalleryError(f"face {face} does not belong to person {person}").coded(
+                "not-their-face", face=face, person=person
+            )
 
 
 def _add(connection: Connection, person: int, faces: Iterable[int], *, confirmed: bool) -> None:

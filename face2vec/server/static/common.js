@@ -73,7 +73,7 @@ export async function call(method, path, body) {
   const made = answer.headers.get("face2vec-version");
   if (made) mine.add(made);
   const found = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(found.detail ?? answer.statusText), { problem: found });
+  if (!answer.ok) throw Object.assign(new Error(found.words ?? found.detail ?? answer.statusText), { problem: found });
   return found;
 }
 

@@ -22,13 +22,13 @@ function sum(made) {
 }
 
 function words(job) {
-  if (job.waits_for) return t("job_waits", { detail: job.waits_for });
+  if (job.waits_for) return t("job_waits", { detail: job.words });
   if (job.state === "running" && job.total) {
     const done = t("job_progress", { done: number(job.done), total: number(job.total), rate: number(Math.round(job.rate)) });
     return job.seconds_left === null ? done : `${done}, ${t("job_left", { time: time(job.seconds_left) })}`;
   }
   if (job.state === "running" && job.done) return t("job_count", { done: number(job.done), rate: number(Math.round(job.rate)) });
-  if (job.error) return job.error;
+  if (job.error) return job.words;
   const made = job.result;
   const parts = [];
   if (job.kind === "index" && "photos" in made) {

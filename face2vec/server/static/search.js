@@ -128,7 +128,7 @@ function card(match) {
       element("img", { src: `/v1/faces/${match.face}/thumbnail?side=192`, alt: label, loading: "lazy", width: 144, height: 144 })),
     who, likely(match.probability),
     element("span", { className: "small" }, t("similarity", { value: decimal(match.similarity, 3) })),
-    match.outside.length ? element("span", { className: "small" }, t("outside", { reasons: match.outside.join("; ") })) : null,
+    match.reasons.length ? element("span", { className: "small" }, t("outside", { reasons: match.reasons.map((one) => one.words).join("; ") })) : null,
     match.query_photo ? element("strong", { className: "small" }, t("query_photo")) : null,
     match.time === null ? null : element("span", { className: "small" }, t("time", { time: clock(match.time) })),
     match.path ? element("bdi", { className: "small path" }, match.path.split(/[\\/]/).pop()) : null,
