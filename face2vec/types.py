@@ -113,11 +113,14 @@ class PhotoStatus(NamedTuple):
         photo: full path.
         status: one of ``STATUSES``.
         reason: why it could not be read, or what of it is missing; otherwise empty.
+        taken: when it was taken, by the clock of the camera, such as ``"2024-05-01T12:30:59"``;
+            empty if that is not known.
     """
 
     photo: str
     status: str
     reason: str
+    taken: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,6 +357,26 @@ class Mark(NamedTuple):
     content: int
     box: Box
     person: int | None = None
+
+
+class MarkedFace(NamedTuple):
+    """A mark with the photo that it is in.
+
+    Attributes:
+        mark: the mark.
+        name: name of the person that it shows, or None.
+        photo: full path of the photo.
+        copies: full paths of files with the same bytes.
+        sha256: the 32 bytes of the hash of the photo's bytes.
+        size: (width, height) of the upright photo in pixels.
+    """
+
+    mark: Mark
+    name: str | None
+    photo: str
+    copies: tuple[str, ...]
+    sha256: bytes
+    size: tuple[int, int]
 
 
 class Marked(NamedTuple):

@@ -426,7 +426,9 @@ def test_photos_command_lists_photos_by_status(gallery: Path, faces_folder: Path
     ]
     assert done.stderr == "2 photos\n"
     told = lines(run("photos", gallery, "--status", "unreadable", "--json").stdout)
-    assert told == [{"photo": str(broken), "status": "unreadable", "reason": "truncated"}]
+    assert told == [
+        {"photo": str(broken), "status": "unreadable", "reason": "truncated", "taken": None}
+    ]
     assert len(lines(run("photos", gallery, "--json").stdout)) == 9
     wrong = run("photos", gallery, "--status", "unreadable,none")
     assert wrong.exit_code == cli.USAGE
