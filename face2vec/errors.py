@@ -12,6 +12,7 @@
     ├── CalibrationError         the meaning of a similarity is not known
     ├── RuntimeUnavailableError  the requested runtime is not available
     ├── ServiceError             a service does not answer, or refuses a request
+    ├── NotWrittenError          a file cannot be written, as on a full disk (also an OSError)
     └── GalleryError             a gallery on disk cannot be used
         ├── GalleryNotFoundError there is no gallery at that path
         ├── GalleryLockedError   another process is writing; the message names it
@@ -26,6 +27,9 @@ A message says what was wrong, where, and what to do. The command line prints it
 
 from __future__ import annotations
 
+import errno
+import os
+import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Self
@@ -125,6 +129,47 @@ class RuntimeUnavailableError(Face2VecError):
 
 class ServiceError(Face2VecError):
     """A service does not answer, refuses a request, or is none of face2vec."""
+
+
+class NotWrittenError(Face2VecError, OSError):
+    """A file cannot be written, as on a full disk or in a folder that does not exist."""
+
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""A full disk, and a user who may not use more of it."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error says that the disk is full."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def not_written(error: OSError, path: str = "") -> NotWrittenError:
+    """The error of face2vec for a file that could not be written.
+
+    Args:
+        error: the error of the system.
+        path: the file; without it, what the error names.
+    """
+    if isinstance(error, NotWrittenError):
+        return error
+    place = path or str(error.filename or "")
+    if is_full_disk(error):
+        where = f"the disk of {place}" if place else "the disk"
+        return NotWrittenError(
+            f"{where} is full; what was written before is kept; free some space and run the same "
+            "command again"
+        ).coded("disk-full", folder=place)
+    folder = os.path.dirname(path)  # noqa: PTH120
+    if folder and not os.path.isdir(folder):  # noqa: PTH112
+        return NotWrittenError(
+            f"{path} cannot be written: there is no folder {folder}; make it first: mkdir -p "
+            f"{shlex.quote(folder)}"
+        )
+    reason = (error.strerror or str(error)).lower()
+    return NotWrittenError(
+        f"{place or 'a file'} cannot be written: {reason}; check the path and the permissions"
+    )
 
 
 class GalleryError(Face2VecError):

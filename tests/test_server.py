@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import html
 import io
 import json
@@ -1125,6 +1126,49 @@ def test_problems_reasons_and_jobs_are_said_in_the_language_of_the_reader(fresh:
     assert hidden["words"].startswith("Dieser Name enthält Zeichen")
     outside = fresh.http.post("/v1/jobs", json={"kind": "index", "folders": ["/"]}, headers=german)
     assert "--root" in outside.json()["words"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/photos?folder=a%00b", None),
+        ("GET", "/v1/folders?path=%00", None),
+        ("POST", "/v1/jobs", {"kind": "index", "folders": ["a\0b"]}),
+        ("POST", "/v1/jobs", {"kind": "upgrade", "model": "a\0b"}),
+        ("POST", "/v1/search", {"queries": [{"face": 1}], "folder": "a\0b"}),
+        ("PATCH", "/v1/people/1", {"name": "a\0b"}),
+        ("GET", "/v1/people?name=%00", None),
+        ("GET", "/photos?folder=%00&person=%00&month=%00", None),
+    ],
+)
+def test_nul_character_is_no_error_of_the_service(
+    method: str, path: str, body: Any, fresh: Served
+) -> None:
+    assert fresh.http.request(method, path, json=body).status_code < 500
+
+
+def test_uploaded_photo_may_be_called_anything(fresh: Served, query: bytes) -> None:
+    for name in ("a\0b.jpg", "../../a.jpg", ""):
+        answer = fresh.http.post("/v1/detect", files={"photo": (name or "x", query)})
+        assert answer.status_code < 500
+
+
+def test_full_disk_is_507_with_words(fresh: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("face2vec.gallery.people.PeopleWriter.name", full)
+    ada = people_of(fresh)["Ada"]["id"]
+    german = {"Accept-Language": "de"}
+    answer = fresh.http.patch(f"/v1/people/{ada}", json={"name": "Eve"}, headers=german)
+    assert "the disk is full" in problem(answer, 507, "not-written")
+    assert answer.json()["words"].startswith("Der Datenträger ist voll.")
+    monkeypatch.setattr("face2vec.engine.Face2Vec.find_people", full)
+    job = fresh.post("/v1/jobs", {"kind": "people"})
+    while (found := fresh.get(f"/v1/jobs/{job['id']}", headers=german))["state"] != "failed":
+        time.sleep(0.02)
+    assert found["words"].startswith("Der Datenträger ist voll.")
+    assert "the disk is full" in found["error"]
 
 
 def test_photo_that_cannot_be_read_has_its_reason_in_german(fresh: Served) -> None:

@@ -22,6 +22,7 @@ from face2vec.cli.common import (
     opened,
     out,
     photos_argument,
+    queries_argument,
     reasons,
     runtime_options,
     safe,
@@ -37,6 +38,24 @@ from face2vec.types import METHODS, Method
 if TYPE_CHECKING:
     from face2vec.engine import Face2Vec
     from face2vec.types import Person, Side
+
+
+class PersonName(click.ParamType):  # type: ignore[type-arg]
+    """A name that can be shown as it is, as the pages take it."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name, or a usage error."""
+        if printable(value) != value:
+            self.fail(
+                "it has control characters, or characters that change the direction of text; type "
+                "it again",
+                param,
+                ctx,
+            )
+        return str(value)
+
 
 person_argument = click.argument("person")
 faces_argument = click.argument(
@@ -144,7 +163,7 @@ def _side(side: Side) -> str:
 @click.command("name")
 @gallery_argument
 @person_argument
-@click.argument("name", required=False)
+@click.argument("name", type=PersonName(), required=False)
 @click.option(
     "--face",
     "by_face",
@@ -354,7 +373,7 @@ def marks_command(gallery: Place, photos: tuple[str, ...], as_json: bool) -> Non
 @click.argument("top", type=Number(min=0))
 @click.argument("right", type=Number(min=0))
 @click.argument("bottom", type=Number(min=0))
-@click.option("--name", help="Name of the person that it shows.")
+@click.option("--name", type=PersonName(), help="Name of the person that it shows.")
 @json_line_option
 def mark_command(
     gallery: Place,
@@ -428,7 +447,7 @@ def undo_command(gallery: Place) -> None:
 
 @click.command("identify")
 @gallery_argument
-@photos_argument
+@queries_argument
 @click.option(
     "--at-least",
     type=Number(0, 1),

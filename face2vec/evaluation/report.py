@@ -24,7 +24,7 @@ from face2vec.evaluation.metrics import (
     with_intervals,
 )
 from face2vec.evaluation.sets import NamedFaces, Pair
-from face2vec.files import expanded, json_line, write_json
+from face2vec.files import expanded, json_line, write_json, writing
 from face2vec.report.grid import plot_package
 from face2vec.report.html import (
     Made,
@@ -183,7 +183,8 @@ class Report:
         """
         figure = self.drawn(8, 5)
         figure.axes[0].set_title(self.title)
-        figure.savefig(path, dpi=100, bbox_inches="tight")
+        with writing(path) as file:
+            figure.savefig(file, dpi=100, bbox_inches="tight")
 
     def drawn(self, width: float = PLOT_WIDTH, height: float = 3.0) -> Figure:
         """The curves as a plot, whose axes end where the curves do.

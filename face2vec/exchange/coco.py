@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from face2vec.files import composed, written_whole
+from face2vec.files import composed, writing, written_whole
 from face2vec.gallery.marked import marked_faces
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import NAME_ONLY, UNREADABLE, decoded
@@ -38,7 +38,7 @@ def save_coco(file: Path, now: Snapshot) -> int:
         now: the gallery.
 
     Raises:
-        OSError: the file cannot be written.
+        NotWrittenError: the file cannot be written.
     """
     people = now.people()
     category = {face: one.id + 1 for one in people if one.name for face in one.faces}
@@ -59,7 +59,7 @@ def save_coco(file: Path, now: Snapshot) -> int:
         "categories": _categories(people),
     }
     faces = 0
-    with written_whole(file) as stream:
+    with writing(file), written_whole(file) as stream:
         stream.write(json.dumps(head).encode()[:-1] + b', "images": [')
         images = (
             {"id": number, "file_name": _name(path, root), "width": size[0], "height": size[1]}

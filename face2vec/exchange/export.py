@@ -32,7 +32,7 @@ def export(path: str | os.PathLike[str], now: Snapshot, made_with: Fingerprint) 
     Raises:
         SettingsError: the suffix is unknown.
         MissingExtraError: the format needs a package that is not installed.
-        OSError: the file cannot be written.
+        NotWrittenError: the file cannot be written.
     """
     file = Path(expanded(path))
     if file.name.lower().endswith(SUFFIX):

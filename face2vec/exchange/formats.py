@@ -25,7 +25,7 @@ from face2vec.exchange.table import (
     Kind,
     Table,
 )
-from face2vec.files import expanded, text_of, write_json
+from face2vec.files import expanded, text_of, write_json, writing
 from face2vec.fingerprint import Fingerprint
 from face2vec.report.matches import LANDMARK_NAMES
 
@@ -70,16 +70,17 @@ def save_table(
     Raises:
         SettingsError: the suffix is unknown.
         MissingExtraError: the format needs a package that is not installed.
-        OSError: the file cannot be written.
+        NotWrittenError: the file cannot be written.
     """
     file = Path(expanded(path))
     form = format_of(file, ".coco.json")
     new = file.with_name(f"{file.name}.new")
-    try:
-        form.write(new, tables, made_with)
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
+    with writing(file):
+        try:
+            form.write(new, tables, made_with)
+            new.replace(file)
+        finally:
+            new.unlink(missing_ok=True)
     if not form.keeps_fingerprint:
         write_json(beside(file), made_with.to_dict())
 

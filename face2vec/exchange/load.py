@@ -193,6 +193,10 @@ def entries_of(
     sizes = table.rows(("width", "height"))
     hashes, copies = table.values("sha256"), table.values("copies")
     for photo, rows in rows_of.items():
+        if "\0" in photo:
+            raise SettingsError(
+                f"the photo of row {rows[0] + 1} is {photo!r}; a path has no NUL character"
+            )
         width, height = sizes[rows[0]] or (0, 0)
         folder, name = _place(root, photo)
         places = tuple(faces[row] for row in rows)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from face2vec import stored
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryUpgradedError
-from face2vec.files import composed
+from face2vec.files import composed, look_of
 from face2vec.fingerprint import Fingerprint
 from face2vec.gallery import marks as gallery_marks
 from face2vec.gallery import people as gallery_people
@@ -472,8 +472,11 @@ class Snapshot:
                 f"{who!r} is the name of one person in the gallery {self._file.folder} and the "
                 "number of another; rename the first: engine.name(number, name)"
             )
+        look = look_of(str(who)).casefold()
+        alike = [p.name for p in people if p.name and look_of(p.name).casefold() == look]
+        meant = f"did you mean {alike[0]!r}? " if alike else ""
         raise GalleryError(
-            f"there is no person {who!r} in the gallery {self._file.folder}; "
+            f"there is no person {who!r} in the gallery {self._file.folder}; {meant}"
             f"list all people: face2vec people {self._file.folder}"
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from face2vec.evaluation.report import INTRODUCTION
-from face2vec.files import expanded, write_json
+from face2vec.files import expanded, write_json, writing
 from face2vec.lab.catalogue import HEADINGS, Heading
 from face2vec.lab.findings import ALARM, BAD, GOOD, LOST, VERDICTS, Finding, findings
 from face2vec.lab.plots import all_series_plot, overview_plot, series_plot, slices_plot
@@ -86,8 +86,10 @@ def save_robustness(
     """
     folder = Path(expanded(folder))
     folder.mkdir(parents=True, exist_ok=True)
-    overview_plot(measured).savefig(folder / OVERVIEW, dpi=DENSITY)
-    all_series_plot(measured).savefig(folder / CURVES, dpi=DENSITY)
+    with writing(folder / OVERVIEW) as file:
+        overview_plot(measured).savefig(file, dpi=DENSITY)
+    with writing(folder / CURVES) as file:
+        all_series_plot(measured).savefig(file, dpi=DENSITY)
     write_json(folder / FIGURES, measured.figures() | {"findings": _finding_figures(measured)})
     body = [
         *_robustness_page(measured),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face2vec.errors import PhotoError
-from face2vec.files import expanded
+from face2vec.files import expanded, writing, written_whole
 from face2vec.report.text import at_words, box_words, percent, printable, short_name
 from face2vec.report.thumbnails import thumbnail
 
@@ -98,9 +98,14 @@ _PAGE = """<!DOCTYPE html>
 
 
 def write_page(path: str | os.PathLike[str], title: str, body: str) -> None:
-    """Write one page; ``body`` is HTML in which text is already escaped."""
+    """Write one page, atomically; ``body`` is HTML in which text is already escaped.
+
+    Raises:
+        NotWrittenError: it cannot be written; an existing page is unchanged.
+    """
     page = _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
-    Path(expanded(path)).write_text(page, "utf-8")
+    with writing(path) as file, written_whole(file) as stream:
+        stream.write(page.encode("utf-8", "backslashreplace"))
 
 
 def img(image: Image.Image, alt: str) -> str:

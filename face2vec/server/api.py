@@ -64,6 +64,7 @@ router = APIRouter(
             429: "Too many requests",
             501: "A package is missing",
             503: "Too many photos are waiting",
+            507: "The disk is full",
         }.items()
     },
 )

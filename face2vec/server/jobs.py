@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from face2vec.errors import Face2VecError, GalleryLockedError
+from face2vec.errors import Face2VecError, GalleryLockedError, is_full_disk, not_written
 from face2vec.server.problems import NotThereError, ProblemError
 
 KEPT = 20
@@ -258,6 +258,9 @@ class Jobs:
             state, error, failure = FAILED, str(problem), problem
         except Exception as problem:
             state, error = FAILED, f"an error in face2vec: {type(problem).__name__}: {problem}"
+            if isinstance(problem, OSError) and is_full_disk(problem):
+                failure = not_written(problem)
+                error = str(failure)
         self._ended()
         with self._changed:
             job.state, job.error, job.ended = state, error, time.time()

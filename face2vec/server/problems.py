@@ -25,7 +25,9 @@ from face2vec.errors import (
     OtherEditError,
     PhotoError,
     SettingsError,
+    is_full_disk,
     kind_of,
+    not_written,
 )
 from face2vec.server.texts import DEFAULT, language_asked, text_of
 from face2vec.server.words import code_of, problem_in_words
@@ -131,6 +133,8 @@ def problem_of(error: Face2VecError) -> ProblemError:
         return ProblemError(404, str(error), "not-found", code=error.code, values=error.values)
     code, values = code_of(error)
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if error.code == "disk-full":
+        status = HTTPStatus.INSUFFICIENT_STORAGE
     return ProblemError(
         status,
         str(error),
@@ -182,6 +186,12 @@ def install(app: FastAPI, page: Callable[[Request, ProblemError], Response]) -> 
         return answer(
             request, ProblemError(error.status_code, str(error.detail), headers=error.headers)
         )
+
+    @app.exception_handler(OSError)
+    def of_system(request: Request, error: OSError) -> Response:
+        if is_full_disk(error):
+            return answer(request, problem_of(not_written(error)))
+        raise error
 
     @app.exception_handler(Exception)
     def of_anything(request: Request, error: Exception) -> Response:

@@ -141,15 +141,14 @@ export async function rename(person, name) {
     await call("PATCH", `/people/${person}`, { name: name || null });
     return true;
   } catch (error) {
-    const found = name ? (await call("GET", `/people?limit=500&name=${encodeURIComponent(name)}`)).people : [];
-    const other = found.find((one) => one.name === name && one.id !== person);
-    if (!other) { wrong(error); return false; }
-    message(t("same_name", { name }), {
+    const { code, values } = error.problem ?? {};
+    if (code !== "name-taken" && code !== "name-alike") { wrong(error); return false; }
+    message(code === "name-taken" ? t("same_name", { name }) : error.message, {
       label: t("merge_with", { name }),
       run: () => edit(async () => {
         await call("PATCH", `/people/${person}`, { name: null });
-        await call("POST", `/people/${other.id}/merge`, { people: [person] });
-      }, location.pathname === `/people/${person}` ? `/people/${other.id}` : undefined),
+        await call("POST", `/people/${values.person}/merge`, { people: [person] });
+      }, location.pathname === `/people/${person}` ? `/people/${values.person}` : undefined),
     });
     return false;
   }
