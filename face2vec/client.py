@@ -322,8 +322,7 @@ class Client:
 
     def ignore(self, *faces: int) -> None:
         """State that faces are no faces, such as a doll's; they leave the gallery."""
-        for face in faces:
-            self._call("DELETE", f"/faces/{face}")
+        self._call("POST", "/faces/ignore", json={"faces": faces})
 
     def mark_face(self, photo: int, box: Sequence[float]) -> Marked:
         """Add a face that the detector missed; see `Face2Vec.mark_face`.

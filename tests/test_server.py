@@ -209,8 +209,9 @@ def test_address_without_a_page_shows_people_the_menu(service: Served) -> None:
     assert "<h1>Nicht gefunden</h1>" in answer.text
     assert "Unter dieser Adresse gibt es keine Seite." in answer.text
     answer = service.http.get("/people/nobody", headers=accept)
-    assert (answer.status_code, answer.headers["content-language"]) == (422, "de")
+    assert (answer.status_code, answer.headers["content-language"]) == (404, "de")
     assert '<a href="/people">Personen</a>' in answer.text
+    assert "Unter dieser Adresse gibt es keine Seite." in answer.text
     answer = service.http.post("/people", headers=accept)
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
     for path, headers in (("/nosuch", {"Accept": "application/json"}), ("/v1/nosuch", accept)):
@@ -1126,6 +1127,23 @@ def test_problems_reasons_and_jobs_are_said_in_the_language_of_the_reader(fresh:
     assert hidden["words"].startswith("Dieser Name enthält Zeichen")
     outside = fresh.http.post("/v1/jobs", json={"kind": "index", "folders": ["/"]}, headers=german)
     assert "--root" in outside.json()["words"]
+
+
+def test_several_faces_are_ignored_in_one_edit(fresh: Served) -> None:
+    before = fresh.get("/v1/people", params={"name": "Ada", "with_faces": True})["people"][0]
+    first, second, *rest = before["face_ids"]
+    done = fresh.post("/v1/faces/ignore", {"faces": [first, second]})
+    assert done["faces"] == 2
+    assert people_of(fresh)["Ada"]["faces"] == len(rest)
+    assert fresh.get("/v1/edits")["edits"][0]["what"] == "ignoring of 2 faces"
+    fresh.post("/v1/edits/undo")
+    assert people_of(fresh)["Ada"]["faces"] == before["faces"]
+    gone = fresh.http.post("/v1/faces/ignore", json={"faces": [first, 999999]})
+    problem(gone, 422, "gallery")
+    assert people_of(fresh)["Ada"]["faces"] == before["faces"]
+    with Client(fresh.address) as client:
+        client.ignore(first, second)
+        assert client.undo() == "ignoring of 2 faces"
 
 
 @pytest.mark.parametrize(

@@ -423,6 +423,14 @@ def ignore_face(request: Request, face: Id) -> r.Removed:
     return r.Removed(photos=done.photos, faces=done.faces)
 
 
+@router.post("/faces/ignore")
+def ignore_faces(request: Request, wanted: r.Faces) -> r.Removed:
+    """State that faces are no faces, in one edit; they leave the gallery."""
+    done = service_of(request).edit(lambda engine: engine.ignore(*wanted.faces))
+    _audit(request, f"ignore faces {wanted.faces}")
+    return r.Removed(photos=done.photos, faces=done.faces)
+
+
 # People
 
 

@@ -35,7 +35,7 @@ from face2vec.server.words import code_of, problem_in_words
 _PAGE = """<!DOCTYPE html>
 <html lang="{language}">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><link rel="stylesheet" href="/static/style.css"></head>
+<meta name="color-scheme" content="light dark"><title>{title}</title></head>
 <body><main><h1>{title}</h1><p>{detail}</p></main></body>
 </html>
 """
@@ -176,6 +176,9 @@ def install(app: FastAPI, page: Callable[[Request, ProblemError], Response]) -> 
 
     @app.exception_handler(RequestValidationError)
     def of_request(request: Request, error: RequestValidationError) -> Response:
+        in_path = any(one["loc"][:1] == ("path",) for one in error.errors())
+        if in_path and _is_for_a_person(request):  # an address such as /people/nobody
+            return page(request, ProblemError(404, "there is no such page", "not-found"))
         causes = (one.get("ctx", {}).get("error") for one in error.errors())
         code = next((one.code for one in causes if hasattr(one, "code")), "")
         problem = ProblemError(422, _validation(error.errors()), "invalid-request", code=code)

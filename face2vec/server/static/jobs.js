@@ -1,6 +1,6 @@
 // Jobs: start them, and follow them by server-sent events.
 
-import { call, element, elsewhere, listen, number, t, wrong } from "./common.js";
+import { call, element, elsewhere, listen, number, once, t, wrong } from "./common.js";
 
 const runs = document.getElementById("runs");
 
@@ -94,7 +94,7 @@ function show(jobs) {
 
 let failed = null; // the message that a job could not be started
 
-async function start(body) {
+const start = once(async (body) => {
   try {
     await call("POST", "/jobs", body);
     failed?.remove();
@@ -102,7 +102,7 @@ async function start(body) {
     failed?.remove();
     failed = wrong(error);
   }
-}
+});
 elsewhere.run = () => showFacts(false); // jobs, too, change the gallery
 document.getElementById("index")?.addEventListener("submit", (event) => {
   event.preventDefault();
