@@ -108,11 +108,13 @@ def path(name: str, value: object) -> str:
     """A path as text.
 
     Raises:
-        SettingsError: it is not a path.
+        SettingsError: it is not a path, or has a NUL character, which no path has.
     """
     found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(found, str):
         raise refusal(name, value, "a path")
+    if "\0" in found:
+        raise refusal(name, value, "a path without a NUL character")
     return found
 
 

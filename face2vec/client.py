@@ -25,6 +25,7 @@ from face2vec.errors import (
     MissingExtraError,
     ModelError,
     NoFaceError,
+    OtherEditError,
     PhotoError,
     ServiceError,
     SettingsError,
@@ -43,6 +44,7 @@ from face2vec.types import (
     Match,
     Person,
     QualityParts,
+    Reason,
     Side,
     Suggestion,
     largest_sure,
@@ -228,7 +230,7 @@ class Client:
             float(np.sqrt(max(2 - 2 * similarity, 0.0))),
             found["threshold"],
             found["far"],
-            tuple(found["outside"]),
+            _outside(found),
         )
 
     def identify(
@@ -320,8 +322,7 @@ class Client:
 
     def ignore(self, *faces: int) -> None:
         """State that faces are no faces, such as a doll's; they leave the gallery."""
-        for face in faces:
-            self._call("DELETE", f"/faces/{face}")
+        self._call("POST", "/faces/ignore", json={"faces": faces})
 
     def mark_face(self, photo: int, box: Sequence[float]) -> Marked:
         """Add a face that the detector missed; see `Face2Vec.mark_face`.
@@ -379,9 +380,18 @@ class Client:
         found = self._call("GET", "/edits", params={"limit": most})["edits"]
         return [Edit(one["what"], one["made"]) for one in found]
 
-    def undo(self) -> str:
-        """Undo the last edit of people; returns what it was."""
-        return str(self._call("POST", "/edits/undo")["what"])
+    def undo(self, expected: Edit | None = None) -> str:
+        """Undo the last edit of people; returns what it was.
+
+        Args:
+            expected: the edit that must be the last one, as `edits` has it; None for any.
+
+        Raises:
+            OtherEditError: another edit is the last one; nothing was undone.
+            GalleryError: there is no edit to undo.
+        """
+        body = None if expected is None else expected._asdict()
+        return str(self._call("POST", "/edits/undo", json=body)["what"])
 
     def info(self) -> dict[str, Any]:
         """Facts about the gallery, see `Face2Vec.info`."""
@@ -453,6 +463,9 @@ class Client:
         kind = str(found.get("type", "")).rpartition(":")[2]
         if kind == "photo":
             raise PhotoError(photo, detail.partition(": ")[2] or detail)
+        if kind == kind_of(OtherEditError):
+            last = found.get("last") or {}
+            raise OtherEditError(last.get("what"), last.get("made"))
         raise _ERRORS.get(kind, ServiceError)(detail)
 
 
@@ -501,6 +514,17 @@ def _face(one: Mapping[str, Any], model: str) -> Face:
     )
 
 
+def _outside(one: Mapping[str, Any]) -> tuple[str, ...]:
+    """Why a probability is less certain than stated, with the codes if the service sends them."""
+    reasons = one.get("reasons")
+    if reasons is None:
+        return tuple(one["outside"])
+    return tuple(
+        Reason(words, reason["code"], reason["values"])
+        for words, reason in zip(one["outside"], reasons, strict=True)
+    )
+
+
 def _match(one: Mapping[str, Any]) -> Match:
     return Match(
         one["rank"],
@@ -510,7 +534,7 @@ def _match(one: Mapping[str, Any]) -> Match:
         (),
         one["probability"],
         one["false_matches"],
-        outside=tuple(one["outside"]),
+        outside=_outside(one),
     )
 
 

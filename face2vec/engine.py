@@ -49,6 +49,7 @@ from face2vec.types import (
     Identified,
     Mark,
     Marked,
+    MarkedFace,
     Method,
     Person,
     Photo,
@@ -434,6 +435,7 @@ class Face2Vec:
             GalleryNotFoundError: there is no gallery.
             SettingsError: a status is unknown, or a limit is no date.
         """
+        from face2vec.gallery.reader import dated_photos
         from face2vec.photos.dates import period
 
         arguments.some_of("statuses", statuses, STATUSES)
@@ -442,8 +444,10 @@ class Face2Vec:
                 arguments.text(name, value)
         wanted = period(since, until)
         found = (
-            PhotoStatus(photo, called(status, reason), reason)
-            for photo, status, reason in self._session.gallery().photos(wanted)
+            PhotoStatus(photo, called(status, reason), reason, taken)
+            for photo, status, reason, taken in dated_photos(
+                self._session.gallery().read, wanted=wanted
+            )
         )
         return [one for one in found if not statuses or one.status in statuses]
 
@@ -986,6 +990,33 @@ class Face2Vec:
             contents = (content for path in paths if (content := now.content_at(path)) is not None)
             return [mark for content in islice(contents, 1) for mark in now.marks(content)]
 
+    def marked_faces(self, *photos: Source | Iterable[Source]) -> list[MarkedFace]:
+        """The faces that were marked by hand and have no landmarks, with their photos.
+
+        Args:
+            photos: paths of photos; without any, those of all photos.
+
+        Raises:
+            GalleryNotFoundError: there is no gallery.
+            GalleryError: a photo is not in the gallery.
+        """
+        from face2vec.gallery.marked import marked_faces
+
+        with self._session.gallery().read() as now:
+            if not photos:
+                return marked_faces(now)
+            contents = []
+            for path in paths_of(photos):
+                known = (now.content_at(one) for one in paths_to(path))
+                content = next((one for one in known if one is not None), None)
+                if content is None:
+                    raise GalleryError(
+                        f"{path} is not in the gallery; give a path as 'face2vec photos' lists it"
+                    )
+                contents.append(content)
+            marks = [mark for content in dict.fromkeys(contents) for mark in now.marks(content)]
+            return marked_faces(now, marks)
+
     def readmit(self, *photos: Source | Iterable[Source]) -> Readmitted:
         """Let photos be indexed again with the faces that were forgotten or ignored in them.
 
@@ -1105,18 +1136,26 @@ class Face2Vec:
         with self._session.gallery().read() as now:
             return now.edits(most)
 
-    def undo(self) -> str:
+    def undo(self, expected: Edit | None = None) -> str:
         """Undo the last edit of people; returns what it was.
 
         Edits before somebody was forgotten cannot be undone.
 
+        Args:
+            expected: the edit that must be the last one, as `edits` has it; None for any. It is
+                compared in the transaction that undoes it.
+
         Raises:
+            OtherEditError: another edit is the last one; nothing was undone.
             GalleryError: there is no edit to undo.
+            SettingsError: ``expected`` is no edit.
         """
+        if expected is not None and not isinstance(expected, Edit):
+            raise arguments.refusal("expected", expected, "an Edit, as edits() gives it")
         with self._session.write() as writer:
             with self._session.gallery().read() as now:
                 before = now.state
-            what = writer.people.undo()
+            what = writer.people.undo(expected)
             with self._session.gallery().read() as now:
                 faces_changed = now.state != before
             if faces_changed:
@@ -1217,6 +1256,8 @@ class Face2Vec:
 
     def export(self, path: Source) -> int:
         """Write all faces of the gallery to a table or to COCO JSON; returns how many.
+
+        Faces that were marked by hand are rows without landmarks and embedding.
 
         The columns of a table are those of ``face2vec.exchange.table``: photo, box, landmarks,
         confidence, quality and its parts, person, and the embedding float32 (d,). COCO JSON has

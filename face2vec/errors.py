@@ -12,12 +12,14 @@
     ├── CalibrationError         the meaning of a similarity is not known
     ├── RuntimeUnavailableError  the requested runtime is not available
     ├── ServiceError             a service does not answer, or refuses a request
+    ├── NotWrittenError          a file cannot be written, as on a full disk (also an OSError)
     └── GalleryError             a gallery on disk cannot be used
         ├── GalleryNotFoundError there is no gallery at that path
         ├── GalleryLockedError   another process is writing; the message names it
         ├── GalleryVersionError  written by a newer face2vec
         ├── GalleryMismatchError made with another model or detector
         │   └── GalleryUpgradedError  upgraded to another model while open
+        ├── OtherEditError       the last edit is another one than the caller expects
         └── GalleryDamagedError  the SQLite file is truncated or not a gallery
 
 A message says what was wrong, where, and what to do. The command line prints it on one line.
@@ -25,9 +27,30 @@ A message says what was wrong, where, and what to do. The command line prints it
 
 from __future__ import annotations
 
+import errno
+import os
+import shlex
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Self
+
 
 class Face2VecError(Exception):
-    """Base class of the exceptions of face2vec."""
+    """Base class of the exceptions of face2vec.
+
+    Attributes:
+        code: a word for the message, such as ``"name-taken"``, for programs that say it in other
+            words or in another language; empty if it has none.
+        values: what the message names, by name.
+    """
+
+    code: str = ""
+    values: Mapping[str, Any] = MappingProxyType({})
+
+    def coded(self, code: str, **values: Any) -> Self:
+        """Give this error a code, and the values that its message names; returns the error."""
+        self.code, self.values = code, values
+        return self
 
 
 def kind_of(error: type[Exception]) -> str:
@@ -108,6 +131,47 @@ class ServiceError(Face2VecError):
     """A service does not answer, refuses a request, or is none of face2vec."""
 
 
+class NotWrittenError(Face2VecError, OSError):
+    """A file cannot be written, as on a full disk or in a folder that does not exist."""
+
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""A full disk, and a user who may not use more of it."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error says that the disk is full."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def not_written(error: OSError, path: str = "") -> NotWrittenError:
+    """The error of face2vec for a file that could not be written.
+
+    Args:
+        error: the error of the system.
+        path: the file; without it, what the error names.
+    """
+    if isinstance(error, NotWrittenError):
+        return error
+    place = path or str(error.filename or "")
+    if is_full_disk(error):
+        where = f"the disk of {place}" if place else "the disk"
+        return NotWrittenError(
+            f"{where} is full; what was written before is kept; free some space and run the same "
+            "command again"
+        ).coded("disk-full", folder=place)
+    folder = os.path.dirname(path)  # noqa: PTH120
+    if folder and not os.path.isdir(folder):  # noqa: PTH112
+        return NotWrittenError(
+            f"{path} cannot be written: there is no folder {folder}; make it first: mkdir -p "
+            f"{shlex.quote(folder)}"
+        )
+    reason = (error.strerror or str(error)).lower()
+    return NotWrittenError(
+        f"{place or 'a file'} cannot be written: {reason}; check the path and the permissions"
+    )
+
+
 class GalleryError(Face2VecError):
     """A gallery on disk cannot be used."""
 
@@ -130,6 +194,26 @@ class GalleryMismatchError(GalleryError):
 
 class GalleryUpgradedError(GalleryMismatchError):
     """The gallery was upgraded to another model while it was open; it must be opened again."""
+
+
+class OtherEditError(GalleryError):
+    """The last edit is another one than the caller expects, so nothing was undone.
+
+    Args:
+        what: the last edit in words; None if there is none.
+        made: when it was made, in seconds since 1970; None if that is not known.
+    """
+
+    def __init__(self, what: str | None, made: int | None = None) -> None:
+        now = (
+            "there is no edit to undo any more" if what is None else f"the last edit is now: {what}"
+        )
+        super().__init__(f"nothing was undone: {now}; list the edits and try again")
+        self.what = what
+        self.made = made
+
+    def __reduce__(self) -> tuple[type[OtherEditError], tuple[str | None, int | None]]:
+        return type(self), (self.what, self.made)
 
 
 class GalleryDamagedError(GalleryError):

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from face2vec.errors import SettingsError
+from face2vec.errors import SettingsError, not_written
 
 ON_WINDOWS = os.name == "nt"
 _MOSTLY = 0.75  # of the characters of UTF-16 text without a byte order mark are ASCII
@@ -57,6 +57,50 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+_BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\u2800"
+"""Characters that show nothing although they count as letters or marks."""
+
+
+def is_unseen(character: str) -> bool:
+    """Whether a character shows nothing by itself, such as a zero-width space."""
+    return (
+        unicodedata.category(character) == "Cf"
+        or character in _BLANKS
+        or "\ufe00" <= character <= "\ufe0f"
+    )
+
+
+_DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def trimmed(name: str) -> str:
+    """A name without spaces around it, and without characters there that show nothing.
+
+    Those that change the direction of text stay, for they belong to names in some scripts.
+    """
+
+    def is_blank(character: str) -> bool:
+        unseen = is_unseen(character) and character not in _DIRECTIONS
+        return unseen or character.isspace()
+
+    start, end = 0, len(name)
+    while start < end and is_blank(name[start]):
+        start += 1
+    while end > start and is_blank(name[end - 1]):
+        end -= 1
+    return name[start:end]
+
+
+def look_of(name: str) -> str:
+    """A name in a form that is the same for names that look the same.
+
+    Composed and decomposed characters, kinds and numbers of spaces, and characters that show
+    nothing make no difference. Use ``casefold`` on it where upper and lower case do not either.
+    """
+    seen = "".join(c for c in unicodedata.normalize("NFKC", name) if not is_unseen(c))
+    return unicodedata.normalize("NFC", " ".join(seen.split()))
+
+
 def paths_to(path: str | os.PathLike[str]) -> Iterator[str]:
     """Absolute paths under which a file may have been recorded, the most literal first.
 
@@ -65,6 +109,8 @@ def paths_to(path: str | os.PathLike[str]) -> Iterator[str]:
     two forms, are one file.
     """
     given = Path(expanded(path)).absolute()
+    if "\0" in str(given):  # no file has such a name
+        return
     tried = {""}
     for way in (_literal, _with_real_folder, _real, _spelled):
         found = way(given)
@@ -286,6 +332,26 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         delete_leftovers(path.parent, path.name, LEFTOVER_SECONDS)
 
 
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The path of a file to be written in a block, with words for what goes wrong.
+
+    Args:
+        path: the file; ``~`` at its start is replaced by the home folder.
+
+    Raises:
+        NotWrittenError: an error of the system in the block.
+        SettingsError: it is no path of a file.
+    """
+    given = expanded(path)
+    if "\0" in given:
+        raise SettingsError(f"{given!r} is no path: it has a NUL character")
+    try:
+        yield Path(given)
+    except OSError as error:
+        raise not_written(error, given) from error
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write values to an indented JSON file, atomically; NaN becomes null.
 
@@ -294,9 +360,9 @@ def write_json(path: Path, values: Any) -> None:
         values: JSON-able values.
 
     Raises:
-        OSError: the file cannot be written; an existing file is unchanged.
+        NotWrittenError: the file cannot be written; an existing file is unchanged.
     """
-    with written_whole(path) as stream:
+    with writing(path), written_whole(path) as stream:
         stream.write(json.dumps(_without_nan(values), indent=2).encode() + b"\n")
 
 

@@ -437,7 +437,7 @@ class Session:
             raise CalibrationError(
                 f"there is no calibration for the model {key!r}; fit one on photos with known "
                 "people: face2vec calibrate PEOPLE"
-            )
+            ).coded("no-calibration", model=key)
         return found
 
     def calibration_or_none(self) -> Calibration | None:

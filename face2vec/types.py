@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypeVar, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,11 +113,14 @@ class PhotoStatus(NamedTuple):
         photo: full path.
         status: one of ``STATUSES``.
         reason: why it could not be read, or what of it is missing; otherwise empty.
+        taken: when it was taken, by the clock of the camera, such as ``"2024-05-01T12:30:59"``;
+            empty if that is not known.
     """
 
     photo: str
     status: str
     reason: str
+    taken: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,6 +359,26 @@ class Mark(NamedTuple):
     person: int | None = None
 
 
+class MarkedFace(NamedTuple):
+    """A mark with the photo that it is in.
+
+    Attributes:
+        mark: the mark.
+        name: name of the person that it shows, or None.
+        photo: full path of the photo.
+        copies: full paths of files with the same bytes.
+        sha256: the 32 bytes of the hash of the photo's bytes.
+        size: (width, height) of the upright photo in pixels.
+    """
+
+    mark: Mark
+    name: str | None
+    photo: str
+    copies: tuple[str, ...]
+    sha256: bytes
+    size: tuple[int, int]
+
+
 class Marked(NamedTuple):
     """What became of a face that a user has marked by hand; one of the two is None.
 
@@ -366,6 +389,30 @@ class Marked(NamedTuple):
 
     face: int | None = None
     mark: int | None = None
+
+
+class Reason(str):
+    """A reason in English words, with what a program needs to say it in another language.
+
+    Args:
+        words: the reason.
+        code: a word for it, such as ``"few-pixels"``.
+        values: the numbers that it names, by name.
+    """
+
+    __slots__ = ("code", "values")
+
+    code: str
+    values: dict[str, int]
+
+    def __new__(cls, words: str, code: str, values: Mapping[str, int] | None = None) -> Self:
+        """Make a text that keeps its code."""
+        made = super().__new__(cls, words)
+        made.code, made.values = code, dict(values or {})
+        return made
+
+    def __reduce__(self) -> tuple[type[Reason], tuple[str, str, dict[str, int]]]:
+        return type(self), (str(self), self.code, self.values)
 
 
 class Edit(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from face2vec import Face2Vec, SettingsError, arguments
+from face2vec import Face2Vec, Face2VecError, SettingsError, arguments, save_html
 from face2vec.types import Face
 
 POINTS = ((1.0, 1.0), (2.0, 1.0), (1.5, 2.0), (1.0, 3.0), (2.0, 3.0))
@@ -135,6 +135,8 @@ WRONG: list[tuple[str, Callable[[Any], object], str]] = [
     ("verify", lambda e: e.verify("x.jpg", "y.jpg", far="low"), "far must be a number from 0 to 1, not the text 'low'"),
     ("suggest", lambda e: e.suggest("all"), "most must be a whole number of at least 1, not the text 'all'"),
     ("copy_to", lambda e: e.copy_to(3), "gallery must be a path, not 3"),
+    ("undo", lambda e: e.undo("a name"), "expected must be an Edit, as edits() gives it, not the text 'a name'"),
+    ("marked_faces", lambda e: e.marked_faces(7), f"{BY_PATH} 7; {TO_ADD}"),
     ("edits", lambda e: e.edits(0), "most must be at least 1, not 0"),
     ("answer", lambda e: e.answer("yes", True), "suggestion must be a Suggestion, not the text 'yes'"),
     ("hide", lambda e: e.hide(2.5), "who must be a number, a name or a Person, not 2.5"),
@@ -230,3 +232,47 @@ def test_several_photos_may_be_an_array_of_images_or_any_iterable(engine: Face2V
     assert list(engine.bulk_encode(images)) == [[], []]
     assert list(engine.bulk_encode(iter(images))) == [[], []]
     assert list(engine.bulk_encode({"a": images[0]}.values())) == [[]]
+
+
+NUL = "a\0b.jpg"
+WITH_NUL: dict[str, Callable[[Any], object]] = {
+    "search": lambda e: e.search(NUL),
+    "verify": lambda e: e.verify(NUL, NUL),
+    "identify": lambda e: e.identify(NUL),
+    "encode": lambda e: e.encode(Path(NUL)),
+    "encode_photos": lambda e: list(e.encode_photos(NUL)),
+    "bulk_encode": lambda e: list(e.bulk_encode([NUL])),
+    "add": lambda e: e.add(NUL),
+    "remove": lambda e: e.remove(NUL),
+    "readmit": lambda e: e.readmit(NUL),
+    "mark_face": lambda e: e.mark_face(NUL, (0, 0, 20, 20)),
+    "marks": lambda e: e.marks(NUL),
+    "marked_faces": lambda e: e.marked_faces(NUL),
+    "export": lambda e: e.export("a\0.csv"),
+    "export_people": lambda e: e.export_people("a\0"),
+    "export_xmp": lambda e: e.export_xmp("a\0"),
+    "import_faces": lambda e: e.import_faces("a\0.csv"),
+    "import_xmp": lambda e: e.import_xmp(NUL),
+    "enroll": lambda e: e.enroll("a\0"),
+    "enroll_photo": lambda e: e.enroll({"Ada": NUL}),
+    "copy_to": lambda e: e.copy_to("a\0"),
+    "gallery": lambda e: Face2Vec("a\0"),
+    "model": lambda e: Face2Vec(model="a\0.onnx"),
+    "page": lambda e: save_html([], "a\0.html"),
+}
+
+
+@pytest.mark.parametrize("call", WITH_NUL.values(), ids=list(WITH_NUL))
+def test_path_with_a_nul_character_is_refused_in_words(
+    call: Callable[[Any], object], engine: Face2Vec
+) -> None:
+    with pytest.raises(Face2VecError):
+        call(engine)
+
+
+def test_row_of_a_table_with_a_nul_character_is_named(engine: Face2Vec, tmp_path: Path) -> None:
+    engine.export(tmp_path / "faces.jsonl")
+    text = (tmp_path / "faces.jsonl").read_text("utf-8").replace("hopper.jpg", "a\\u0000b.jpg")
+    (tmp_path / "faces.jsonl").write_text(text, "utf-8")
+    with Face2Vec(tmp_path / "other") as other, pytest.raises(SettingsError, match="of row 1 is "):
+        other.import_faces(tmp_path / "faces.jsonl")

@@ -855,3 +855,127 @@ def test_language_is_chosen_and_kept(opened: Opening, service: Served) -> None:
     page.get_by_role("link", name="Personen").tap()
     assert page.locator("html").get_attribute("lang") == "de"
     assert page.locator("h1").inner_text() == "Personen"
+
+
+def test_double_clicks_are_one_edit_and_one_job(opened: Opening, service: Served) -> None:
+    page = opened(path="/people")
+    for place in (-1, -2):
+        page.locator(".pick").nth(place).check()
+    with page.expect_navigation():
+        page.locator("#merge").dblclick()
+    page.wait_for_selector("text=Done.")
+    merged = service.get("/v1/edits")["edits"]
+    assert [one["what"].split()[0] for one in merged].count("merge") == 1
+    with page.expect_navigation():
+        page.locator("#undo").dblclick()
+    page.wait_for_selector("text=Undone: merged")
+    assert len(service.get("/v1/edits")["edits"]) == len(merged) - 1
+    name = page.locator(".naming input").last
+    name.fill("Zoe")
+    name.press("Enter")
+    name.press("Enter")
+    until(page, lambda: "Zoe" in page.locator("#undo").inner_text())
+    assert len(service.get("/v1/edits")["edits"]) == len(merged)
+    page.goto(service.base + "/jobs")
+    page.locator("#group button").dblclick()
+    until(page, lambda: page.locator("#runs .run[data-state=done]").count() >= 1)
+    assert len(service.get("/v1/jobs")["jobs"]) == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_photo_of_a_match_is_seen_without_leaving_the_results(
+    opened: Opening, service: Served, size: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = opened(size)
+    find_with(page, service.photo("person-000/0.jpg"))
+    first = page.locator("#matches li").first
+    first.locator("a").first.focus()
+    page.keyboard.press("Enter")
+    around = page.locator("#around")
+    around.locator("img").wait_for()
+    assert around.locator("h2").inner_text() == "Ada"
+    assert around.locator("rect").count() == 1
+    box = around.bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= SIZES[size][0]
+    picture, drawn = (around.locator(what).bounding_box() for what in ("img", "rect"))
+    assert picture is not None
+    assert drawn is not None
+    assert picture["x"] <= drawn["x"]
+    assert drawn["x"] + drawn["width"] <= picture["x"] + picture["width"] + 1
+    assert Axe().run(page).response["violations"] == []
+    page.keyboard.press("Escape")
+    assert not around.is_visible()
+    assert page.locator("#matches li").count() > 1
+    first.locator("a").first.click()
+    with page.expect_navigation():
+        page.locator("#around-page").click()
+    assert urlsplit(page.url).path.startswith("/photos/")
+
+
+def test_search_for_a_face_of_the_gallery_is_in_the_address(
+    opened: Opening, service: Served
+) -> None:
+    page = opened()
+    find_with(page, service.photo("person-000/0.jpg"))
+    second = page.locator("#matches li").nth(1)
+    face = second.get_attribute("data-face")
+    second.get_by_role("button", name="Search this face").click()
+    page.wait_for_url(f"**/?face={face}")
+    until(page, lambda: page.locator("#matches li").count() > 1)
+    shown = page.locator("#matches li").first.get_attribute("data-face")
+    page.goto(service.base + "/people")
+    page.go_back()
+    page.wait_for_selector("#matches li")
+    assert page.locator("#matches li").first.get_attribute("data-face") == shown
+
+
+def test_photo_that_cannot_be_read_is_said_on_the_search_page(
+    opened: Opening, service: Served, tmp_path: Path
+) -> None:
+    page = opened(refused=422)
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    page.set_input_files("#file", tmp_path / "bad.jpg")
+    page.locator("#queries .note", has_text="bad.jpg: truncated").wait_for()
+    assert not page.locator("#found").is_visible()
+
+
+def test_page_says_when_the_service_is_away_and_when_it_is_signed_out(
+    browser: Any, drawn: Path, tmp_path: Path
+) -> None:
+    folder = copied(drawn, tmp_path)
+    context = browser.new_context(locale="de-DE", reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    with served(folder) as service:
+        page.goto(service.address)
+        page.goto(service.base + "/people")
+        port = urlsplit(service.base).port
+    lost = page.locator("#lost")
+    lost.filter(has_text="Der Dienst antwortet nicht").wait_for()
+    with served(folder, port=port):
+        lost.wait_for(state="hidden")
+        with Face2Vec(folder / "gallery") as engine:
+            engine.name("Ada", "Ada Lovelace")
+        until(page, lambda: "Ada Lovelace" in page.locator("#undo").inner_text())
+    with served(folder, port=port, token="another-0123456789abcdef"):
+        lost.filter(has_text="nicht mehr angemeldet").wait_for()
+    context.close()
+
+
+def test_ignoring_all_faces_of_a_person_is_one_edit_and_leads_back_to_the_list(
+    opened: Opening, service: Served
+) -> None:
+    unnamed = [one for one in service.get("/v1/people")["people"] if one["name"] is None]
+    person = unnamed[-1]
+    page = opened(path=f"/people/{person['id']}")
+    for place in range(person["faces"]):
+        page.locator(".pick").nth(place).check()
+    page.locator("[data-do=ignore]").click()
+    page.wait_for_url("**/people")
+    page.wait_for_selector("text=Done.")
+    service.post("/v1/edits/undo")
+    assert service.get(f"/v1/people/{person['id']}")["faces"] == person["faces"]

@@ -426,7 +426,9 @@ def test_photos_command_lists_photos_by_status(gallery: Path, faces_folder: Path
     ]
     assert done.stderr == "2 photos\n"
     told = lines(run("photos", gallery, "--status", "unreadable", "--json").stdout)
-    assert told == [{"photo": str(broken), "status": "unreadable", "reason": "truncated"}]
+    assert told == [
+        {"photo": str(broken), "status": "unreadable", "reason": "truncated", "taken": None}
+    ]
     assert len(lines(run("photos", gallery, "--json").stdout)) == 9
     wrong = run("photos", gallery, "--status", "unreadable,none")
     assert wrong.exit_code == cli.USAGE
@@ -1053,3 +1055,64 @@ def test_closed_stdout_on_windows_is_not_an_error(
     assert cli_main._reader_has_ended(OSError(errno.EINVAL, "Invalid argument"))
     assert not cli_main._reader_has_ended(OSError(errno.EINVAL, "Invalid argument", "a?.jpg"))
     assert not cli_main._reader_has_ended(OSError(errno.ENOSPC, "No space left on device"))
+
+
+@pytest.mark.parametrize("command", ["search", "identify"])
+def test_commands_with_queries_say_what_is_no_photo(
+    command: str, gallery: Path, faces_folder: Path
+) -> None:
+    done = run(command, gallery, "-")
+    assert done.exit_code == cli.USAGE
+    assert f"xargs -d '\\n' face2vec {command} GALLERY < list.txt" in done.stderr
+    done = run(command, gallery, "@some list.txt")
+    assert f"face2vec {command} GALLERY < 'some list.txt'" in done.stderr
+    done = run(command, gallery, faces_folder / "*hopper.jpg")
+    assert done.exit_code == cli.USAGE
+    found = len(list(faces_folder.glob("*hopper.jpg")))
+    assert found > 1
+    assert f"did not expand, and it matches {found} files; write it without quotes" in done.stderr
+    assert "no file matches it" in run(command, gallery, faces_folder / "nothing*.jpg").stderr
+
+
+def test_photo_with_the_name_of_a_pattern_is_searched(
+    gallery: Path, faces_folder: Path, tmp_path: Path
+) -> None:
+    photo = shutil.copy(faces_folder / "hopper.jpg", tmp_path / "a[1]*.jpg")
+    assert run("search", gallery, photo, "-k", 1).exit_code == cli.DONE
+
+
+@pytest.mark.parametrize("name", ["faces.csv", "faces.npz", "faces.jsonl", "faces.coco.json"])
+def test_export_to_a_missing_folder_says_so(name: str, gallery: Path, tmp_path: Path) -> None:
+    done = run("export", gallery, tmp_path / "gone" / name)
+    assert done.exit_code == cli.ERROR
+    assert (
+        f"{name} cannot be written: there is no folder {tmp_path / 'gone'}; make it" in done.stderr
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
+
+
+def test_pages_and_pictures_in_a_missing_folder_are_refused_in_words(
+    gallery: Path, faces_folder: Path, tmp_path: Path
+) -> None:
+    for option in ("--html", "--save"):
+        place = tmp_path / "gone" / f"it{'.html' if option == '--html' else '.png'}"
+        done = run("search", gallery, faces_folder / "hopper.jpg", option, place)
+        assert done.exit_code == cli.ERROR
+        assert f"there is no folder {place.parent}" in done.stderr
+
+
+def test_full_disk_is_said_in_words_without_a_file_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("face2vec.engine.Face2Vec.info", full)
+    done = run("info", "g")
+    assert done.exit_code == cli.ERROR
+    assert "face2vec: the disk is full; what was written before is kept; free some" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["Ada\u202e", "A\tda", "Ada\u2066"])
+def test_names_on_the_command_line_can_be_shown(name: str, gallery: Path) -> None:
+    done = run("name", gallery, 1, name)
+    assert done.exit_code == cli.USAGE
+    assert "characters that change the direction of text; type it again" in done.stderr

@@ -17,11 +17,12 @@ from face2vec.cli.main import main
 from face2vec.errors import (
     GalleryError,
     NoFaceError,
+    OtherEditError,
     PhotoError,
     ServiceError,
     SettingsError,
 )
-from face2vec.types import Mark, Marked
+from face2vec.types import Edit, Mark, Marked
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,11 @@ def test_client_edits_people(drawn: Path, tmp_path: Path) -> None:
         with pytest.raises(GalleryError, match="different names"):
             client.merge(bob, new)
         (last,) = client.edits(1)
+        client.hide(bob)
+        with pytest.raises(OtherEditError, match="the last edit is now: hiding of Bob") as raised:
+            client.undo(last)
+        assert [Edit(raised.value.what or "", raised.value.made)] == client.edits(1)
+        assert client.undo(client.edits(1)[0]) == f"hiding of Bob (person {bob.id})"
         assert client.undo() == last.what
         assert client.merge(client.person(ada.id), client.person(new.id)).faces == ada.faces
         assert client.not_this_person(ada, ada.faces[0]).faces == ada.faces[1:]

@@ -141,6 +141,16 @@ def test_compare_writes_a_page_with_the_table_and_the_curves(
     assert f"{broken_model}, not measured here: " in page
     assert page.count("<svg ") == 1
     assert "<script" not in page
+    tables, explained = page.split("What the columns say</h2>")
+    for column in re.findall(r'<th scope="col">(.*?)</th>', tables):
+        assert f'<th scope="row">{column}</th><td class="words">' in explained
+    facts = json.loads((compared[1] / "figures.json").read_text(encoding="utf-8"))["encoders"]
+    for one in facts[:2]:
+        words = f"SHA-256 of the weights of {one['encoder']}: <code>{one['weights']}</code>"
+        assert words in explained
+        assert f"<h2>Photos that failed with {one['encoder']}</h2>" in explained
+    assert explained.count("P0_0003.jpg</bdi></a>: no face was found</li>") == 2
+    assert "Command: <code>" in explained
     with Image.open(compared[1] / "curves.png") as picture:
         assert picture.width > 600
 
@@ -164,8 +174,8 @@ def test_compare_refuses_invalid_names_before_measuring(
     assert "did you mean 'mini'" in done.stderr
 
 
-def found(embeddings: dict[Path, EncodedFace], failures: int = 0) -> Measured:
-    return Measured("x", 2, "00", 5, "here", 1.0, 2.0, None, failures, embeddings)
+def found(embeddings: dict[Path, EncodedFace], why: dict[Path, str] | None = None) -> Measured:
+    return Measured("x", 2, "00", 5, "here", 1.0, 2.0, None, why or {}, embeddings)
 
 
 def test_encoder_that_finds_too_few_faces_is_not_measured(
@@ -181,7 +191,8 @@ def test_encoder_that_finds_too_few_faces_is_not_measured(
         "needed"
     )
     everyone = dict.fromkeys(photos.people, face)
-    monkeypatch.setattr(comparison, "measured", lambda *_, **__: found(everyone, 2))
+    why = dict.fromkeys(list(photos.people)[:2], "truncated")
+    monkeypatch.setattr(comparison, "measured", lambda *_, **__: found(everyone, why))
     whole = compare(["x"], photos, lfw_pairs(lfw))
     assert whole.complete
     assert whole.rows[0].figures["lfw"]["auc"] == 0.5

@@ -117,8 +117,9 @@ def test_evaluate_lfw_prints_figures_and_writes_a_page(
     assert faces.weights in page
     assert re.search(r"Made on 20\d\d-\d\d-\d\d\.", page)
     assert "Command: <code>face2vec" in page
-    (failed,) = faces.failed
-    assert f"<bdi>{failed}</bdi>" in page
+    ((failed, why),) = faces.failed
+    assert why == "no face was found"
+    assert f"<bdi>{failed}</bdi></a>: {why}</li>" in page
     assert "<script" not in page
     assert "http" not in page
 

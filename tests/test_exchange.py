@@ -278,7 +278,7 @@ def test_export_and_import_commands(gallery: Path, tmp_path: Path) -> None:
     out = tmp_path / "faces.csv"
     assert run("export", gallery, out).stderr == f"3 faces written to {out}\n"
     done = run("import", tmp_path / "again", out, "--json")
-    assert json.loads(done.stdout) == {"faces": 3, "photos": 2, "known": 0, "named": 1}
+    assert json.loads(done.stdout) == {"faces": 3, "photos": 2, "known": 0, "named": 1, "marks": 0}
     assert done.stderr == "3 faces of 2 photos added, 1 of them named; 0 photos known\n"
     wrong = run("import", tmp_path / "again", tmp_path / "faces.txt")
     assert (wrong.exit_code, "must end in one of" in wrong.stderr) == (3, True)

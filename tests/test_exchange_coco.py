@@ -123,8 +123,8 @@ def test_part_outside_of_the_photo_is_cut_off() -> None:
 
     points = ((-3.0, 5.0), (10.0, 5.0), (5.0, 9.0), (2.0, 101.0), (9.0, 100.0))
     face = Face((-10.0, 2.0, 20.0, 120.0), points, 0.9)
-    assert coco._box(face, (200, 100)) == [0, 2, 20, 98]
-    assert coco._box(face, (200, 1)) is None
+    assert coco._inside(face.box, (200, 100)) == [0, 2, 20, 98]
+    assert coco._inside(face.box, (200, 1)) is None
     found = [coco._keypoint(point, (200, 100)) for point in points]
     assert found == [(0, 0, 0), (10, 5, 2), (5, 9, 2), (0, 0, 0), (9, 100, 2)]
 

@@ -43,6 +43,7 @@ def full_table() -> Table:
         "person": [7, None, None],
         "name": ["José", None, "7-of-9"],
         "confirmed": [True, None, False],
+        "mark": [None, None, None],
     }
     return Table({name: columns[name] for name in COLUMNS}, EMBEDDINGS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,16 +11,20 @@ import pytest
 from helpers import posix_only
 
 from face2vec import files
+from face2vec.errors import NotWrittenError, SettingsError
 from face2vec.files import (
     IrregularFileError,
     delete_leftovers,
     expanded,
     json_line,
+    look_of,
     new_beside,
     open_regular,
     paths_to,
     put_in_place,
+    trimmed,
     write_json,
+    writing,
     written_whole,
 )
 
@@ -213,3 +218,55 @@ def test_open_regular_refuses_what_is_no_regular_file_without_waiting(tmp_path: 
             open_regular(path)
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "nowhere")
+
+
+def test_writing_says_which_folder_is_missing(tmp_path: Path) -> None:
+    file = tmp_path / "no folder" / "faces.csv"
+    with (
+        pytest.raises(NotWrittenError, match=r"there is no folder .*no folder; make it") as raised,
+        writing(file) as path,
+    ):
+        path.write_text("x", "utf-8")
+    assert f"mkdir -p '{file.parent}'" in str(raised.value)
+
+
+def test_writing_says_that_the_disk_is_full(tmp_path: Path) -> None:
+    with (
+        pytest.raises(NotWrittenError, match=r"the disk of .*faces\.csv is full; ") as raised,
+        writing(tmp_path / "faces.csv"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert isinstance(raised.value, OSError)
+    assert (raised.value.code, raised.value.values) == (
+        "disk-full", {"folder": str(tmp_path / "faces.csv")},
+    )  # fmt: skip
+
+
+def test_writing_says_what_else_is_wrong(tmp_path: Path) -> None:
+    with (
+        pytest.raises(NotWrittenError, match="cannot be written: permission denied; check"),
+        writing(tmp_path / "faces.csv"),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    with pytest.raises(SettingsError, match="it has a NUL character"), writing("a\0b"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("José", "Jose\u0301"), ("a\u00a0b", "a  b"), ("a\u200bb", "ab"), ("ﬁ", "fi")],
+)
+def test_names_that_look_the_same_have_one_look(one: str, other: str) -> None:
+    assert look_of(one) == look_of(other)
+    assert look_of("Ada") != look_of("ada")
+    assert look_of("Ada") != look_of("Ada 2")
+
+
+def test_name_is_trimmed_of_what_shows_nothing_but_not_of_directions() -> None:
+    assert trimmed("\u200b \ufeffAda\u00a0\u2060") == "Ada"
+    assert trimmed("\u200fעדה\u200f") == "\u200fעדה\u200f"
+    assert trimmed(" \u200b ") == ""
+
+
+def test_path_with_a_nul_character_is_no_file() -> None:
+    assert list(paths_to("a\0b")) == []

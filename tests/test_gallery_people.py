@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from helpers import fake_fingerprint, reads, state_of
 
-from face2vec.errors import GalleryError, SettingsError
+from face2vec.errors import GalleryError, OtherEditError, SettingsError
 from face2vec.gallery.audit import problems
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.people import PeopleWriter
 from face2vec.gallery.rows import INDEXED, NO_FACE, Entry
 from face2vec.gallery.writer import Writer
-from face2vec.types import Face, Person
+from face2vec.types import Edit, Face, Person
 
 DIMENSION = 16
 POINTS = ((1.0, 1.0), (2.0, 1.0), (1.5, 2.0), (1.0, 3.0), (2.0, 3.0))
@@ -218,6 +218,99 @@ def test_undo_reverts_all_edits_and_names_them(gallery: Gallery) -> None:
     assert rows(gallery) == before
     with pytest.raises(GalleryError, match="no edit to undo"):
         edit(gallery, lambda g: g.undo())
+
+
+def test_undo_of_an_expected_edit_undoes_it_or_nothing(gallery: Gallery) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, "Ada"))
+    (named,) = reads(gallery).edits(1)
+    edit(gallery, lambda g: g.name(2, "Grace"))
+    before = rows(gallery)
+    for expected in (named, Edit("name 'Grace' of person 2", 1)):
+        with pytest.raises(OtherEditError, match="the last edit is now: name 'Grace'") as raised:
+            edit(gallery, lambda g, expected=expected: g.undo(expected))  # type: ignore[misc]
+        assert [Edit(raised.value.what, raised.value.made)] == reads(gallery).edits(1)
+        assert rows(gallery) == before
+    edit(gallery, lambda g: g.undo())
+    edit(gallery, lambda g: g.undo(named))
+    with pytest.raises(OtherEditError, match="no edit to undo any more") as raised:
+        edit(gallery, lambda g: g.undo(named))
+    assert raised.value.what is None
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "ada lovelace",
+        "Ada\u200b Lovelace",
+        "Ada\u00a0Lovelace",
+        "ADA  LOVELACE",
+        "Ada Love\u00adlace",
+    ],
+)
+def test_name_that_can_hardly_be_told_from_another_is_refused(typed: str, gallery: Gallery) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, "Ada Lovelace"))
+    with pytest.raises(
+        GalleryError, match="person 1 has the name 'Ada Lovelace', which can hardly"
+    ):
+        edit(gallery, lambda g: g.name(2, typed))
+    edit(gallery, lambda g: g.name(1, typed))  # of the person themselves
+    assert reads(gallery).person(1).name == typed
+
+
+@pytest.mark.parametrize(
+    "typed", ["Ada\u200b", "\ufeff Ada \u2060", "Ada\u00a0\ufe0f", " Ada\u3000"]
+)
+def test_name_has_nothing_unseen_at_its_ends(typed: str, gallery: Gallery) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, typed))
+    assert reads(gallery).person(1).name == "Ada"
+    with pytest.raises(GalleryError, match="person 1 already has the name 'Ada'"):
+        edit(gallery, lambda g: g.name(2, typed))
+    with pytest.raises(SettingsError, match="cannot be a name: it is empty"):
+        edit(gallery, lambda g: g.name(2, "\u200b\u2060"))
+
+
+def test_joiners_inside_a_name_are_kept(gallery: Gallery) -> None:
+    two_people(gallery)
+    name = "\u0645\u06cc\u200c\u062e\u0648"  # a Persian word with a zero-width non-joiner
+    edit(gallery, lambda g: g.name(1, name))
+    assert reads(gallery).person(1).name == name
+
+
+def test_enrolled_names_that_look_the_same_are_one_person(
+    gallery: Gallery, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, "Ada Lovelace"))
+    with gallery.write() as writer:
+        numbers = writer.people.enroll({"Ada\u200b Lovelace": [4], "Bo": [5], "Bo\u2060o": [6]})
+    assert list(numbers) == ["Ada Lovelace", "Bo", "Bo\u2060o"]
+    assert numbers["Ada Lovelace"] == 1
+    assert 4 in reads(gallery).person(1).faces
+    assert caplog.text == ""
+
+
+def test_enrolled_names_that_differ_in_case_are_two_people_and_a_warning(
+    gallery: Gallery, caplog: pytest.LogCaptureFixture
+) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, "Ada"))
+    with gallery.write() as writer:
+        numbers = writer.people.enroll({"ada": [6]})
+    assert numbers["ada"] != 1
+    assert "'ada' and 'Ada' are two people now" in caplog.text
+    with pytest.raises(GalleryError, match=r"no person 'ADA' .* did you mean 'Ada'"):
+        reads(gallery).person("ADA")
+
+
+def test_mark_is_named_after_the_person_whose_name_looks_the_same(gallery: Gallery) -> None:
+    two_people(gallery)
+    edit(gallery, lambda g: g.name(1, "Ada Lovelace"))
+    with gallery.write() as writer:
+        mark = writer.people.mark(1, (20.0, 20.0, 30.0, 30.0))
+        assert writer.people.name_mark(mark, "Ada\u00a0Lovelace") == 1
 
 
 def test_enrolled_faces_join_the_name_the_group_or_a_new_person(gallery: Gallery) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from lab_figures import a_slice, measured, series
@@ -52,6 +54,7 @@ def test_page_shows_every_step_in_the_order_of_the_headings(tmp_path: Path) -> N
     path = save_robustness(result(), tmp_path / "r", "Seen & <measured>")
     page = path.read_text(encoding="utf-8")
     headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings.pop() == "What the figures say"
     assert headings == [one for one in HEADINGS if one in (
         "Expression and angle", "Half a face", "Origin", "The photo itself"
     )]  # fmt: skip
@@ -66,6 +69,43 @@ def test_page_shows_every_step_in_the_order_of_the_headings(tmp_path: Path) -> N
     assert "Seen &amp; &lt;measured&gt;" in page
     assert "<script" not in page
     assert "http" not in page
+
+
+def test_page_explains_every_row_and_column_of_its_tables(tmp_path: Path) -> None:
+    everybody = a_slice("all", "", 0.8, weak=False, small=False)
+    pages = (
+        save_robustness(result(), tmp_path / "r", "Seen"),
+        save_slices(SLICES, everybody, "30 photos", tmp_path / "s", "Slices"),
+    )
+    for path in pages:
+        page = path.read_text(encoding="utf-8")
+        tables, explained = page.split("What the figures say</h2>")
+        entries = re.findall(r'<th scope="row">(.*?)</th><td class="words">(.*?)<', explained)
+        words = {html.unescape(name): text for name, text in entries}
+        assert all(len(text) > 30 and text.endswith(".") for text in words.values())
+        known = ", ".join(words)
+        figures = re.findall(
+            r'<th scope="row">(TAR.*?|FAR.*?|recall@1|no face found|unchanged|the paper.*?)</th>',
+            tables,
+        )
+        columns = re.findall(r'<th scope="col">(.*?)</th>', tables)
+        steps = {"clean", *(step.label for one in result().series for step in one.steps)}
+        for name in {*figures, *columns} - steps:
+            assert html.unescape(name).removesuffix(" (95 %)") in known, name
+        assert "(… to …)" in words
+        assert tables.count("<figcaption>") == tables.count("<svg ") + tables.count("<table>")
+
+
+def test_pages_list_the_photos_that_were_left_out(tmp_path: Path) -> None:
+    failed = (("/a/<1>.jpg", "truncated"),)
+    everybody = a_slice("all", "", 0.8, weak=False, small=False)
+    for path in (
+        save_robustness(replace(result(), failed=failed), tmp_path / "r", "Seen"),
+        save_slices(SLICES, everybody, "30 photos", tmp_path / "s", "Slices", failed=failed),
+    ):
+        page = path.read_text(encoding="utf-8")
+        assert "<bdi>/a/&lt;1&gt;.jpg</bdi>: truncated</li>" in page
+        assert "they were left out" in page
 
 
 def test_figures_and_plots_are_written_beside_the_page(tmp_path: Path) -> None:

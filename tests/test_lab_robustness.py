@@ -116,10 +116,11 @@ def test_examples_show_one_photo_at_every_step(
 
 def test_missing_photos_are_left_out(subjects: Subjects, engine: Face2Vec) -> None:
     lost = [one._replace(photo=one.photo.with_name("gone.jpg")) for one in subjects.subjects[:1]]
-    some = Subjects((*lost, *subjects.subjects[1:]), subjects.names, 0)
+    some = Subjects((*lost, *subjects.subjects[1:]), subjects.names)
     measured = robustness(some, engine, (), far=FAR)
     assert (measured.photos, measured.people, measured.without_face) == (7, 4, 1)
-    none = Subjects(tuple(lost * 4), subjects.names, 0)
+    assert measured.failed == ((str(lost[0].photo), "missing"),)
+    none = Subjects(tuple(lost * 4), subjects.names)
     with pytest.raises(SettingsError, match="fewer than two people"):
         robustness(none, engine, ())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -14,6 +15,7 @@ from helpers import needs
 from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import TrueAccepts
 from face2vec.lab.studies import Training, fewer_people, named_split, save_study, study_text
+from face2vec.report.html import Made
 from face2vec.training.faces import Faces
 
 PEOPLE, PHOTOS = 40, 3
@@ -63,7 +65,14 @@ def test_study_is_written_as_text_and_page(tmp_path: Path) -> None:
     rows = [re.split(r"  +", line.strip()) for line in study_text(TRAININGS).splitlines()]
     assert rows[1] == ["dimension 64", "36", "108", "50.0% (45.0% to 55.0%)", "86.8%"]
     assert rows[2] == ["dimension 96", "36", "108", "60.0% (55.0% to 65.0%)"]
-    page = save_study(TRAININGS, tmp_path, "Embedding size").read_text(encoding="utf-8")
+    made, failed = Made(others=(("dimension 64", "ab" * 32),)), [("/a/1.jpg", "truncated")]
+    place = save_study(TRAININGS, tmp_path, "Embedding size", made, failed)
+    page = place.read_text(encoding="utf-8")
+    assert f"SHA-256 of the weights of dimension 64: <code>{'ab' * 32}</code>" in page
+    assert "<bdi>/a/1.jpg</bdi>: truncated</li>" in page
+    for column in study_text(TRAININGS).splitlines()[0].strip().split("  "):
+        if column.strip():
+            assert f'<th scope="row">{html.escape(column.strip())}</th><td class="words">' in page
     assert "<td>60.0% (55.0% to 65.0%)</td>" in page
     assert page.count("<svg ") == 1
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))

@@ -332,7 +332,11 @@ def test_error_tree_is_drawn_as_it_is() -> None:
 
 def test_errors_can_be_caught_as_their_builtin_bases() -> None:
     said = re.findall(r"(\w+Error) .*\(also an? (\w+)\)", errors.__doc__ or "")
-    assert said == [("SettingsError", "ValueError"), ("MissingExtraError", "ImportError")]
+    assert said == [
+        ("SettingsError", "ValueError"),
+        ("MissingExtraError", "ImportError"),
+        ("NotWrittenError", "OSError"),
+    ]
     for name, also in said:
         assert issubclass(getattr(errors, name), getattr(builtins, also))
 

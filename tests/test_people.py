@@ -20,7 +20,7 @@ from PIL import Image
 from face2vec import Face2Vec, samples
 from face2vec.calibration import Calibration
 from face2vec.cli.main import main
-from face2vec.errors import CalibrationError, GalleryError, SettingsError
+from face2vec.errors import CalibrationError, GalleryError, OtherEditError, SettingsError
 from face2vec.evaluation.fitting import calibration_on
 from face2vec.evaluation.sets import photos_in
 from face2vec.gallery import reader
@@ -574,6 +574,21 @@ def test_suggestions_join_what_was_split(gallery: Path) -> None:
         assert merged.faces == person.faces
         assert engine.undo().startswith("merge of")
         assert {one.id: one for one in engine.people()} == parts
+
+
+def test_undo_of_one_edit_by_two_programs_happens_once(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine, Face2Vec(gallery) as other:
+        engine.find_people()
+        first, second, *_ = engine.people()
+        engine.name(first, "Ada")
+        engine.name(second, "Grace")
+        (shown,) = other.edits(1)
+        assert engine.undo(shown) == "name 'Grace' of person " + str(second.id)
+        with pytest.raises(OtherEditError, match=r"nothing was undone: .*name 'Ada'"):
+            other.undo(shown)
+        assert other.person("Ada").id == first.id
+        with pytest.raises(SettingsError, match="expected must be an Edit"):
+            other.undo("name 'Ada'")  # type: ignore[arg-type]
 
 
 def test_suggestions_are_mostly_right_and_best_first(gallery: Path) -> None:

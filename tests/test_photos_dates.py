@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,23 @@ def test_photos_are_listed_by_date(dated: Path, tmp_path: Path) -> None:
             assert listing.count_undated(now) == 0
         with pytest.raises(SettingsError, match="since must be text, not 2024"):
             engine.photos(since=2024)  # type: ignore[arg-type]
+
+
+def test_photos_have_their_dates_in_python_text_and_json(dated: Path, tmp_path: Path) -> None:
+    with Face2Vec(tmp_path / "g", model="mini") as engine:
+        engine.add(dated)
+        taken = {Path(one.photo).stem: one.taken for one in engine.photos()}
+    assert [taken[name][:10] for name in "abcde"] == [
+        *("2023-12-31", "2024-05-01", "2024-05-31", "2025-01-01", "")
+    ]
+    done = CliRunner().invoke(main, ["photos", str(tmp_path / "g")])
+    first, *_, last = done.stdout.splitlines()
+    a, *_, e = sorted(dated.iterdir())
+    assert first == f"no-face     {taken['a'][:16].replace('T', ' ')}  {a}"
+    assert last == f"no-face                       {e}"
+    done = CliRunner().invoke(main, ["photos", str(tmp_path / "g"), "--json"])
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["taken"] for one in told] == [taken[name] or None for name in "abcde"]
 
 
 def test_photos_command_lists_by_date(dated: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import html
 import io
 import json
@@ -96,7 +97,12 @@ def test_access_without_token_is_refused(service: Served, path: str) -> None:
 def test_access_without_token_shows_people_a_page(service: Served) -> None:
     answer = service.nobody.get("/people", headers={"Accept": "text/html"})
     assert answer.status_code == 401
-    assert "<h1>401 Unauthorized</h1>" in answer.text
+    assert "<h1>A token is needed (401)</h1>" in answer.text
+    german = {"Accept": "text/html", "Accept-Language": "de-AT,de;q=0.9"}
+    page = service.nobody.get("/people", headers=german).text
+    assert '<html lang="de">' in page
+    assert "<h1>Ein Token ist nötig (401)</h1>" in page
+    assert "Öffnen Sie die ganze Adresse" in page
 
 
 @pytest.mark.parametrize("token", ["x", "x" * 22, TOKEN[:-1], TOKEN + "0", "é" * 22])
@@ -203,8 +209,9 @@ def test_address_without_a_page_shows_people_the_menu(service: Served) -> None:
     assert "<h1>Nicht gefunden</h1>" in answer.text
     assert "Unter dieser Adresse gibt es keine Seite." in answer.text
     answer = service.http.get("/people/nobody", headers=accept)
-    assert (answer.status_code, answer.headers["content-language"]) == (422, "de")
+    assert (answer.status_code, answer.headers["content-language"]) == (404, "de")
     assert '<a href="/people">Personen</a>' in answer.text
+    assert "Unter dieser Adresse gibt es keine Seite." in answer.text
     answer = service.http.post("/people", headers=accept)
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
     for path, headers in (("/nosuch", {"Accept": "application/json"}), ("/v1/nosuch", accept)):
@@ -1095,6 +1102,119 @@ def test_version_changes_with_every_change_and_with_nothing_else(fresh: Served) 
     while fresh.get(f"/v1/jobs/{job['id']}")["state"] in ("waiting", "running"):
         time.sleep(0.05)
     assert version() not in seen
+
+
+def test_problems_reasons_and_jobs_are_said_in_the_language_of_the_reader(fresh: Served) -> None:
+    german = {"Accept-Language": "de"}
+    path = "/v1/people/999999"
+    answer = fresh.http.get(path, headers=german)
+    assert problem(answer, 404, "not-found") == "there is no person 999999 in the gallery"
+    assert answer.json()["code"] == "no-person"
+    assert answer.json()["words"].startswith("Die Person 999999 ist nicht in der Galerie.")
+    assert "words" not in fresh.http.get(path).json()
+    chosen = {"Accept-Language": "en", "Cookie": "face2vec_language=de"}
+    assert fresh.http.get(path, headers=chosen).json()["words"] == answer.json()["words"]
+    page = fresh.http.get("/people/999999", headers=german | {"Accept": "text/html"})
+    assert (page.status_code, "Die Person 999999 ist nicht" in page.text) == (404, True)
+    bad = fresh.http.post(
+        "/v1/encode", files=upload(b"\xff\xd8\xff\xe0 cut"), headers=german
+    ).json()
+    assert bad["words"] == "who.jpg: abgeschnitten"
+    assert bad["detail"].startswith("who.jpg: truncated")
+    name = {"name": "Ada\u202eX"}
+    ada = people_of(fresh)["Ada"]["id"]
+    hidden = fresh.http.patch(f"/v1/people/{ada}", json=name, headers=german).json()
+    assert hidden["words"].startswith("Dieser Name enthält Zeichen")
+    outside = fresh.http.post("/v1/jobs", json={"kind": "index", "folders": ["/"]}, headers=german)
+    assert "--root" in outside.json()["words"]
+
+
+def test_several_faces_are_ignored_in_one_edit(fresh: Served) -> None:
+    before = fresh.get("/v1/people", params={"name": "Ada", "with_faces": True})["people"][0]
+    first, second, *rest = before["face_ids"]
+    done = fresh.post("/v1/faces/ignore", {"faces": [first, second]})
+    assert done["faces"] == 2
+    assert people_of(fresh)["Ada"]["faces"] == len(rest)
+    assert fresh.get("/v1/edits")["edits"][0]["what"] == "ignoring of 2 faces"
+    fresh.post("/v1/edits/undo")
+    assert people_of(fresh)["Ada"]["faces"] == before["faces"]
+    gone = fresh.http.post("/v1/faces/ignore", json={"faces": [first, 999999]})
+    problem(gone, 422, "gallery")
+    assert people_of(fresh)["Ada"]["faces"] == before["faces"]
+    with Client(fresh.address) as client:
+        client.ignore(first, second)
+        assert client.undo() == "ignoring of 2 faces"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/photos?folder=a%00b", None),
+        ("GET", "/v1/folders?path=%00", None),
+        ("POST", "/v1/jobs", {"kind": "index", "folders": ["a\0b"]}),
+        ("POST", "/v1/jobs", {"kind": "upgrade", "model": "a\0b"}),
+        ("POST", "/v1/search", {"queries": [{"face": 1}], "folder": "a\0b"}),
+        ("PATCH", "/v1/people/1", {"name": "a\0b"}),
+        ("GET", "/v1/people?name=%00", None),
+        ("GET", "/photos?folder=%00&person=%00&month=%00", None),
+    ],
+)
+def test_nul_character_is_no_error_of_the_service(
+    method: str, path: str, body: Any, fresh: Served
+) -> None:
+    assert fresh.http.request(method, path, json=body).status_code < 500
+
+
+def test_uploaded_photo_may_be_called_anything(fresh: Served, query: bytes) -> None:
+    for name in ("a\0b.jpg", "../../a.jpg", ""):
+        answer = fresh.http.post("/v1/detect", files={"photo": (name or "x", query)})
+        assert answer.status_code < 500
+
+
+def test_full_disk_is_507_with_words(fresh: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("face2vec.gallery.people.PeopleWriter.name", full)
+    ada = people_of(fresh)["Ada"]["id"]
+    german = {"Accept-Language": "de"}
+    answer = fresh.http.patch(f"/v1/people/{ada}", json={"name": "Eve"}, headers=german)
+    assert "the disk is full" in problem(answer, 507, "not-written")
+    assert answer.json()["words"].startswith("Der Datenträger ist voll.")
+    monkeypatch.setattr("face2vec.engine.Face2Vec.find_people", full)
+    job = fresh.post("/v1/jobs", {"kind": "people"})
+    while (found := fresh.get(f"/v1/jobs/{job['id']}", headers=german))["state"] != "failed":
+        time.sleep(0.02)
+    assert found["words"].startswith("Der Datenträger ist voll.")
+    assert "the disk is full" in found["error"]
+
+
+def test_photo_that_cannot_be_read_has_its_reason_in_german(fresh: Served) -> None:
+    broken = fresh.photo("broken.jpg")
+    broken.write_bytes(b"\xff\xd8\xff\xe0 cut")
+    with Face2Vec(fresh.folder / "gallery") as engine:
+        engine.add(broken)
+    for language, words in (("en", "unreadable: truncated"), ("de", "unlesbar: abgeschnitten")):
+        page = fresh.http.get("/photos?status=unreadable", headers={"Accept-Language": language})
+        assert words in page.text
+    (found,) = fresh.get("/v1/photos?status=unreadable")["photos"]
+    assert found["reason"] == "truncated"
+
+
+def test_match_says_in_german_why_it_is_less_certain(fresh: Served) -> None:
+    small = Image.open(fresh.photo("person-000/0.jpg"))
+    small.thumbnail((36, 36))
+    data = io.BytesIO()
+    small.save(data, "PNG")
+    found = fresh.http.post(
+        "/v1/search/photo", files=upload(data.getvalue()), headers={"Accept-Language": "de"}
+    ).json()
+    matches = [one for result in found["results"] for one in result["matches"]]
+    (english,), (reason,) = matches[0]["outside"], matches[0]["reasons"]
+    pixels = reason["values"]["pixels"]
+    assert english == f"one crop has only {pixels} pixels"
+    assert reason["words"] == f"ein Ausschnitt hat nur {pixels} Pixel"
+    assert reason["code"] == "few-pixels"
 
 
 def test_undo_of_an_expected_edit_refuses_another(fresh: Served) -> None:

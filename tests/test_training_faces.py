@@ -127,6 +127,9 @@ def test_faces_are_detected_and_aligned_as_the_engine_does(
     (tmp_path / "grace" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
     faces = load_faces(tmp_path, MODEL)
     assert people(faces) == ["eileen", "grace"]
+    reasons = {Path(name).name: why for name, why in faces.failed}
+    assert reasons["none.png"] == "no face was found"
+    assert reasons.keys() == {"none.png", "broken.jpg"}
     detector = Mtcnn(DetectorSettings(), detector_runtime(choose_runtime()))
     for crop, image in zip(faces.crops, photos.values(), strict=True):
         photo = open_photo(image)
@@ -147,6 +150,14 @@ def test_faces_of_nothing_are_refused_in_words(
 ) -> None:
     with pytest.raises(SettingsError, match=said):
         load_faces(write_source(tmp_path), MODEL, aligned=True)
+
+
+def test_aligned_crop_that_cannot_be_read_is_left_out_with_a_reason(tmp_path: Path) -> None:
+    write(tmp_path, {"a/1.png": np.zeros((32, 32, 3), np.uint8)})
+    (tmp_path / "a" / "2.png").write_bytes(b"no photo")
+    faces = load_faces(tmp_path, MODEL, aligned=True)
+    assert len(faces) == 1
+    assert faces.failed == ((str(tmp_path / "a" / "2.png"), "not a photo, or damaged"),)
 
 
 def test_faces_of_two_sizes_are_refused(tmp_path: Path) -> None:

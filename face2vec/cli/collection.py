@@ -250,19 +250,24 @@ def photos_command(
     until: str | None,
     as_json: bool,
 ) -> None:
-    """List the photos and videos of a gallery and what became of each.
+    """List the photos and videos of a gallery, what became of each, and when it was taken.
 
-    A damaged one was read in part; its reason says what is missing.
+    A damaged one was read in part; its reason says what is missing. Dates are those of the camera,
+    without a time zone.
     """
     from face2vec.photos.extras import VIDEO, kind_by_name
 
     with opened(gallery) as engine:
         photos = engine.photos(*statuses, since=since, until=until)
-    for photo, status, reason in photos:
+    dated = any(one.taken for one in photos)
+    for photo, status, reason, taken in photos:
         if as_json:
-            out(json.dumps({"photo": photo, "status": status, "reason": reason}))
+            facts = {"photo": photo, "status": status, "reason": reason, "taken": taken or None}
+            out(json.dumps(facts))
         else:
-            out(f"{status:<10}  {printable(photo)}" + f" ({printable(reason)})" * bool(reason))
+            when = f"{taken[:16].replace('T', ' '):<16}  " if dated else ""
+            why = f" ({printable(reason)})" * bool(reason)
+            out(f"{status:<10}  {when}{printable(photo)}{why}")
     say(count_files(len(photos), sum(kind_by_name(one.photo) == VIDEO for one in photos)))
 
 

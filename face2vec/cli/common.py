@@ -5,6 +5,7 @@ Results go to stdout, as text or as JSON lines. Messages for people go to stderr
 
 from __future__ import annotations
 
+import glob
 import logging
 import math
 import os
@@ -122,6 +123,52 @@ class OutputFile(click.File):
         return super().convert(wanted, param, ctx)
 
 
+def _with_list(ctx: click.Context | None, file: str) -> str:
+    """How a command that takes any number of photos takes them from a list."""
+    if ctx is None or ctx.info_name == "verify":
+        return ""
+    return f"; to give a list of paths: xargs -d '\\n' face2vec {ctx.info_name} GALLERY < {file}"
+
+
+class QueryPhoto(click.ParamType):  # type: ignore[type-arg]
+    """A photo to search with; says what is wrong with what other commands take."""
+
+    name = "photo"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The path as it is, or a usage error."""
+        text = str(value)
+        if os.path.lexists(expanded(text)):
+            return text
+        if text == "-":
+            self.fail(
+                "- is no photo, and photos are not read from standard input; write the photo to a "
+                f"file{_with_list(ctx, 'list.txt')}",
+                param,
+                ctx,
+            )
+        if text.startswith("@"):
+            self.fail(
+                f"{text} is no photo; lists are for 'index'"
+                f"{_with_list(ctx, shlex.quote(text[1:]))}",
+                param,
+                ctx,
+            )
+        if glob.has_magic(text):
+            found = len(glob.glob(expanded(text), recursive=True))  # noqa: PTH207
+            self.fail(
+                f"{text} is a pattern that the shell did not expand, and "
+                + (
+                    f"it matches {count(found, 'file')}; write it without quotes"
+                    if found
+                    else "no file matches it; check the path"
+                ),
+                param,
+                ctx,
+            )
+        return text
+
+
 class _Messages(logging.StreamHandler[Any]):
     """Writes the log to standard error, safe to print.
 
@@ -184,6 +231,9 @@ verbose_option = click.option(
 )
 gallery_argument = click.argument("gallery", type=GalleryPlace())
 photos_argument = click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
+queries_argument = click.argument(
+    "photos", nargs=-1, required=True, metavar="PHOTO...", type=QueryPhoto()
+)
 json_lines_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON lines to stdout."
 )

@@ -201,6 +201,7 @@ def import_command(
         say(
             f"{count(table.faces, 'face')} of {count(table.photos, 'photo')} added, "
             f"{table.named:,} of them named; {count(table.known, 'photo')} known"
+            + (f"; {count(table.marks, 'mark')} without an embedding left out" * bool(table.marks))
         )
         return
     if model is not None or root is not None:

@@ -159,7 +159,9 @@ def slices_command(
     if out is not None:
         title = f"Slices of {_name(table)}, {measured.model}"
         made = Made(command_line(), used.key, used.weights)
-        page = save_slices(measured.slices, measured.everybody, measured.about, out, title, made)
+        page = save_slices(
+            measured.slices, measured.everybody, measured.about, out, title, made, measured.failed
+        )
         say(f"See {page}")
 
 
@@ -260,7 +262,9 @@ def _study(
     print_result(
         json.dumps([one.figures() for one in trainings]) if as_json else study_text(trainings)
     )
-    say(f"See {save_study(trainings, out, title, Made(command_line()))}")
+    others = tuple((one.label, one.weights) for one in trainings)
+    page = save_study(trainings, out, title, Made(command_line(), others=others), faces.failed)
+    say(f"See {page}")
 
 
 def _engine(source: Path, model: str | None) -> Face2Vec:

@@ -29,7 +29,7 @@ from face2vec.cli.train import train_command
 from face2vec.cli.upgrade import upgrade_command
 from face2vec.cli.verify import calibrate_command, verify_command
 from face2vec.cli.watch import watch_command
-from face2vec.errors import Face2VecError
+from face2vec.errors import Face2VecError, is_full_disk, not_written
 from face2vec.files import ON_WINDOWS
 
 GROUPS: dict[str, tuple[click.Command, ...]] = {
@@ -88,7 +88,11 @@ class Commands(click.Group):
 
 
 def _readable(error: OSError) -> Exception:
-    """The error, in words if it names a file."""
+    """The error, in words if it names a file, or says that the disk is full."""
+    if isinstance(error, Face2VecError):
+        return error
+    if is_full_disk(error):
+        return not_written(error)
     if error.filename is None or error.strerror is None:
         return error
     return Face2VecError(

@@ -22,6 +22,7 @@ from face2vec.cli.common import (
     opened,
     out,
     photos_argument,
+    queries_argument,
     reasons,
     runtime_options,
     safe,
@@ -37,6 +38,24 @@ from face2vec.types import METHODS, Method
 if TYPE_CHECKING:
     from face2vec.engine import Face2Vec
     from face2vec.types import Person, Side
+
+
+class PersonName(click.ParamType):  # type: ignore[type-arg]
+    """A name that can be shown as it is, as the pages take it."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name, or a usage error."""
+        if printable(value) != value:
+            self.fail(
+                "it has control characters, or characters that change the direction of text; type "
+                "it again",
+                param,
+                ctx,
+            )
+        return str(value)
+
 
 person_argument = click.argument("person")
 faces_argument = click.argument(
@@ -144,16 +163,33 @@ def _side(side: Side) -> str:
 @click.command("name")
 @gallery_argument
 @person_argument
-@click.argument("name", required=False)
+@click.argument("name", type=PersonName(), required=False)
 @click.option(
     "--face",
     "by_face",
     is_flag=True,
     help="PERSON is the number of a face: it shows the person with this name, or a new one.",
 )
-def name_command(gallery: Place, person: str, name: str | None, by_face: bool) -> None:
+@click.option(
+    "--mark",
+    "by_mark",
+    is_flag=True,
+    help="PERSON is the number of a mark, see 'marks': it shows the person with this name, or a "
+    "new one.",
+)
+def name_command(
+    gallery: Place, person: str, name: str | None, by_face: bool, by_mark: bool
+) -> None:
     """Give PERSON a name; without NAME remove the name."""
+    if by_face and by_mark:
+        raise click.UsageError("give --face or --mark, not both")
     with opened(gallery) as engine:
+        if by_mark:
+            if not person.isdecimal():
+                raise click.UsageError("--mark needs the number of a mark")
+            shown = engine.name_mark(int(person), name)
+            say(f"mark {person}: {'nobody' if shown is None else printable(shown.label)}")
+            return
         if not by_face:
             named = engine.name(person, name)
         elif name is not None and person.isdecimal():
@@ -301,6 +337,95 @@ def ignore_command(gallery: Place, faces: tuple[int, ...]) -> None:
         say(f"{count(engine.ignore(*faces).faces, 'face')} ignored")
 
 
+@click.command("marks")
+@gallery_argument
+@click.argument("photos", nargs=-1, metavar="[PHOTO]...")
+@json_lines_option
+def marks_command(gallery: Place, photos: tuple[str, ...], as_json: bool) -> None:
+    """List the faces that were marked by hand and have no landmarks, in PHOTOs or in all photos."""
+    with opened(gallery) as engine:
+        found = engine.marked_faces(*photos)
+    for one in found:
+        if as_json:
+            out(
+                json.dumps(
+                    {
+                        "mark": one.mark.id,
+                        "photo": one.photo,
+                        "copies": list(one.copies),
+                        "box": list(one.mark.box),
+                        "person": one.mark.person,
+                        "name": one.name,
+                    }
+                )
+            )
+        else:
+            who = "nobody" if one.mark.person is None else one.name or f"person {one.mark.person}"
+            place = f"{printable(one.photo)}, face at {box_words(one.mark.box)}"
+            out(f"{one.mark.id:>6}  {place}: {printable(who)}")
+    say(count(len(found), "mark"))
+
+
+@click.command("mark")
+@gallery_argument
+@click.argument("photo")
+@click.argument("left", type=Number(min=0))
+@click.argument("top", type=Number(min=0))
+@click.argument("right", type=Number(min=0))
+@click.argument("bottom", type=Number(min=0))
+@click.option("--name", type=PersonName(), help="Name of the person that it shows.")
+@json_line_option
+def mark_command(
+    gallery: Place,
+    photo: str,
+    left: float,
+    top: float,
+    right: float,
+    bottom: float,
+    name: str | None,
+    as_json: bool,
+) -> None:
+    """Mark a face of PHOTO that the detector missed, by its box in pixels of the upright photo.
+
+    If landmarks are found in the box, the face is one as any other. Otherwise it becomes a mark: it
+    can be named, and no search finds it. 'undo' takes it back; a name is an edit of its own.
+    """
+    from face2vec.gallery.people import checked_name
+
+    if name is not None:
+        name = checked_name(name)  # before anything is marked
+    with opened(gallery) as engine:
+        made = engine.mark_face(photo, (left, top, right, bottom))
+        person = None
+        if name is not None:
+            person = (
+                engine.name_mark(made.mark, name)
+                if made.face is None and made.mark is not None
+                else engine.name_face(made.face or 0, name)
+            )
+    if as_json:
+        out(json.dumps({**made._asdict(), "person": None if person is None else person.id}))
+    what = (
+        f"mark {made.mark}: no landmarks were found, so no search finds it"
+        if made.face is None
+        else f"face {made.face}: searches find it as any other"
+    )
+    say(what if person is None else f"{what}; it shows {printable(person.label)}")
+
+
+@click.command("unmark")
+@gallery_argument
+@click.argument(
+    "marks", type=click.IntRange(1, 2**63 - 1), nargs=-1, required=True, metavar="MARK..."
+)
+def unmark_command(gallery: Place, marks: tuple[int, ...]) -> None:
+    """Delete MARKs, whose numbers 'marks' lists. 'undo' takes them back one by one."""
+    with opened(gallery) as engine:
+        for mark in dict.fromkeys(marks):
+            engine.unmark(mark)
+            say(f"mark {mark} deleted")
+
+
 @click.command("readmit")
 @gallery_argument
 @photos_argument
@@ -322,7 +447,7 @@ def undo_command(gallery: Place) -> None:
 
 @click.command("identify")
 @gallery_argument
-@photos_argument
+@queries_argument
 @click.option(
     "--at-least",
     type=Number(0, 1),
@@ -409,6 +534,9 @@ PEOPLE_COMMANDS = (
     different_command,
     hide_command,
     ignore_command,
+    marks_command,
+    mark_command,
+    unmark_command,
     edits_command,
     undo_command,
     forget_command,

@@ -13,7 +13,7 @@ from face2vec.cli.common import (
     Place,
     json_lines_option,
     out,
-    photos_argument,
+    queries_argument,
     reached,
     runtime_options,
     say,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.command("search")
 @click.argument("gallery", type=GalleryPlace(service=True))
-@photos_argument
+@queries_argument
 @click.option(
     "-k",
     type=click.IntRange(min=1),

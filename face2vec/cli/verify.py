@@ -12,6 +12,7 @@ from face2vec.cli.common import (
     GalleryPlace,
     Number,
     Place,
+    QueryPhoto,
     json_line_option,
     model_option,
     quiet_option,
@@ -28,8 +29,8 @@ TOLD_ABOVE = 0.02
 
 
 @click.command("verify")
-@click.argument("first", metavar="PHOTO")
-@click.argument("second", metavar="PHOTO")
+@click.argument("first", metavar="PHOTO", type=QueryPhoto())
+@click.argument("second", metavar="PHOTO", type=QueryPhoto())
 @click.option(
     "--gallery",
     type=GalleryPlace(exists=True, file_okay=False),

@@ -730,7 +730,7 @@ def _lock_gallery(connection: PostgresConnection, address: MilvusAddress) -> Non
         raise GalleryLockedError(
             f"the gallery {address} is already being written by "
             f"{holder[0] if holder else 'another process'}; wait until that has finished"
-        )
+        ).coded("written-elsewhere", writer=holder[0] if holder else "another process")
 
 
 def _number(content: int, place: int) -> int:

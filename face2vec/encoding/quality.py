@@ -10,7 +10,7 @@ import numpy as np
 
 from face2vec.detection.opinion import SecondOpinion
 from face2vec.pose import head_angles
-from face2vec.types import SURE_OPINION, Face, Photo, QualityParts
+from face2vec.types import SURE_OPINION, Face, Photo, QualityParts, Reason
 
 LIKELY = 0.5  # of a child, of being covered
 PROFILE = 45.0  # degrees of yaw
@@ -68,7 +68,7 @@ def quality(parts: QualityParts | None, detail: float) -> float:
     return parts.face * enough * turned * (1 - parts.covered)
 
 
-def outside(one: QualityParts | None, other: QualityParts | None) -> tuple[str, ...]:
+def outside(one: QualityParts | None, other: QualityParts | None) -> tuple[Reason, ...]:
     """Why a rate or a probability of two faces is less certain than stated.
 
     Calibrations are fitted on photos of adults who look at the camera.
@@ -83,11 +83,18 @@ def outside(one: QualityParts | None, other: QualityParts | None) -> tuple[str, 
     if one is None or other is None:
         return ()
     smallest = min(one.size, other.size)
+    pixels = round(smallest)
     reasons = {
-        "one may be no face": min(one.face, other.face) < SURE_OPINION,
-        "both may be children under 13": min(one.child, other.child) >= LIKELY,
-        "both faces are covered": min(one.covered, other.covered) >= LIKELY,
-        "both faces are in profile": min(abs(one.yaw), abs(other.yaw)) >= PROFILE,
-        f"one crop has only {smallest:.0f} pixels": smallest < FEWEST_PIXELS,
+        Reason("one may be no face", "no-face"): min(one.face, other.face) < SURE_OPINION,
+        Reason("both may be children under 13", "children"): (
+            min(one.child, other.child) >= LIKELY
+        ),
+        Reason("both faces are covered", "covered"): min(one.covered, other.covered) >= LIKELY,
+        Reason("both faces are in profile", "profile"): (
+            min(abs(one.yaw), abs(other.yaw)) >= PROFILE
+        ),
+        Reason(f"one crop has only {pixels} pixels", "few-pixels", {"pixels": pixels}): (
+            smallest < FEWEST_PIXELS
+        ),
     }
     return tuple(reason for reason, holds in reasons.items() if holds)

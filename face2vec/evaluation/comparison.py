@@ -18,13 +18,21 @@ from face2vec.evaluation.report import (
     CURVE_WORDS,
     CURVES,
     FIGURES,
+    INTRODUCTION,
     Report,
     identification_report,
     pairs_report,
 )
 from face2vec.evaluation.sets import NamedFaces, NamedPhotos, Pair, faces_found
 from face2vec.files import expanded, json_line, write_json
-from face2vec.report.html import Made, made_section, table, write_page
+from face2vec.report.html import (
+    Made,
+    explained_table,
+    failed_section,
+    made_section,
+    table,
+    write_page,
+)
 from face2vec.report.svg import plot_svg
 from face2vec.report.text import columns
 
@@ -51,6 +59,26 @@ LEGEND = (
     "the embedding network alone, in batches of 32 crops. Both are medians, with all cores. "
     "memory: peak memory of a separate process. weights: size of the embedding network on disk."
 )
+EXPLAINED = {
+    "encoder": "What turns a photo into faces and embeddings: a detector and a network, with the "
+    "settings that their package gives them.",
+    "LFW View 2": "How many of the official pairs of photos are decided rightly, as one person or "
+    "two, with a threshold chosen on nine tenths of them and tried on the last tenth, ten times; ± "
+    "is the standard error of the ten. A photo without a face counts as an error.",
+    f"TAR at FAR {FAR:g}": f"If only one pair of different people in {1 / FAR:,.0f} may be "
+    "accepted as one person, how many pairs of one person are recognised. Higher is better.",
+    "rank-1": "How often the most similar photo of all others shows the same person.",
+    "no face": "Photos of LFW in which this encoder finds no face, or on which it fails.",
+    "photos/s": "Photos in a second, from files to embeddings, with all cores; the median over "
+    "blocks of photos.",
+    "faces/s": "Crops in a second that the network alone turns into embeddings, 32 at a time, with "
+    "all cores; the median.",
+    "memory": "The largest amount of memory that its process needed, with Python and the packages.",
+    "weights": "Size of the network on disk.",
+    "dimension": "How many numbers an embedding has. More need more disk and memory.",
+    "runs on": "The library that runs the network, and the precision of its numbers.",
+}
+"""What each column says to somebody who has never heard of it."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +90,14 @@ class Compared:
         figures: JSON-able values by name, rates 0…1; {} if it could not be measured here.
         reason: why it could not be measured.
         curve: (FAR, TAR), each float64 (n,), over all pairs of LFW's photos.
+        failed: path of each photo that failed, and why.
     """
 
     encoder: str
     figures: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     curve: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    failed: tuple[tuple[str, str], ...] = ()
 
     def cells(self) -> list[str]:
         """Cells of the table, one for each of `COLUMNS`."""
@@ -132,7 +162,8 @@ class Comparison:
         drawn = Report(title, {}, (), curves, axes)
         drawn.plot(folder / CURVES)
         write_json(folder / FIGURES, self._facts())
-        body = [*self._sections(drawn), made_section(Made(command))]
+        weights = tuple((row.encoder, row.figures["weights"]) for row in self.rows if row.figures)
+        body = [*self._sections(drawn), made_section(Made(command, others=weights))]
         write_page(folder / PAGE, title, "\n".join(body))
         return folder / PAGE
 
@@ -162,11 +193,13 @@ class Comparison:
 
     def _sections(self, drawn: Report) -> Iterator[str]:
         heads, *lines = self._table()
-        yield table(heads, lines)
+        yield f"<p>{INTRODUCTION}</p>"
+        yield table(heads, lines, caption="The encoders on the same photos and the same machine")
         yield from (f"<p>{html.escape(note)}</p>" for note in self._notes())
-        yield f"<p>{html.escape(LEGEND)}</p>"
         words = "true accept rate over false accept rate"
         yield plot_svg(drawn.drawn(), words, CURVE_WORDS["false accept rate"])
+        yield explained_table([(head, EXPLAINED[head]) for head in heads], "What the columns say")
+        yield from (failed_section(row.failed, whose=row.encoder) for row in self.rows)
 
 
 def compare(
@@ -218,14 +251,16 @@ def _compared(
         None if people is None else identification_report(encoder, _faces_of(found, people))
     )
     (_, far, tar), *_ = report.curves
-    figures = {name: value for name, value in vars(found).items() if name != "found"}
+    figures = {name: value for name, value in vars(found).items() if name not in ("found", "why")}
     figures |= {
+        "failures": len(found.why),
         "lfw": report.figures,
         "people": None if identified is None else identified.figures,
     }
-    return Compared(encoder, figures, curve=(far, tar))
+    failed = (*report.failed, *(() if identified is None else identified.failed))
+    return Compared(encoder, figures, curve=(far, tar), failed=tuple(dict.fromkeys(failed)))
 
 
 def _faces_of(found: Measured, photos: NamedPhotos) -> NamedFaces:
     faces = {photo: found.found[photo] for photo in photos.people if photo in found.found}
-    return faces_found(photos, faces, found.name, found.weights)
+    return faces_found(photos, faces, found.name, found.weights, found.why)

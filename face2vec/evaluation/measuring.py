@@ -32,6 +32,7 @@ RUNS = 7
 """Number of timed batches, of which the median is used."""
 BLOCK = 64
 """Photos per timed block; the median of the blocks is used."""
+WHY = "why"
 JOB, FIGURES, FACES, REASON = "job.json", "figures.json", "faces.npz", "reason.txt"
 
 
@@ -51,7 +52,7 @@ class Measured:
             `BATCH` crops; median.
         peak_bytes: peak memory of the process with Python and the packages, on Linux including
             its child processes; None if the system does not report it.
-        failures: number of photos that could not be read, or on which the encoder failed.
+        why: reasons of photos that could not be read, or on which the encoder failed.
         found: the face nearest the centre of each photo that has a face.
     """
 
@@ -63,7 +64,7 @@ class Measured:
     photos_per_second: float
     faces_per_second: float
     peak_bytes: int | None
-    failures: int
+    why: dict[Path, str]
     found: dict[Path, EncodedFace]
 
 
@@ -102,7 +103,8 @@ def measured(
                     arrays["rows"], arrays["boxes"].tolist(), arrays["embeddings"], strict=True
                 )
             }
-    return Measured(found=found, **figures)
+    why = {photos[int(row)]: reason for row, reason in figures.pop(WHY).items()}
+    return Measured(why=why, found=found, **figures)
 
 
 def _reason(folder: Path, status: int) -> str:
@@ -117,7 +119,7 @@ def _measure(folder: Path, encoder: PhotoEncoder, job: dict[str, Any]) -> None:
     from tqdm import tqdm
 
     photos = job["photos"]
-    rows, faces, failures = [], [], []
+    rows, faces, failures = [], [], dict[int, str]()
     times = [time.perf_counter()]
     beside, looked = 0, times[0]
     bar = tqdm(encoder.encode(map(Path, photos)), encoder.name, len(photos), unit="photo",
@@ -127,12 +129,12 @@ def _measure(folder: Path, encoder: PhotoEncoder, job: dict[str, Any]) -> None:
         if times[-1] > looked + 0.5:
             beside, looked = max(beside, children_memory()), times[-1]
         if photo.failure:
-            failures.append(photo.failure)
+            failures[row] = photo.failure
         if (face := photo.centre_face) is not None:
             rows.append(row)
             faces.append(face)
     if not faces:
-        first = f"; the first failure: {failures[0]}" if failures else ""
+        first = f"; the first failure: {next(iter(failures.values()))}" if failures else ""
         raise ModelError(f"it found no face in any of {len(photos):,} photos{first}")
     figures = {
         "name": encoder.name,
@@ -143,7 +145,7 @@ def _measure(folder: Path, encoder: PhotoEncoder, job: dict[str, Any]) -> None:
         "photos_per_second": median_rate(times),
         "faces_per_second": _embedding_rate(encoder),
         "peak_bytes": None if (own := peak_memory()) is None else own + beside,
-        "failures": len(failures),
+        WHY: failures,
     }
     (folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
     np.savez(

@@ -24,7 +24,7 @@ from face2vec.evaluation.metrics import (
     with_intervals,
 )
 from face2vec.evaluation.sets import NamedFaces, Pair
-from face2vec.files import expanded, json_line, write_json
+from face2vec.files import expanded, json_line, write_json, writing
 from face2vec.report.grid import plot_package
 from face2vec.report.html import (
     Made,
@@ -78,14 +78,14 @@ _EXPLAINED = (
     ("Photos without", "Unreadable photos, and photos in which no face was found. They count as "
      "errors."),
     ("Videos without", "Videos in which no face was found. They count as errors."),
-    ("View 2 accuracy", "How many of the 6,000 official pairs of LFW are decided rightly, with a "
+    ("View 2 accuracy", "How many of the official pairs of LFW are decided rightly, with a "
      "threshold chosen on nine tenths of them and tried on the last tenth, ten times."),
     ("Accuracy, ten folds", "How many pairs are decided rightly, with a threshold chosen on nine "
      "tenths of them and tried on the last tenth, ten times."),
     ("… pairs with", "Pairs that could not be compared."),
     ("TAR at FAR", "If so few pairs of different people may be accepted as one person, how many "
      "pairs of one person are recognised. The range is where the figure lies for 95 of 100 "
-     "drawings of the people."),
+     "random samples of the people."),
     ("… genuine and impostor", "How many pairs of one person, and of different people, there are. "
      "A rate below one divided by the impostor pairs cannot be measured."),
     ("Equal error rate", "The threshold at which as many pairs of one person are refused as pairs "
@@ -134,7 +134,8 @@ class Report:
         worst: the pairs with the largest errors.
         model: key of the model, or empty.
         weights: SHA-256 in hexadecimal of its weights, or empty.
-        failed: paths of the photos in which no face was found.
+        failed: path of each photo that failed, and why.
+        things: ``"photo"`` or ``"video"``.
     """
 
     title: str
@@ -145,7 +146,8 @@ class Report:
     worst: tuple[WorstPair, ...] = field(default=())
     model: str = ""
     weights: str = ""
-    failed: tuple[str, ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+    things: str = "photo"
 
     def to_text(self) -> str:
         """The rows in two columns."""
@@ -181,7 +183,8 @@ class Report:
         """
         figure = self.drawn(8, 5)
         figure.axes[0].set_title(self.title)
-        figure.savefig(path, dpi=100, bbox_inches="tight")
+        with writing(path) as file:
+            figure.savefig(file, dpi=100, bbox_inches="tight")
 
     def drawn(self, width: float = PLOT_WIDTH, height: float = 3.0) -> Figure:
         """The curves as a plot, whose axes end where the curves do.
@@ -236,7 +239,7 @@ class Report:
                 yield "</tr></thead><tbody>"
                 yield from (_pair_row(pair) for pair in pairs)
                 yield "</tbody></table></div>"
-        yield failed_section([(photo, "") for photo in self.failed])
+        yield failed_section(self.failed, things=self.things)
 
 
 def pairs_report(
@@ -293,7 +296,11 @@ def pairs_report(
     ]  # fmt: skip
     return Report(title, figures, tuple(rows), (("all pairs", *_roc(pairs)),),
                   ("false accept rate", "true accept rate"), tuple(worst),
-                  faces.model, faces.weights, tuple(map(str, faces.failed)))  # fmt: skip
+                  faces.model, faces.weights, _failed(faces), things)  # fmt: skip
+
+
+def _failed(faces: NamedFaces) -> tuple[tuple[str, str], ...]:
+    return tuple((str(photo), why) for photo, why in faces.failed)
 
 
 def _refuse_too_few(faces: NamedFaces, pairs: Sequence[Pair], things: str) -> None:
@@ -342,7 +349,7 @@ def identification_report(title: str, faces: NamedFaces) -> Report:
     axes = ("false positive identification rate", "false negative identification rate")
     curves = (("half unknown", *_det(found)),)
     return Report(title, figures, tuple(rows), curves, axes, (), faces.model, faces.weights,
-                  tuple(map(str, faces.failed)))  # fmt: skip
+                  _failed(faces))  # fmt: skip
 
 
 def _about(faces: NamedFaces) -> dict[str, Any]:

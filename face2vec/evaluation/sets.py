@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ Which = Literal["largest", "centre"]
 """Which face of a photo is the named person's."""
 PAIRS = "pairs.txt"
 IMAGES = "images"
+NO_FACE_FOUND = "no face was found"
+"""Reason of a photo that could be read."""
 
 
 class Pair(NamedTuple):
@@ -51,7 +54,7 @@ class NamedFaces:
         counts: int64 (people,), number of photos of each person, including those without a face.
         model: key of the model that made the embeddings.
         weights: SHA-256 in hexadecimal of the model's weights.
-        failed: photos without a detected face, including unreadable photos.
+        failed: each photo without a detected face or that could not be read, and why.
     """
 
     photos: tuple[Path, ...]
@@ -63,7 +66,7 @@ class NamedFaces:
     counts: NDArray[np.int64]
     model: str
     weights: str
-    failed: tuple[Path, ...] = ()
+    failed: tuple[tuple[Path, str], ...] = ()
 
     @property
     def without_face(self) -> int:
@@ -203,8 +206,13 @@ def named_faces(
             return named_faces(
                 photos, place, model=model, which=which, progress=progress, **settings
             )
+    reasons: dict[str, str] = {}
     with Face2Vec(gallery, model=model, **settings) as engine:
-        engine.add([str(photo) for photo in photos.people], progress=progress)
+        engine.add(
+            [str(photo) for photo in photos.people],
+            progress=progress,
+            report=lambda error: reasons.update({error.photo: error.reason}),
+        )
     with Gallery.open(gallery) as opened, opened.read() as now:
         made_with = opened.fingerprint.model
         found = {photo: _chosen_face(now, photo, which) for photo in photos.people}
@@ -215,7 +223,13 @@ def named_faces(
         photo: EncodedFace(face.box, row)
         for (photo, face), row in zip(faces.items(), rows, strict=True)
     }
-    return replace(faces_found(photos, encoded, made_with.key, made_with.weights), ids=ids)
+    why = {
+        photo: reason
+        for photo in photos.people
+        if (reason := reasons.get(_name_in_gallery(photo), reasons.get(str(photo))))
+    }
+    whole = faces_found(photos, encoded, made_with.key, made_with.weights, why)
+    return replace(whole, ids=ids)
 
 
 def encoded_faces(
@@ -242,15 +256,23 @@ def encoded_faces(
         zip(photos.people, encoder.encode(photos.people), strict=True),
         total=len(photos.people), unit="photo", disable=not progress, dynamic_ncols=True,
     )  # fmt: skip
-    found = {
-        path: one.centre_face if which == "centre" else one.largest_face for path, one in encoded
-    }
-    faces = {path: face for path, face in found.items() if face is not None}
-    return faces_found(photos, faces, encoder.name, encoder.weights)
+    faces: dict[Path, EncodedFace] = {}
+    why: dict[Path, str] = {}
+    for path, one in encoded:
+        face = one.centre_face if which == "centre" else one.largest_face
+        if face is not None:
+            faces[path] = face
+        elif one.failure:
+            why[path] = one.failure
+    return faces_found(photos, faces, encoder.name, encoder.weights, why)
 
 
 def faces_found(
-    photos: NamedPhotos, found: Mapping[Path, EncodedFace], model: str, weights: str
+    photos: NamedPhotos,
+    found: Mapping[Path, EncodedFace],
+    model: str,
+    weights: str,
+    why: Mapping[Path, str] = MappingProxyType({}),
 ) -> NamedFaces:
     """Combine faces that an encoder found with their people; ``ids`` count from 0.
 
@@ -259,6 +281,7 @@ def faces_found(
         found: the face of each photo that has a face, in the order of ``photos``.
         model: name of the model that made the embeddings.
         weights: SHA-256 in hexadecimal of the model's weights.
+        why: reasons of photos that could not be read.
     """
     names = sorted(set(photos.people.values()))
     numbers = {name: number for number, name in enumerate(names)}
@@ -275,12 +298,20 @@ def faces_found(
         np.bincount(everyone, minlength=len(names)),
         model,
         weights,
-        tuple(photo for photo in photos.people if photo not in found),
+        tuple(
+            (photo, why.get(photo, NO_FACE_FOUND).removeprefix(f"{photo}: "))
+            for photo in photos.people
+            if photo not in found
+        ),
     )
 
 
+def _name_in_gallery(photo: Path) -> str:
+    return str(photo.parent.resolve() / photo.name)
+
+
 def _chosen_face(now: Snapshot, photo: Path, which: Which) -> Face | None:
-    name = str(photo.parent.resolve() / photo.name)  # the name in the gallery
+    name = _name_in_gallery(photo)
     size = now.size_of(name)
     if size is None:
         return None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
 from face2vec.evaluation.encoders import EncodedFace, PhotoEncoder, open_encoder
-from face2vec.evaluation.sets import NamedFaces, Pair
+from face2vec.evaluation.sets import NO_FACE_FOUND, NamedFaces, Pair
 from face2vec.files import expanded, text_of
 from face2vec.photos.sources import PhotoLike
 from face2vec.types import nearest_to
@@ -104,6 +104,9 @@ def named_videos(
         np.bincount([numbers[video.parent.name] for video in videos], minlength=len(names)),
         encoder.name,
         encoder.weights,
+        tuple(
+            (video, NO_FACE_FOUND) for video in videos if video not in {one for one, *_ in found}
+        ),
     )
 
 

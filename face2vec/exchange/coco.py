@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from face2vec.files import composed, written_whole
+from face2vec.files import composed, writing, written_whole
+from face2vec.gallery.marked import marked_faces
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import NAME_ONLY, UNREADABLE, decoded
 from face2vec.report.matches import LANDMARK_NAMES
-from face2vec.types import Face, Person
+from face2vec.types import Box, Mark, Person
 
 SUFFIX = ".coco.json"
 FACE = "face"
@@ -29,17 +30,23 @@ def save_coco(file: Path, now: Snapshot) -> int:
     """Write the photos and faces of a gallery, atomically; returns how many faces.
 
     Photos that could not be read are left out, and faces whose place in the photo is not known. A
-    photo with copies is an image for each of them.
+    photo with copies is an image for each of them. Faces that were marked by hand have no
+    keypoints, and ``mark`` in place of ``face_id``.
 
     Args:
         file: the file.
         now: the gallery.
 
     Raises:
-        OSError: the file cannot be written.
+        NotWrittenError: the file cannot be written.
     """
     people = now.people()
     category = {face: one.id + 1 for one in people if one.name for face in one.faces}
+    marks: dict[str, list[Mark]] = {}
+    for marked in marked_faces(now):
+        for path in (marked.photo, *marked.copies):
+            marks.setdefault(path, []).append(marked.mark)
+    named = {one.id for one in people if one.name}
     confirmed = {
         int(face)
         for face, _, said in zip(*(c.tolist() for c in now.memberships()), strict=True)
@@ -52,7 +59,7 @@ def save_coco(file: Path, now: Snapshot) -> int:
         "categories": _categories(people),
     }
     faces = 0
-    with written_whole(file) as stream:
+    with writing(file), written_whole(file) as stream:
         stream.write(json.dumps(head).encode()[:-1] + b', "images": [')
         images = (
             {"id": number, "file_name": _name(path, root), "width": size[0], "height": size[1]}
@@ -60,7 +67,7 @@ def save_coco(file: Path, now: Snapshot) -> int:
         )
         _write_all(stream, images)
         stream.write(b'], "annotations": [')
-        faces = _write_all(stream, _annotations(now, category, confirmed))
+        faces = _write_all(stream, _annotations(now, category, confirmed, marks, named))
         stream.write(b"]}\n")
     return faces
 
@@ -77,7 +84,7 @@ def _images(now: Snapshot) -> Iterator[tuple[str, tuple[int, int]]]:
     for root, number in now.roots.items():
         last = b""
         while page := now.photos(number, last, _PAGE):
-            for path, size, status, _ in page:
+            for path, size, status, *_ in page:
                 full = f"{root}{os.sep}{decoded(path)}"
                 pixels = now.size_of(full)
                 if size != NAME_ONLY and status != UNREADABLE and pixels and all(pixels):
@@ -111,12 +118,16 @@ def _categories(people: list[Person]) -> list[dict[str, Any]]:
 
 
 def _annotations(
-    now: Snapshot, category: dict[int, int], confirmed: set[int]
+    now: Snapshot,
+    category: dict[int, int],
+    confirmed: set[int],
+    marks: dict[str, list[Mark]],
+    named: set[int],
 ) -> Iterator[dict[str, Any]]:
     number = 0
     for image, (path, size) in enumerate(_images(now), 1):
         for one in now.faces_of(path).records():
-            box = _box(one.face, size)
+            box = _inside(one.face.box, size)
             if one.face.id is None or not one.face.is_placed or box is None:
                 continue
             number += 1
@@ -136,12 +147,30 @@ def _annotations(
                 "confirmed": one.face.id in confirmed,
                 **({} if one.face.quality is None else {"quality": round(one.face.quality, 6)}),
             }
+        for mark in marks.get(path, ()):
+            box = _inside(mark.box, size)
+            if box is None:
+                continue
+            number += 1
+            yield {
+                "id": number,
+                "image_id": image,
+                "category_id": mark.person + 1 if mark.person in named else 1,
+                "bbox": box,
+                "area": round(box[2] * box[3], 2),
+                "iscrowd": 0,
+                "segmentation": [],
+                "keypoints": [0, 0, _MISSING] * len(LANDMARK_NAMES),
+                "num_keypoints": 0,
+                "mark": mark.id,
+                "confirmed": mark.person is not None,
+            }
 
 
-def _box(face: Face, size: tuple[int, int]) -> list[float] | None:
+def _inside(box: Box, size: tuple[int, int]) -> list[float] | None:
     """(left, top, width, height) of the part of a box that is in the photo; None if none is."""
-    left, right = (min(max(face.box[n], 0), size[0]) for n in (0, 2))
-    top, bottom = (min(max(face.box[n], 0), size[1]) for n in (1, 3))
+    left, right = (min(max(box[n], 0), size[0]) for n in (0, 2))
+    top, bottom = (min(max(box[n], 0), size[1]) for n in (1, 3))
     if left >= right or top >= bottom:
         return None
     return [round(value, 2) for value in (left, top, right - left, bottom - top)]

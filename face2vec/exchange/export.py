@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from face2vec.exchange.coco import SUFFIX, save_coco
 from face2vec.exchange.formats import save_table
 from face2vec.exchange.table import BOX, COLUMNS, LANDMARKS, PARTS, TRACK, Table
 from face2vec.files import expanded
 from face2vec.fingerprint import Fingerprint
+from face2vec.gallery.marked import marked_faces
 from face2vec.gallery.reader import Snapshot
+from face2vec.types import MarkedFace
 
 
 def export(path: str | os.PathLike[str], now: Snapshot, made_with: Fingerprint) -> int:
@@ -27,13 +32,43 @@ def export(path: str | os.PathLike[str], now: Snapshot, made_with: Fingerprint) 
     Raises:
         SettingsError: the suffix is unknown.
         MissingExtraError: the format needs a package that is not installed.
-        OSError: the file cannot be written.
+        NotWrittenError: the file cannot be written.
     """
     file = Path(expanded(path))
     if file.name.lower().endswith(SUFFIX):
         return save_coco(file, now)
-    save_table(file, tables_of(now), made_with)
-    return now.count
+    marked = marked_faces(now)
+    tables: Iterable[Table] = tables_of(now)
+    if marked:
+        tables = chain(tables, [table_of_marks(marked, made_with.model.dimension)])
+    save_table(file, tables, made_with)
+    return now.count + len(marked)
+
+
+def table_of_marks(marked: Sequence[MarkedFace], dimension: int) -> Table:
+    """The faces that were marked by hand, without landmarks and embeddings.
+
+    Args:
+        marked: the faces.
+        dimension: of the embeddings of other faces.
+    """
+    columns: dict[str, list[Any]] = {name: [None] * len(marked) for name in COLUMNS}
+    for row, one in enumerate(marked):
+        known = {
+            "photo": one.photo,
+            "copies": list(one.copies),
+            "sha256": one.sha256.hex(),
+            "width": one.size[0],
+            "height": one.size[1],
+            **dict(zip(BOX, one.mark.box, strict=True)),
+            "person": one.mark.person,
+            "name": one.name,
+            "confirmed": None if one.mark.person is None else True,
+            "mark": one.mark.id,
+        }
+        for name, value in known.items():
+            columns[name][row] = value
+    return Table(columns, np.full((len(marked), dimension), np.nan, np.float32))
 
 
 def tables_of(now: Snapshot) -> Iterator[Table]:
@@ -73,6 +108,7 @@ def tables_of(now: Snapshot) -> Iterator[Table]:
                 **dict(zip(TRACK, face.track or (None, None), strict=True)),
             }
             row["person"], row["name"], row["confirmed"] = person_of.get(face.id, (None,) * 3)
+            row["mark"] = None
             for name, value in row.items():
                 columns[name].append(value)
         yield Table(columns, embeddings)

@@ -25,7 +25,7 @@ from face2vec.exchange.table import (
     Kind,
     Table,
 )
-from face2vec.files import expanded, text_of, write_json
+from face2vec.files import expanded, text_of, write_json, writing
 from face2vec.fingerprint import Fingerprint
 from face2vec.report.matches import LANDMARK_NAMES
 
@@ -70,16 +70,17 @@ def save_table(
     Raises:
         SettingsError: the suffix is unknown.
         MissingExtraError: the format needs a package that is not installed.
-        OSError: the file cannot be written.
+        NotWrittenError: the file cannot be written.
     """
     file = Path(expanded(path))
     form = format_of(file, ".coco.json")
     new = file.with_name(f"{file.name}.new")
-    try:
-        form.write(new, tables, made_with)
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
+    with writing(file):
+        try:
+            form.write(new, tables, made_with)
+            new.replace(file)
+        finally:
+            new.unlink(missing_ok=True)
     if not form.keeps_fingerprint:
         write_json(beside(file), made_with.to_dict())
 
@@ -152,12 +153,15 @@ class JsonLines:
 
     def read(self, file: Path) -> tuple[Table, str | None]:
         """Read a file; lines may lack anything but the embedding."""
-        flats, embeddings = [], []
+        flats: list[dict[str, Any]] = []
+        embeddings: list[NDArray[np.float32] | None] = []
         for number, line in enumerate(text_of(file).splitlines(), 1):
             if line.strip():
                 try:
                     nested = json.loads(line)
-                    embeddings.append(np.array(nested.pop(EMBEDDING), np.float32))
+                    embedding = nested.pop(EMBEDDING)
+                    is_marked = embedding is None and nested.get("mark") is not None
+                    embeddings.append(None if is_marked else np.array(embedding, np.float32))
                     flats.append(_flat(nested))
                 except (AttributeError, KeyError, TypeError, ValueError) as error:
                     raise ValueError(f"line {number}: {error!r}") from error
@@ -172,11 +176,13 @@ class JsonLines:
 def json_with(values: dict[str, Any], embedding: NDArray[np.float32]) -> str:
     """JSON of values and an embedding float32 (d,) on one line.
 
-    The numbers of the embedding have the fewest digits that give the same float32.
+    The numbers of the embedding have the fewest digits that give the same float32. One of NaN is
+    null.
     """
     numbers = ", ".join(embedding.astype(np.float32).astype(str).tolist())
+    shown = "null" if np.isnan(embedding).all() else f"[{numbers}]"
     start = json.dumps(values)[:-1]
-    return f'{start}{", " if values else ""}"{EMBEDDING}": [{numbers}]}}'
+    return f'{start}{", " if values else ""}"{EMBEDDING}": {shown}}}'
 
 
 def _nested(flat: dict[str, Any]) -> dict[str, Any]:
@@ -238,10 +244,10 @@ class Csv:
                     [_cell(kind, value) for value in table.values(name)]
                     for name, kind in COLUMNS.items()
                 ]
-                for *row, embedding in zip(
-                    *cells, table.embeddings.astype(str).tolist(), strict=True
-                ):
-                    rows.writerow([*row, *embedding])
+                for *row, embedding in zip(*cells, table.embeddings, strict=True):
+                    none = np.isnan(embedding).all()
+                    numbers = [""] * dimension if none else embedding.astype(str).tolist()
+                    rows.writerow([*row, *numbers])
 
     def read(self, file: Path) -> tuple[Table, str | None]:
         """Read a file; it may lack any column but those of the embedding."""
@@ -253,12 +259,14 @@ class Csv:
             known = [name for name in COLUMNS if name in places]
             numbers = [places[n] for n in _embedding_columns(header)]
             columns: dict[str, list[Any]] = {name: [] for name in known}
-            embeddings = []
+            embeddings: list[NDArray[np.float32] | None] = []
             for row in rows:
                 try:
                     for name in known:
                         columns[name].append(_of_cell(COLUMNS[name], row[places[name]]))
-                    embeddings.append(np.array([row[n] for n in numbers], np.float32))
+                    cells = [row[n] for n in numbers]
+                    is_marked = not any(cells) and columns.get("mark", [None])[-1] is not None
+                    embeddings.append(None if is_marked else np.array(cells, np.float32))
                 except (IndexError, ValueError) as error:
                     raise ValueError(f"line {rows.line_num}: {error}") from error
         return Table(columns, _stacked(embeddings)), None
@@ -385,7 +393,8 @@ class Parquet:
                     for name, kind in COLUMNS.items()
                 ]
                 flat = arrow.array(table.embeddings.ravel(), arrow.float32())
-                columns.append(arrow.FixedSizeListArray.from_arrays(flat, dimension))
+                none = arrow.array(np.isnan(table.embeddings).all(axis=1))
+                columns.append(arrow.FixedSizeListArray.from_arrays(flat, dimension, mask=none))
                 writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
 
     def read(self, file: Path) -> tuple[Table, str | None]:
@@ -397,20 +406,24 @@ class Parquet:
             raise ValueError(str(error)) from error
         if EMBEDDING not in stored.column_names:
             raise ValueError(f"there is no column {EMBEDDING!r}")
-        lists = stored.column(EMBEDDING).combine_chunks()
-        lengths = set(lists.value_lengths().to_pylist()) if stored.num_rows else set()
-        if len(lengths) > 1 or None in lengths:
-            raise ValueError("embeddings have different lengths")
-        flat = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
         columns = {
             name: stored.column(name).to_pylist() for name in COLUMNS if name in stored.column_names
         }
+        lists = stored.column(EMBEDDING).combine_chunks()
+        lengths = lists.value_lengths().to_pylist() if stored.num_rows else []
+        marks = columns.get("mark", [None] * len(lengths))
+        there = [
+            length is not None or mark is None for length, mark in zip(lengths, marks, strict=True)
+        ]
+        known = {length for length, is_there in zip(lengths, there, strict=True) if is_there}
+        if len(known) > 1 or None in known:
+            raise ValueError("embeddings have different lengths")
+        dimension = next(iter(known), 0)
+        flat = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        embeddings = np.full((len(there), dimension), np.nan, np.float32)
+        embeddings[there] = flat.reshape(-1, dimension) if dimension else flat.reshape(0, 0)
         inside = (stored.schema.metadata or {}).get(FINGERPRINT.encode())
-        dimension = next(iter(lengths), 0)
-        return (
-            Table(columns, flat.reshape(-1, dimension) if dimension else flat.reshape(0, 0)),
-            None if inside is None else inside.decode(),
-        )
+        return Table(columns, embeddings), None if inside is None else inside.decode()
 
 
 def _valid(value: Any) -> Any:
@@ -435,10 +448,13 @@ FORMATS: dict[str, TableFormat] = {
 """The formats by suffix."""
 
 
-def _stacked(embeddings: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
-    rows = list(embeddings)
-    if len({row.shape for row in rows}) > 1 or (rows and rows[0].ndim != 1):
+def _stacked(embeddings: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32]:
+    """Embeddings as rows; NaN in place of None."""
+    known = [row for row in embeddings if row is not None]
+    if len({row.shape for row in known}) > 1 or (known and known[0].ndim != 1):
         raise ValueError("embeddings have different lengths")
+    none = np.full(known[0].shape if known else 0, np.nan, np.float32)
+    rows = [none if row is None else row for row in embeddings]
     return np.stack(rows) if rows else np.empty((0, 0), np.float32)
 
 

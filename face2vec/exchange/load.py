@@ -42,12 +42,14 @@ class Imported:
         photos: number of photos and names that were added.
         known: number of photos and names that the gallery had already; their rows were skipped.
         named: number of faces that got a name.
+        marks: number of rows that were left out: faces that were marked by hand have no embedding.
     """
 
     faces: int = 0
     photos: int = 0
     known: int = 0
     named: int = 0
+    marks: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""
@@ -127,6 +129,8 @@ def add_table(
     Raises:
         SettingsError: an embedding has another dimension, length 0 or is not finite.
     """
+    rows, table = len(table), table.without_marks()
+    marks = rows - len(table)
     embeddings = checked_embeddings(table.embeddings, model.dimension)
     everything = list(entries_of(table, embeddings, model.digest, root))
     known = {
@@ -147,7 +151,8 @@ def add_table(
                     if name is not None and face is not None:
                         named.setdefault(composed(name), []).append(face)
     writer.people.enroll(named)
-    return Imported(len(ids), len(new), len(everything) - len(new), sum(map(len, named.values())))
+    known_photos = len(everything) - len(new)
+    return Imported(len(ids), len(new), known_photos, sum(map(len, named.values())), marks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +193,10 @@ def entries_of(
     sizes = table.rows(("width", "height"))
     hashes, copies = table.values("sha256"), table.values("copies")
     for photo, rows in rows_of.items():
+        if "\0" in photo:
+            raise SettingsError(
+                f"the photo of row {rows[0] + 1} is {photo!r}; a path has no NUL character"
+            )
         width, height = sizes[rows[0]] or (0, 0)
         folder, name = _place(root, photo)
         places = tuple(faces[row] for row in rows)

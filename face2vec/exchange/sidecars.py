@@ -22,12 +22,13 @@ from face2vec.exchange.regions import (
 )
 from face2vec.exchange.xmp_tree import PacketError, is_xml_text, utf8_of
 from face2vec.files import IrregularFileError, composed, open_regular, written_whole
+from face2vec.gallery.marked import marked_faces
 from face2vec.gallery.people import checked_name
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import owner_of
 from face2vec.photos.discover import FoundPhoto
 from face2vec.photos.packets import MAX_PACKET, Metadata, metadata_of
-from face2vec.types import Box, Face
+from face2vec.types import NO_POINTS, Box, Face
 
 MAX_NAME = 65_536
 """Characters of the longest name that is taken from XMP."""
@@ -162,10 +163,13 @@ def choose(photos: Iterable[FoundPhoto], now: Snapshot) -> Choice:
             continue
         faces = [one.face for one in now.faces_of(path).records() if one.face.is_placed]
         pairs = _best(named, faces, size, orders)
+        marked = _said_of_marks(path, named, size, orders, now)
         for place, region in enumerate(named):
             reason = _refusal(region.name)
             if reason is not None:
                 choice.refused.append((path, reason))
+            elif place not in pairs and composed(region.name) in marked:
+                choice.regions += 1  # of a face that was marked by hand and has the name
             elif place not in pairs:
                 choice.without_face.append((path, region.name))
             else:
@@ -183,6 +187,25 @@ def choose(photos: Iterable[FoundPhoto], now: Snapshot) -> Choice:
         choice.renamed += composed(before.get(face, name)) != composed(name)
         choice.regions += len(said)
     return choice
+
+
+def _said_of_marks(
+    path: str, regions: list[Region], size: tuple[int, int], orders: tuple[int, ...], now: Snapshot
+) -> set[str]:
+    """The names of regions that are at marks of a photo with the same name."""
+    content = now.content_at(path)
+    marks = [] if content is None else now.marks(content)
+    names = {one.id: one.name for one in now.people()} if marks else {}
+    said = set()
+    for mark in marks:
+        name = names.get(mark.person or 0)
+        if name is None:
+            continue
+        same = [one for one in regions if composed(one.name) == composed(name)]
+        at_mark = Face(mark.box, NO_POINTS, 1.0, id=mark.id)
+        if _best(same, [at_mark], size, orders):
+            said.add(composed(name))
+    return said
 
 
 def _best(
@@ -297,25 +320,36 @@ def named_photos(now: Snapshot) -> tuple[list[NamedPhoto], list[tuple[str, str]]
     """The photos with named faces, in order of path, and (photo, reason) of names left out."""
     names = {face: one.name for one in now.people() if one.name for face in one.faces}
     hashes = now.photo_of(sorted(names))
-    inside: dict[str, list[tuple[str, Face]]] = {}
+    found = [
+        (names[one.face.id or 0], one.face.box, hashes[one.face.id or 0][0], one.photo, one.copies)
+        for one in now.stored_faces(sorted(names), with_embeddings=False)
+        if one.face.is_placed
+    ]
+    found += [
+        (one.name, one.mark.box, one.sha256, one.photo, one.copies)
+        for one in marked_faces(now)
+        if one.name
+    ]
+    inside: dict[str, list[tuple[str, Box, bytes]]] = {}
     refused = []
-    for one in now.stored_faces(sorted(names), with_embeddings=False):
-        name = names[one.face.id or 0].strip()
-        for path in (one.photo, *one.copies):
-            if not is_xml_text(name):
-                refused.append((path, f"XML cannot hold the name {name!r}; rename the person"))
-            elif one.face.is_placed:
-                inside.setdefault(path, []).append((name, one.face))
+    for name, box, sha256, photo, copies in found:
+        for path in (photo, *copies):
+            if is_xml_text(name.strip()):
+                inside.setdefault(path, []).append((name.strip(), box, sha256))
+            else:
+                refused.append(
+                    (path, f"XML cannot hold the name {name.strip()!r}; rename the person")
+                )
     photos = []
     for path, faces in sorted(inside.items()):
         size, times, owner = now.size_of(path), now.stat_of(path), owner_of(now.roots, path)
         if size is None or times is None or owner is None or not all(size):
             continue
-        regions = [Region(name, _within(face.box, size)) for name, face in faces]
+        regions = [Region(name, _within(box, size)) for name, box, _ in faces]
         kept = tuple(one for one in regions if one.box[0] < one.box[2] and one.box[1] < one.box[3])
         if kept:
-            sha256 = hashes[faces[0][1].id or 0][0]
-            photos.append(NamedPhoto(path, os.fsdecode(owner[1]), size, times, sha256, kept))
+            place = os.fsdecode(owner[1])
+            photos.append(NamedPhoto(path, place, size, times, faces[0][2], kept))
     return photos, refused
 
 

@@ -31,8 +31,12 @@ COLUMNS: Mapping[str, Kind] = {
     "person": "whole",
     "name": "text",
     "confirmed": "flag",
+    "mark": "whole",
 }
-"""The columns of an exported table besides the embedding. An imported one may lack any of them."""
+"""The columns of an exported table besides the embedding. An imported one may lack any of them.
+
+A row with a mark is a face that was marked by hand. It has no embedding, so its numbers are NaN.
+"""
 
 EMBEDDING = "embedding"
 
@@ -43,7 +47,7 @@ class Table:
 
     Attributes:
         columns: some of ``COLUMNS`` with n values each; None stands for an unknown value.
-        embeddings: float32 (n, d).
+        embeddings: float32 (n, d); NaN for a face that was marked by hand.
     """
 
     columns: dict[str, list[Any]]
@@ -55,6 +59,12 @@ class Table:
     def values(self, name: str) -> list[Any]:
         """The values of a column; None for each face if the table does not have it."""
         return self.columns.get(name, [None] * len(self))
+
+    def without_marks(self) -> Table:
+        """The rows that have an embedding, or should have one."""
+        kept = [row for row, mark in enumerate(self.values("mark")) if mark is None]
+        columns = {name: [values[row] for row in kept] for name, values in self.columns.items()}
+        return Table(columns, self.embeddings[kept])
 
     def rows(self, names: Sequence[str]) -> list[tuple[Any, ...] | None]:
         """For each face the values of several columns; None if one of them is unknown."""

@@ -339,7 +339,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
         raise GalleryLockedError(
             f"the gallery {folder} is being written by {_writer(card)}; "
             "wait until it has finished, or stop it, and run this again"
-        ) from error
+        ).coded("written-elsewhere", writer=_writer(card)) from error
     except IrregularFileError as error:
         raise irregular(error) from error
     except OSError as error:
@@ -446,7 +446,7 @@ def gallery_error(error: sqlite3.Error | StoredValueError, file: Path) -> Galler
             return GalleryError(
                 f"the disk of the gallery {folder} is full; {kept}; "
                 "free some space and run the same command again"
-            )
+            ).coded("disk-full", folder=str(folder))
         case sqlite3.SQLITE_IOERR:
             return GalleryError(
                 f"the disk of the gallery {folder} cannot be read or written ({error}); it may be "
@@ -460,7 +460,7 @@ def gallery_error(error: sqlite3.Error | StoredValueError, file: Path) -> Galler
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return GalleryLockedError(
                 f"another program has locked {file} ({error}); close it and try again"
-            )
+            ).coded("locked", file=str(file))
     return GalleryError(f"the gallery {folder} reports: {error}")
 
 

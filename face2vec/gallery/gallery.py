@@ -218,7 +218,7 @@ class Gallery:
             raise GalleryLockedError(
                 f"the gallery {self.place} is already being written by this process "
                 f"({os.getpid()}); wait until that has finished"
-            )
+            ).coded("written-here")
         try:
             yield
         finally:

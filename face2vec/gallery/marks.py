@@ -85,10 +85,14 @@ def check_free(connection: Connection, content: int, box: Box) -> None:
         f"SELECT id, {_BOX} FROM faces WHERE content_id = ? AND time IS NULL", (content,)
     ):
         if _overlap(place, box) >= SAME_FACE_IOU:
-            raise GalleryError(f"face {face} is there already; name that one")
+            raise GalleryError(f"face {face} is there already; name that one").coded(
+                "face-there", face=face
+            )
     for mark in in_content(connection, content):
         if overlap(mark.box, box) >= SAME_FACE_IOU:
-            raise GalleryError(f"mark {mark.id} is there already; name that one, or delete it")
+            raise GalleryError(
+                f"mark {mark.id} is there already; name that one, or delete it"
+            ).coded("mark-there", mark=mark.id)
 
 
 def give_to_faces(connection: Connection, content: int) -> None:

@@ -7,6 +7,7 @@ a user is stored with what the tables held before, so that it can be undone; clu
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec import stored
-from face2vec.errors import GalleryError, SettingsError
-from face2vec.files import composed
+from face2vec.errors import GalleryError, OtherEditError, SettingsError
+from face2vec.files import composed, look_of, trimmed
 from face2vec.gallery import ignored, marks, removals
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.rows import Removed, integers
 from face2vec.gallery.schema import has_column, has_table, last_number
 from face2vec.types import Box, Edit, Face, Person, Place
+
+log = logging.getLogger("face2vec")
 
 FORGOTTEN = 'SELECT 1 FROM forgotten WHERE sha256 = ? AND "left" IS NULL'
 """SQL: whether a photo showed only people who were forgotten."""
@@ -216,7 +219,8 @@ class PeopleWriter:
         """Give a person a name, or remove it with None.
 
         Raises:
-            GalleryError: another person has that name.
+            GalleryError: another person has that name, or one that differs from it only in upper
+                and lower case, in spaces, or in what cannot be seen.
             SettingsError: the name is empty, a number, or not valid text.
         """
         if name is not None:
@@ -227,7 +231,14 @@ class PeopleWriter:
                 raise GalleryError(
                     f"person {taken} already has the name {name!r}; merge the two if they are "
                     "the same person, or choose another name"
-                )
+                ).coded("name-taken", name=name, person=taken)
+            alike = None if name is None else _alike(connection, name, person)
+            if alike is not None:
+                other, known = alike
+                raise GalleryError(
+                    f"person {other} has the name {known!r}, which can hardly be told from "
+                    f"{name!r}; merge the two if they are the same person, or choose another name"
+                ).coded("name-alike", name=name, known=known, person=other)
             was = _name(connection, person)
             removed = f"removal of the name {was!r} from person {person}"
             what = removed if name is None else f"name {name!r} of person {person}"
@@ -247,7 +258,7 @@ class PeopleWriter:
                 raise GalleryError(
                     f"these people have different names: {', '.join(known)}; remove the wrong "
                     "names before merging"
-                )
+                ).coded("different-names", names=known)
             merged = ", ".join(_label(connection, other) for other in others)
             what = f"merge of {merged} into {_label(connection, into)}"
             with _Edit(connection, what, [into, *others]):
@@ -283,9 +294,10 @@ class PeopleWriter:
     def enroll(self, named: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """State whose faces these are, by name, in one edit; returns the number of each person.
 
-        A person who has the name gets the faces. If there is none, the unnamed person with more
-        than half of the faces, and with none of another name, gets the name; otherwise a new
-        person.
+        A person who has the name gets the faces; names that look the same are one. If there is
+        none, the unnamed person with more than half of the faces, and with none of another name,
+        gets the name; otherwise a new person. Logs a warning if a name that is new differs from
+        another only in upper and lower case.
 
         Args:
             named: numbers of the faces of each name. Each face has one name, and each person one
@@ -294,16 +306,13 @@ class PeopleWriter:
         Raises:
             SettingsError: a name is empty, a number, or not valid text.
         """
-        given, named = named, dict[str, list[int]]()
-        for name, faces in given.items():
-            named.setdefault(checked_name(name), []).extend(faces)
+        given = [(checked_name(name), faces) for name, faces in named.items()]
         with self._transaction() as connection:
-            known = {
-                composed(name): number
-                for number, name in connection.execute(
-                    "SELECT id, name FROM people WHERE name IS NOT NULL"
-                )
-            }
+            people = connection.execute(
+                "SELECT id, name FROM people WHERE name IS NOT NULL"
+            ).fetchall()
+            known = {composed(name): number for number, name in people}
+            named = _by_look(given, [name for _, name in people])
             grouped = _unnamed_with_most(connection, named)
             first_new = new = _next(connection)
             numbers: dict[str, int] = {}
@@ -318,6 +327,7 @@ class PeopleWriter:
             }
             everyone = [face for faces in stated.values() for face in faces]
             is_new = any(composed(name) not in known for name in named)
+            _warn_of_case([name for name in named if composed(name) not in known], [*known, *named])
             if everyone or is_new:
                 whom = repr(next(iter(named))) if len(named) == 1 else f"{len(named)} people"
                 shown = everyone or [face for faces in named.values() for face in faces]
@@ -451,6 +461,12 @@ class PeopleWriter:
         with self._transaction() as connection:
             _check_mark(connection, mark)
             known = None if name is None else _called(connection, name, 0)
+            if known is None and name is not None:
+                alike = _alike(connection, name, 0)
+                if alike is not None and look_of(alike[1]) == look_of(name):
+                    known = alike[0]
+                elif alike is not None:
+                    _warn_of_case([name], [alike[1]])
             person = _next(connection) if known is None and name is not None else known
             whom = "nobody" if name is None else repr(name)
             people = [] if person is None else [person]
@@ -472,20 +488,28 @@ class PeopleWriter:
             with _Edit(connection, f"removal of mark {mark}", [], [], [mark]):
                 marks.delete(connection, [mark])
 
-    def undo(self) -> str:
+    def undo(self, expected: Edit | None = None) -> str:
         """Undo the last edit; returns what it was. No edit before a `forget` can be undone.
 
+        Args:
+            expected: the edit that must be the last one; None for any.
+
         Raises:
+            OtherEditError: another edit is the last one; nothing was undone.
             GalleryError: there is no edit to undo.
         """
         with self._transaction() as connection:
+            if expected is not None:
+                now = next(iter(edits(connection, 1)), None)
+                if now != expected:
+                    raise OtherEditError(*(now or (None, None)))
             last = connection.execute(
                 "SELECT position, what, before FROM sayings ORDER BY position DESC LIMIT 1"
             ).fetchone()
             if last is None:
                 raise GalleryError(
                     "there is no edit to undo; edits before somebody was forgotten cannot be undone"
-                )
+                ).coded("nothing-to-undo")
             position, what, before = last
             lost = _restore(connection, _edit(before))
             connection.execute("DELETE FROM sayings WHERE position = ?", (position,))
@@ -637,16 +661,16 @@ def without_forgotten(faces: Iterable[Face], places: Sequence[Place | None]) -> 
 
 
 def checked_name(name: str) -> str:
-    """The name of a person, without spaces around it.
+    """The name of a person, without spaces around it, or characters there that show nothing.
 
     Raises:
         SettingsError: it is empty, a number, or not valid text.
     """
-    name = name.strip()
+    name = trimmed(name)
     if not name or name.isdecimal():
         raise SettingsError(
             f"{name!r} cannot be a name: it is empty or a number, and people also have numbers"
-        )
+        ).coded("not-a-name", name=name)
     try:
         name.encode()
     except UnicodeEncodeError as error:
@@ -845,18 +869,18 @@ def _check_may_mark(connection: Connection, content: int, box: Sequence[float]) 
     marks.check_free(connection, content, place)
     found = connection.execute("SELECT sha256 FROM contents WHERE id = ?", (content,)).fetchone()
     if found is None:
-        raise GalleryError("the photo has left the gallery; index it again")
+        raise GalleryError("the photo has left the gallery; index it again").coded("photo-gone")
     blocked = places_forgotten(connection, stored.blob(found[0], "the hash of a photo"))
     if any(one is not None and one.is_of(place, None) for one in blocked):
         raise GalleryError(
             "a face was ignored or forgotten here; undo that, or lift the block with "
             "face2vec readmit"
-        )
+        ).coded("face-blocked")
 
 
 def _check_mark(connection: Connection, mark: int) -> None:
     if marks.one(connection, mark) is None:
-        raise GalleryError(f"there is no mark {mark} in the gallery")
+        raise GalleryError(f"there is no mark {mark} in the gallery").coded("no-mark", number=mark)
 
 
 def _check_faces(connection: Connection, person: int, faces: Sequence[int]) -> None:
@@ -870,7 +894,9 @@ def _check_faces(connection: Connection, person: int, faces: Sequence[int]) -> N
             "SELECT person_id FROM memberships WHERE face_id = ?", (face,)
         ).fetchone()
         if who is None or who[0] != person:
-            raise GalleryError(f"face {face} does not belong to person {person}")
+            raise GalleryError(f"face {face} does not belong to person {person}").coded(
+                "not-their-face", face=face, person=person
+            )
 
 
 def _add(connection: Connection, person: int, faces: Iterable[int], *, confirmed: bool) -> None:
@@ -944,6 +970,50 @@ def _called(connection: Connection, name: str, but: int) -> int | None:
         if number != but and composed(other) == composed(name):
             return int(number)
     return None
+
+
+def _alike(connection: Connection, name: str, but: int) -> tuple[int, str] | None:
+    """A person, other than ``but``, whose name can hardly be told from a name, with that name."""
+    wanted = look_of(name).casefold()
+    for number, other in connection.execute("SELECT id, name FROM people WHERE name IS NOT NULL"):
+        if number != but and look_of(other).casefold() == wanted:
+            return int(number), str(other)
+    return None
+
+
+def _by_look(
+    given: Iterable[tuple[str, Sequence[int]]], known: Iterable[str]
+) -> dict[str, list[int]]:
+    """Faces by name; names that look the same are one: that which is known, or the first.
+
+    Args:
+        given: names, each with numbers of faces.
+        known: names that people have.
+    """
+    exact = {composed(name) for name in known}
+    looks = {look_of(name): name for name in known}
+    named: dict[str, list[int]] = {}
+    for name, faces in given:
+        called = name if composed(name) in exact else looks.setdefault(look_of(name), name)
+        named.setdefault(called, []).extend(faces)
+    return named
+
+
+def _warn_of_case(new: Iterable[str], others: Sequence[str]) -> None:
+    for name in new:
+        alike = [
+            other
+            for other in others
+            if composed(other) != composed(name)
+            and look_of(other).casefold() == look_of(name).casefold()
+        ]
+        if alike:
+            log.warning(
+                "%r and %r are two people now, whose names differ only in upper and lower case; if "
+                "they are one person, merge them",
+                name,
+                alike[0],
+            )
 
 
 def _name(connection: Connection, person: int) -> str | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from face2vec import stored
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryUpgradedError
-from face2vec.files import composed
+from face2vec.files import composed, look_of
 from face2vec.fingerprint import Fingerprint
 from face2vec.gallery import marks as gallery_marks
 from face2vec.gallery import people as gallery_people
@@ -405,8 +405,10 @@ class Snapshot:
 
     def photos(
         self, root: int, after: bytes, most: int, wanted: Period = ALWAYS
-    ) -> list[tuple[bytes, int, str, str]]:
-        """(path in the root, size, status, reason) of up to ``most`` photos after a path.
+    ) -> list[tuple[bytes, int, str, str, str]]:
+        """(path in the root, size, status, reason, date) of up to ``most`` photos after a path.
+
+        The date is that of the camera, such as ``"2024-05-01T12:30:59"``, or empty.
 
         Args:
             root: number of the folder that they were added from.
@@ -419,13 +421,14 @@ class Snapshot:
         """
         where, values = taken_within(self.connection, wanted)
         crc32 = "path_crc32" if has_column(self.connection, "photos", "path_crc32") else "NULL"
+        taken = "taken" if has_column(self.connection, "contents", "taken") else "NULL"
         rows = self.connection.execute(
-            f"SELECT path, size, status, reason, {crc32} FROM photos JOIN contents ON id ="
+            f"SELECT path, size, status, reason, {taken}, {crc32} FROM photos JOIN contents ON id ="
             f" content_id WHERE root_id = ? AND path > ? AND {where} ORDER BY path LIMIT ?",
             (root, after, *values, most),
         )
         found = []
-        for path, size, status, reason, crc in rows:
+        for path, size, status, reason, date, crc in rows:
             self.full_path(root, path, crc)
             found.append(
                 (
@@ -433,6 +436,7 @@ class Snapshot:
                     stored.integer(size, "a size of a file", -(2**63)),
                     stored.text(status, "the status of a photo"),
                     stored.text(reason, "the reason of an unreadable photo"),
+                    stored.text_or_none(date, "the date of a photo") or "",
                 )
             )
         return found
@@ -468,8 +472,11 @@ class Snapshot:
                 f"{who!r} is the name of one person in the gallery {self._file.folder} and the "
                 "number of another; rename the first: engine.name(number, name)"
             )
+        look = look_of(str(who)).casefold()
+        alike = [p.name for p in people if p.name and look_of(p.name).casefold() == look]
+        meant = f"did you mean {alike[0]!r}? " if alike else ""
         raise GalleryError(
-            f"there is no person {who!r} in the gallery {self._file.folder}; "
+            f"there is no person {who!r} in the gallery {self._file.folder}; {meant}"
             f"list all people: face2vec people {self._file.folder}"
         )
 
@@ -836,6 +843,14 @@ def all_photos(
         only_files: leave out imported names that stand for no file.
         wanted: when they were taken.
     """
+    for path, status, reason, _ in dated_photos(read, only_files=only_files, wanted=wanted):
+        yield path, status, reason
+
+
+def dated_photos(
+    read: Callable[[], Snapshot], *, only_files: bool = False, wanted: Period = ALWAYS
+) -> Iterator[tuple[str, str, str, str]]:
+    """As `all_photos`, and also when each was taken, or an empty text."""
     with read() as now:
         roots = now.roots
     for root, root_id in roots.items():
@@ -843,9 +858,9 @@ def all_photos(
         while True:
             with read() as now:
                 page = now.photos(root_id, last, _PHOTOS_PER_PAGE, wanted)
-            for path, size, status, reason in page:
+            for path, size, status, reason, date in page:
                 if not only_files or size != NAME_ONLY:
-                    yield f"{root}{os.sep}{decoded(path)}", status, reason
+                    yield f"{root}{os.sep}{decoded(path)}", status, reason, date
             if not page:
                 break
             last = page[-1][0]

@@ -54,14 +54,16 @@ def known_file(photo: str, box: Box, now: Snapshot) -> KnownFile:
     width, height = size
     if not width or is_video(path):
         what = "could not be read" if not width else "is a video"
-        raise SettingsError(f"{path} {what}; faces are marked by hand in photos only")
+        raise SettingsError(f"{path} {what}; faces are marked by hand in photos only").coded(
+            "only-photos-are-marked"
+        )
     left, top, right, bottom = box
     inside = 0 <= left < right <= width and 0 <= top < bottom <= height
     if not inside or min(right - left, bottom - top) < LEAST_SIDE:
         raise SettingsError(
             f"the box {left:.0f}, {top:.0f}, {right:.0f}, {bottom:.0f} must be inside of the photo "
             f"of {width}×{height} pixels, and have sides of at least {LEAST_SIDE} pixels"
-        )
+        ).coded("box", width=width, height=height, side=LEAST_SIDE)
     data = read_photo_bytes(path)
     if now.content_of(hashlib.sha256(data).digest()) != content:
         raise PhotoError(path, CHANGED, "it is not as it was indexed; index it again")

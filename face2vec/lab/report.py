@@ -8,14 +8,24 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from face2vec.files import expanded, write_json
+from face2vec.evaluation.report import INTRODUCTION
+from face2vec.files import expanded, write_json, writing
 from face2vec.lab.catalogue import HEADINGS, Heading
-from face2vec.lab.findings import BAD, GOOD, LOST, VERDICTS, Finding, findings
+from face2vec.lab.findings import ALARM, BAD, GOOD, LOST, VERDICTS, Finding, findings
 from face2vec.lab.plots import all_series_plot, overview_plot, series_plot, slices_plot
 from face2vec.lab.rates import Rate
 from face2vec.lab.robustness import Example, Robustness, Series, Step
 from face2vec.lab.slices import FEWEST_PAIRS, FEWEST_PEOPLE, Slice
-from face2vec.report.html import Made, img, made_section, table, write_page
+from face2vec.report.html import (
+    LEFT_OUT,
+    Made,
+    explained_table,
+    failed_section,
+    img,
+    made_section,
+    table,
+    write_page,
+)
 from face2vec.report.svg import plot_svg
 from face2vec.report.text import columns
 
@@ -76,10 +86,16 @@ def save_robustness(
     """
     folder = Path(expanded(folder))
     folder.mkdir(parents=True, exist_ok=True)
-    overview_plot(measured).savefig(folder / OVERVIEW, dpi=DENSITY)
-    all_series_plot(measured).savefig(folder / CURVES, dpi=DENSITY)
+    with writing(folder / OVERVIEW) as file:
+        overview_plot(measured).savefig(file, dpi=DENSITY)
+    with writing(folder / CURVES) as file:
+        all_series_plot(measured).savefig(file, dpi=DENSITY)
     write_json(folder / FIGURES, measured.figures() | {"findings": _finding_figures(measured)})
-    body = [*_robustness_page(measured), made_section(made or Made(model=measured.model))]
+    body = [
+        *_robustness_page(measured),
+        failed_section(measured.failed, became=LEFT_OUT),
+        made_section(made or Made(model=measured.model)),
+    ]
     write_page(folder / PAGE, title, "\n".join(body))
     return folder / PAGE
 
@@ -91,6 +107,7 @@ def save_slices(
     folder: Path,
     title: str,
     made: Made | None = None,
+    failed: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Write ``report.html`` and ``figures.json``; return the page's path.
 
@@ -101,6 +118,7 @@ def save_slices(
         folder: for the files.
         title: of the page.
         made: how the figures were made, or None.
+        failed: path of each photo that was left out, and why.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -109,11 +127,13 @@ def save_slices(
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"all": everybody.figures(), "slices": [one.figures() for one in slices]}
     write_json(folder / FIGURES, figures)
-    body = [f"<p>{html.escape(about)}</p>", _SLICE_WORDS]
+    body = [f"<p>{html.escape(about)}</p>", f"<p>{INTRODUCTION}</p>"]
     weak = [one for one in slices if one.weak]
     words = ", ".join(f"{one.attribute} {one.value}" for one in weak)
     body.append(f"<p><strong>Weak: {html.escape(words) or 'none'}.</strong></p>")
-    body += ["<h2>Slices</h2>", *_slices_section(slices, everybody), made_section(made or Made())]
+    body += ["<h2>Slices</h2>", *_slices_section(slices, everybody)]
+    body.append(explained_table(_SLICE_FIGURES, "What the figures say"))
+    body += [failed_section(failed, became=LEFT_OUT), made_section(made or Made())]
     write_page(folder / PAGE, title, "\n".join(body))
     return folder / PAGE
 
@@ -170,29 +190,71 @@ def _times(stated: Rate | None) -> str:
 
 # --- pages ----------------------------------------------------------------------------------
 
-_SLICE_WORDS = f"""<p>TAR and recall@1 compare the photos of the slice with all photos. FAR is the
-share of impostor pairs within the slice that are accepted. <em>÷ stated</em> is how many of them
-the calibration accepts at this FAR, divided by the FAR: 1 if its rates are right for this slice, 5
-if a stated rate of one in a thousand is five in a thousand. <em>Weak</em> means that the interval
-of TAR is entirely below the TAR of all photos, or that of FAR entirely above the FAR of the
-threshold. One slice in forty is weak by chance. Slices with fewer than {FEWEST_PEOPLE} people or
-{FEWEST_PAIRS} genuine pairs are too small for a conclusion.</p>"""
+_RANGE = (
+    "(… to …)",
+    "The figure lies in this range for 95 of 100 random samples of the people. A narrow range can "
+    "be trusted more.",
+)
+_SLICE_FIGURES = (
+    ("photos, people, pairs", "How many photos the slice has, of how many people, and how many "
+     "pairs of photos of one person have a photo in it."),
+    ("TAR", "How many of these pairs are accepted as one person, at the threshold of all photos. "
+     "Higher is better."),
+    ("recall@1", "How often the photo that is most similar to one of the slice, of all photos, "
+     "shows the same person."),
+    ("FAR in the slice", "How many pairs of different people of the slice are accepted as one "
+     "person. Lower is better."),
+    ("÷ stated", "How many times as many of them the model's calibration accepts as it states: 1 "
+     "is right; 5 means that a stated one in a thousand is five in a thousand here."),
+    _RANGE,
+    ("weak", "Recognised significantly worse than all photos: the range of TAR is entirely below "
+     "the TAR of all photos, or that of FAR entirely above the rate of the threshold. One slice "
+     "in forty is weak by chance."),
+    ("too small", f"Fewer than {FEWEST_PEOPLE} people or {FEWEST_PAIRS} pairs of one person: too "
+     "few for a conclusion."),
+)  # fmt: skip
 
-_ROBUSTNESS_WORDS = """<p>Clean photos are enrolled, and degraded photos are the queries. A query is
-detected, aligned and embedded again, and compared with all clean photos except its own.
-<em>TAR</em> is the share of genuine pairs that reach the threshold. <em>Recall@1</em> is the share
-of queries whose most similar clean photo shows the same person. A face that is no longer detected
-counts as an error in both. The 95 % intervals come from a bootstrap over people with a fixed
-threshold.</p>
-<p>The threshold is not adapted to degraded photos, as in practice. <em>FAR</em> is the share of
-impostor pairs that it accepts if one photo is degraded, or both: two people with the same mask may
-look alike.</p>"""
+_ROBUSTNESS_WORDS = """<p>Each photo is kept unchanged, or <em>clean</em>, and searched again after
+it was degraded: its face is detected, aligned and embedded again, and compared with all clean
+photos except its own. The threshold is not adapted to degraded photos, as in practice.</p>"""
+_STEP_FIGURES = (
+    ("TAR", "True accept rate: how many pairs of photos of one person, one degraded and one clean, "
+     "are accepted as one person. Higher is better. A face that is not found any more counts as an "
+     "error."),
+    ("recall@1", "How often the most similar clean photo shows the same person. Higher is better. "
+     "A face that is not found any more counts as an error."),
+    ("no face found", "How many of the degraded photos have a face that the detector does not find "
+     "any more."),
+    ("FAR", "False accept rate: how many pairs of photos of different people, one degraded and one "
+     "clean, are accepted as one person. Lower is better."),
+    ("FAR, both degraded", "The same with both photos degraded. Two people in the same mask may "
+     "look alike."),
+    ("unchanged", "How many photos this step leaves as they are, such as those that are "
+     "that small already."),
+    ("TAR, both degraded, new threshold", "TAR if all photos are degraded and the threshold is "
+     "chosen for them."),
+    ("the paper's VAL", "The TAR that the FaceNet paper states for its network NN1, on its own "
+     "photos."),
+    ("example", "One photo at each step, its similarity to a clean photo of the same person, and "
+     "whether this is accepted as one person."),
+    ("common step, TAR kept", "A strength that is common in photos, and TAR there as a part of the "
+     "TAR of clean photos: at 100% nothing is lost."),
+    (f"keeps {GOOD:.0%} up to", f"The strongest step up to which {GOOD:.0%} of the TAR of clean "
+     "photos are kept."),
+    (f"loses {1 - LOST:.0%} from", f"The mildest step at which {1 - LOST:.0%} of the TAR of clean "
+     "photos are lost."),
+    ("FAR too high", f"The step at which more than {ALARM:g} times as many pairs of different "
+     "people are accepted as the threshold allows on clean photos."),
+    _RANGE,
+)  # fmt: skip
+"""What each row and column of the tables says to somebody who has never heard of it."""
 
 
 def _robustness_page(measured: Robustness) -> Iterator[str]:
     yield f"<p>{html.escape(_about(measured))}</p>"
-    yield from _summary(measured)
+    yield f"<p>{INTRODUCTION}</p>"
     yield _ROBUSTNESS_WORDS
+    yield from _summary(measured)
     for heading in HEADINGS:
         under_it = [one for one in measured.series if one.degradation.heading == heading]
         if not under_it and heading not in _ELSEWHERE:
@@ -204,6 +266,23 @@ def _robustness_page(measured: Robustness) -> Iterator[str]:
             yield from _slices_section(measured.slices, None, measured.clean)
         for series in under_it:
             yield from _series_section(series, measured)
+    shown = {row for series in measured.series for row in _rows_of(series)}
+    optional = {UNCHANGED, ANEW, PAPER}
+    rows = [row for row in _STEP_FIGURES if row[0] in shown or row[0] not in optional]
+    if measured.slices:
+        known = {row[0] for row in rows}
+        rows += [row for row in _SLICE_FIGURES if row[0] not in known]
+    yield explained_table(rows, "What the figures say")
+
+
+UNCHANGED, ANEW = "unchanged", "TAR, both degraded, new threshold"
+PAPER = "the paper's VAL"
+
+
+def _rows_of(series: Series) -> list[str]:
+    """The rows that only some series have."""
+    rows = [UNCHANGED] if any(step.unchanged for step in series.steps) else []
+    return [*rows, ANEW, PAPER] if series.degradation.paper else rows
 
 
 def _summary(measured: Robustness) -> Iterator[str]:
@@ -216,13 +295,14 @@ def _summary(measured: Robustness) -> Iterator[str]:
         ("", "", "common step", "TAR kept (95 %)", f"keeps {GOOD:.0%} up to",
          f"loses {1 - LOST:.0%} from", "FAR too high"),
         [_finding_cells(one) for verdict in VERDICTS for one in found if one.verdict == verdict],
+        caption="What each change of the photos costs",
     )  # fmt: skip
     yield plot_svg(
         overview_plot(measured),
         "Share of the true accepts kept at a common step",
         "Each line is one change of the photos, at a strength that is common. At 1 nothing is "
         "lost. Green: good, orange: bad. The bars say where the figure lies for 95 of 100 "
-        "drawings of the people.",
+        "random samples of the people.",
     )
 
 
@@ -247,17 +327,18 @@ def _series_section(series: Series, measured: Robustness) -> Iterator[str]:
         ("FAR", *(_rate(step.far.value) for step in steps)),
         ("FAR, both degraded", *(_rate(step.far_alike.value) for step in steps)),
     ]
-    if any(step.unchanged for step in series.steps):
-        rows.append(("unchanged", *(f"{step.unchanged:.0%}" for step in steps)))
+    if UNCHANGED in _rows_of(series):
+        rows.append((UNCHANGED, *(f"{step.unchanged:.0%}" for step in steps)))
     if kind.paper:
         paper = dict(kind.paper)
         rows += [
-            ("TAR, both degraded, new threshold",
+            (ANEW,
              *(f"{step.anew.tar:.1%}" for step in steps)),
-            ("the paper's VAL",
+            (PAPER,
              *(f"{paper[s.strength]:.1%}" if s.strength in paper else "" for s in steps)),
         ]  # fmt: skip
-    yield table(head, [("example", *pictures), *rows], raw=True)
+    caption = f"{kind.title}: one column a step, the clean photos first"
+    yield table(head, [("example", *pictures), *rows], raw=True, caption=caption)
     if kind.paper:
         yield (
             "<p>The paper's figures are those of its network NN1 (140 million parameters) on its "
@@ -282,6 +363,7 @@ def _slices_section(
         yield table(
             _slice_head()[1:],
             [(one.value or "all photos", *_slice_cells(one)[2:]) for one in (*every, *parts)],
+            caption=f"Photos by {attribute.lower()}",
         )
         if whole is not None:
             yield plot_svg(

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.engine import Face2Vec
-from face2vec.errors import SettingsError
+from face2vec.errors import PhotoError, SettingsError
 from face2vec.evaluation.metrics import TrueAccepts, all_pairs, with_intervals
+from face2vec.evaluation.sets import NO_FACE_FOUND
 from face2vec.lab.catalogue import Degradation
 from face2vec.lab.portraits import ImageArray, Points, Portrait
 from face2vec.lab.pose import mouth_width, yaw
@@ -116,6 +117,7 @@ class Robustness:
         series: results of each degradation.
         slices: slices of the clean photos, by pose and by width of the mouth.
         example: the clean portrait of the examples, one that is accepted if there is one.
+        failed: path of each photo that was left out, and why.
     """
 
     model: str
@@ -129,6 +131,7 @@ class Robustness:
     series: tuple[Series, ...]
     slices: tuple[Slice, ...]
     example: Example
+    failed: tuple[tuple[str, str], ...] = ()
 
     def figures(self) -> dict[str, Any]:
         """JSON-able values."""
@@ -192,6 +195,11 @@ def robustness(
     mate = _mate(seen.embeddings[0], subjects.people, shown)
     rows = iter(range(1, len(seen.embeddings)))
     series = []
+    lost = [
+        (subject.photo, seen.why.get(number, NO_FACE_FOUND))
+        for number, subject in enumerate(subjects.subjects)
+        if not kept[number]
+    ]
     for degradation in degradations:
         steps, examples = [], []
         for strength in degradation.steps:
@@ -204,7 +212,7 @@ def robustness(
         model=engine.encoder.model.description.key,
         photos=len(clean),
         people=count,
-        without_face=subjects.without_face + int((~kept).sum()),
+        without_face=subjects.without_face + len(lost),
         far=far,
         threshold=threshold,
         impostor_pairs=len(pairs.impostor),
@@ -212,6 +220,7 @@ def robustness(
         series=tuple(series),
         slices=sliced(clean, people, threshold, far, _natural(seen.landmarks[kept]), draws),
         example=_example(seen.images[shown][0], seen.embeddings[0, shown], mate),
+        failed=tuple((str(photo), why) for photo, why in (*subjects.failed, *lost)),
     )
 
 
@@ -236,12 +245,14 @@ class _Seen:
         unchanged: bool (rows, n), whether the degradation did not change the image.
         landmarks: float64 (n, 5, 2), landmarks of the clean faces.
         images: images of the first few portraits, by number and row.
+        why: reasons of photos that could not be read, by number.
     """
 
     embeddings: Embeddings
     unchanged: NDArray[np.bool_]
     landmarks: Points
     images: dict[int, dict[int, ImageArray]]
+    why: dict[int, str]
 
 
 SHOWABLE = 8
@@ -265,10 +276,14 @@ def _encoded(
         np.zeros((rows, count), bool),
         np.zeros((count, 5, 2)),
         {},
+        {},
     )
 
+    def left_out(number: int, error: PhotoError) -> None:
+        seen.why[number] = error.reason
+
     def jobs() -> Iterator[_Job]:
-        for number, portrait in subjects.portraits(engine):
+        for number, portrait in subjects.portraits(engine, left_out):
             yield _Job(number, 0, portrait, None, 0)
             for row, (degradation, strength) in enumerate(steps, 1):
                 yield _Job(number, row, portrait, degradation, strength)

@@ -13,12 +13,21 @@ import numpy as np
 from face2vec.encoding.embed import Embedder
 from face2vec.errors import SettingsError
 from face2vec.evaluation.metrics import TrueAccepts, all_pairs, with_intervals
+from face2vec.evaluation.report import INTRODUCTION
 from face2vec.files import expanded, write_json
 from face2vec.lab.rates import Rate
 from face2vec.lab.report import FIGURES, PAGE
 from face2vec.lab.slices import FEWEST_PEOPLE
 from face2vec.models.store import load_model
-from face2vec.report.html import Made, made_section, table, write_page
+from face2vec.report.html import (
+    LEFT_OUT,
+    Made,
+    explained_table,
+    failed_section,
+    made_section,
+    table,
+    write_page,
+)
 from face2vec.report.svg import plot_svg
 from face2vec.report.text import columns
 from face2vec.runtime.select import choose_runtime
@@ -47,6 +56,7 @@ class Training:
         photos: number of photos in the training data.
         accepts: TAR on the held-out people, who are the same for all trainings.
         paper: the FaceNet paper's figure, 0…1, or None.
+        weights: SHA-256 in hexadecimal of the weights, or empty.
     """
 
     label: str
@@ -54,6 +64,7 @@ class Training:
     photos: int
     accepts: TrueAccepts
     paper: float | None = None
+    weights: str = ""
 
     @property
     def tar(self) -> Rate:
@@ -69,6 +80,7 @@ class Training:
             "far": self.accepts.far,
             "tar": self.tar.figures(),
             "paper": self.paper,
+            "weights": self.weights,
         }
 
 
@@ -150,8 +162,8 @@ def by_dimension(
         label = f"dimension {dimension}"
         say(label)
         one = replace(recipe, dimension=dimension)
-        accepts = _accepts(one, learn, held, folder / str(dimension), far)
-        found.append(_training(label, learn, accepts, PAPER_DIMENSIONS.get(dimension)))
+        trained = _trained(one, learn, held, folder / str(dimension), far)
+        found.append(_training(label, learn, trained, PAPER_DIMENSIONS.get(dimension)))
     return found
 
 
@@ -194,25 +206,30 @@ def by_data(
         say(label)
         epochs = max(round(recipe.schedule.epochs * len(learn) / len(some)), 1)
         one = replace(recipe, schedule=replace(recipe.schedule, epochs=epochs))
-        accepts = _accepts(one, some, held, folder / f"{share:g}", far)
-        found.append(_training(label, some, accepts))
+        trained = _trained(one, some, held, folder / f"{share:g}", far)
+        found.append(_training(label, some, trained))
     return found
 
 
-def _accepts(recipe: Recipe, learn: Faces, held: Faces, folder: Path, far: float) -> TrueAccepts:
+def _trained(
+    recipe: Recipe, learn: Faces, held: Faces, folder: Path, far: float
+) -> tuple[TrueAccepts, str]:
+    """TAR of a training on the held-out people, and the SHA-256 of its weights."""
     from face2vec.training.recipe import run
 
     model = load_model(run(recipe, learn, folder))
     embed = Embedder(model, choose_runtime())
     embeddings = embed(resized(held.crops, model.description.input_size))
     people = np.unique(held.people, return_inverse=True)[1].astype(np.int64)
-    return with_intervals(all_pairs(embeddings, people, highest_far=far), [far])[0]
+    (accepts,) = with_intervals(all_pairs(embeddings, people, highest_far=far), [far])
+    return accepts, model.fingerprint.weights
 
 
 def _training(
-    label: str, learn: Faces, accepts: TrueAccepts, paper: float | None = None
+    label: str, learn: Faces, trained: tuple[TrueAccepts, str], paper: float | None = None
 ) -> Training:
-    return Training(label, len(np.unique(learn.people)), len(learn), accepts, paper)
+    accepts, weights = trained
+    return Training(label, len(np.unique(learn.people)), len(learn), accepts, paper, weights)
 
 
 def study_text(trainings: Sequence[Training]) -> str:
@@ -221,7 +238,11 @@ def study_text(trainings: Sequence[Training]) -> str:
 
 
 def save_study(
-    trainings: Sequence[Training], folder: Path, title: str, made: Made | None = None
+    trainings: Sequence[Training],
+    folder: Path,
+    title: str,
+    made: Made | None = None,
+    failed: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Write ``report.html`` and ``figures.json``; return the page's path.
 
@@ -230,6 +251,7 @@ def save_study(
         folder: for the files.
         title: of the page.
         made: how the figures were made, or None.
+        failed: path of each photo that was left out, and why.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -249,16 +271,35 @@ def save_study(
     body = (
         "<p>All trainings are measured on the same people, who are not in the training data. Each "
         "row is a single training. Another seed would change each figure by some points.</p>",
-        table(head, rows),
+        f"<p>{INTRODUCTION}</p>",
+        table(head, rows, caption=title),
         plot_svg(
             drawn,
             f"True accept rate, {title}",
             "How many pairs of one person are recognised after each training. Higher is better.",
         ),
+        explained_table(_explained(head), "What the columns say"),
+        failed_section(failed, became=LEFT_OUT),
         made_section(made or Made()),
     )
     write_page(folder / PAGE, title, "\n".join(body))
     return folder / PAGE
+
+
+def _explained(head: Sequence[str]) -> list[tuple[str, str]]:
+    """What each column says to somebody who has never heard of it."""
+    _, people, photos, far, paper = head
+    return [
+        (people, "How many people the network has learned from."),
+        (photos, "How many photos of them it has learned from."),
+        (
+            far,
+            "If so few pairs of different people may be accepted as one person, how many pairs of "
+            "one person are recognised. The range is where the figure lies for 95 of 100 random "
+            "samples of the people.",
+        ),
+        (paper, "What the FaceNet paper states for its network NN1, on its own photos."),
+    ]
 
 
 def _rows(trainings: Sequence[Training]) -> list[tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from face2vec.engine import Face2Vec
 from face2vec.errors import PhotoError, SettingsError
-from face2vec.evaluation.sets import named_photos
+from face2vec.evaluation.sets import NO_FACE_FOUND, named_photos
 from face2vec.files import expanded
 from face2vec.gallery.schema import FILE
 from face2vec.lab.portraits import Portrait, portrait_of
@@ -39,30 +39,42 @@ class Subjects:
     Attributes:
         subjects: one subject per photo, grouped by person.
         names: names of the people.
-        without_face: number of selected photos that were left out because they have no detected
-            face or could not be read.
+        failed: each selected photo that was left out because it has no detected face or could not
+            be read, and why.
     """
 
     subjects: tuple[Subject, ...]
     names: tuple[str, ...]
-    without_face: int
+    failed: tuple[tuple[Path, str], ...] = ()
+
+    @property
+    def without_face(self) -> int:
+        """Number of selected photos that were left out."""
+        return len(self.failed)
 
     @property
     def people(self) -> NDArray[np.int64]:
         """int64 (n,), the person of each subject."""
         return np.array([one.person for one in self.subjects], np.int64)
 
-    def portraits(self, engine: Face2Vec) -> Iterator[tuple[int, Portrait]]:
+    def portraits(
+        self, engine: Face2Vec, report: Callable[[int, PhotoError], None] | None = None
+    ) -> Iterator[tuple[int, Portrait]]:
         """Read the photos again and yield the number and portrait of each subject.
 
         Photos that can no longer be read are left out.
+
+        Args:
+            engine: reads them.
+            report: called with the number of each that is left out, and why.
         """
         for number, subject in enumerate(self.subjects):
             try:
                 photo = engine.encoder.read(str(subject.photo))
                 yield number, portrait_of(photo, subject.face)
-            except PhotoError:
-                continue
+            except PhotoError as error:
+                if report is not None:
+                    report(number, error)
 
 
 def subjects_of(
@@ -117,13 +129,16 @@ def subjects_in(
     drawn = _drawn(of_person, people, photos, seed)
     asked = [(photo, person) for person, some in drawn.items() for photo in some]
     found: list[tuple[Path, Face, str]] = []
+    failed: list[tuple[Path, str]] = []
     encoded = engine.encoder.stream(asked, lambda one: Unopened(str(one[0])))
     for one in encoded:
         face = nearest_to(one.faces, one.width / 2, one.height / 2)
+        photo, person = one.item
         if face is not None:
-            photo, person = one.item
             found.append((photo, face, person))
-    return _numbered(found, len(asked) - len(found))
+        else:
+            failed.append((photo, NO_FACE_FOUND if one.error is None else one.error.reason))
+    return _numbered(found, failed)
 
 
 def _of_gallery(source: Path, engine: Face2Vec, people: int, photos: int, seed: int) -> Subjects:
@@ -141,7 +156,8 @@ def _of_gallery(source: Path, engine: Face2Vec, people: int, photos: int, seed: 
     drawn = _drawn(faces, people, photos, seed)
     found = [(photo, face, name) for name, some in drawn.items() for photo, face in some]
     existing = [one for one in found if one[0].is_file()]
-    return _numbered(existing, len(found) - len(existing))
+    gone = [(one[0], "missing") for one in found if not one[0].is_file()]
+    return _numbered(existing, gone)
 
 
 def _drawn(
@@ -162,7 +178,7 @@ def _drawn(
     return drawn
 
 
-def _numbered(found: list[tuple[Path, Face, str]], missing: int) -> Subjects:
+def _numbered(found: list[tuple[Path, Face, str]], failed: list[tuple[Path, str]]) -> Subjects:
     names = sorted({person for *_, person in found})
     numbers = {name: number for number, name in enumerate(names)}
     subjects = tuple(Subject(photo, face, numbers[person]) for photo, face, person in found)
@@ -172,4 +188,4 @@ def _numbered(found: list[tuple[Path, Face, str]], missing: int) -> Subjects:
             f"{(counts > 1).sum()} people have at least two photos with a detected face; at least "
             "two such people are needed"
         )
-    return Subjects(subjects, tuple(names), missing)
+    return Subjects(subjects, tuple(names), tuple(failed))

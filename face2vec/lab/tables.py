@@ -121,6 +121,7 @@ class TableSlices:
         without_face: number of photos that were left out because no face was found.
         everybody: all photos as one slice.
         slices: slices of each attribute and value.
+        failed: path of each photo that was left out, and why.
     """
 
     model: str
@@ -130,6 +131,7 @@ class TableSlices:
     without_face: int
     everybody: Slice
     slices: tuple[Slice, ...]
+    failed: tuple[tuple[str, str], ...] = ()
 
     @property
     def about(self) -> str:
@@ -198,6 +200,7 @@ def slices_of(
         subjects.without_face,
         whole,
         tuple(others),
+        tuple((str(photo), why) for photo, why in subjects.failed),
     )
 
 

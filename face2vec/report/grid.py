@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face2vec.errors import MissingExtraError, SettingsError
-from face2vec.files import expanded
+from face2vec.files import expanded, writing
 from face2vec.report.text import at_words, printable, short_name
 from face2vec.report.thumbnails import THUMBNAIL_SIDE, placeholder, thumbnail
 
@@ -119,7 +119,8 @@ def draw_grid(
             show(row + n // columns, left + n % columns, image, title)
         row += rows
     if path is not None:
-        figure.savefig(path)
+        with writing(path) as file:
+            figure.savefig(file)
     return figure
 
 

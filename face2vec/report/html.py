@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face2vec.errors import PhotoError
-from face2vec.files import expanded
+from face2vec.files import expanded, writing, written_whole
 from face2vec.report.text import at_words, box_words, percent, printable, short_name
 from face2vec.report.thumbnails import thumbnail
 
@@ -61,7 +61,8 @@ summary { cursor: pointer; padding: .4rem 0; }
 code { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 .made { background: var(--panel); border-radius: 10px; padding: .6rem 1rem; margin-top: 2rem; }
-.plot { margin: 1rem 0; max-width: 30rem; }
+figure { margin: 1rem 0; }
+.plot { max-width: 30rem; }
 .plot svg { width: 100%; height: auto; display: block; font-family: system-ui, sans-serif; }
 figcaption { font-size: .875rem; color: var(--faint); padding-top: .3rem; }
 .boxes { width: 100%; height: auto; display: block; }
@@ -97,9 +98,14 @@ _PAGE = """<!DOCTYPE html>
 
 
 def write_page(path: str | os.PathLike[str], title: str, body: str) -> None:
-    """Write one page; ``body`` is HTML in which text is already escaped."""
+    """Write one page, atomically; ``body`` is HTML in which text is already escaped.
+
+    Raises:
+        NotWrittenError: it cannot be written; an existing page is unchanged.
+    """
     page = _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
-    Path(expanded(path)).write_text(page, "utf-8")
+    with writing(path) as file, written_whole(file) as stream:
+        stream.write(page.encode("utf-8", "backslashreplace"))
 
 
 def img(image: Image.Image, alt: str) -> str:
@@ -152,13 +158,20 @@ def boxes_on(photo: PhotoLike, boxes: Sequence[tuple[int, Box]], alt: str) -> st
     )
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = False) -> str:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    raw: bool = False,
+    caption: str = "",
+) -> str:
     """A table whose first column names the rows.
 
     Args:
         head: title of each column, as text; empty for a table without titles.
         rows: cells of each row.
         raw: whether the cells are HTML instead of text.
+        caption: what the table shows, as text; empty for none.
     """
 
     def cell(words: str) -> str:
@@ -174,7 +187,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = Fal
         + "</tr>"
         for first, *others in rows
     )
-    return f'<div class="wide" tabindex="0"><table>{above}<tbody>\n{body}\n</tbody></table></div>'
+    wide = f'<div class="wide" tabindex="0"><table>{above}<tbody>\n{body}\n</tbody></table></div>'
+    if not caption:
+        return wide
+    # Outside of what scrolls, so that it is always in view.
+    return f"<figure>\n<figcaption>{html.escape(caption)}</figcaption>\n{wide}</figure>"
 
 
 @dataclass(frozen=True)
@@ -186,12 +203,14 @@ class Made:
         model: key of the model, or empty.
         weights: SHA-256 in hexadecimal of its weights, or empty.
         date: the day, such as ``"2024-05-01"``.
+        others: (name, SHA-256 in hexadecimal of the weights) of each model, if there are several.
     """
 
     command: str = ""
     model: str = ""
     weights: str = ""
     date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d"))
+    others: tuple[tuple[str, str], ...] = ()
 
 
 def figures_table(rows: Sequence[tuple[str, str, str]]) -> str:
@@ -212,12 +231,46 @@ def figures_table(rows: Sequence[tuple[str, str, str]]) -> str:
     )
 
 
-def failed_section(failed: Sequence[tuple[str, str]], most: int = 200) -> str:
-    """The photos that count as errors because nothing was found in them; nothing without any.
+def explained_table(rows: Sequence[tuple[str, str]], caption: str) -> str:
+    """What the columns or rows of other tables mean to somebody who has never heard of them.
+
+    Args:
+        rows: name and explanation of each, as text.
+        caption: title of the table.
+    """
+    body = "\n".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        f'<td class="words">{html.escape(words)}</td></tr>'
+        for name, words in rows
+    )
+    head = "".join(f'<th scope="col">{one}</th>' for one in ("Figure", "What it says"))
+    return (
+        f"<h2>{html.escape(caption)}</h2>\n"
+        f'<div class="wide" tabindex="0"><table class="figures"><thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+COUNTED, LEFT_OUT = "each counts as an error", "they were left out"
+"""What became of photos that failed."""
+
+
+def failed_section(
+    failed: Sequence[tuple[str, str]],
+    most: int = 200,
+    *,
+    became: str = COUNTED,
+    whose: str = "",
+    things: str = "photo",
+) -> str:
+    """The photos that could not be used, with the reasons; nothing without any.
 
     Args:
         failed: path of each, and why.
         most: how many to list.
+        became: what became of them, `COUNTED` or `LEFT_OUT`.
+        whose: name of the encoder that failed, if there are several; text.
+        things: ``"photo"`` or ``"video"``.
     """
     if not failed:
         return ""
@@ -226,9 +279,11 @@ def failed_section(failed: Sequence[tuple[str, str]], most: int = 200) -> str:
         for photo, why in failed[:most]
     )
     rest = f"<p>… and {len(failed) - most:,} more</p>" if len(failed) > most else ""
+    title = f"{things.capitalize()}s that failed{f' with {whose}' if whose else ''}"
+    count = f"{len(failed):,} {things}{'s' if len(failed) > 1 else ''}"
     return (
-        f"<h2>Photos without a face</h2>\n<details><summary>In {len(failed):,} of the photos no "
-        f"face was found; each counts as an error</summary>\n<ul>\n{rows}\n</ul>\n{rest}</details>"
+        f"<h2>{html.escape(title)}</h2>\n<details><summary>{count}; "
+        f"{became}</summary>\n<ul>\n{rows}\n</ul>\n{rest}</details>"
     )
 
 
@@ -241,6 +296,12 @@ def made_section(made: Made) -> str:
         lines.append(f"Model: {html.escape(printable(made.model))}")
     if made.weights:
         lines.append(f"SHA-256 of its weights: <code>{html.escape(made.weights)}</code>")
+    lines += [
+        f"SHA-256 of the weights of {html.escape(printable(name))}: "
+        f"<code>{html.escape(weights)}</code>"
+        for name, weights in made.others
+        if weights
+    ]
     return f'<section class="made small">{"<br>".join(lines)}</section>'
 
 

@@ -15,9 +15,11 @@ from typing import Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, State
+from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from face2vec.server import texts
 from face2vec.server.problems import ProblemError
 from face2vec.server.settings import Limits, Settings
 
@@ -89,8 +91,7 @@ class Guard:
                 return
             limited = _LimitedBody(receive, self._settings.limits, Headers(scope=scope))
         except ProblemError as problem:
-            page = "text/html" in Headers(scope=scope).get("accept", "")
-            await problem.response(page=page)(scope, receive, send)
+            await problem_response(problem, HTTPConnection(scope))(scope, receive, send)
             return
         await limited.answered(self._app, scope, send)
 
@@ -145,7 +146,10 @@ class Guard:
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
         if name.lower() not in self._hosts:
             raise ProblemError(
-                421, f"{host!r} is not a name of this service; allow it with --allow-host", "host"
+                421,
+                f"{host!r} is not a name of this service; allow it with --allow-host",
+                "host",
+                values={"host": host},
             )
 
     def _entry(self, path: str, query: Iterable[tuple[str, str]], token: str) -> Response:
@@ -153,7 +157,10 @@ class Guard:
         role = self._role_of_token(token)
         if role is None:
             raise ProblemError(
-                401, "the token in the address is wrong; copy the whole address", "wrong-token"
+                401,
+                "the token in the address is wrong; copy the whole address",
+                "wrong-token",
+                code="wrong-address",
             )
         rest = urlencode(list(query))
         # Only the path is kept, and one slash at its start, so that it stays on this site.
@@ -237,7 +244,8 @@ class _LimitedBody:
             if self._problem is None:
                 raise
         if self._problem is not None:
-            await self._problem.response()(scope, self._receive, send)
+            answer = problem_response(self._problem, HTTPConnection(scope))
+            await answer(scope, self._receive, send)
 
     async def __call__(self) -> Message:
         if self._whole:  # what comes now is the end of the connection, which may be far off
@@ -250,6 +258,8 @@ class _LimitedBody:
                 408,
                 f"the body did not arrive within {self._limits.body_seconds:.0f} seconds",
                 headers={"Connection": "close"},
+                code="slow-body",
+                values={"seconds": round(self._limits.body_seconds)},
             )
             raise self._problem from None
         self._left -= len(message.get("body", b""))
@@ -262,7 +272,11 @@ class _LimitedBody:
     def _too_large(self) -> ProblemError:
         most = self._limits.upload_bytes / 2**20
         return ProblemError(
-            413, f"the body is larger than {most:.0f} MiB", "too-large", {"Connection": "close"}
+            413,
+            f"the body is larger than {most:.0f} MiB",
+            "too-large",
+            {"Connection": "close"},
+            values={"mebibytes": round(most)},
         )
 
 
@@ -288,6 +302,13 @@ def _check_same_site(headers: Headers) -> None:
 def _cookie_value(token: str) -> str:
     """What the cookie holds: it follows from the token, and does not give it away."""
     return hmac.new(token.encode(), b"face2vec cookie", hashlib.sha256).hexdigest()
+
+
+def problem_response(problem: ProblemError, connection: HTTPConnection) -> Response:
+    """The answer to a request that is refused: a page for a browser, JSON for a program."""
+    is_page = "text/html" in connection.headers.get("accept", "")
+    language = texts.language_asked(connection.cookies, connection.headers)
+    return problem.response(language, page=is_page)
 
 
 def _with_headers(send: Send) -> Send:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from starlette.responses import Response, StreamingResponse
 
 from face2vec.engine import Face2Vec
-from face2vec.errors import CalibrationError, NoFaceError, SettingsError
+from face2vec.errors import CalibrationError, NoFaceError, OtherEditError, SettingsError
 from face2vec.gallery import listing
 from face2vec.photos.dates import period
 from face2vec.report.text import printable
@@ -25,8 +25,9 @@ from face2vec.server import texts
 from face2vec.server.access import WRITE
 from face2vec.server.edits import described
 from face2vec.server.jobs import Job
-from face2vec.server.problems import ProblemError
+from face2vec.server.problems import ProblemError, problem_of
 from face2vec.server.service import THUMBNAIL_SIDES, EncodedUpload, Filter, Service
+from face2vec.server.words import job_in_words
 from face2vec.types import (
     NAMED_AT_LEAST,
     NO_PLACE,
@@ -63,6 +64,7 @@ router = APIRouter(
             429: "Too many requests",
             501: "A package is missing",
             503: "Too many photos are waiting",
+            507: "The disk is full",
         }.items()
     },
 )
@@ -89,6 +91,11 @@ def service_of(request: Request) -> Service:
 
 def _may_see_paths(request: Request) -> bool:
     return request.state.role == WRITE or service_of(request).settings.show_paths
+
+
+def _language(request: Request) -> str | None:
+    """The language that a request asks for, or None."""
+    return texts.language_asked(request.cookies, request.headers)
 
 
 def _path(request: Request, path: str) -> str | None:
@@ -216,7 +223,7 @@ def verify(request: Request, wanted: r.VerifyRequest) -> r.Verifications:
     found = []
     for pair in wanted.pairs:
         first, second = (_query_of(service, one) for one in (pair.first, pair.second))
-        found.append(_verification(service, first, second, wanted.far))
+        found.append(_verification(request, first, second, wanted.far))
     return r.Verifications(results=found)
 
 
@@ -228,15 +235,14 @@ def verify_photos(
     far: Annotated[float, Form(gt=0, le=1)] = 1e-3,
 ) -> r.VerificationRecord:
     """Whether the largest sure faces of two photos show one person."""
-    service = service_of(request)
     one, other = (_largest_face(request, photo) for photo in (first, second))
-    return _verification(service, one, other, far)
+    return _verification(request, one, other, far)
 
 
 def _largest_face(request: Request, photo: UploadFile) -> Face:
     name, done = _encoded(request, photo, False)
     if done.chosen is None:
-        raise NoFaceError(f"no face was found in {name}")
+        raise NoFaceError(f"no face was found in {name}").coded("no-face-found", photo=name)
     return done.faces[done.chosen]
 
 
@@ -417,6 +423,14 @@ def ignore_face(request: Request, face: Id) -> r.Removed:
     return r.Removed(photos=done.photos, faces=done.faces)
 
 
+@router.post("/faces/ignore")
+def ignore_faces(request: Request, wanted: r.Faces) -> r.Removed:
+    """State that faces are no faces, in one edit; they leave the gallery."""
+    done = service_of(request).edit(lambda engine: engine.ignore(*wanted.faces))
+    _audit(request, f"ignore faces {wanted.faces}")
+    return r.Removed(photos=done.photos, faces=done.faces)
+
+
 # People
 
 
@@ -564,10 +578,11 @@ def undo(
     edit = None if expected is None else Edit(expected.what, expected.made)
     try:
         what = service_of(request).undo(edit)
-    except ProblemError as problem:
-        if last := problem.further.get("last"):
+    except OtherEditError as error:
+        problem = problem_of(error)
+        if last := problem.further["last"]:
             last["words"] = _in_words(last["what"], language)
-        raise
+        raise problem from error
     _audit(request, f"undo: {what}" if _logs_names(request) else "undo")
     return r.Undone(what=what, words=_in_words(what, language))
 
@@ -729,13 +744,15 @@ def _check_side(side: int) -> None:
 def _check_batch(service: Service, some: Sequence[object]) -> None:
     most = service.settings.limits.batch
     if len(some) > most:
-        raise ProblemError(413, f"{len(some)} are more than {most} in one request", "too-large")
+        raise ProblemError(
+            413, f"{len(some)} are more than {most} in one request", "too-large", code="batch"
+        )
 
 
 def _matches_wanted(service: Service, k: int) -> int:
     most = service.settings.limits.matches
     if k > most:
-        raise ProblemError(422, f"k is {k}; the most is {most}", "too-large")
+        raise ProblemError(422, f"k is {k}; the most is {most}", "too-large", code="matches")
     return k
 
 
@@ -770,12 +787,12 @@ def _as_face(service: Service, query: Face | NDArray[np.float32]) -> Face:
 
 
 def _verification(
-    service: Service,
+    request: Request,
     first: Face | NDArray[np.float32],
     second: Face | NDArray[np.float32],
     far: float,
 ) -> r.VerificationRecord:
-    found = service.engine.verify(first, second, far=far)
+    found = service_of(request).engine.verify(first, second, far=far)
     return r.VerificationRecord(
         same=bool(found.same),
         similarity=float(found.similarity),
@@ -783,6 +800,7 @@ def _verification(
         probability=float(found.probability),
         far=float(found.far),
         outside=list(found.outside),
+        reasons=r.ReasonRecord.all_of(found.outside, _language(request)),
     )
 
 
@@ -819,6 +837,7 @@ def _match_records(
                 _path(request, match.photo),
                 owners.get(match.face.id or 0),
                 bool(sha256) and content == sha256,
+                _language(request),
             )
         )
     return found
@@ -873,7 +892,10 @@ def _picture(data: bytes) -> Response:
 
 
 def _job(request: Request, job: Job) -> r.JobRecord:
-    facts = job.to_dict()
+    facts, language = job.to_dict(), _language(request)
+    if language is not None:
+        hides = not _may_see_paths(request)
+        facts["words"] = job_in_words(job.problem, job.error, language, hides_paths=hides)
     if not _may_see_paths(request):
         facts |= {"title": "", "result": {}, "error": "it failed" if facts["error"] else ""}
         facts["waits_for"] = "another process" if facts["waits_for"] else ""

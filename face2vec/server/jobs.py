@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from face2vec.errors import Face2VecError, GalleryLockedError
+from face2vec.errors import Face2VecError, GalleryLockedError, is_full_disk, not_written
 from face2vec.server.problems import NotThereError, ProblemError
 
 KEPT = 20
@@ -42,6 +42,7 @@ class Job:
         result: what came out, JSON-able.
         error: why it failed, or empty.
         waits_for: which other process writes, while it waits for that, or empty.
+        problem: the error that ``error`` or ``waits_for`` is from, or None.
     """
 
     id: int
@@ -57,6 +58,7 @@ class Job:
     result: dict[str, Any] = field(default_factory=dict)
     error: str = ""
     waits_for: str = ""
+    problem: Face2VecError | None = None
     cancel_asked: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,17 +111,18 @@ class Report:
             except GalleryLockedError as error:
                 if time.monotonic() > until:
                     raise
-                self._note(str(error))
+                self._note(error)
             else:
-                self._note("")
+                self._note(None)
                 return result
             time.sleep(LOOK_SECONDS)
             if self._job.cancel_asked:
                 raise KeyboardInterrupt
 
-    def _note(self, words: str) -> None:
+    def _note(self, problem: GalleryLockedError | None) -> None:
+        words = "" if problem is None else str(problem)
         if self._job.waits_for != words:
-            self._job.waits_for = words
+            self._job.waits_for, self._job.problem = words, problem
             self._changed()
 
 
@@ -188,7 +191,7 @@ class Jobs:
         for job in self.all():
             if job.id == number:
                 return job
-        raise NotThereError(f"there is no job {number}")
+        raise NotThereError(f"there is no job {number}").coded("no-job", number=number)
 
     def cancel(self, number: int) -> Job:
         """End a job early; what it has finished is kept.
@@ -239,6 +242,7 @@ class Jobs:
 
     def _do(self, job: Job) -> None:
         state, error = DONE, ""
+        failure: Face2VecError | None = None
 
         def tell() -> None:
             with self._changed:
@@ -251,11 +255,14 @@ class Jobs:
         except KeyboardInterrupt:
             state = CANCELLED
         except Face2VecError as problem:
-            state, error = FAILED, str(problem)
+            state, error, failure = FAILED, str(problem), problem
         except Exception as problem:
             state, error = FAILED, f"an error in face2vec: {type(problem).__name__}: {problem}"
+            if isinstance(problem, OSError) and is_full_disk(problem):
+                failure = not_written(problem)
+                error = str(failure)
         self._ended()
         with self._changed:
             job.state, job.error, job.ended = state, error, time.time()
-            job.waits_for = ""
+            job.waits_for, job.problem = "", failure
             self._tell()

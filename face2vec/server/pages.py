@@ -26,7 +26,8 @@ from face2vec.server import texts
 from face2vec.server.access import WRITE
 from face2vec.server.api import filtered_people, photo, service_of
 from face2vec.server.edits import described
-from face2vec.server.problems import NotThereError, ProblemError
+from face2vec.server.problems import NotThereError, ProblemError, problem_of
+from face2vec.server.words import reason_in_words
 from face2vec.types import STATUSES, Edit, clock
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -34,7 +35,6 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 PEOPLE_PER_PAGE = 60
 PHOTOS_PER_PAGE = 60
 FACES_PER_PAGE = 200
-LANGUAGE_COOKIE = "face2vec_language"
 _YEAR = 365 * 24 * 3600
 
 _TEMPLATES = Environment(
@@ -75,6 +75,7 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
         when=_when,
         moment=_moment,
         in_words=lambda what: described(what, text),
+        reason_in_words=lambda reason: printable(reason_in_words(reason, language)),
         edit_record=json.dumps(last[0]._asdict() if last else None),
         last_edit=described(last[0].what, text) if last else "",
         month_name=month_name,
@@ -94,23 +95,19 @@ def problem_page(request: Request, problem: ProblemError) -> Response:
     """A problem as a page with the menu."""
     language = _language(request)
     is_missing = problem.status == HTTPStatus.NOT_FOUND
-    page = _page(
-        request,
-        "problem.html",
-        problem.status,
-        heading="" if is_missing else HTTPStatus(problem.status).phrase,
-        detail=texts.text_of(language)("problem.nosuch") if is_missing else problem.detail,
-    )
+    heading = "" if is_missing else texts.text_of(language)("problem.heading")
+    words = problem.words(language)
+    try:
+        page = _page(request, "problem.html", problem.status, heading=heading, detail=words)
+    except Face2VecError:  # the menu needs the gallery
+        return problem.response(language, page=True)
     page.headers.update(problem.headers)
     return page
 
 
 def _language(request: Request) -> str:
     """The language that was chosen, or that of the browser."""
-    language = request.cookies.get(LANGUAGE_COOKIE, "")
-    if language in texts.languages():
-        return language
-    return texts.preferred(request.headers.get("accept-language", ""))
+    return texts.language_asked(request.cookies, request.headers) or texts.DEFAULT
 
 
 def _when(seconds: float | None) -> str:
@@ -166,7 +163,7 @@ def person_page(request: Request, person: int, skip: int = 0) -> Response:
     try:
         found = service.person(person)
     except NotThereError as error:
-        return _page(request, "problem.html", 404, heading="", detail=str(error))
+        return problem_page(request, problem_of(error))
     with service.reading() as now:
         marks = now.marks_of(person)
     names = sorted({one.name for one in service.people() if one.name is not None})
@@ -260,7 +257,7 @@ def photo_page(request: Request, number: int) -> Response:
     try:
         found = photo(request, number)
     except NotThereError as error:
-        return _page(request, "problem.html", 404, heading="", detail=str(error))
+        return problem_page(request, problem_of(error))
     service = service_of(request)
     names = sorted({one.name for one in service.people() if one.name is not None})
     film = False
@@ -268,7 +265,7 @@ def photo_page(request: Request, number: int) -> Response:
         film = is_video(service.photo_file(number))
         missing = ""
     except NotThereError as error:
-        missing = str(error)
+        missing = problem_of(error).words(_language(request))
     return _page(request, "photo.html", photo=found, names=names, missing=missing, is_video=film)
 
 
@@ -322,7 +319,7 @@ def choose_language(request: Request, code: str, back: str = "/") -> Response:
     answer = RedirectResponse("/" + back.lstrip("/\\"), 303)
     if code in texts.languages():
         answer.set_cookie(
-            LANGUAGE_COOKIE, code, max_age=_YEAR, httponly=True, samesite="strict", path="/"
+            texts.COOKIE, code, max_age=_YEAR, httponly=True, samesite="strict", path="/"
         )
     return answer
 

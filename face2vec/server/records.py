@@ -10,12 +10,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from face2vec.report.matches import face_dict
 from face2vec.report.text import printable
-from face2vec.types import NAMED_AT_LEAST, Edit, Face, Match, Person, Side, Suggestion
+from face2vec.server.words import doubt_in_words
+from face2vec.types import NAMED_AT_LEAST, Edit, Face, Match, Person, Reason, Side, Suggestion
+
+
+class UnprintableNameError(ValueError):
+    """A name that cannot be shown as it is."""
+
+    code = "name-characters"
 
 
 def _printable_name(name: str) -> str:
     if printable(name) != name:
-        raise ValueError("a name must not contain control characters or change the direction")
+        raise UnprintableNameError(
+            "a name must not contain control characters or change the direction"
+        )
     return name
 
 
@@ -102,6 +111,32 @@ class PeoplePage(Record):
     total: int
 
 
+class ReasonRecord(Record):
+    """Why a probability is less certain than stated."""
+
+    code: str
+    values: dict[str, int]
+    words: str | None = Field(None, description="the reason in the language that was asked for")
+
+    @classmethod
+    def all_of(cls, reasons: Sequence[str], language: str | None) -> list[ReasonRecord]:
+        """The records of the reasons of a match or of a verification.
+
+        Args:
+            reasons: the reasons of the engine.
+            language: that was asked for, or None.
+        """
+        return [
+            cls(
+                code=one.code,
+                values=one.values,
+                words=None if language is None else doubt_in_words(one, language),
+            )
+            for one in reasons
+            if isinstance(one, Reason)
+        ]
+
+
 class MatchRecord(Record):
     """A face of the gallery that is similar to a query."""
 
@@ -113,6 +148,7 @@ class MatchRecord(Record):
     probability: float | None
     false_matches: float | None
     outside: list[str] = Field(description="why the probability is less certain than stated")
+    reasons: list[ReasonRecord] = Field(description="the same, with a code each")
     box: list[float]
     landmarks: dict[str, list[float]]
     confidence: float
@@ -201,7 +237,8 @@ class VerificationRecord(Record):
     threshold: float
     probability: float
     far: float = Field(description="false accept rate at this similarity")
-    outside: list[str]
+    outside: list[str] = Field(description="why the probability is less certain than stated")
+    reasons: list[ReasonRecord] = Field(description="the same, with a code each")
 
 
 class Verifications(Record):
@@ -487,6 +524,9 @@ class JobRecord(Record):
     result: dict[str, Any]
     error: str
     waits_for: str = Field(description="which other process is writing, while it waits for that")
+    words: str | None = Field(
+        None, description="the error, or what it waits for, in the language that was asked for"
+    )
 
 
 class JobList(Record):
@@ -519,6 +559,9 @@ class ProblemRecord(BaseModel):
     title: str
     status: int
     detail: str
+    code: str = Field(description="a word for the detail")
+    values: dict[str, Any] = Field(description="what the detail names")
+    words: str | None = Field(None, description="the detail in the language that was asked for")
 
 
 def match_record(
@@ -527,6 +570,7 @@ def match_record(
     path: str | None,
     person: Person | None,
     query_photo: bool,
+    language: str | None,
 ) -> MatchRecord:
     """The record of a match."""
     facts = face_dict(match.face)
@@ -539,6 +583,7 @@ def match_record(
         probability=match.probability,
         false_matches=match.false_matches,
         outside=list(match.outside),
+        reasons=ReasonRecord.all_of(match.outside, language),
         **{name: facts[name] for name in ("box", "landmarks", "confidence", "quality", "time")},
         person=None if person is None else person.id,
         name=None if person is None else person.name,

@@ -24,6 +24,7 @@ from face2vec.errors import (
     Face2VecError,
     GalleryLockedError,
     GalleryUpgradedError,
+    OtherEditError,
     SettingsError,
 )
 from face2vec.gallery import listing
@@ -34,6 +35,7 @@ from face2vec.gallery.thumbnails import drop_thumbnails_except, keep_thumbnail, 
 from face2vec.models.catalogue import CATALOGUE
 from face2vec.photos.dates import ALWAYS, Period
 from face2vec.photos.discover import PHOTO_SUFFIXES, FoundPhoto, find_photos
+from face2vec.photos.formats import EMPTY_FILE
 from face2vec.photos.video import is_video
 from face2vec.report.text import printable
 from face2vec.server import metrics
@@ -212,7 +214,9 @@ class Service:
             NotThereError: the gallery was deleted.
         """
         if not (self.settings.gallery / FILE).exists():
-            raise NotThereError(f"there is no gallery in {self.settings.gallery} any more")
+            raise NotThereError(f"there is no gallery in {self.settings.gallery} any more").coded(
+                "no-gallery", folder=str(self.settings.gallery)
+            )
         until = time.monotonic() + EDIT_SECONDS
         while True:
             if self._editing.acquire(timeout=max(until - time.monotonic(), 0.1)):
@@ -226,7 +230,7 @@ class Service:
             elif time.monotonic() > until:
                 raise GalleryLockedError(
                     "other edits are going on, so nothing was changed; try again"
-                )
+                ).coded("other-edits")
             time.sleep(LOOK_SECONDS)
 
     def undo(self, expected: Edit | None = None) -> str:
@@ -236,23 +240,15 @@ class Service:
             expected: the edit that must be the last one; None for any.
 
         Raises:
+            OtherEditError: another edit is the last one; nothing was undone.
             GalleryError: there is no edit to undo.
-            ProblemError: another edit is the last one; nothing was undone.
         """
-
-        def change(engine: Face2Vec) -> str:
-            if expected is not None:
-                last = next(iter(engine.edits(1)), None)
-                if last != expected:
-                    raise _other_edit(last)
-            return engine.undo()
-
-        return self.edit(change)
+        return self.edit(lambda engine: engine.undo(expected))
 
     def _edited(self, change: Callable[[Face2Vec], Result]) -> Result:
         try:
             done = change(self._engine)
-        except (GalleryLockedError, ProblemError):  # nothing was changed
+        except (GalleryLockedError, OtherEditError, ProblemError):  # nothing was changed
             raise
         except GalleryUpgradedError:
             self._reopen()
@@ -267,11 +263,13 @@ class Service:
         """The error of an edit, in words for people."""
         job = self.jobs.running
         if job is None:
-            return GalleryLockedError(f"nothing was changed: {error}")
+            return GalleryLockedError(f"nothing was changed: {error}").coded(
+                "edit-locked", writer=error.values.get("writer", "another process")
+            )
         return GalleryLockedError(
             f"nothing was changed: the job {job.id} ({job.kind}) is writing to the gallery; try "
             "again when it has ended, or cancel it on the page Jobs"
-        )
+        ).coded("edit-waits-for-job", job=job.id, kind=job.kind)
 
     def _changed(self) -> None:
         """Note that this process has changed the gallery."""
@@ -308,7 +306,12 @@ class Service:
         """
         limits = self.settings.limits
         if not data:
-            raise ProblemError(422, f"{name}: the file is empty", "photo")
+            raise ProblemError(
+                422,
+                f"{name}: the file is empty",
+                "photo",
+                values={"photo": name, "reason": EMPTY_FILE},
+            )
         upload = self._decoders.run(decode_upload, name, data, name, limits.pixels, preview)
         height, width = upload.image.shape[:2]
         # Small faces are cut from the reduced image: the upload itself is not decoded again.
@@ -330,7 +333,9 @@ class Service:
         with self.reading() as now:
             found = now.stored_faces([number])
         if not found:
-            raise NotThereError(f"there is no face {number} in the gallery")
+            raise NotThereError(f"there is no face {number} in the gallery").coded(
+                "no-face", number=number
+            )
         return found[0]
 
     def search(self, query: Face | NDArray[np.float32], wanted: Filter) -> list[Match]:
@@ -382,7 +387,9 @@ class Service:
         with self.reading() as now:
             found = listing.photo_page(now, listing.Wanted(content=number), 0, 1000)
         if not found:
-            raise NotThereError(f"there is no photo {number} in the gallery")
+            raise NotThereError(f"there is no photo {number} in the gallery").coded(
+                "no-photo", number=number
+            )
         return found
 
     def photo_file(self, number: int) -> str:
@@ -397,7 +404,9 @@ class Service:
                 return path
         there = any(Path(path).is_file() for path in paths)
         what = "has changed since it was indexed; index it again" if there else "is not there"
-        raise NotThereError(f"the file of photo {number} {what}")
+        raise NotThereError(f"the file of photo {number} {what}").coded(
+            "file-changed" if there else "file-missing", number=number
+        )
 
     def _is_as_indexed(self, path: str) -> bool:
         """Whether a file has the size and time of change that the gallery has stored."""
@@ -457,7 +466,9 @@ class Service:
         with self.reading() as now:
             found = now.mark(number)
         if found is None:
-            raise NotThereError(f"there is no mark {number} in the gallery")
+            raise NotThereError(f"there is no mark {number} in the gallery").coded(
+                "no-mark", number=number
+            )
         return found
 
     def mark_thumbnail(self, number: int, side: int) -> bytes:
@@ -523,7 +534,9 @@ class Service:
         for person in self.people():
             if person.id == number:
                 return person
-        raise NotThereError(f"there is no person {number} in the gallery")
+        raise NotThereError(f"there is no person {number} in the gallery").coded(
+            "no-person", number=number
+        )
 
     def suggestions(self) -> list[Suggestion]:
         """Pairs that may be one person; computed again when faces or people have changed."""
@@ -589,7 +602,9 @@ class Service:
             SettingsError: the catalogue has no such model.
         """
         if model not in CATALOGUE:
-            raise SettingsError(f"there is no model {model!r} in the catalogue")
+            raise SettingsError(f"there is no model {model!r} in the catalogue").coded(
+                "no-model", model=model
+            )
 
         def work(report: Report) -> dict[str, Any]:
             with Face2Vec(self.settings.gallery) as engine:
@@ -617,10 +632,15 @@ class Service:
         try:
             if path.is_dir():
                 return path.resolve(strict=True)
-            what = "is not a folder" if path.exists() else "does not exist"
+            is_there = path.exists()
+            what = "is not a folder" if is_there else "does not exist"
+            code = "no-folder" if is_there else "folder-missing"
         except OSError as error:
-            what = f"cannot be read: {error.strerror}"
-        raise ProblemError(422, f"{printable(str(path))} {what}; check the path", "folder")
+            what, code = f"cannot be read: {error.strerror}", "folder-unreadable"
+        shown = printable(str(path))
+        raise ProblemError(
+            422, f"{shown} {what}; check the path", "folder", code=code, values={"folder": shown}
+        )
 
     def folders(self, folder: str | None) -> Listed:
         """The folders in a folder that may be indexed, or, with None, all roots.
@@ -646,7 +666,13 @@ class Service:
                     elif Path(entry.name).suffix[1:].lower() in PHOTO_SUFFIXES:
                         photos += 1
         except OSError as error:
-            raise ProblemError(422, f"{here} cannot be read: {error.strerror}", "folder") from error
+            raise ProblemError(
+                422,
+                f"{here} cannot be read: {error.strerror}",
+                "folder",
+                code="folder-unreadable",
+                values={"folder": printable(str(here))},
+            ) from error
         found.sort(key=lambda one: one[0].casefold())
         above = str(here.parent) if self._is_inside(str(here.parent)) else None
         return Listed(str(here), above, found[:MOST_FOLDERS], photos, len(found) > MOST_FOLDERS)
@@ -656,21 +682,6 @@ class Service:
         return any(
             path == str(root) or path.startswith(f"{root}{os.sep}") for root in self.settings.roots
         )
-
-
-def _other_edit(last: Edit | None) -> ProblemError:
-    """The problem of an undo that another edit has come before.
-
-    Args:
-        last: the last edit, or None if there is none.
-    """
-    now = "there is no edit to undo any more" if last is None else f"the last edit is {last.what}"
-    return ProblemError(
-        409,
-        f"nothing was undone: {now}; look at /v1/edits and try again",
-        "other-edit",
-        further={"last": None if last is None else last._asdict()},
-    )
 
 
 def _real(photo: FoundPhoto) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "texts"
 DEFAULT = "en"
+COOKIE = "face2vec_language"
+"""Keeps the language that was chosen on a page."""
 
 
 @cache
@@ -40,6 +42,14 @@ def text_of(language: str) -> Callable[..., str]:
         return known[key].format(**parts)
 
     return text
+
+
+def language_asked(cookies: Mapping[str, str], headers: Mapping[str, str]) -> str | None:
+    """The language that was chosen, or that of the browser; None if a request names none."""
+    if (chosen := cookies.get(COOKIE, "")) in languages():
+        return chosen
+    accepted = headers.get("accept-language")
+    return None if accepted is None else preferred(accepted)
 
 
 def preferred(accepted: str) -> str:

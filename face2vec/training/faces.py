@@ -25,6 +25,7 @@ from PIL import Image
 from face2vec.detection.mtcnn import DetectorSettings, Mtcnn
 from face2vec.encoding.align import cut_faces
 from face2vec.errors import MissingExtraError, PhotoError, SettingsError
+from face2vec.evaluation.sets import NO_FACE_FOUND
 from face2vec.files import composed, expanded, text_of
 from face2vec.models.description import ModelDescription
 from face2vec.photos.decode import open_photo
@@ -52,12 +53,14 @@ class Faces:
         people: int64 (n,), number of the person, −1 if unknown.
         names: names of the people by number.
         held_out: bool (n,), the faces that are never trained on; None to choose them at random.
+        failed: name of each photo that was left out when they were loaded, and why.
     """
 
     crops: NDArray[np.uint8]
     people: NDArray[np.int64]
     names: tuple[str, ...] = ()
     held_out: NDArray[np.bool_] | None = None
+    failed: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -119,7 +122,8 @@ def load_faces(
         table = source
     rows = None if table is None else _rows_of(Path(expanded(table)))
     photos = _photos(source, rows)
-    found = _as_they_are(photos) if aligned else _cut(photos, model)
+    failed: list[tuple[str, str]] = []
+    found = _as_they_are(photos, failed) if aligned else _cut(photos, model, failed)
     crops: list[NDArray[np.uint8]] = []
     people: list[str] = []
     held: list[bool] = []
@@ -137,7 +141,8 @@ def load_faces(
     names = sorted(set(people) - {""})
     number = {name: i for i, name in enumerate(names)} | {"": UNNAMED}
     numbers = np.array([number[name] for name in people])
-    return Faces(np.stack(crops), numbers, tuple(names), np.array(held) if any(held) else None)
+    held_out = np.array(held) if any(held) else None
+    return Faces(np.stack(crops), numbers, tuple(names), held_out, tuple(failed))
 
 
 def joined(several: Sequence[Faces]) -> Faces:
@@ -162,6 +167,7 @@ def joined(several: Sequence[Faces]) -> Faces:
         np.concatenate(people),
         tuple(name for faces in several for name in faces.names),
         np.concatenate(held) if held else None,
+        tuple(one for faces in several for one in faces.failed),
     )
 
 
@@ -228,11 +234,16 @@ def _rows_of(table: Path) -> dict[str, Row]:
     return {row["file"]: (row.get("person") or "", row.get("held_out") == "1") for row in reader}
 
 
-def _as_they_are(photos: Iterable[Named]) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
+def _as_they_are(
+    photos: Iterable[Named], failed: list[tuple[str, str]]
+) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
     for name, source, person in photos:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        is_array = isinstance(source, np.ndarray)
-        crop = source if is_array else np.asarray(Image.open(file).convert("RGB"))
+        try:
+            crop = source if isinstance(source, np.ndarray) else _pixels(source)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            log.warning("left out: %s: %s", name, error)
+            failed.append((name, "not a photo, or damaged"))
+            continue
         if crop.shape[0] != crop.shape[1]:
             raise SettingsError(
                 f"{name} is {crop.shape[1]}×{crop.shape[0]} pixels; aligned crops are square"
@@ -240,8 +251,15 @@ def _as_they_are(photos: Iterable[Named]) -> Iterator[tuple[str, NDArray[np.uint
         yield name, crop, person
 
 
+def _pixels(source: Any) -> NDArray[np.uint8]:
+    """The pixels of a crop's file or bytes, read as they are."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    with Image.open(file) as opened:
+        return np.asarray(opened.convert("RGB"))
+
+
 def _cut(
-    photos: Iterable[Named], model: ModelDescription
+    photos: Iterable[Named], model: ModelDescription, failed: list[tuple[str, str]]
 ) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
     settings = DetectorSettings()
     detector = Mtcnn(settings, detector_runtime(choose_runtime()))
@@ -255,12 +273,14 @@ def _cut(
                 opened.append((photo, person))
             except PhotoError as error:
                 log.warning("left out: %s", error)
+                failed.append((name, error.reason))
         for (photo, person), faces in zip(
             opened, detector.detect([photo.image for photo, _ in opened]), strict=True
         ):
             if not faces:
                 lost += 1
                 log.info("left out: no face in %s", photo.name)
+                failed.append((photo.name, NO_FACE_FOUND))
                 continue
             largest = max(faces, key=lambda face: face.area)
             yield photo.name, cut_faces(photo, [largest], model)[1][0], person

@@ -73,7 +73,7 @@ export async function call(method, path, body) {
   const made = answer.headers.get("face2vec-version");
   if (made) mine.add(made);
   const found = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(found.detail ?? answer.statusText), { problem: found });
+  if (!answer.ok) throw Object.assign(new Error(found.words ?? found.detail ?? answer.statusText), { problem: found });
   return found;
 }
 
@@ -95,14 +95,34 @@ export async function takeBack() {
   }
 }
 
+let editing = false; // until the page is loaded again, so that a double click is one edit
+addEventListener("pageshow", () => { editing = false; });
+
 /** Take back the last edit, and load the page again. */
 export async function undo() {
+  if (editing) return;
+  editing = true;
   try {
     sessionStorage.setItem("said", t("undone", { what: await takeBack() }));
     location.reload();
   } catch (error) {
+    editing = false;
     wrong(error);
   }
+}
+
+/** A function that does nothing while it is still busy with an earlier call. */
+export function once(work) {
+  let busy = false;
+  return async (...values) => {
+    if (busy) return;
+    busy = true;
+    try {
+      await work(...values);
+    } finally {
+      busy = false;
+    }
+  };
 }
 
 /** Say on all buttons that undo what they would undo now. */
@@ -125,12 +145,15 @@ function offer(last) {
 
 /** Do an edit, load the page again and offer to undo it. */
 export async function edit(work, next) {
+  if (editing) return;
+  editing = true;
   try {
     await work();
     sessionStorage.setItem("edited", "1");
     if (next) location.assign(next);
     else location.reload();
   } catch (error) {
+    editing = false;
     wrong(error);
   }
 }
@@ -141,15 +164,14 @@ export async function rename(person, name) {
     await call("PATCH", `/people/${person}`, { name: name || null });
     return true;
   } catch (error) {
-    const found = name ? (await call("GET", `/people?limit=500&name=${encodeURIComponent(name)}`)).people : [];
-    const other = found.find((one) => one.name === name && one.id !== person);
-    if (!other) { wrong(error); return false; }
-    message(t("same_name", { name }), {
+    const { code, values } = error.problem ?? {};
+    if (code !== "name-taken" && code !== "name-alike") { wrong(error); return false; }
+    message(code === "name-taken" ? t("same_name", { name }) : error.message, {
       label: t("merge_with", { name }),
       run: () => edit(async () => {
         await call("PATCH", `/people/${person}`, { name: null });
-        await call("POST", `/people/${other.id}/merge`, { people: [person] });
-      }, location.pathname === `/people/${person}` ? `/people/${other.id}` : undefined),
+        await call("POST", `/people/${values.person}/merge`, { people: [person] });
+      }, location.pathname === `/people/${person}` ? `/people/${values.person}` : undefined),
     });
     return false;
   }
@@ -193,7 +215,23 @@ for (const time of document.querySelectorAll("time[datetime]")) {
 // Events of the service. A window that is not seen does not listen, because a browser allows few
 // connections; when it is seen again it is told what has changed.
 const listeners = {};
+const LOST = 3000; // milliseconds without the service after which the page says so
+const lost = document.getElementById("lost");
 let source = null;
+let missed = 0;
+
+/** Say that the service does not answer, or that it does not know this window any more. */
+async function sayLost() {
+  missed = 0;
+  if (!source || source.readyState === EventSource.OPEN) return;
+  const answer = await fetch("/v1/edits?limit=1").catch(() => null);
+  lost.hidden = answer !== null && answer.status !== 401;
+  if (!lost.hidden) lost.textContent = t(answer?.status === 401 ? "signed_out" : "lost");
+  if (answer && source?.readyState === EventSource.CLOSED && answer.status !== 401) {
+    source = null; // refused while the service was being started
+    attend();
+  }
+}
 
 /** Call a function with the data of each event of a kind. */
 export function listen(kind, run) {
@@ -207,6 +245,8 @@ function attend() {
     source = null;
   } else if (!source) {
     source = new EventSource("/v1/events");
+    source.addEventListener("open", () => { clearTimeout(missed); missed = 0; lost.hidden = true; });
+    source.addEventListener("error", () => { missed ||= setTimeout(sayLost, LOST); });
     for (const [kind, runs] of Object.entries(listeners)) {
       for (const run of runs) source.addEventListener(kind, (event) => run(JSON.parse(event.data)));
     }

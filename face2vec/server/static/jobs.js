@@ -1,6 +1,6 @@
 // Jobs: start them, and follow them by server-sent events.
 
-import { call, element, elsewhere, listen, number, t, wrong } from "./common.js";
+import { call, element, elsewhere, listen, number, once, t, wrong } from "./common.js";
 
 const runs = document.getElementById("runs");
 
@@ -22,13 +22,13 @@ function sum(made) {
 }
 
 function words(job) {
-  if (job.waits_for) return t("job_waits", { detail: job.waits_for });
+  if (job.waits_for) return t("job_waits", { detail: job.words });
   if (job.state === "running" && job.total) {
     const done = t("job_progress", { done: number(job.done), total: number(job.total), rate: number(Math.round(job.rate)) });
     return job.seconds_left === null ? done : `${done}, ${t("job_left", { time: time(job.seconds_left) })}`;
   }
   if (job.state === "running" && job.done) return t("job_count", { done: number(job.done), rate: number(Math.round(job.rate)) });
-  if (job.error) return job.error;
+  if (job.error) return job.words;
   const made = job.result;
   const parts = [];
   if (job.kind === "index" && "photos" in made) {
@@ -94,7 +94,7 @@ function show(jobs) {
 
 let failed = null; // the message that a job could not be started
 
-async function start(body) {
+const start = once(async (body) => {
   try {
     await call("POST", "/jobs", body);
     failed?.remove();
@@ -102,7 +102,7 @@ async function start(body) {
     failed?.remove();
     failed = wrong(error);
   }
-}
+});
 elsewhere.run = () => showFacts(false); // jobs, too, change the gallery
 document.getElementById("index")?.addEventListener("submit", (event) => {
   event.preventDefault();

@@ -1,6 +1,6 @@
 // People: names, and selections to merge or hide.
 
-import { call, edit, message, rename, selection, showUndo, t } from "./common.js";
+import { call, edit, message, once, rename, selection, showUndo, t } from "./common.js";
 
 const merge = document.getElementById("merge");
 const hide = document.getElementById("hide");
@@ -17,16 +17,17 @@ hide?.addEventListener("click", () => edit(async () => {
 }));
 for (const form of document.querySelectorAll(".naming")) {
   const input = form.querySelector("input");
-  const before = input.value;
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    if (input.value.trim() === before) return;
+  let before = input.value;
+  const store = once(async () => {
     const name = input.value.trim();
+    if (name === before) return;
     if (!(await rename(Number(form.dataset.person), name))) return;
+    before = name;
     form.closest(".card").querySelector("a bdi").textContent = name || t("unnamed");
     const next = form.closest(".card").nextElementSibling?.querySelector(".naming input");
     (next ?? input).focus();
     message(t("done"));
     showUndo();
   });
+  form.addEventListener("submit", (event) => { event.preventDefault(); store(); });
 }

@@ -1,6 +1,6 @@
 // One person: name, corrections of faces, hide, and forget.
 
-import { call, edit, rename, selection, t, wrong } from "./common.js";
+import { call, edit, once, rename, selection, t, wrong } from "./common.js";
 
 const form = document.getElementById("rename");
 const move = document.getElementById("move");
@@ -9,10 +9,10 @@ const picked = selection(buttons);
 const person = Number(form?.dataset.person);
 const input = form?.querySelector("input");
 
-form?.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  if (await rename(person, input.value.trim())) edit(async () => {});
+const store = once(async () => {
+  if (await rename(person, input.value.trim())) await edit(async () => {});
 });
+form?.addEventListener("submit", (event) => { event.preventDefault(); store(); });
 document.getElementById("hide")?.addEventListener("click", (event) =>
   edit(() => call("PATCH", `/people/${person}`, { hidden: event.target.dataset.hidden === "true" })));
 
@@ -20,7 +20,7 @@ const actions = {
   split: () => call("POST", `/people/${person}/split`, { faces: picked() }),
   not: () => call("POST", `/people/${person}/not`, { faces: picked() }),
   cover: () => call("PATCH", `/people/${person}`, { cover: picked()[0] }),
-  ignore: async () => { for (const face of picked()) await call("DELETE", `/faces/${face}`); },
+  ignore: () => call("POST", "/faces/ignore", { faces: picked() }),
 };
 for (const button of document.querySelectorAll("[data-do]")) {
   button.addEventListener("click", () => {
@@ -28,7 +28,10 @@ for (const button of document.querySelectorAll("[data-do]")) {
       location.assign(`/?${picked().map((face) => `face=${face}`).join("&")}`);
       return;
     }
-    edit(actions[button.dataset.do]);
+    // A person without a name is gone with the last of the faces.
+    const all = !document.querySelector(".pager") && picked().length === document.querySelectorAll(".pick").length;
+    const goes = all && button.dataset.do !== "cover" && !form.querySelector("input").defaultValue;
+    edit(actions[button.dataset.do], goes ? "/people" : undefined);
   });
 }
 move?.addEventListener("submit", (event) => {

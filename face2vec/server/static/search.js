@@ -30,11 +30,45 @@ async function encode(files) {
     try {
       show(await call("POST", "/encode", form));
     } catch (error) {
-      wrong(error);
+      queries.append(element("p", { className: "note" }, error.message));
     }
   }
+  found.hidden = !photos.length;
   await search();
 }
+
+/** Keep in the address what is searched for, if that are faces of the gallery alone. */
+function remember() {
+  const faces = photos.length ? [] : extra;
+  history.replaceState(null, "", faces.length ? `/?${faces.map((face) => `face=${face}`).join("&")}` : "/");
+}
+
+const around = document.getElementById("around");
+
+/** Show the photo of a match, with a box around the face. */
+async function lookAround(match, label) {
+  const photo = await call("GET", `/photos/${match.photo}`);
+  const [left, top, right, bottom] = match.box;
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", `0 0 ${photo.width} ${photo.height}`);
+  svg.setAttribute("aria-hidden", "true");
+  const box = document.createElementNS(SVG, "g");
+  box.setAttribute("class", "box");
+  const rect = document.createElementNS(SVG, "rect");
+  for (const [key, value] of Object.entries({ x: left, y: top, width: right - left, height: bottom - top })) rect.setAttribute(key, value);
+  box.append(rect);
+  svg.append(box);
+  const image = element("img", { src: `/v1/photos/${match.photo}/picture?side=1280`, alt: t("photo_of", { name: label }), width: photo.width, height: photo.height });
+  const picture = element("div", { className: "picture" }, image, svg);
+  image.addEventListener("error", () => picture.replaceChildren(t("no_picture"))); // its file is gone
+  document.getElementById("around-title").textContent = label;
+  document.getElementById("around-path").textContent = match.path ?? "";
+  document.getElementById("around-photo").replaceChildren(picture);
+  document.getElementById("around-page").href = `/photos/${match.photo}`;
+  around.showModal();
+}
+document.getElementById("around-close").addEventListener("click", () => around.close());
+around.addEventListener("click", (event) => { if (event.target === around) around.close(); }); // beside it
 
 function show(photo) {
   const place = photos.push(photo) - 1;
@@ -80,6 +114,7 @@ async function search() {
     .map((face) => ({ embedding: face.embedding })));
   const sides = [...chosen, ...extra.map((face) => ({ face }))];
   const mine = ++asked;
+  remember();
   if (!sides.length) {
     state.textContent = photos.length ? t("no_face") : "";
     list.replaceChildren();
@@ -98,8 +133,9 @@ async function search() {
     list.replaceChildren(...matches.map(card));
     tools.hidden = !matches.length;
   } catch (error) {
-    state.textContent = "";
-    wrong(error);
+    state.textContent = error.message;
+    list.replaceChildren();
+    tools.hidden = true;
   }
 }
 
@@ -124,11 +160,15 @@ function card(match) {
     ? element("a", { href: `/people/${match.person}` }, element("bdi", {}, label)) : element("span", { className: "small" }, label);
   return element("li", { "data-face": match.face },
     element("input", { type: "checkbox", className: "pick", value: match.face, ariaLabel: t("select_match", { rank: match.rank }) }),
-    element("a", { href: `/photos/${match.photo}`, title: t("open_photo") },
+    element("a", { href: `/photos/${match.photo}`, title: t("open_photo"), onclick: (event) => {
+      if (match.time !== null || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      lookAround(match, label).catch(wrong);
+    } },
       element("img", { src: `/v1/faces/${match.face}/thumbnail?side=192`, alt: label, loading: "lazy", width: 144, height: 144 })),
     who, likely(match.probability),
     element("span", { className: "small" }, t("similarity", { value: decimal(match.similarity, 3) })),
-    match.outside.length ? element("span", { className: "small" }, t("outside", { reasons: match.outside.join("; ") })) : null,
+    match.reasons.length ? element("span", { className: "small" }, t("outside", { reasons: match.reasons.map((one) => one.words).join("; ") })) : null,
     match.query_photo ? element("strong", { className: "small" }, t("query_photo")) : null,
     match.time === null ? null : element("span", { className: "small" }, t("time", { time: clock(match.time) })),
     match.path ? element("bdi", { className: "small path" }, match.path.split(/[\\/]/).pop()) : null,
