@@ -30,6 +30,7 @@ from face2vec.errors import (
     RuntimeUnavailableError,
     ServiceError,
     SettingsError,
+    StorageError,
     TrainingError,
     UnknownModelError,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "RuntimeUnavailableError",
     "ServiceError",
     "SettingsError",
+    "StorageError",
     "TrainingError",
     "UnknownModelError",
     "Verification",

@@ -11,6 +11,7 @@
     ├── TrainingError            a training diverged or cannot continue
     ├── CalibrationError         the meaning of a similarity is not known
     ├── RuntimeUnavailableError  the requested runtime is not available
+    ├── StorageError             a store of photos does not list them
     ├── ServiceError             a service does not answer, or refuses a request
     └── GalleryError             a gallery on disk cannot be used
         ├── GalleryNotFoundError there is no gallery at that path
@@ -102,6 +103,10 @@ class CalibrationError(Face2VecError):
 
 class RuntimeUnavailableError(Face2VecError):
     """The requested runtime or device is not available on this machine."""
+
+
+class StorageError(Face2VecError):
+    """A store of photos, such as S3, does not answer or does not list its objects."""
 
 
 class ServiceError(Face2VecError):

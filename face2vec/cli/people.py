@@ -165,7 +165,7 @@ def name_command(gallery: Place, person: str, name: str | None, by_face: bool) -
 
 @click.command("enroll")
 @gallery_argument
-@click.argument("people", type=FilePath())
+@click.argument("people", type=FilePath(objects=True))
 @model_option
 @runtime_options
 @json_line_option

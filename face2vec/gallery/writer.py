@@ -16,7 +16,7 @@ from typing import Any
 
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryMismatchError
-from face2vec.files import expanded, paths_to
+from face2vec.files import expanded, is_object, paths_to
 from face2vec.gallery import ignored, marks, removals
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.marks import insert_face
@@ -74,6 +74,7 @@ from face2vec.gallery.staging import (
 )
 from face2vec.gallery.thumbnails import drop_thumbnails
 from face2vec.photos.discover import Source, paths_of
+from face2vec.photos.storage import is_empty, missing_photos
 from face2vec.stored import StoredValueError
 from face2vec.types import Face, Place
 
@@ -312,7 +313,7 @@ class Writer:
             same paths was interrupted, what that one removed.
         """
         wanted = paths_of(photos)
-        words = sorted(os.path.normpath(Path(expanded(photo)).absolute()) for photo in wanted)
+        words = sorted(map(_absolute, wanted))
         with self._transaction() as connection:
             roots = roots_of(connection)
             names: dict[tuple[int, bytes], int] = {}
@@ -345,23 +346,21 @@ class Writer:
         """
         gone = list(self._missing_photos())
         if not force:
-            folders = (root + os.sep for root in self._roots)
-            for folder in chain(folders, sorted({_existing_parent(photo) for photo in gone})):
-                if _is_missing_or_empty(folder):
+            folders = (root if is_object(root) else root + os.sep for root in self._roots)
+            parents = {_existing_parent(photo) for photo in gone if not is_object(photo)}
+            for folder in chain(folders, sorted(parents)):
+                if is_empty(folder):
                     raise GalleryError(
                         f"the folder {folder.rstrip(os.sep) or os.sep}, which held photos of this "
-                        "gallery, is missing or empty; connect its disk, or, if the photos are "
-                        "really gone, run face2vec prune with --force"
+                        "gallery, is missing or empty; connect its disk or store, or, if the "
+                        "photos are really gone, run face2vec prune with --force"
                     )
         return self.remove(gone)
 
     def _missing_photos(self) -> Iterator[str]:
         now = partial(Snapshot, self._file, self._meta)
-        for path, _, _ in all_photos(now, only_files=True):
-            try:
-                Path(path).stat()
-            except (FileNotFoundError, NotADirectoryError):
-                yield path
+        photos = (path for path, _, _ in all_photos(now, only_files=True))
+        return missing_photos(photos, self._roots)
 
     def take_over(self, rows: PeopleRows) -> None:
         """Replace all rows about people by those of another gallery, with numbers of this one."""
@@ -707,9 +706,6 @@ def _existing_parent(photo: str) -> str:
     return str(folder)
 
 
-def _is_missing_or_empty(folder: str) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is None
-    except OSError:
-        return True
+def _absolute(photo: str) -> str:
+    path = expanded(photo)
+    return path if is_object(path) else os.path.normpath(Path(path).absolute())
