@@ -7,13 +7,24 @@ date, as ``add`` does with a new photo: with the index file rewritten each time 
 with faces added beside a large file (*beside*). Then another process opens the gallery and searches
 it. A search by pose reads the landmarks of all faces at first, then again without a change, and
 after one face was added.
+
+With ``--people`` the faces are grouped into people: all of them, and again after a hundredth more
+were added, each in a process of its own, with the most memory that it takes: *in all* as the system
+counts it, and without what is mapped from files, which the system can drop (*own*).
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import re
+import resource
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -92,11 +103,87 @@ def row(folder: Path, count: int) -> list[str]:
             f"{first:.2f}", f"{again:.2f}", f"{after:.2f}"]  # fmt: skip
 
 
+PEOPLE_TITLES = ("faces", "group all, s", "people", "memory in all, MiB", "own, MiB",
+                 "after 1% more, s", "own, MiB")  # fmt: skip
+
+
+def calibration():
+    """Fitted on other made-up faces; three of a person are enough to know them."""
+    from face2vec.calibration import fit
+
+    some = faces(3000, 7, 1000).reshape(3, 1000, DIMENSION)
+    genuine = np.sum(some[0] * some[1], axis=1)
+    impostor = (some[0] @ some[1].T)[np.triu_indices(1000, 1)]
+    return fit(genuine, np.sort(impostor)[::-1], model="synthetic", weights="synthetic",
+               data="made up", people=1000)  # fmt: skip
+
+
+def group(folder: Path) -> None:
+    """Group the faces of a gallery; prints seconds, people, and most memory in MiB."""
+    from face2vec import Face2Vec
+
+    own = OwnMemory()
+    with Face2Vec(folder) as engine:
+        engine.calibrate(calibration())
+        own.start()
+        took = seconds(engine.find_people)
+        most = own.stop()
+        count = len(engine.people())
+    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(json.dumps([took, count, whole, most]))
+
+
+class OwnMemory(threading.Thread):
+    """Watches the memory of this process that is not mapped from files."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._ends, self._most = threading.Event(), 0
+
+    def run(self) -> None:
+        """Look ten times a second."""
+        while not self._ends.wait(0.1):
+            status = Path("/proc/self/status").read_text()
+            found = re.search(r"RssAnon:\s+(\d+)", status)
+            self._most = max(self._most, int(found[1]) >> 10 if found else 0)
+
+    def stop(self) -> int:
+        """The most, in MiB."""
+        self._ends.set()
+        self.join()
+        return self._most
+
+
+def grouped(folder: Path) -> list[float]:
+    done = subprocess.run([sys.executable, __file__, "--group", folder], capture_output=True,
+                          check=True, text=True)  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def people_row(folder: Path, count: int) -> list[str]:
+    from face2vec import Face2Vec
+
+    took, people, whole, own = grouped(folder)
+    print(f"{count:,}: {took:.0f} s, {people:,} people, {whole:,} MiB, own {own:,}", flush=True)
+    with Face2Vec(folder) as engine, engine._session.write() as writer:
+        more = faces(count // 100, 6, count // FACES_A_PERSON)
+        writer.record(entry(number, row) for number, row in enumerate(more))
+        engine._session.index().save()
+    later, _, _, own_later = grouped(folder)
+    return [f"{count:,}", f"{took:.1f}", f"{people:,}", f"{whole:,}", f"{own:,}",
+            f"{later:.1f}", f"{own_later:,}"]  # fmt: skip
+
+
 def main() -> None:
     parser = arguments(__doc__.partition("\n")[0])
+    parser.add_argument("--people", action="store_true", help="group the faces into people")
+    parser.add_argument("--group", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000])
     parser.add_argument("--keep", type=Path, help="keep galleries in this folder, or take them")
     given = parser.parse_args()
+    if given.group is not None:
+        group(given.group)
+        return
     from face2vec import Face2Vec
 
     rows = []
@@ -109,13 +196,15 @@ def main() -> None:
             shutil.copytree(kept, folder)
             with Face2Vec(folder) as engine:
                 engine.rebuild()
-            rows.append(row(folder, count))
+            rows.append((people_row if given.people else row)(folder, count))
             print(rows[-1], flush=True)
     publish(
-        "growth",
-        f"What a change costs in a large gallery, {DIMENSION} numbers a face",
-        table(TITLES, rows),
-        f"python benchmarks/growth.py --sizes {' '.join(map(str, given.sizes))}",
+        "growth-people" if given.people else "growth",
+        f"{'Grouping' if given.people else 'What a change costs in'} a large gallery, "
+        f"{DIMENSION} numbers a face",
+        table(PEOPLE_TITLES if given.people else TITLES, rows),
+        f"python benchmarks/growth.py {'--people ' * given.people}--sizes "
+        f"{' '.join(map(str, given.sizes))}",
         PACKAGES,
     )
 

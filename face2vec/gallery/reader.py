@@ -36,6 +36,7 @@ from face2vec.gallery.rows import (
     decoded,
     full_path,
     integers,
+    many_integers,
     matrix,
     named_faces,
     owner_of,
@@ -224,6 +225,11 @@ class Snapshot:
         """Number of faces."""
         (count,) = self.connection.execute("SELECT count(*) FROM faces").fetchone()
         return int(count)
+
+    @property
+    def bytes_of_embeddings(self) -> int:
+        """Size of all embeddings in memory."""
+        return 4 * self._meta.dimension * self.count
 
     def faces(self, ids: Sequence[int]) -> StoredFaces:
         """Faces by id, without embeddings; unknown ids are skipped."""
@@ -451,6 +457,13 @@ class Snapshot:
         """All people, those with most faces first."""
         return gallery_people.everyone(self.connection) if has_people(self.connection) else []
 
+    def count_people(self) -> int:
+        """Number of people."""
+        if not has_people(self.connection):
+            return 0
+        (count,) = self.connection.execute("SELECT count(*) FROM people").fetchone()
+        return int(count)
+
     def person(self, who: int | str) -> Person:
         """A person by number or name.
 
@@ -538,8 +551,8 @@ class Snapshot:
 
     def contents(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All faces and the content of each, two int64 (n,) in order of face."""
-        rows = self.connection.execute("SELECT id, content_id FROM faces ORDER BY id").fetchall()
-        faces, contents = integers(rows, 2, "the numbers of faces")
+        rows = self.connection.execute("SELECT id, content_id FROM faces ORDER BY id")
+        faces, contents = many_integers(rows, 2, "the numbers of faces")
         return faces, contents
 
     def images(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -548,15 +561,13 @@ class Snapshot:
         The image of a face is its photo or its frame of a video.
         """
         time = "NULL" if "time" in missing_columns(self.connection, "faces") else "time"
-        rows = self.connection.execute(
-            f"SELECT id, content_id, {time} FROM faces ORDER BY id"
-        ).fetchall()
+        rows = self.connection.execute(f"SELECT id, content_id, {time} FROM faces ORDER BY id")
         frames: dict[tuple[int, float], int] = {}
-        numbered = [
+        numbered = (
             (face, content if at is None else frames.setdefault((content, at), -1 - len(frames)))
             for face, content, at in rows
-        ]
-        faces, images = integers(numbered, 2, "the numbers of faces")
+        )
+        faces, images = many_integers(numbered, 2, "the numbers of faces")
         return faces, images
 
     def mapped(self) -> NDArray[np.int64]:
@@ -610,13 +621,13 @@ class Snapshot:
         parts = "NULL" if "parts" in missing_columns(self.connection, "faces") else "parts"
         rows = self.connection.execute(f"SELECT confidence, {parts} FROM faces ORDER BY id")
         try:
-            return np.array(
-                [
+            return np.fromiter(
+                (
                     confidence >= SURE_CONFIDENCE
                     if made is None
                     else PARTS.unpack(made)[0] >= SURE_OPINION
                     for confidence, made in rows
-                ],
+                ),
                 bool,
             )
         except (TypeError, struct.error) as error:
