@@ -8,6 +8,10 @@ with faces added beside a large file (*beside*). Then another process opens the 
 it. A search by pose reads the landmarks of all faces at first, then again without a change, and
 after one face was added.
 
+With ``--remove`` ten photos are removed from the SQLite file: as it is done now (*overwritten*),
+and with the file rewritten, as was done after each removal in the past (*rewritten*). The bytes
+that this process writes to disks are counted. The index is left out; it is rewritten, too.
+
 With ``--people`` the faces are grouped into people: all of them, and again after a hundredth more
 were added, each in a process of its own, with the most memory that it takes: *in all* as the system
 counts it, and without what is mapped from files, which the system can drop (*own*).
@@ -31,6 +35,8 @@ from pathlib import Path
 import numpy as np
 from common import arguments, publish, seconds, table
 from search import DIMENSION, FACES_A_PERSON, enrol, faces
+
+from face2vec.gallery import writer
 
 PACKAGES = ("face2vec", "faiss-cpu", "numpy")
 TURNS = 5
@@ -101,6 +107,40 @@ def row(folder: Path, count: int) -> list[str]:
         after = seconds(search)
     return [f"{count:,}", f"{rewritten:.2f}", f"{beside:.3f}", f"{opened:.2f}",
             f"{first:.2f}", f"{again:.2f}", f"{after:.2f}"]  # fmt: skip
+
+
+REMOVE_TITLES = ("faces", "file, MB", "remove 10 photos, overwritten, s", "written, MB",
+                 "rewritten, s", "written, MB")  # fmt: skip
+
+
+def written_bytes() -> int:
+    """Bytes that this process has caused to be written to disks."""
+    found = re.search(r"write_bytes: (\d+)", Path("/proc/self/io").read_text())
+    return int(found[1]) if found else 0
+
+
+def remove_row(folder: Path, count: int) -> list[str]:
+    from face2vec.gallery.gallery import Gallery
+    from face2vec.gallery.schema import FILE
+
+    size = (folder / FILE).stat().st_size
+    cells = []
+    usual = writer.SMALL_BYTES
+    with Gallery.open(folder) as gallery:
+        for turn, small in enumerate((0, 1 << 60)):
+            rows = np.linspace(0, count - 1, 20).astype(int)[turn::2]
+            photos = [f"/made/up/{row:08d}.jpg" for row in rows]
+            writer.SMALL_BYTES = small
+
+            def remove(photos: list[str] = photos) -> None:
+                with gallery.write() as writing:
+                    assert writing.remove(photos).photos == 10
+
+            before = written_bytes()
+            took = seconds(remove)
+            cells += [f"{took:.2f}", f"{(written_bytes() - before) / 1e6:.1f}"]
+    writer.SMALL_BYTES = usual
+    return [f"{count:,}", f"{size / 1e6:,.0f}", *cells]
 
 
 PEOPLE_TITLES = ("faces", "group all, s", "people", "memory in all, MiB", "own, MiB",
@@ -177,6 +217,7 @@ def people_row(folder: Path, count: int) -> list[str]:
 def main() -> None:
     parser = arguments(__doc__.partition("\n")[0])
     parser.add_argument("--people", action="store_true", help="group the faces into people")
+    parser.add_argument("--remove", action="store_true", help="remove photos")
     parser.add_argument("--group", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000])
     parser.add_argument("--keep", type=Path, help="keep galleries in this folder, or take them")
@@ -186,6 +227,7 @@ def main() -> None:
         return
     from face2vec import Face2Vec
 
+    kind = "people" if given.people else "remove" if given.remove else ""
     rows = []
     for count in given.sizes:
         with tempfile.TemporaryDirectory(dir=given.keep) as scratch:
@@ -194,19 +236,30 @@ def main() -> None:
                 enrol(kept, faces(count, 1, count // FACES_A_PERSON))
             folder = Path(scratch) / "gallery"
             shutil.copytree(kept, folder)
-            with Face2Vec(folder) as engine:
-                engine.rebuild()
-            rows.append((people_row if given.people else row)(folder, count))
-            print(rows[-1], flush=True)
+            if not given.remove:
+                with Face2Vec(folder) as engine:
+                    engine.rebuild()
+            rows.append(KINDS[kind][2](folder, count))
+        tell(kind, given.sizes[: len(rows)], rows)  # the next size may take long
+
+
+def tell(kind: str, sizes: list[int], rows: list[list[str]]) -> None:
+    title, titles, _ = KINDS[kind]
+    option = f"--{kind} " if kind else ""
     publish(
-        "growth-people" if given.people else "growth",
-        f"{'Grouping' if given.people else 'What a change costs in'} a large gallery, "
-        f"{DIMENSION} numbers a face",
-        table(PEOPLE_TITLES if given.people else TITLES, rows),
-        f"python benchmarks/growth.py {'--people ' * given.people}--sizes "
-        f"{' '.join(map(str, given.sizes))}",
+        f"growth-{kind}" if kind else "growth",
+        f"{title} a large gallery, {DIMENSION} numbers a face",
+        table(titles, rows),
+        f"python benchmarks/growth.py {option}--sizes {' '.join(map(str, sizes))}",
         PACKAGES,
     )
+
+
+KINDS = {
+    "": ("What a change costs in", TITLES, row),
+    "people": ("Grouping", PEOPLE_TITLES, people_row),
+    "remove": ("Removing photos from", REMOVE_TITLES, remove_row),
+}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,6 +80,7 @@ _IDS_PER_QUERY = 512  # SQLite before 3.32 takes 999 parameters
 _IDS_PER_ROW, _IDS_STEP = 60, 10  # few statements to compile, none of them long
 _IDS_UNPADDED = 20  # the ten of a usual search are looked up without padding
 _PHOTOS_PER_PAGE = 1000
+_FACES_PER_PART = 65536
 
 
 @dataclass
@@ -660,9 +662,19 @@ class Snapshot:
             " JOIN contents ON contents.id = content_id"
         )
         if ids is None:
-            rows = self.connection.execute(f"{select} ORDER BY faces.id").fetchall()
+            rows = iter(self.connection.execute(f"{select} ORDER BY faces.id"))
         else:
-            rows = sorted(self._rows_of(ids, f"{select} WHERE faces.id"))
+            rows = iter(sorted(self._rows_of(ids, f"{select} WHERE faces.id")))
+        parts = [self._landmarks_in([])]
+        while some := list(islice(rows, _FACES_PER_PART)):
+            parts.append(self._landmarks_in(some))
+        faces, points, sizes = map(np.concatenate, zip(*parts, strict=True))
+        return faces, points, sizes
+
+    def _landmarks_in(
+        self, rows: Sequence[tuple[Any, ...]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+        """What `landmarks` returns of some rows."""
         faces = np.array([row[0] for row in rows], np.int64)
         try:
             points = np.frombuffer(b"".join(row[1] for row in rows), "<f8").reshape(-1, 5, 2)
