@@ -86,6 +86,11 @@ EXTRAS = {
         "pymilvus>=3.0",  # the client of Milvus
         "psycopg[binary]>=3.3",  # the client of PostgreSQL
     ],
+    # The addresses of other stores need fsspec and a package of theirs.
+    "s3": [
+        "fsspec>=2024.6",  # reads photos in object storage; the first that was tried
+        "s3fs>=2024.6",  # S3, and what speaks its language
+    ],
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
     "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
 }
@@ -108,7 +113,8 @@ EXTRAS["browser"] = [
 # A real server in a package: it is for these tests, and for a look, not for work.
 EXTRAS["cluster-test"] = ["face2vec[cluster,people]", "milvus==2.3.5", "pytest>=8.2"]
 EXTRAS["test"] = [
-    "face2vec[openvino,yunet,notebook,people,export,xmp,watch,raw,jxl,video,server,mcp]",
+    "face2vec[openvino,yunet,notebook,people,export,xmp,watch,raw,jxl,video,server,mcp,s3]",
+    "moto[server]>=5.0",  # a server that speaks S3, on the loopback
     "pytest>=8.2",
     "pytest-xdist>=3.8",  # two processes, so that the suite takes minutes
     "hypothesis>=6.100",
@@ -122,7 +128,7 @@ EXTRAS["test"] = [
 ]
 EXTRAS["all"] = [
     "face2vec[openvino,yunet,keras,train,tfds,people,export,xmp,watch,raw,jxl,video,server,plot]",
-    "face2vec[mcp,notebook,cluster]",
+    "face2vec[mcp,notebook,cluster,s3]",
 ]
 
 setup(install_requires=INSTALL, extras_require=EXTRAS)

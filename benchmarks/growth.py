@@ -7,19 +7,36 @@ date, as ``add`` does with a new photo: with the index file rewritten each time 
 with faces added beside a large file (*beside*). Then another process opens the gallery and searches
 it. A search by pose reads the landmarks of all faces at first, then again without a change, and
 after one face was added.
+
+With ``--remove`` ten photos are removed from the SQLite file: as it is done now (*overwritten*),
+and with the file rewritten, as was done after each removal in the past (*rewritten*). The bytes
+that this process writes to disks are counted. The index is left out; it is rewritten, too.
+
+With ``--people`` the faces are grouped into people: all of them, and again after a hundredth more
+were added, each in a process of its own, with the most memory that it takes: *in all* as the system
+counts it, and without what is mapped from files, which the system can drop (*own*).
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import re
+import resource
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from common import arguments, publish, seconds, table
 from search import DIMENSION, FACES_A_PERSON, enrol, faces
+
+from face2vec.gallery import writer
 
 PACKAGES = ("face2vec", "faiss-cpu", "numpy")
 TURNS = 5
@@ -92,13 +109,125 @@ def row(folder: Path, count: int) -> list[str]:
             f"{first:.2f}", f"{again:.2f}", f"{after:.2f}"]  # fmt: skip
 
 
+REMOVE_TITLES = ("faces", "file, MB", "remove 10 photos, overwritten, s", "written, MB",
+                 "rewritten, s", "written, MB")  # fmt: skip
+
+
+def written_bytes() -> int:
+    """Bytes that this process has caused to be written to disks."""
+    found = re.search(r"write_bytes: (\d+)", Path("/proc/self/io").read_text())
+    return int(found[1]) if found else 0
+
+
+def remove_row(folder: Path, count: int) -> list[str]:
+    from face2vec.gallery.gallery import Gallery
+    from face2vec.gallery.schema import FILE
+
+    size = (folder / FILE).stat().st_size
+    cells = []
+    usual = writer.SMALL_BYTES
+    with Gallery.open(folder) as gallery:
+        for turn, small in enumerate((0, 1 << 60)):
+            rows = np.linspace(0, count - 1, 20).astype(int)[turn::2]
+            photos = [f"/made/up/{row:08d}.jpg" for row in rows]
+            writer.SMALL_BYTES = small
+
+            def remove(photos: list[str] = photos) -> None:
+                with gallery.write() as writing:
+                    assert writing.remove(photos).photos == 10
+
+            before = written_bytes()
+            took = seconds(remove)
+            cells += [f"{took:.2f}", f"{(written_bytes() - before) / 1e6:.1f}"]
+    writer.SMALL_BYTES = usual
+    return [f"{count:,}", f"{size / 1e6:,.0f}", *cells]
+
+
+PEOPLE_TITLES = ("faces", "group all, s", "people", "memory in all, MiB", "own, MiB",
+                 "after 1% more, s", "own, MiB")  # fmt: skip
+
+
+def calibration():
+    """Fitted on other made-up faces; three of a person are enough to know them."""
+    from face2vec.calibration import fit
+
+    some = faces(3000, 7, 1000).reshape(3, 1000, DIMENSION)
+    genuine = np.sum(some[0] * some[1], axis=1)
+    impostor = (some[0] @ some[1].T)[np.triu_indices(1000, 1)]
+    return fit(genuine, np.sort(impostor)[::-1], model="synthetic", weights="synthetic",
+               data="made up", people=1000)  # fmt: skip
+
+
+def group(folder: Path) -> None:
+    """Group the faces of a gallery; prints seconds, people, and most memory in MiB."""
+    from face2vec import Face2Vec
+
+    own = OwnMemory()
+    with Face2Vec(folder) as engine:
+        engine.calibrate(calibration())
+        own.start()
+        took = seconds(engine.find_people)
+        most = own.stop()
+        count = len(engine.people())
+    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(json.dumps([took, count, whole, most]))
+
+
+class OwnMemory(threading.Thread):
+    """Watches the memory of this process that is not mapped from files."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._ends, self._most = threading.Event(), 0
+
+    def run(self) -> None:
+        """Look ten times a second."""
+        while not self._ends.wait(0.1):
+            status = Path("/proc/self/status").read_text()
+            found = re.search(r"RssAnon:\s+(\d+)", status)
+            self._most = max(self._most, int(found[1]) >> 10 if found else 0)
+
+    def stop(self) -> int:
+        """The most, in MiB."""
+        self._ends.set()
+        self.join()
+        return self._most
+
+
+def grouped(folder: Path) -> list[float]:
+    done = subprocess.run([sys.executable, __file__, "--group", folder], capture_output=True,
+                          check=True, text=True)  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def people_row(folder: Path, count: int) -> list[str]:
+    from face2vec import Face2Vec
+
+    took, people, whole, own = grouped(folder)
+    print(f"{count:,}: {took:.0f} s, {people:,} people, {whole:,} MiB, own {own:,}", flush=True)
+    with Face2Vec(folder) as engine, engine._session.write() as writer:
+        more = faces(count // 100, 6, count // FACES_A_PERSON)
+        writer.record(entry(number, row) for number, row in enumerate(more))
+        engine._session.index().save()
+    later, _, _, own_later = grouped(folder)
+    return [f"{count:,}", f"{took:.1f}", f"{people:,}", f"{whole:,}", f"{own:,}",
+            f"{later:.1f}", f"{own_later:,}"]  # fmt: skip
+
+
 def main() -> None:
     parser = arguments(__doc__.partition("\n")[0])
+    parser.add_argument("--people", action="store_true", help="group the faces into people")
+    parser.add_argument("--remove", action="store_true", help="remove photos")
+    parser.add_argument("--group", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000])
     parser.add_argument("--keep", type=Path, help="keep galleries in this folder, or take them")
     given = parser.parse_args()
+    if given.group is not None:
+        group(given.group)
+        return
     from face2vec import Face2Vec
 
+    kind = "people" if given.people else "remove" if given.remove else ""
     rows = []
     for count in given.sizes:
         with tempfile.TemporaryDirectory(dir=given.keep) as scratch:
@@ -107,17 +236,30 @@ def main() -> None:
                 enrol(kept, faces(count, 1, count // FACES_A_PERSON))
             folder = Path(scratch) / "gallery"
             shutil.copytree(kept, folder)
-            with Face2Vec(folder) as engine:
-                engine.rebuild()
-            rows.append(row(folder, count))
-            print(rows[-1], flush=True)
+            if not given.remove:
+                with Face2Vec(folder) as engine:
+                    engine.rebuild()
+            rows.append(KINDS[kind][2](folder, count))
+        tell(kind, given.sizes[: len(rows)], rows)  # the next size may take long
+
+
+def tell(kind: str, sizes: list[int], rows: list[list[str]]) -> None:
+    title, titles, _ = KINDS[kind]
+    option = f"--{kind} " if kind else ""
     publish(
-        "growth",
-        f"What a change costs in a large gallery, {DIMENSION} numbers a face",
-        table(TITLES, rows),
-        f"python benchmarks/growth.py --sizes {' '.join(map(str, given.sizes))}",
+        f"growth-{kind}" if kind else "growth",
+        f"{title} a large gallery, {DIMENSION} numbers a face",
+        table(titles, rows),
+        f"python benchmarks/growth.py {option}--sizes {' '.join(map(str, sizes))}",
         PACKAGES,
     )
+
+
+KINDS = {
+    "": ("What a change costs in", TITLES, row),
+    "people": ("Grouping", PEOPLE_TITLES, people_row),
+    "remove": ("Removing photos from", REMOVE_TITLES, remove_row),
+}
 
 
 if __name__ == "__main__":

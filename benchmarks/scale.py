@@ -7,10 +7,10 @@ Needs the extra ``cluster-test``, PostgreSQL's server, and a network of its own,
 
 The cost of a photo is the processor time of one thread with the model ``mini`` over drawn photos of
 one to six faces. The faces of the galleries are those of ``benchmarks/search.py`` with the spectrum
-of ``mini``, ten in each photo, and both galleries record the same. Recall@10 is the share of the ten truly most
-similar faces among the ten found, over a hundred queries. Bytes in Milvus are those of its folder,
-which has its queue as well, after it has written its segments. The memory of the gallery in a
-folder is what this process has more after its searches than before.
+of ``mini``, ten in each photo, and both galleries record the same. Recall@10 is the share of the
+ten truly most similar faces among the ten found, over a hundred queries. Bytes in Milvus are those
+of its folder, which has its queue as well, after it has written its segments. The memory of the
+gallery in a folder is what this process has more after its searches than before.
 """
 
 from __future__ import annotations

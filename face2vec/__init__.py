@@ -32,6 +32,7 @@ from face2vec.errors import (
     RuntimeUnavailableError,
     ServiceError,
     SettingsError,
+    StorageError,
     TrainingError,
     UnknownModelError,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "RuntimeUnavailableError",
     "ServiceError",
     "SettingsError",
+    "StorageError",
     "TrainingError",
     "UnknownModelError",
     "Verification",

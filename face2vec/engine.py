@@ -22,7 +22,7 @@ from face2vec.cluster.address import MilvusAddress, is_address
 from face2vec.detection.select import AnyDetector
 from face2vec.encoding.quality import outside
 from face2vec.errors import GalleryError, GalleryNotFoundError, PhotoError, SettingsError
-from face2vec.files import expanded, paths_to
+from face2vec.files import expanded, is_object, paths_to
 from face2vec.gallery.rows import (
     Readmitted,
     Removed,
@@ -112,6 +112,12 @@ def _place_of(gallery: Source | MilvusAddress | None) -> Path | MilvusAddress | 
         raise arguments.refusal("gallery", gallery, "the path of a folder")
     if is_address(gallery):
         return MilvusAddress.parse(str(gallery))
+    if is_object(given):
+        raise SettingsError(
+            f"a gallery is a folder, or in Milvus, and not in object storage like "
+            f"{expanded(given)!r}; photos can be there: face2vec index {expanded(given)} "
+            "--gallery indexes/family"
+        )
     return Path(expanded(gallery)).absolute()
 
 
@@ -305,16 +311,14 @@ class Face2Vec:
         model = encoder.model.fingerprint
 
         def video(photo: FoundPhoto) -> Video | None:
-            path = photo.full
+            path = photo.place
             return Video(path, max_pixels=encoder.max_pixels) if is_video(path) else None
 
         def encoded() -> Iterator[EncodedPhoto]:
-            for done in stream_files(
-                encoder, found, lambda photo: Unopened(str(photo.full)), video
-            ):
+            for done in stream_files(encoder, found, lambda photo: Unopened(photo.place), video):
                 size = done.width, done.height
                 yield EncodedPhoto(
-                    str(done.item.full), *size, done.faces, model, done.error, done.damage
+                    done.item.place, *size, done.faces, model, done.error, done.damage
                 )
 
         return encoded()
@@ -341,7 +345,8 @@ class Face2Vec:
 
         Args:
             sources: folders, files, glob patterns, ``@list.txt``, or ``-`` for paths on standard
-                input; one by one or in lists.
+                input; one by one or in lists. A folder or file can be in object storage,
+                ``s3://bucket/2024``, with the extra ``s3``.
             exclude: patterns of files and folders to leave out, as in ``.gitignore``, besides
                 those of files ``.face2vecignore`` and what other programs keep beside photos.
             include: patterns of files and folders to take, although a pattern leaves them out.
@@ -373,12 +378,13 @@ class Face2Vec:
             paths, exclude=exclude, include=include, left_out=left_out, unread=unread,
             pairs=pairs, paired=paired,
         )  # fmt: skip
-        # Standard input can be read only once, so its progress bar has no total.
+        # Standard input can be read only once, and millions of objects take long to list; so their
+        # progress bars have no total.
         names: Collection[str] | None = None
         if only is not None:
             names, everything = set(only), found
             found = (one for one in everything if f"{one.folder}{os.sep}{one.name}" in names)
-        elif progress and "-" not in paths:
+        elif progress and "-" not in paths and not any(map(is_object, paths)):
             again_found = find_photos(paths, exclude=exclude, include=include, pairs=pairs)
             names = [one.name for one in again_found]
         total = None if names is None else len(names)

@@ -11,6 +11,7 @@
     ├── TrainingError            a training diverged or cannot continue
     ├── CalibrationError         the meaning of a similarity is not known
     ├── RuntimeUnavailableError  the requested runtime is not available
+    ├── StorageError             a store of photos does not list them
     ├── ServiceError             a service does not answer, or refuses a request
     ├── NotWrittenError          a file cannot be written, as on a full disk (also an OSError)
     └── GalleryError             a gallery on disk cannot be used
@@ -125,6 +126,10 @@ class CalibrationError(Face2VecError):
 
 class RuntimeUnavailableError(Face2VecError):
     """The requested runtime or device is not available on this machine."""
+
+
+class StorageError(Face2VecError):
+    """A store of photos, such as S3, does not answer or does not list its objects."""
 
 
 class ServiceError(Face2VecError):

@@ -28,6 +28,10 @@ REPLACE_SECONDS = 5.0
 LEFTOVER_SECONDS = 86_400.0
 """Age from which on an unfinished file that `written_whole` finds is one of a killed process."""
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_OTHER_SCHEMES = frozenset(("file", "local", "http", "https", "milvus"))
+_SIGNED = re.compile(r"(?i)[?&](x-amz-(signature|credential|security-token)|sig|signature|token)=")
+
 _TOKEN_BYTES = 16
 _UNFINISHED = re.compile(rf"(.+)\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.new(-journal|-wal|-shm)?")
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
@@ -40,13 +44,59 @@ class IrregularFileError(OSError):
     filename: str
 
 
+def is_object(path: object) -> bool:
+    """Whether a path is the address of an object or of a folder of objects: ``s3://bucket/a.jpg``.
+
+    ``file://``, ``http://`` and ``https://`` are none, nor is the address of a gallery in Milvus.
+    """
+    found = _SCHEME.match(path) if isinstance(path, str) else None
+    return found is not None and found[1].lower() not in _OTHER_SCHEMES
+
+
+def object_address(text: str) -> str:
+    """The address of an object in the form in which galleries store it.
+
+    The scheme is in lower case, and there is no ``/`` at the end.
+
+    Args:
+        text: an address, see `is_object`.
+
+    Raises:
+        SettingsError: it has a password or a signature, which the message does not show, or names
+            nothing.
+    """
+    scheme, _, rest = text.partition("://")
+    scheme = scheme.lower()
+    authority, _, _ = rest.partition("/")
+    port = authority.rpartition("@")[2].partition(":")[2]
+    has_password = re.match("[^/@]*:[^@]*@", rest) is not None and "@" in authority
+    if not authority.startswith("arn:"):
+        has_password |= bool(port) and not port.isdecimal()
+    if has_password or _SIGNED.search(rest):
+        raise SettingsError(
+            f"an address of {scheme}:// has a password or a signature in it, which would be "
+            "stored in the gallery; leave it out, and give it as the programs of that store take "
+            "it, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials"
+        )
+    if not rest.strip("/"):
+        raise SettingsError(f"{scheme}:// names no bucket; give {scheme}://BUCKET/FOLDER")
+    return f"{scheme}://{rest.rstrip('/')}"
+
+
 def expanded(path: str | os.PathLike[str]) -> str:
     """A path as text, with ``~`` or ``~user`` at its start replaced by the home folder.
 
     A shell does this only at the start of a word, not in ``--gallery=~/photos``, and not at all
-    for Python code or for a path between quotes. ``./~`` is a folder with that name.
+    for Python code or for a path between quotes. ``./~`` is a folder with that name. Of an object
+    it is the `object_address`.
+
+    Raises:
+        SettingsError: it is an address with a password.
     """
-    return os.path.expanduser(os.fspath(path))  # noqa: PTH111 - it does not raise without a home
+    text = os.fspath(path)
+    if is_object(text):
+        return object_address(text)
+    return os.path.expanduser(text)  # noqa: PTH111 - it does not raise without a home
 
 
 def composed(text: str) -> str:
@@ -106,8 +156,11 @@ def paths_to(path: str | os.PathLike[str]) -> Iterator[str]:
 
     They are: the path as it stands; with the links of its folder followed; with all links
     followed; and as its folders spell it, which matters where ``A.jpg`` and ``a.jpg``, or é in its
-    two forms, are one file.
+    two forms, are one file. An object has one address.
     """
+    if is_object(os.fspath(path)):
+        yield expanded(path)
+        return
     given = Path(expanded(path)).absolute()
     if "\0" in str(given):  # no file has such a name
         return

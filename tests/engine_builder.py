@@ -32,7 +32,7 @@ from face2vec.ingest import build as building
 BATCH = 4
 
 
-def build(folder: Path, model: Path, photos: Path) -> str:
+def build(folder: Path, model: Path, photos: str) -> str:
     building.BATCH_PHOTOS = BATCH
     with Face2Vec(folder, model=model, runtime="onnxruntime", threads=2) as engine:
         return json.dumps(asdict(engine.add(photos)))
@@ -91,7 +91,7 @@ def arm(point: str) -> None:
         os.fsync = deadly
 
 
-def kill_and_go_on(folder: Path, model: Path, photos: Path, point: str) -> dict[str, object]:
+def kill_and_go_on(folder: Path, model: Path, photos: str, point: str) -> dict[str, object]:
     def until_killed() -> None:
         arm(point)
         build(folder, model, photos)
@@ -107,7 +107,7 @@ def kill_and_go_on(folder: Path, model: Path, photos: Path, point: str) -> dict[
 
 def main() -> None:
     mode = sys.argv[1]
-    folder, model, photos = map(Path, sys.argv[2:5])
+    folder, model, photos = Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     if mode == "kills":
         # What every child needs is imported once; sessions and threads are each child's own.
         import face2vec.encoding.encoder

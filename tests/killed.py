@@ -25,6 +25,7 @@ from helpers import fake_fingerprint
 from face2vec import Face2Vec
 from face2vec.errors import Face2VecError
 from face2vec.fingerprint import Fingerprint
+from face2vec.gallery import writer
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.rows import INDEXED, LANDMARKS, Entry
 from face2vec.gallery.staging import NewEmbeddings, Remade, abandon
@@ -237,8 +238,10 @@ def in_child(work: Callable[[], Any], killed: int = 0) -> Any:
 
 
 def main() -> None:
-    """Arguments: a command, the command after a kill, a gallery, a folder to work in."""
+    """Arguments: a command, the command after a kill, a gallery, a folder to work in, its size."""
     command, after, start, work = *sys.argv[1:3], *map(Path, sys.argv[3:5])
+    if sys.argv[5] == "large":  # a file that is not rewritten after a removal
+        writer.SMALL_BYTES = 0
 
     def fresh(name: str) -> Path:
         return Path(shutil.copytree(start, work / name))

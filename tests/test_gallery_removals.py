@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from helpers import posix_only, run_python
 from face2vec import Face2Vec
 from face2vec.cli.main import main
 from face2vec.errors import GalleryError
-from face2vec.gallery import removals
+from face2vec.gallery import removals, writer
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.removals import Removal
+from face2vec.gallery.rows import INDEXED, Entry
 from face2vec.gallery.schema import FILE
 from face2vec.gallery.staging import UPGRADE_FILE, UPGRADED_INDEX
 from face2vec.gallery.writer import Writer
@@ -35,14 +37,14 @@ def gallery(tmp_path: Path) -> Path:
     return tmp_path / "gallery"
 
 
-def run_killed(command: str, after: str, tmp_path: Path) -> dict[str, Any]:
+def run_killed(command: str, after: str, tmp_path: Path, size: str = "small") -> dict[str, Any]:
     script = Path(killed.__file__)
     run_python(script, "make", tmp_path / "start")
     if command == "upgrade":
         run_python(script, "stage", tmp_path / "start")
     (tmp_path / "work").mkdir()
     report: dict[str, Any] = json.loads(
-        run_python(script, command, after, tmp_path / "start", tmp_path / "work")
+        run_python(script, command, after, tmp_path / "start", tmp_path / "work", size)
     )
     return report
 
@@ -52,10 +54,12 @@ def run_killed(command: str, after: str, tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("command", "after"), [("forget", "forget"), ("remove", "remove"), ("forget", "name")]
 )
+@pytest.mark.parametrize("size", ["small", "large"])
 def test_removal_killed_anywhere_is_reported_and_finished_by_the_next_writer(
-    command: str, after: str, tmp_path: Path
+    command: str, after: str, size: str, tmp_path: Path
 ) -> None:
-    report = run_killed(command, after, tmp_path)
+    report = run_killed(command, after, tmp_path, size)
+    assert ("VACUUM" in report["steps"]) == (size == "small")
     done = report["done"]
     assert done == ([GONE, GONE, []] if command == "forget" else [GONE, GONE])
     committed = report["steps"].index("COMMIT") + 1
@@ -156,18 +160,32 @@ def test_remove_of_other_photos_is_not_taken_for_the_interrupted_one(
     assert killed.checked(gallery) == []
 
 
-def test_full_disk_while_the_file_is_rewritten_is_reported_and_finished_later(
-    gallery: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    execute = Connection.execute
+def not_scrubbed(gallery: Path) -> None:
+    """Make a gallery one that a version wrote which does not scrub."""
+    with closing(sqlite3.connect(gallery / FILE)) as connection, connection:
+        assert connection.execute("DELETE FROM meta WHERE key = 'scrubbed'").rowcount == 1
+
+
+def refuse_vacuum(patch: pytest.MonkeyPatch) -> list[str]:
+    """Make rewriting a file fail; returns the attempts as they are made."""
+    execute, tried = Connection.execute, list[str]()
 
     def full(connection: Connection, statement: str, *values: Any) -> Any:
         if statement == "VACUUM":
+            tried.append(statement)
             raise sqlite3.OperationalError("database or disk is full")
         return execute(connection, statement, *values)
 
+    patch.setattr(Connection, "execute", full)
+    return tried
+
+
+def test_full_disk_while_the_file_is_rewritten_is_reported_and_finished_later(
+    gallery: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    not_scrubbed(gallery)
     with monkeypatch.context() as patch:
-        patch.setattr(Connection, "execute", full)
+        refuse_vacuum(patch)
         faces, photos, left = killed.forget(gallery)
     assert (faces, photos) == (GONE, GONE)
     assert f"what was removed is still in {gallery / FILE}" in caplog.text
@@ -175,6 +193,72 @@ def test_full_disk_while_the_file_is_rewritten_is_reported_and_finished_later(
     assert ["traces of removed" in problem for problem in killed.checked(gallery)] == [True]
     assert killed.forget(gallery) == [GONE, GONE, []]
     assert (killed.left_in(gallery), killed.checked(gallery)) == ([], [])
+
+
+def test_file_that_was_scrubbed_need_not_be_rewritten(
+    gallery: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        assert refuse_vacuum(patch) == []
+        assert killed.forget(gallery) == [GONE, GONE, []]
+    assert (killed.left_in(gallery), killed.checked(gallery)) == ([], [])
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("command", ["forget", "remove"])
+def test_large_file_is_rewritten_only_if_most_of_it_is_free_or_it_was_not_scrubbed(
+    command: str, gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SMALL_BYTES", 0)
+    statements: list[str] = []
+    execute = Connection.execute
+
+    def traced(connection: Connection, statement: str, *values: Any) -> Any:
+        statements.append(statement)
+        return execute(connection, statement, *values)
+
+    monkeypatch.setattr(Connection, "execute", traced)
+    kept = [] if command == "forget" else ["name"]  # of a person whose photos were removed
+    killed.COMMANDS[command](gallery)
+    assert "VACUUM" not in statements
+    assert (killed.left_in(gallery), killed.checked(gallery)) == (kept, [])
+    size = (gallery / FILE).stat().st_size
+    not_scrubbed(gallery)
+    with Face2Vec(gallery) as engine:
+        engine.remove(f"/photos/{killed.photo(1)}")
+    assert statements.count("VACUUM") == 1  # and from then on it is scrubbed
+    with Face2Vec(gallery) as engine:
+        engine.remove(f"/photos/{killed.photo(2)}")
+        assert statements.count("VACUUM") == 1
+        monkeypatch.setattr(writer, "MOSTLY", -1.0)
+        engine.remove("/photos")
+    assert statements.count("VACUUM") == 2
+    assert (gallery / FILE).stat().st_size <= size
+    assert killed.checked(gallery) == []
+
+
+def test_long_transactions_empty_the_wal_and_leave_nothing(
+    gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SMALL_BYTES", 0)
+    monkeypatch.setattr(writer, "WAL_BYTES", 1)
+    with Face2Vec(gallery) as engine, engine._session.write() as writing:
+        gone = set()
+        for number in range(1000, 1400):
+            one = killed.face(number)
+            entry = Entry(
+                killed.ROOT, killed.photo(number), 1, 1, number.to_bytes(32, "big"), 9, 9,
+                INDEXED, "", (one,),
+            )  # fmt: skip
+            writing.record([entry])
+            assert not (gallery / f"{FILE}-wal").stat().st_size
+            if number % 3:
+                writing.remove(f"{killed.ROOT}/{killed.photo(number)}")
+                gone |= {killed.photo(number).encode(), one.embedding.tobytes()}
+        engine._session.index().save()
+    everything = (gallery / FILE).read_bytes()
+    assert [secret for secret in gone if secret in everything] == []
+    assert killed.checked(gallery) == []
 
 
 def test_index_that_cannot_be_rebuilt_after_a_removal_is_deleted(

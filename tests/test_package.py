@@ -212,6 +212,7 @@ EXTRAS_OF = {
     "mcp": "mcp",
     "people": "people",
     "photos.jxl": "jxl",
+    "photos.objects": "s3",
     "photos.raw": "raw",
     "client": "server",
     "report": "plot",

@@ -22,7 +22,7 @@ import click
 
 from face2vec.cluster.address import MilvusAddress, address_of, is_address
 from face2vec.errors import SettingsError
-from face2vec.files import expanded
+from face2vec.files import expanded, is_object
 from face2vec.report.text import printable
 from face2vec.runtime.select import RUNTIMES
 
@@ -61,7 +61,16 @@ class Number(click.FloatRange):
 
 
 class FilePath(click.Path):
-    """A path; ``~`` at its start is expanded, as a shell does not do in ``--gallery=~/photos``."""
+    """A path; ``~`` at its start is expanded, as a shell does not do in ``--gallery=~/photos``.
+
+    Args:
+        objects: also the address of a folder in object storage.
+        options: those of `click.Path`.
+    """
+
+    def __init__(self, *, objects: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self._objects = objects
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, or a usage error.
@@ -84,7 +93,15 @@ class FilePath(click.Path):
                 f"{what} takes a path, not the address of a service; of a service, search, its "
                 "pages and face2vec.Client can be used"
             )
-        return super().convert(expanded(value), param, ctx)
+        path = expanded(value)
+        if is_object(path):
+            if self._objects:
+                return path
+            raise SettingsError(
+                f"{what} takes a path on this machine, not {path}; photos in object storage are "
+                f"read by: face2vec index {path} --gallery indexes/family"
+            )
+        return super().convert(path, param, ctx)
 
 
 class GalleryPlace(FilePath):

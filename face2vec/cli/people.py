@@ -201,7 +201,7 @@ def name_command(
 
 @click.command("enroll")
 @gallery_argument
-@click.argument("people", type=FilePath())
+@click.argument("people", type=FilePath(objects=True))
 @model_option
 @runtime_options
 @json_line_option

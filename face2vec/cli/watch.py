@@ -33,7 +33,11 @@ def _interrupt(*_: object) -> None:
 
 @click.command("watch")
 @click.argument(
-    "folders", nargs=-1, required=True, metavar="FOLDER...", type=FilePath(file_okay=False)
+    "folders",
+    nargs=-1,
+    required=True,
+    metavar="FOLDER...",
+    type=FilePath(file_okay=False, objects=True),
 )
 @click.option(
     "--gallery",

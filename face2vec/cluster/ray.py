@@ -358,7 +358,7 @@ def _load(
     try:
         photo = read(item)
         if isinstance(photo, Unopened) and isinstance(photo.source, str):
-            data = read_photo_bytes(Path(photo.source))
+            data = read_photo_bytes(photo.source)
             photo = Unopened(data, photo.name or photo.source)
     except PhotoError as error:
         return _Wanted(None, error=error)

@@ -61,6 +61,7 @@ from face2vec.gallery.writer import (
     outcome_columns,
     places_in,
 )
+from face2vec.photos.storage import missing_photos
 from face2vec.types import Face
 
 log = logging.getLogger("face2vec")
@@ -450,11 +451,8 @@ class ClusterWriter(Writer):
         def now() -> Snapshot:
             return ClusterReader(self._connections, self._vectors, self._meta)
 
-        for path, _, _ in all_photos(now, only_files=True):
-            try:
-                os.stat(path)  # noqa: PTH116 - for each photo
-            except (FileNotFoundError, NotADirectoryError):
-                yield path
+        photos = (path for path, _, _ in all_photos(now, only_files=True))
+        return missing_photos(photos, self._roots)
 
     @contextmanager
     def _transaction(self, *, purge: bool = False) -> Iterator[Connection]:

@@ -20,6 +20,7 @@ from face2vec.exchange.sidecars import (
     reason_of,
 )
 from face2vec.exchange.xmp_tree import PacketError, utf8_of
+from face2vec.files import is_object
 from face2vec.gallery.rows import Rewritten
 from face2vec.gallery.writer import Writer
 from face2vec.photos.formats import read_photo_bytes
@@ -83,6 +84,8 @@ def embed(
 
 def _write(program: str, photo: NamedPhoto) -> bool:
     """Merge names into the XMP of a photo; returns whether it changed."""
+    if is_object(photo.path):
+        raise PacketError("it is in object storage, where photos are not changed; write sidecars")
     inside = metadata_of(photo.path)
     check_unchanged(photo)
     if inside.too_large:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from face2vec.errors import SettingsError
-from face2vec.files import composed, new_beside, put_in_place
+from face2vec.files import composed, is_object, new_beside, put_in_place
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import NAME_ONLY
+from face2vec.photos.storage import opened, status_of
 
 LONGEST = 100
 """Bytes of the longest name of a folder; longer names of people are cut."""
@@ -190,8 +191,9 @@ def _put(photo: PhotoOf, folder: Path, link: bool) -> bool:
         ValueError: the photo changed, or other files have its names.
         OSError: it cannot be read or written.
     """
-    status = os.stat(photo.path)  # noqa: PTH116
-    if (status.st_size, status.st_mtime_ns) != photo.stat:
+    if link and is_object(photo.path):
+        raise ValueError("it is in object storage and cannot be linked; leave out --link")
+    if status_of(photo.path)[:2] != photo.stat:
         raise ValueError(CHANGED)
     for name in _names(photo):
         target = folder / name
@@ -239,7 +241,7 @@ def _copy(photo: PhotoOf, target: Path) -> None:
     new = new_beside(target.with_name("photo"))
     found = hashlib.sha256()
     try:
-        with open(photo.path, "rb") as source, new.open("r+b") as stream:  # noqa: PTH123
+        with opened(photo.path) as source, new.open("r+b") as stream:
             while chunk := source.read(_CHUNK):
                 found.update(chunk)
                 stream.write(chunk)

@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from face2vec.errors import GalleryMismatchError, PhotoError, SettingsError
 from face2vec.exchange.formats import batches
 from face2vec.exchange.table import BOX, LANDMARKS, PARTS, TRACK, Table
-from face2vec.files import composed
+from face2vec.files import composed, expanded, is_object
 from face2vec.fingerprint import Fingerprint, ModelFingerprint
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.rows import INDEXED, NAME_ONLY, Entry
 from face2vec.gallery.writer import Writer
 from face2vec.models.store import fingerprint_of
-from face2vec.photos.discover import Source
+from face2vec.photos.discover import FoundPhoto, Source
 from face2vec.photos.formats import file_sha256
+from face2vec.photos.storage import status_of
 from face2vec.types import NO_PLACE, NO_POINTS, Face, Landmarks, QualityParts
 
 
@@ -201,12 +202,12 @@ def entries_of(
         folder, name = _place(root, photo)
         places = tuple(faces[row] for row in rows)
         is_placed = all(face.is_placed for face in places)
-        size, mtime_ns, sha256 = _file(Path(folder, name), is_placed, hashes[rows[0]])
+        size, mtime_ns, sha256 = _file(FoundPhoto(folder, name).place, is_placed, hashes[rows[0]])
         entry = Entry(folder, name, size, mtime_ns, sha256, width, height, INDEXED, "", places)
         links = []
         for copy in copies[rows[0]] or ():
             place = _place(root, copy)
-            stat = _file(Path(*place), is_placed, sha256.hex())[:2]
+            stat = _file(FoundPhoto(*place).place, is_placed, sha256.hex())[:2]
             links.append(Entry.link(*place, *stat, sha256))
         yield NamedEntry(entry, tuple(names[row] for row in rows), tuple(links))
 
@@ -260,13 +261,17 @@ def _points(values: Sequence[float]) -> Landmarks:
 
 def _place(root: Path, photo: str) -> tuple[str, str]:
     """(root, path in it) of a photo or a name."""
+    if is_object(photo):
+        address = expanded(photo)
+        bucket = "/".join(address.split("/", 3)[:3])
+        return bucket, address[len(bucket) + 1 :]
     path = os.path.normpath(root / photo)
     if root in Path(path).parents:
         return str(root), os.path.relpath(path, root)
     return os.path.dirname(path), os.path.basename(path)  # noqa: PTH119, PTH120
 
 
-def _file(path: Path, is_placed: bool, known: str | None) -> tuple[int, int, bytes]:
+def _file(path: str, is_placed: bool, known: str | None) -> tuple[int, int, bytes]:
     """(size, mtime_ns, SHA-256) of a photo; of a name if the file is gone, or is another now.
 
     Args:
@@ -277,10 +282,10 @@ def _file(path: Path, is_placed: bool, known: str | None) -> tuple[int, int, byt
     """
     if is_placed:
         with contextlib.suppress(OSError, PhotoError):
-            stat = path.stat()
+            status = status_of(path)
             found = file_sha256(path)
             if known in (None, "", found.hex()):
-                return stat.st_size, stat.st_mtime_ns, found
+                return status.size, status.mtime_ns, found
     if known:
         return NAME_ONLY, 0, bytes.fromhex(known)
     return NAME_ONLY, 0, hashlib.sha256(b"a name without a file\0" + os.fsencode(path)).digest()

@@ -21,13 +21,14 @@ from face2vec.exchange.regions import (
     upright,
 )
 from face2vec.exchange.xmp_tree import PacketError, is_xml_text, utf8_of
-from face2vec.files import IrregularFileError, composed, open_regular, written_whole
+from face2vec.files import IrregularFileError, composed, is_object, open_regular, written_whole
 from face2vec.gallery.marked import marked_faces
 from face2vec.gallery.people import checked_name
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import owner_of
 from face2vec.photos.discover import FoundPhoto
 from face2vec.photos.packets import MAX_PACKET, Metadata, metadata_of
+from face2vec.photos.storage import status_of
 from face2vec.types import NO_POINTS, Box, Face
 
 MAX_NAME = 65_536
@@ -148,7 +149,7 @@ def choose(photos: Iterable[FoundPhoto], now: Snapshot) -> Choice:
     choice = Choice()
     claims: dict[int, list[tuple[str, str]]] = {}  # (name, photo) of each region, by face
     for photo in photos:
-        path = str(photo.full)
+        path = photo.place
         regions, inside = _read(path, choice)
         named = [one for one in regions.regions if one.name]
         choice.unnamed += len(regions.regions) - len(named)
@@ -243,7 +244,7 @@ def _read(path: str, choice: Choice) -> tuple[Regions, Metadata]:
         inside = metadata_of(path)
     except PhotoError:
         inside = Metadata()  # a photo that cannot be read can have a sidecar
-    for sidecar in sidecars_of(Path(path)):
+    for sidecar in () if is_object(path) else sidecars_of(Path(path)):
         found = _checked(str(sidecar), lambda sidecar=sidecar: _sidecar(sidecar), choice)
         if found is not None and found.regions:
             return found, inside
@@ -405,13 +406,14 @@ def check_unchanged(photo: NamedPhoto) -> None:
         PacketError: it is another.
         OSError: it is gone.
     """
-    status = os.stat(photo.path)  # noqa: PTH116
-    if (status.st_size, status.st_mtime_ns) != photo.stat:
+    if status_of(photo.path)[:2] != photo.stat:
         raise PacketError(CHANGED)
 
 
 def _target(photo: NamedPhoto, to: Path | None) -> Path:
     path = Path(photo.path)
+    if to is None and is_object(photo.path):
+        raise PacketError("it is in object storage; give a folder for the sidecars with --to")
     if to is None:
         there = next(sidecars_of(path), None)
         if there is not None and (there.stem == path.name or _is_alone(path)):

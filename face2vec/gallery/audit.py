@@ -69,6 +69,6 @@ def _problems(connection: Connection, dimension: int) -> Iterator[str]:
             yield f"face {i}: its embedding has changed since it was recorded"
     if removals.is_due(connection):
         yield (
-            "traces of removed photos may be left in the file, because it was not rewritten "
+            "traces of removed photos may be left in the file, because it was not purged "
             "after the removal; the next change of the gallery, or the same command, does it"
         )

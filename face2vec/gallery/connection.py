@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -32,6 +33,7 @@ from face2vec.files import (
 )
 from face2vec.forks import abandon, renew_after_fork
 from face2vec.gallery.schema import FILE, WHOLE_SCHEMA, migrate
+from face2vec.gallery.scrub import LARGEST_PAGE, pages_in_wal, scrub
 from face2vec.stored import StoredValueError
 
 # An embedding of dimension 512 takes about 2.1 kB: SQLite's default page of 4 kB holds one and
@@ -87,6 +89,7 @@ class GalleryFile:
         self._open: list[Connection] = []
         self._idle: dict[bool, list[Connection]] = {False: [], True: []}
         self._closed = False
+        self._raw: io.FileIO | None = None
         renew_after_fork(self._renew)
         _refuse_other_files(self.path)
 
@@ -95,6 +98,7 @@ class GalleryFile:
         abandon(*self._open)
         self._open = []
         self._idle = {False: [], True: []}
+        self._raw = None
 
     def close(self) -> None:
         """Close all connections; calling it again does nothing."""
@@ -103,6 +107,9 @@ class GalleryFile:
             idle.clear()
         while self._open:
             self._open.pop().close()
+        if self._raw is not None:
+            self._raw.close()
+            self._raw = None
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -168,8 +175,61 @@ class GalleryFile:
         # On macOS fsync leaves data in the disk's cache; on other systems these have no effect.
         connection.execute("PRAGMA fullfsync = ON")
         connection.execute("PRAGMA checkpoint_fullfsync = ON")
+        # The pages that the -wal lists are scrubbed before it is emptied, see `checkpoint`.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        self.checkpoint(connection, wait=False)  # what a killed writer has left
         migrate(connection)
         return connection
+
+    def checkpoint(self, connection: Connection, *, wait: bool) -> bool:
+        """Move all pages of the ``-wal`` to the file, scrub them there, and empty the ``-wal``.
+
+        Args:
+            connection: the writer's, outside of a transaction.
+            wait: wait some seconds for readers of older states.
+
+        Returns:
+            Whether no reader prevented it. Otherwise the ``-wal`` keeps all its pages.
+
+        Raises:
+            GalleryError: the file cannot be read or written.
+        """
+        wal = _beside(self.path, "-wal")
+        if not size_of(wal):
+            return True
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        if not wait:
+            connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            pages = pages_in_wal(wal, page_bytes)
+            how = "FULL" if wait else "PASSIVE"
+            busy, count, moved = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+            if busy or count != moved:
+                return False
+            (last,) = connection.execute("PRAGMA page_count").fetchone()
+            if last < LARGEST_PAGE:
+                scrub(self._for_scrubbing(), page_bytes, (page for page in pages if page <= last))
+            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+        except OSError as error:
+            raise GalleryError(f"cannot write the gallery {self.folder}: {error}") from error
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(1000 * _BUSY_SECONDS)}")
+
+    def wal_bytes(self) -> int:
+        """Size of the ``-wal``."""
+        return size_of(_beside(self.path, "-wal"))
+
+    def _for_scrubbing(self) -> io.FileIO:
+        """The file, open for `scrub`.
+
+        It stays open as long as connections are: on POSIX systems, closing any descriptor of a file
+        gives up the locks that the process has on it.
+        """
+        if self._raw is None:
+            flags = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+            self._raw = io.FileIO(os.open(self.path, flags), "r+")
+        return self._raw
 
     def disconnect(self, connection: Connection) -> None:
         """Close one connection, unless it belongs to the parent process."""
@@ -188,7 +248,7 @@ class GalleryFile:
         whole = self.path.stat().st_size // page_bytes
         if whole < pages:
             missing = set(range(whole + 1, pages + 1))
-            missing -= _pages_in_wal(_beside(self.path, "-wal"), page_bytes)
+            missing -= pages_in_wal(_beside(self.path, "-wal"), page_bytes)
             if missing:
                 raise self.damaged(f"its end is missing, {len(missing)} of {pages} pages")
 
@@ -462,18 +522,6 @@ def gallery_error(error: sqlite3.Error | StoredValueError, file: Path) -> Galler
                 f"another program has locked {file} ({error}); close it and try again"
             ).coded("locked", file=str(file))
     return GalleryError(f"the gallery {folder} reports: {error}")
-
-
-def _pages_in_wal(wal: Path, page_bytes: int) -> set[int]:
-    """Numbers of the pages in the ``-wal`` (sqlite.org/walformat.html)."""
-    pages = set()
-    if size_of(wal):
-        with wal.open("rb") as stream:
-            salts = stream.read(32)[16:24]
-            while len(frame := stream.read(24)) == 24 and frame[8:16] == salts:
-                pages.add(int.from_bytes(frame[:4], "big"))
-                stream.seek(page_bytes, os.SEEK_CUR)
-    return pages
 
 
 def _beside(file: Path, end: str) -> Path:

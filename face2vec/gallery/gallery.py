@@ -31,6 +31,7 @@ from face2vec.errors import (
 from face2vec.files import expanded
 from face2vec.fingerprint import LARGEST_SIDE, Fingerprint
 from face2vec.forks import renew_after_fork
+from face2vec.gallery import removals
 from face2vec.gallery.connection import (
     OPENING_SECONDS,
     GalleryFile,
@@ -104,6 +105,7 @@ class Gallery:
             "uuid": str(uuid.uuid4()),
             "dimension": str(fingerprint.model.dimension),
             "fingerprint": fingerprint.to_json(),
+            **removals.CLEAN,
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -197,8 +199,8 @@ class Gallery:
     def write(self) -> Iterator[Writer]:
         """The right to write, for a ``with`` block. It does not wait for another writer.
 
-        If photos were removed, the file is rewritten at the end, so that nothing of them is left
-        in it. That takes a second or two per 100,000 faces.
+        If photos were removed, nothing of them is left in the file at the end: what has changed is
+        scrubbed, and a file that is small or mostly empty is rewritten.
 
         Raises:
             GalleryLockedError: another process, or this one, is writing; the message names it.

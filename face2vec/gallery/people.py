@@ -22,7 +22,7 @@ from face2vec.errors import GalleryError, OtherEditError, SettingsError
 from face2vec.files import composed, look_of, trimmed
 from face2vec.gallery import ignored, marks, removals
 from face2vec.gallery.connection import Connection
-from face2vec.gallery.rows import Removed, integers
+from face2vec.gallery.rows import Removed, integers, many_integers
 from face2vec.gallery.schema import has_column, has_table, last_number
 from face2vec.types import Box, Edit, Face, Person, Place
 
@@ -147,7 +147,7 @@ def replace_rows(connection: Connection, rows: PeopleRows) -> None:
 def memberships(connection: Connection) -> Memberships:
     """The person of each face that has one."""
     rows = connection.execute("SELECT face_id, person_id, said FROM memberships ORDER BY face_id")
-    return Memberships(*integers(rows, 3, "the people of faces"))
+    return Memberships(*many_integers(rows, 3, "the people of faces"))
 
 
 def refusals(connection: Connection) -> set[tuple[int, int]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ from face2vec.gallery.rows import (
     decoded,
     full_path,
     integers,
+    many_integers,
     matrix,
     named_faces,
     owner_of,
@@ -78,6 +80,7 @@ _IDS_PER_QUERY = 512  # SQLite before 3.32 takes 999 parameters
 _IDS_PER_ROW, _IDS_STEP = 60, 10  # few statements to compile, none of them long
 _IDS_UNPADDED = 20  # the ten of a usual search are looked up without padding
 _PHOTOS_PER_PAGE = 1000
+_FACES_PER_PART = 65536
 
 
 @dataclass
@@ -224,6 +227,11 @@ class Snapshot:
         """Number of faces."""
         (count,) = self.connection.execute("SELECT count(*) FROM faces").fetchone()
         return int(count)
+
+    @property
+    def bytes_of_embeddings(self) -> int:
+        """Size of all embeddings in memory."""
+        return 4 * self._meta.dimension * self.count
 
     def faces(self, ids: Sequence[int]) -> StoredFaces:
         """Faces by id, without embeddings; unknown ids are skipped."""
@@ -455,6 +463,13 @@ class Snapshot:
         """All people, those with most faces first."""
         return gallery_people.everyone(self.connection) if has_people(self.connection) else []
 
+    def count_people(self) -> int:
+        """Number of people."""
+        if not has_people(self.connection):
+            return 0
+        (count,) = self.connection.execute("SELECT count(*) FROM people").fetchone()
+        return int(count)
+
     def person(self, who: int | str) -> Person:
         """A person by number or name.
 
@@ -545,8 +560,8 @@ class Snapshot:
 
     def contents(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All faces and the content of each, two int64 (n,) in order of face."""
-        rows = self.connection.execute("SELECT id, content_id FROM faces ORDER BY id").fetchall()
-        faces, contents = integers(rows, 2, "the numbers of faces")
+        rows = self.connection.execute("SELECT id, content_id FROM faces ORDER BY id")
+        faces, contents = many_integers(rows, 2, "the numbers of faces")
         return faces, contents
 
     def images(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -555,15 +570,13 @@ class Snapshot:
         The image of a face is its photo or its frame of a video.
         """
         time = "NULL" if "time" in missing_columns(self.connection, "faces") else "time"
-        rows = self.connection.execute(
-            f"SELECT id, content_id, {time} FROM faces ORDER BY id"
-        ).fetchall()
+        rows = self.connection.execute(f"SELECT id, content_id, {time} FROM faces ORDER BY id")
         frames: dict[tuple[int, float], int] = {}
-        numbered = [
+        numbered = (
             (face, content if at is None else frames.setdefault((content, at), -1 - len(frames)))
             for face, content, at in rows
-        ]
-        faces, images = integers(numbered, 2, "the numbers of faces")
+        )
+        faces, images = many_integers(numbered, 2, "the numbers of faces")
         return faces, images
 
     def mapped(self) -> NDArray[np.int64]:
@@ -617,13 +630,13 @@ class Snapshot:
         parts = "NULL" if "parts" in missing_columns(self.connection, "faces") else "parts"
         rows = self.connection.execute(f"SELECT confidence, {parts} FROM faces ORDER BY id")
         try:
-            return np.array(
-                [
+            return np.fromiter(
+                (
                     confidence >= SURE_CONFIDENCE
                     if made is None
                     else PARTS.unpack(made)[0] >= SURE_OPINION
                     for confidence, made in rows
-                ],
+                ),
                 bool,
             )
         except (TypeError, struct.error) as error:
@@ -656,9 +669,19 @@ class Snapshot:
             " JOIN contents ON contents.id = content_id"
         )
         if ids is None:
-            rows = self.connection.execute(f"{select} ORDER BY faces.id").fetchall()
+            rows = iter(self.connection.execute(f"{select} ORDER BY faces.id"))
         else:
-            rows = sorted(self._rows_of(ids, f"{select} WHERE faces.id"))
+            rows = iter(sorted(self._rows_of(ids, f"{select} WHERE faces.id")))
+        parts = [self._landmarks_in([])]
+        while some := list(islice(rows, _FACES_PER_PART)):
+            parts.append(self._landmarks_in(some))
+        faces, points, sizes = map(np.concatenate, zip(*parts, strict=True))
+        return faces, points, sizes
+
+    def _landmarks_in(
+        self, rows: Sequence[tuple[Any, ...]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+        """What `landmarks` returns of some rows."""
         faces = np.array([row[0] for row in rows], np.int64)
         try:
             points = np.frombuffer(b"".join(row[1] for row in rows), "<f8").reshape(-1, 5, 2)

@@ -1,9 +1,9 @@
-"""Removals that are committed and not finished: traces are left until the file is rewritten.
+"""Removals that are committed and not finished: traces are left until the file is purged.
 
 A removal stores what it does in the table ``meta``, in the transaction that deletes the rows. These
-lines are deleted when the file has been rewritten, by the same writer or, if that was killed or the
-disk was full, by the next one. They hold no name and no path, only hashes of what was asked for, by
-which the same command recognises its own unfinished work.
+lines are deleted when the changed pages have been scrubbed, or the file rewritten, by the same
+writer or, if that was killed or the disk was full, by the next one. They hold no name and no path,
+only hashes of what was asked for, by which the same command recognises its own unfinished work.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ FORGET, REMOVE = "forget", "remove"
 
 _DUE = "unpurged"  # a key of meta; also known to older versions
 _LINE = "removal "  # start of a key of meta
+_CLEAN = "scrubbed"  # a key of meta
+CLEAN = {_CLEAN: "[]"}
+"""What `note_clean` stores in a new gallery."""
 
 
 class Removal(NamedTuple):
@@ -69,8 +72,32 @@ def key_of(connection: Connection, command: str, words: Sequence[str]) -> str:
     return hashlib.sha256(stated.encode()).hexdigest()
 
 
+def is_clean(connection: Connection) -> bool:
+    """Whether every change since the file was new, or was rewritten, has been scrubbed.
+
+    A version of face2vec that does not scrub changes the numbers that this compares.
+    """
+    found = connection.execute("SELECT value FROM meta WHERE key = ?", (_CLEAN,)).fetchone()
+    return found is not None and found[0] == _last_numbers(connection)
+
+
+def note_clean(connection: Connection) -> None:
+    """Note that the file is clean, inside the transaction that changes it, see `is_clean`."""
+    numbers = _last_numbers(connection)
+    connection.execute(
+        "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2"
+        " WHERE value <> ?2",
+        (_CLEAN, numbers),
+    )
+
+
+def _last_numbers(connection: Connection) -> str:
+    rows = connection.execute("SELECT name, seq FROM sqlite_sequence ORDER BY name").fetchall()
+    return json.dumps(rows)
+
+
 def request_purge(connection: Connection) -> None:
-    """Have the file rewritten when writing ends, inside a transaction."""
+    """Have traces removed from the file when writing ends, inside a transaction."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, '1')", (_DUE,))
 
 
@@ -105,7 +132,7 @@ def find(connection: Connection, command: str, words: Sequence[str]) -> Removal 
 
 
 def finish(connection: Connection) -> None:
-    """Note that the file was rewritten after all removals."""
+    """Note that no traces of removals are left in the file."""
     connection.execute(
         "DELETE FROM meta WHERE key = ? OR (key >= ? AND key < ?)", (_DUE, _LINE, _LINE + "~")
     )

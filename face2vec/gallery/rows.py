@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import reduce
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.errors import GalleryDamagedError, GalleryError
+from face2vec.files import is_object
 from face2vec.stored import StoredValueError, blob, number
 from face2vec.types import STATUSES, Face, QualityParts
 
@@ -26,6 +28,7 @@ NAME_ONLY = -1
 """Size of what is no file: the name of an imported photo."""
 
 _UNIT_TOLERANCE = 1e-3
+_ROWS = 65536  # that are taken together
 LANDMARKS = struct.Struct("<10d")
 PARTS = struct.Struct("<8f")
 
@@ -131,7 +134,7 @@ class Entry:
     """One photo to be recorded.
 
     Attributes:
-        root: absolute path of the folder that the photo was added from.
+        root: absolute path, or address, of the folder that the photo was added from.
         path: the photo's path relative to ``root``.
         size: bytes of the file, or ``NAME_ONLY``.
         mtime_ns: time of its last change in nanoseconds.
@@ -189,8 +192,8 @@ class StoredFace:
 
     Attributes:
         face: the face with its ``id``, and with its embedding if that was requested.
-        photo: full path of the photo or video; with copies, the first in order of path that still
-            exists.
+        photo: full path of the photo or video, or its address in object storage; with copies, the
+            first in order of path that still exists. An object counts as one that does.
         copies: full paths of the other files with the same bytes, in order.
     """
 
@@ -342,7 +345,8 @@ def _in_video(time: object, begin: object, end: object) -> dict[str, Any]:
 
 
 def _exists(path: str) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 - for each copy of each match
+    # For each copy of each match; asking for an object would take a request.
+    return is_object(path) or os.path.exists(path)  # noqa: PTH110
 
 
 def face_rows(entry: Entry, dimension: int) -> list[tuple[Any, ...]]:
@@ -352,7 +356,10 @@ def face_rows(entry: Entry, dimension: int) -> list[tuple[Any, ...]]:
         GalleryError: the entry is inconsistent, or an embedding has the wrong shape or length.
     """
     photo = f"{entry.root}{os.sep}{entry.path}"
-    if not Path(entry.root).is_absolute() or not entry.path or Path(entry.path).is_absolute():
+    is_placed = is_object(entry.root) or (
+        Path(entry.root).is_absolute() and not Path(entry.path).is_absolute()
+    )
+    if not is_placed or not entry.path:
         raise GalleryError(f"{photo}: the root must be absolute and the path relative to it")
     if entry.status not in (INDEXED, NO_FACE, UNREADABLE, _KNOWN) or len(entry.sha256) != 32:
         raise GalleryError(
@@ -447,3 +454,12 @@ def integers(rows: Iterable[Sequence[Any]], columns: int, what: str) -> NDArray[
     if not set(map(type, values)) <= {int}:
         raise StoredValueError(f"{what} are not all integers")
     return np.array(values, np.int64).reshape(-1, columns).T
+
+
+def many_integers(rows: Iterable[Sequence[object]], columns: int, what: str) -> NDArray[np.int64]:
+    """As `integers`, of so many rows that they are taken in parts."""
+    left = iter(rows)
+    parts = [np.empty((columns, 0), np.int64)]
+    while some := list(islice(left, _ROWS)):
+        parts.append(integers(some, columns, what))
+    return np.concatenate(parts, axis=1)

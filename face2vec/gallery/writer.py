@@ -16,7 +16,7 @@ from typing import Any
 
 from face2vec.calibration import Calibration
 from face2vec.errors import GalleryError, GalleryMismatchError
-from face2vec.files import expanded, paths_to
+from face2vec.files import expanded, is_object, paths_to
 from face2vec.gallery import ignored, marks, removals
 from face2vec.gallery.connection import Connection, GalleryFile
 from face2vec.gallery.marks import insert_face
@@ -74,10 +74,18 @@ from face2vec.gallery.staging import (
 )
 from face2vec.gallery.thumbnails import drop_thumbnails
 from face2vec.photos.discover import Source, paths_of
+from face2vec.photos.storage import is_empty, missing_photos
 from face2vec.stored import StoredValueError
 from face2vec.types import Face, Place
 
 _log = logging.getLogger(__name__)
+
+WAL_BYTES = 16 << 20
+"""Size of the ``-wal`` from which on it is emptied; what SQLite itself does after 1,000 pages."""
+SMALL_BYTES = 64 << 20
+"""Size of a file up to which it is rewritten after each removal, which takes about a second."""
+MOSTLY = 0.5
+"""Share of free pages of a file above which it is rewritten after a removal."""
 
 
 class Writer:
@@ -109,6 +117,8 @@ class Writer:
             refuse_upgraded(self._writer, file, meta.uuid)
             self._roots = roots_of(self._writer)
             self.unfinished = removals.unfinished(self._writer)
+            self._clean = removals.is_clean(self._writer)
+            self._most_wal = WAL_BYTES
         except (sqlite3.Error, StoredValueError) as error:
             raise file.error_for(error) from error
         self._lock = threading.Lock()
@@ -312,7 +322,7 @@ class Writer:
             same paths was interrupted, what that one removed.
         """
         wanted = paths_of(photos)
-        words = sorted(os.path.normpath(Path(expanded(photo)).absolute()) for photo in wanted)
+        words = sorted(map(_absolute, wanted))
         with self._transaction() as connection:
             roots = roots_of(connection)
             names: dict[tuple[int, bytes], int] = {}
@@ -345,23 +355,21 @@ class Writer:
         """
         gone = list(self._missing_photos())
         if not force:
-            folders = (root + os.sep for root in self._roots)
-            for folder in chain(folders, sorted({_existing_parent(photo) for photo in gone})):
-                if _is_missing_or_empty(folder):
+            folders = (root if is_object(root) else root + os.sep for root in self._roots)
+            parents = {_existing_parent(photo) for photo in gone if not is_object(photo)}
+            for folder in chain(folders, sorted(parents)):
+                if is_empty(folder):
                     raise GalleryError(
                         f"the folder {folder.rstrip(os.sep) or os.sep}, which held photos of this "
-                        "gallery, is missing or empty; connect its disk, or, if the photos are "
-                        "really gone, run face2vec prune with --force"
+                        "gallery, is missing or empty; connect its disk or store, or, if the "
+                        "photos are really gone, run face2vec prune with --force"
                     )
         return self.remove(gone)
 
     def _missing_photos(self) -> Iterator[str]:
         now = partial(Snapshot, self._file, self._meta)
-        for path, _, _ in all_photos(now, only_files=True):
-            try:
-                Path(path).stat()
-            except (FileNotFoundError, NotADirectoryError):
-                yield path
+        photos = (path for path, _, _ in all_photos(now, only_files=True))
+        return missing_photos(photos, self._roots)
 
     def take_over(self, rows: PeopleRows) -> None:
         """Replace all rows about people by those of another gallery, with numbers of this one."""
@@ -434,7 +442,7 @@ class Writer:
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def end(self) -> None:
-        """Rewrite the file if something was removed, and empty the ``-wal``.
+        """Purge the file if something was removed, and empty the ``-wal``.
 
         All changes are on the disk by now, so errors are only logged.
         """
@@ -450,8 +458,7 @@ class Writer:
             drop_leftover(self._file.folder, gallery)
             if removals.is_due(writer):
                 self._purge()
-            writer.execute("PRAGMA busy_timeout = 0")  # do not wait for readers
-            _empty_wal(writer)
+            self._file.checkpoint(writer, wait=False)
         except sqlite3.Error as error:
             _log.warning("after writing: %s", self._file.error_for(error))
         except (GalleryError, OSError) as error:
@@ -460,29 +467,32 @@ class Writer:
             self._file.disconnect(writer)
 
     def _purge(self) -> None:
-        """Rewrite the file, so that nothing of what was removed is left in it."""
+        """Leave nothing in the file of what was removed."""
         writer, folder = self._writer, self._file.folder
         drop_removed(folder, writer)
         drop_thumbnails(folder)
-        try:
-            # SQLite overwrites deleted rows, but leaves copies behind when it moves rows between
-            # pages. Only rewriting the file removes those.
-            writer.execute("VACUUM")
-        except sqlite3.Error as error:
-            _log.warning(
-                "what was removed is still in %s, which could not be rewritten (%s); the next "
-                "change of the gallery, or the same command, tries again",
-                self._file.path,
-                error,
-            )
-            return
-        if not _empty_wal(writer):
+        if not self._clean or self._is_better_rewritten():
+            try:
+                writer.execute("VACUUM")
+            except sqlite3.Error as error:
+                if not self._clean:
+                    _log.warning(
+                        "what was removed is still in %s, which could not be rewritten (%s); the "
+                        "next change of the gallery, or the same command, tries again",
+                        self._file.path,
+                        error,
+                    )
+                    return
+                _log.info("%s keeps its size: %s", self._file.path, error)
+        if not self._file.checkpoint(writer, wait=True):
             _log.warning(
                 "the gallery %s is being read, so what was removed stays in its -wal until "
                 "the next change",
                 folder,
             )
             return
+        self._clean = True
+        removals.note_clean(writer)
         removals.finish(writer)
         for earlier in self.unfinished:
             _log.warning(
@@ -492,6 +502,23 @@ class Writer:
                 earlier.faces,
                 folder,
             )
+
+    def _empty_wal_if_large(self) -> None:
+        """What SQLite does by itself, without scrubbing, if it is not told otherwise."""
+        size = self._file.wal_bytes()
+        if size < self._most_wal:
+            return
+        done = self._file.checkpoint(self._writer, wait=False)
+        # A reader may prevent it for long.
+        self._most_wal = WAL_BYTES if done else size + WAL_BYTES
+
+    def _is_better_rewritten(self) -> bool:
+        """Whether the file is small, or most of it is free."""
+        size, pages, free = (
+            self._writer.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_size", "page_count", "freelist_count")
+        )
+        return bool(size * pages <= SMALL_BYTES or free > MOSTLY * pages)
 
     def _check_open(self) -> None:
         if os.getpid() != self._process:
@@ -518,7 +545,7 @@ class Writer:
 
     @contextmanager
     def _transaction(self, *, purge: bool = False) -> Iterator[Connection]:
-        """One transaction; with ``purge`` the file is rewritten when writing ends."""
+        """One transaction; with ``purge`` traces are removed when writing ends."""
         self._check_open()
         writer = self._writer
         try:
@@ -528,10 +555,13 @@ class Writer:
                 if purge:
                     removals.request_purge(writer)
                 roots = roots_of(writer)
+                if self._clean:
+                    removals.note_clean(writer)
                 with self._lock:
                     self._reader.rollback()
                     writer.execute("COMMIT")
                     self._roots = roots
+                    self._empty_wal_if_large()
             except BaseException:
                 writer.rollback()
                 raise
@@ -682,8 +712,10 @@ def _names_under(
         root, path = owner
         below = path + os.sep.encode()
         beyond = path + bytes([ord(os.sep) + 1])
+        # Not with OR, for which SQLite reads all photos of the root.
         rows = connection.execute(
-            f"{select} AND (path = ? OR path >= ? AND path < ?)", (root, path, below, beyond)
+            f"{select} AND path = ? UNION ALL {select} AND path >= ? AND path < ?",
+            (root, path, root, below, beyond),
         )
         yield from (((root, path), content) for path, content in rows)
     folder = photo.rstrip(os.sep)
@@ -691,12 +723,6 @@ def _names_under(
         if name == folder or name.startswith(folder + os.sep):
             rows = connection.execute(select, (root,))
             yield from (((root, path), content) for path, content in rows)
-
-
-def _empty_wal(connection: Connection) -> bool:
-    """Move all pages of the ``-wal`` to the main file; returns whether no reader prevented it."""
-    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    return not busy
 
 
 def _existing_parent(photo: str) -> str:
@@ -707,9 +733,6 @@ def _existing_parent(photo: str) -> str:
     return str(folder)
 
 
-def _is_missing_or_empty(folder: str) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is None
-    except OSError:
-        return True
+def _absolute(photo: str) -> str:
+    path = expanded(photo)
+    return path if is_object(path) else os.path.normpath(Path(path).absolute())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import signal
 import threading
 import time
@@ -44,6 +43,7 @@ from face2vec.photos.formats import (
     photo_format,
     read_photo_bytes,
 )
+from face2vec.photos.storage import status_of
 from face2vec.photos.video import Video, is_video, video_taken
 from face2vec.types import Unopened, clock
 
@@ -217,19 +217,17 @@ class Build:
         """The photos whose size or a time differs from the gallery's, and those asked for."""
         for photo in found:
             try:
-                # Creating a Path would dominate the cost of an unchanged photo.
-                stat = os.stat(os.path.join(photo.folder, photo.name))  # noqa: PTH116, PTH118
+                now = photo.status or status_of(photo.place)
             except OSError:
                 yield _Task(photo)  # reading it reports the error
                 continue
-            now = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
             outcome = self.writer.outcome_if_unchanged(photo.folder, photo.name, *now)
             if outcome is None or self._is_asked(*outcome):
                 yield _Task(photo, *now, self.writer.recorded(photo.folder, photo.name))
                 continue
             status, reason = outcome
             if status == UNREADABLE:
-                self._fail(PhotoError(str(photo.full), reason))
+                self._fail(PhotoError(photo.place, reason))
             else:
                 self.counts["unchanged"] += 1
                 self._note_damage(photo, reason)
@@ -245,19 +243,19 @@ class Build:
     def _read(self, task: _Task) -> Unopened | None:
         if task.is_video:  # one that the gallery has
             return None
-        path = task.found.full
+        path = task.found.place
         with self._emptied(task):
             data = read_photo_bytes(path)
         if photo_format(data[:HEAD_BYTES]) == VIDEO:
-            raise PhotoError(str(path), IS_VIDEO, "give it a name that ends as those of videos do")
+            raise PhotoError(path, IS_VIDEO, "give it a name that ends as those of videos do")
         self._look_up(task, hashlib.sha256(data).digest())
         if not task.forgotten:
             task.taken = photo_taken(data)
-        return None if task.known or task.forgotten else Unopened(data, str(path))
+        return None if task.known or task.forgotten else Unopened(data, path)
 
     def _video(self, task: _Task) -> Video | None:
         """The video of a file, if it is one and is not known."""
-        path = task.found.full
+        path = task.found.place
         if not is_video(path):
             return None
         task.is_video = True
@@ -349,7 +347,7 @@ class Build:
         """Count a photo whose bytes the gallery has, and report it if they cannot be read."""
         status, reason = task.outcome or ("", "")
         if status == UNREADABLE and not task.again:
-            self._fail(PhotoError(str(task.found.full), reason))
+            self._fail(PhotoError(task.found.place, reason))
             return
         self._note_damage(task.found, reason)
         if task.recorded is not None and task.recorded.sha256 == task.sha256 and not task.again:
@@ -359,7 +357,7 @@ class Build:
 
     def _note_damage(self, found: FoundPhoto, damage: str) -> None:
         if damage:
-            self.damaged.append((str(found.full), damage))
+            self.damaged.append((found.place, damage))
 
     def _fail(self, error: PhotoError) -> None:
         """Count and report an unreadable photo."""
@@ -371,7 +369,7 @@ class Build:
     def _remove_stale(self, task: _Task) -> None:
         """Remove a photo from the gallery if its file has been replaced."""
         if self._is_recorded(task):
-            self.writer.remove(task.found.full)
+            self.writer.remove(task.found.place)
 
     def _is_recorded(self, task: _Task) -> bool:
         return self.writer.stat_of(task.found.folder, task.found.name) is not None

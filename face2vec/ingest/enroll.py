@@ -69,7 +69,7 @@ def choose(photos: Iterable[Named], now: Snapshot, failed: dict[str, str]) -> Ch
     chosen: dict[str, tuple[str, int]] = {}
     without: list[tuple[str, str]] = []
     for name, photo in photos:
-        path = str(photo.full)
+        path = photo.place
         faces = [one.face for one in now.faces_of(path).records()]
         largest = largest_sure(faces) if faces else None
         if largest is not None and largest.is_sure and largest.id is not None:

@@ -31,7 +31,7 @@ def readmit(
     """
     photos = faces = 0
     for photo in found:
-        sha256 = file_sha256(photo.full)
+        sha256 = file_sha256(photo.place)
         if not writer.people.readmit(sha256):
             continue
         photos += 1
@@ -41,7 +41,7 @@ def readmit(
 
 
 def _encoded(found: FoundPhoto, encoder: Encoder) -> Sequence[Face]:
-    path = str(found.full)
+    path = found.place
     (done,) = stream_files(
         encoder,
         [found],

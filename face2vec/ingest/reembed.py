@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -178,7 +177,7 @@ class Remaking:
 
     def _read(self, photo: KnownPhoto) -> Unopened:
         def read(name: str) -> tuple[bytes, Unopened]:
-            data = read_photo_bytes(Path(name))
+            data = read_photo_bytes(name)
             return hashlib.sha256(data).digest(), Unopened(data, name)
 
         return _first_unchanged(photo, read)

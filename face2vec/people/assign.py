@@ -1,12 +1,13 @@
 """Assigns the faces of a gallery to people.
 
-Existing assignments are kept unless all faces are to be grouped again.
+Existing assignments are kept unless all faces are to be grouped again. Of a large gallery, only the
+numbers of faces, pairs that belong together and one block of embeddings are in memory.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,25 @@ from face2vec.calibration import Calibration
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.writer import Writer
 from face2vec.index.seam import FaceSearch
-from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, Ids, joined
+from face2vec.people.clustering import (
+    BLOCK,
+    NEIGHBOURS,
+    Evidence,
+    Faces,
+    Ids,
+    StoredVectors,
+    Vectors,
+    joined,
+    linked_by,
+    links_of_blocks,
+)
 from face2vec.people.methods import grouped_by
 from face2vec.types import Method
 
 QUERIES = 1024  # queries per search of the index
+IN_MEMORY = 1 << 30
+"""Bytes of the embeddings of a gallery up to which all are read at once; with more, each is read
+when it is compared."""
 
 
 class PeopleSummary(NamedTuple):
@@ -70,71 +85,217 @@ def find_people(
         MissingExtraError: SciPy is not installed.
     """
     with read() as now:
-        before = {person.id: person.faces for person in now.people()} if again else {}
-        faces, near, people, doubtful = _material(now, index, again)
+        seen = _Seen.of(now, again)
         evidence = Evidence(calibration, now.count, now.apart(), mates)
-        faces = evidence.with_crowding(faces)
-        people = {person: evidence.with_crowding(some) for person, some in people.items()}
+        faces = evidence.with_crowding(seen.free)
+        people = _People(seen, evidence)
+        beside = _Beside(seen.owners)
+        blocks = _blocks(now, index, faces, evidence, beside, keep_all=method != "average")
+        if method == "average":
+            groups = linked_by(faces, evidence, links_of_blocks(faces, evidence, blocks))
+        else:
+            near = [ids for block in blocks for ids in block]
+            groups = grouped_by(method, faces, evidence, near, people=count)
+        groups = [ids for ids in map(evidence.parted, groups) if len(ids) > 1]
+        grouped = np.unique(np.concatenate([*groups, np.empty(0, np.int64)]))
+        alone = np.flatnonzero(~np.isin(faces.ids, grouped))
+        near_people = beside.table(len(faces))
+        beside_nobody = near_people.counts[alone] == 0
         refused = now.refusals()
-    person_of = {face: person for person, some in people.items() for face in some.ids.tolist()}
 
-    def candidates(group: Faces) -> list[int]:
-        rows = np.searchsorted(faces.ids, group.ids)
-        return sorted({person_of[i] for row in rows for i in near[row].tolist() if i in person_of})
+        def candidates(group: Faces) -> list[int]:
+            return near_people.of(np.searchsorted(faces.ids, group.ids))
 
-    found = (
-        evidence.parted(ids) for ids in grouped_by(method, faces, evidence, near, people=count)
-    )
-    groups = [faces.select(np.searchsorted(faces.ids, ids)) for ids in found if len(ids) > 1]
-    in_groups = {i for group in groups for i in group.ids.tolist()}
-    alone = [
-        faces.select(np.array([row])) for row, i in enumerate(faces.ids) if int(i) not in in_groups
-    ]
-    joining, new = joined(groups, people, candidates, evidence, refused)
-    singles, still_alone = joined(alone, people, candidates, evidence, refused)
-    for person, ids in singles.items():
-        joining.setdefault(person, []).extend(ids)
-    known = sum(map(len, joining.values()))
-    renamed, new = _reuse_numbers(new, before, people, refused)
+        parts = (faces.part(np.searchsorted(faces.ids, ids)) for ids in groups)
+        joining, new = joined(parts, people, candidates, evidence, refused)
+        singles = (faces.part(np.array([row])) for row in alone[~beside_nobody].tolist())
+        single, still_alone = joined(singles, people, candidates, evidence, refused)
+        for person, ids in single.items():
+            joining.setdefault(person, []).extend(ids)
+        known = sum(map(len, joining.values()))
+        renamed, new = _reuse_numbers(new, seen.before, people, refused)
     writer.people.assign(joining | renamed, new, again=again)
     with read() as now:
-        people_now = len(now.people())
-    return PeopleSummary(people_now, len(new), known, len(still_alone), doubtful)
+        people_now = now.count_people()
+    left = len(still_alone) + int(beside_nobody.sum())
+    return PeopleSummary(people_now, len(new), known, left, seen.doubtful)
 
 
-def _material(
-    now: Snapshot, index: FaceSearch, again: bool
-) -> tuple[Faces, list[Ids], dict[int, Faces], int]:
-    """Read what grouping needs: unassigned faces, their nearest faces, and the faces of people.
+class _Owners:
+    """The person of each of some faces.
 
-    The fourth value is the number of unassigned faces that are left out as not sure.
+    Args:
+        faces: int64 (n,), rising.
+        people: int64 (n,), numbers of their people.
     """
-    ids, photos = now.images()
-    members = now.memberships()
-    kept = members.confirmed.astype(bool) | (not again)
-    assigned, owners = members.faces[kept], members.people[kept]
-    unassigned = ~np.isin(ids, assigned)
-    free = unassigned & (now.sure())
-    near = list(_nearest(now, index, ids[free]))
-    faces = Faces(ids[free], now.embeddings(ids[free]), photos[free])
-    people = {}
-    for person in np.unique(owners).tolist():
-        own = assigned[owners == person]
-        own_photos = photos[np.searchsorted(ids, own)]
-        people[person] = Faces(own, now.embeddings(own), own_photos)
-    return faces, near, people, int((unassigned & ~free).sum())
+
+    def __init__(self, faces: Ids, people: Ids) -> None:
+        self.faces, self.people = faces, people
+
+    def of(self, ids: Ids) -> Ids:
+        """Number of the person of each face, int64 (m,); 0 for none."""
+        if not len(self.faces):
+            return np.zeros(len(ids), np.int64)
+        rows = np.minimum(np.searchsorted(self.faces, ids), len(self.faces) - 1)
+        return np.where(self.faces[rows] == ids, self.people[rows], 0)
 
 
-def _nearest(now: Snapshot, index: FaceSearch, ids: NDArray[np.int64]) -> Iterator[Ids]:
-    for start in range(0, len(ids), QUERIES):
-        queries = now.embeddings(ids[start : start + QUERIES])
-        yield from index.nearest(now, queries, NEIGHBOURS + 1).ids
+class _Seen(NamedTuple):
+    """What grouping needs of a gallery.
+
+    Attributes:
+        free: the faces to group. Their embeddings are in memory if those of all faces may be.
+        owners: the people of the faces that keep them.
+        members: the faces of ``owners`` with their photos, in order of face.
+        before: the people of all faces, if all are grouped again.
+        doubtful: number of faces that are left out as not sure.
+    """
+
+    free: Faces
+    owners: _Owners
+    members: Faces
+    before: _Owners
+    doubtful: int
+
+    @classmethod
+    def of(cls, now: Snapshot, again: bool) -> _Seen:
+        """Read it.
+
+        Args:
+            now: the gallery.
+            again: whether only faces that a user has confirmed keep their people.
+        """
+        ids, photos = now.images()
+        members = now.memberships()
+        kept = members.confirmed.astype(bool) | (not again)
+        owners = _Owners(members.faces[kept], members.people[kept])
+        unassigned = ~np.isin(ids, owners.faces)
+        free = unassigned & now.sure()
+        is_small = now.bytes_of_embeddings <= IN_MEMORY
+
+        def vectors(some: Ids) -> Vectors | StoredVectors:
+            return now.embeddings(some) if is_small else StoredVectors(some, now.embeddings)
+
+        nobody = np.empty(0, np.int64)
+        return cls(
+            Faces(ids[free], vectors(ids[free]), photos[free]),
+            owners,
+            Faces(owners.faces, vectors(owners.faces), photos[np.searchsorted(ids, owners.faces)]),
+            _Owners(members.faces, members.people) if again else _Owners(nobody, nobody),
+            int((unassigned & ~free).sum()),
+        )
+
+
+class _People(Mapping[int, Faces]):
+    """The faces of each person, by number, read when they are asked for if there are many."""
+
+    def __init__(self, seen: _Seen, evidence: Evidence) -> None:
+        self._members = seen.members
+        order = np.argsort(seen.owners.people, kind="stable")
+        numbers, starts = np.unique(seen.owners.people[order], return_index=True)
+        self._rows = dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=False))
+        self._evidence = evidence
+        self._known: dict[int, Faces] = {}
+
+    def __getitem__(self, person: int) -> Faces:
+        if isinstance(self._members.embeddings, StoredVectors):
+            return self._members.part(self._rows[person])
+        if person not in self._known:
+            faces = self._members.select(self._rows[person])
+            self._known[person] = self._evidence.with_crowding(faces)
+        return self._known[person]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+class _Beside:
+    """The people who have faces near to other faces, gathered block by block.
+
+    Args:
+        owners: the people of faces.
+    """
+
+    def __init__(self, owners: _Owners) -> None:
+        self._owners = owners
+        self._parts = [np.empty((0, 2), np.int32)]
+
+    def add(self, near: Sequence[Ids], first: int) -> None:
+        """Add the faces nearest to each of some successive faces, from row ``first`` on."""
+        if not len(self._owners.faces):
+            return
+        rows = np.repeat(np.arange(first, first + len(near)), [len(one) for one in near])
+        people = self._owners.of(np.concatenate([*near, np.empty(0, np.int64)]))
+        pairs = np.stack([rows, people], axis=1)[people > 0]
+        self._parts.append(np.unique(pairs, axis=0).astype(np.int32))
+
+    def table(self, count: int) -> _NearPeople:
+        """What was gathered, of ``count`` faces."""
+        pairs = np.concatenate(self._parts)
+        self._parts = []
+        return _NearPeople(pairs[:, 1], np.bincount(pairs[:, 0], minlength=count))
+
+
+class _NearPeople:
+    """The people who have faces near to each of some faces.
+
+    Args:
+        people: int32 (m,), numbers of the people of all faces, face by face.
+        counts: int64 (n,), how many of them are of each face.
+    """
+
+    def __init__(self, people: NDArray[np.int32], counts: NDArray[np.int64]) -> None:
+        self._people, self.counts = people, counts
+        self._ends = np.cumsum(counts)
+
+    def of(self, rows: NDArray[np.int64]) -> list[int]:
+        """The people near to any of the faces, rising."""
+        some = [self._people[self._ends[row] - self.counts[row] : self._ends[row]] for row in rows]
+        found: list[int] = np.unique(np.concatenate([*some, np.empty(0, np.int32)])).tolist()
+        return found
+
+
+def _blocks(
+    now: Snapshot,
+    index: FaceSearch,
+    faces: Faces,
+    evidence: Evidence,
+    beside: _Beside,
+    *,
+    keep_all: bool,
+) -> Iterator[list[Ids]]:
+    """The faces nearest to each face, in blocks of successive faces.
+
+    Args:
+        now: the gallery.
+        index: its index.
+        faces: the faces, with their crowding.
+        evidence: computes the log odds of pairs.
+        beside: gets the people of the nearest faces.
+        keep_all: yield also those that cannot be linked; all are yielded if embeddings are in
+            memory.
+    """
+    for first in range(0, len(faces), BLOCK):
+        block = faces.ids[first : first + BLOCK]
+        near: list[Ids] = []
+        for start in range(0, len(block), QUERIES):
+            queries = now.embeddings(block[start : start + QUERIES])
+            found = index.nearest(now, queries, NEIGHBOURS + 1)
+            beside.add(found.ids, first + start)
+            if keep_all or not isinstance(faces.embeddings, StoredVectors):
+                near += found.ids
+            else:  # other pairs would be read from the disk, to be dropped
+                near += evidence.that_may_link(faces, found.ids, found.similarities, first + start)
+        yield near
 
 
 def _reuse_numbers(
     new: Sequence[list[int]],
-    before: dict[int, tuple[int, ...]],
-    people: dict[int, Faces],
+    before: _Owners,
+    people: Collection[int],
     refused: set[tuple[int, int]],
 ) -> tuple[dict[int, list[int]], list[list[int]]]:
     """Give groups the numbers of the earlier people that had most of their faces.
@@ -142,15 +303,15 @@ def _reuse_numbers(
     Returns:
         Faces by number of an earlier person, and the remaining groups.
     """
-    earlier = {face: person for person, ids in before.items() for face in ids}
     renamed: dict[int, list[int]] = {}
     rest = []
     for ids in sorted(new, key=len, reverse=True):
-        counts = Counter(earlier[face] for face in ids if face in earlier)
+        counts = Counter(before.of(np.array(ids, np.int64)).tolist())
         free = [
             (count, -person)
             for person, count in counts.items()
-            if person not in renamed
+            if person
+            and person not in renamed
             and person not in people
             and not any((face, person) in refused for face in ids)
         ]

@@ -34,9 +34,32 @@ SAME_PHOTO = 4.6
 It is ln 100: mirrors and collages are assumed to be one in a hundred."""
 PAIRS = 65536  # pairs whose similarities are computed together
 ROWS = 1024  # faces whose crowding is computed together
+ROUNDING = 1e-3
+"""More than a similarity of an index differs from that of the embeddings."""
+BLOCK = 16384
+"""Faces whose links are found together, and faces that join groups together."""
 NEVER = -1e9
 """Log odds of two faces that a user has said are of different people: no mean with it is above 0.
 """
+
+
+class StoredVectors:
+    """Embeddings that are read when rows of them are asked for.
+
+    Args:
+        ids: int64 (n,), the faces of the rows.
+        read: returns the embeddings float32 (m, d) of ids int64 (m,).
+    """
+
+    def __init__(self, ids: Ids, read: Callable[[Ids], Vectors]) -> None:
+        self._ids, self._read = ids, read
+
+    def __getitem__(self, rows: NDArray[Any] | slice) -> Vectors:
+        return self._read(self._ids[rows])
+
+    def select(self, rows: NDArray[Any]) -> StoredVectors:
+        """The same of some of the rows."""
+        return StoredVectors(self._ids[rows], self._read)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +68,13 @@ class Faces:
 
     Attributes:
         ids: int64 (n,), increasing.
-        embeddings: float32 (n, d), each of unit length.
+        embeddings: float32 (n, d), each of unit length; or where they are read from.
         photos: int64 (n,), the number of each face's photo, or of its frame of a video.
         crowding: float64 (n,) from `Evidence.with_crowding`; None before that.
     """
 
     ids: Ids
-    embeddings: Vectors
+    embeddings: Vectors | StoredVectors
     photos: Ids
     crowding: NDArray[np.float64] | None = None
 
@@ -59,13 +82,41 @@ class Faces:
         return len(self.ids)
 
     def select(self, rows: NDArray[Any]) -> Faces:
-        """Select some of the faces.
+        """Select some of the faces, with their embeddings.
 
         Args:
             rows: int64 (m,) or bool (n,), an index of the rows.
         """
+        return self._of(rows, self.embeddings[rows])
+
+    def part(self, rows: NDArray[Any]) -> Faces:
+        """Select some of the faces; embeddings that were not read stay where they are.
+
+        Args:
+            rows: as for `select`.
+        """
+        if isinstance(self.embeddings, StoredVectors):
+            return self._of(rows, self.embeddings.select(rows))
+        return self.select(rows)
+
+    def without(self, rows: NDArray[np.int64]) -> Faces:
+        """The `part` of all faces but some.
+
+        Args:
+            rows: int64 (m,), the rows to leave out.
+        """
+        kept = np.ones(len(self), bool)
+        kept[rows] = False
+        return self.part(kept)
+
+    def _of(self, rows: NDArray[Any], embeddings: Vectors | StoredVectors) -> Faces:
         crowding = None if self.crowding is None else self.crowding[rows]
-        return Faces(self.ids[rows], self.embeddings[rows], self.photos[rows], crowding)
+        return Faces(self.ids[rows], embeddings, self.photos[rows], crowding)
+
+    @property
+    def vectors(self) -> Vectors:
+        """The embeddings, read."""
+        return self.embeddings[:] if isinstance(self.embeddings, StoredVectors) else self.embeddings
 
 
 class Evidence:
@@ -121,7 +172,7 @@ class Evidence:
         Returns:
             float32 (n, m).
         """
-        similarities = (some.embeddings @ others.embeddings.T).astype(np.float64)
+        similarities = (some.vectors @ others.vectors.T).astype(np.float64)
         crowding = (self._crowded(some)[:, None] + self._crowded(others)) / 2
         in_one_photo = some.photos[:, None] == others.photos
         odds = self._log_odds(similarities, crowding, in_one_photo)
@@ -141,6 +192,8 @@ class Evidence:
         Returns:
             int64 (m,), m ≤ n, in the same order.
         """
+        if not len(self._apart):
+            return ids
         inside = self._apart[np.isin(self._apart, ids).all(axis=1)]
         kept = ids.tolist()
         for pair in inside.tolist():
@@ -163,6 +216,35 @@ class Evidence:
         crowding = (crowded[one] + crowded[other]) / 2
         in_one_photo = faces.photos[one] == faces.photos[other]
         return self._log_odds(cosines(faces, pairs).astype(np.float64), crowding, in_one_photo)
+
+    def that_may_link(
+        self,
+        faces: Faces,
+        near: Sequence[Ids],
+        similarities: Sequence[Vectors],
+        first: int,
+    ) -> list[Ids]:
+        """Those of the faces nearest to each face whose log odds with it may be positive.
+
+        Args:
+            faces: the faces, with their crowding.
+            near: int64 (m,) ids of the faces nearest to each face, from row ``first`` on.
+            similarities: float32 (m,) similarities of each, up to rounding.
+            first: that row.
+        """
+        counts = [len(one) for one in near]
+        ids = np.concatenate([*near, np.empty(0, np.int64)])
+        alike = np.concatenate([*similarities, np.empty(0, np.float32)]).astype(np.float64)
+        rows = np.repeat(np.arange(first, first + len(near)), counts)
+        others = np.minimum(np.searchsorted(faces.ids, ids), len(faces) - 1)
+        crowded = self._crowded(faces)
+        crowding = (crowded[rows] + crowded[others]) / 2
+        in_one_photo = faces.photos[rows] == faces.photos[others]
+        kept = self._log_odds(alike + ROUNDING, crowding, in_one_photo) > 0
+        kept &= faces.ids[others] == ids
+        ends = np.cumsum(counts)[:-1]
+        parts = zip(np.split(ids, ends), np.split(kept, ends), strict=True)
+        return [some[which] for some, which in parts]
 
     def with_crowding(self, faces: Faces) -> Faces:
         """The same faces with their crowding, so that it is computed once and not in each call."""
@@ -215,10 +297,29 @@ def average(faces: Faces, evidence: Evidence, near: Sequence[Ids]) -> list[Ids]:
         MissingExtraError: SciPy is not installed.
     """
     faces = evidence.with_crowding(faces)
-    links = _links(faces, evidence, near)
+    blocks = (near[start : start + BLOCK] for start in range(0, len(near), BLOCK))
+    return linked_by(faces, evidence, links_of_blocks(faces, evidence, blocks))
+
+
+def linked_by(faces: Faces, evidence: Evidence, links: NDArray[np.integer[Any]]) -> list[Ids]:
+    """Group faces with average linkage, as `average` does, of known links.
+
+    Embeddings that were not read are read component by component.
+
+    Args:
+        faces: the faces to group, with their crowding.
+        evidence: computes the log odds of pairs.
+        links: (n, 2) rows of the pairs with positive log odds; a pair may occur twice.
+
+    Returns:
+        int64 (k,) ids of each group of two or more faces.
+
+    Raises:
+        MissingExtraError: SciPy is not installed.
+    """
     groups: list[Ids] = []
     for rows in _components(len(faces), links):
-        groups += _within(faces.select(rows), evidence)
+        groups += _within(faces.part(rows), evidence)
     return groups
 
 
@@ -267,24 +368,41 @@ def _rows(ids: Ids, wanted: Ids) -> NDArray[np.int64]:
     return np.asarray(order[np.searchsorted(ids, wanted, sorter=order)], np.int64)
 
 
-def _links(faces: Faces, evidence: Evidence, near: Sequence[Ids]) -> NDArray[np.int64]:
-    """Pairs (n, 2) of rows with positive log odds."""
-    pairs = neighbours(faces, near)
-    return pairs[evidence.of_pairs(faces, pairs) > 0]
+def links_of_blocks(
+    faces: Faces, evidence: Evidence, blocks: Iterable[Sequence[Ids]]
+) -> NDArray[np.int32]:
+    """Pairs with positive log odds among nearest faces; the memory is that of a block and of these.
+
+    Args:
+        faces: the faces, with their crowding.
+        evidence: computes the log odds of pairs.
+        blocks: int64 (m,) ids of the faces nearest to each face, in blocks of successive faces.
+
+    Returns:
+        int32 (n, 2) rows of the faces, lower first. A pair occurs in each block that it is in.
+    """
+    found = [np.empty((0, 2), np.int32)]
+    first = 0
+    for near in blocks:
+        pairs = neighbours(faces, near, first)
+        found.append(pairs[evidence.of_pairs(faces, pairs) > 0].astype(np.int32))
+        first += len(near)
+    return np.concatenate(found)
 
 
-def neighbours(faces: Faces, near: Sequence[Ids]) -> NDArray[np.int64]:
+def neighbours(faces: Faces, near: Sequence[Ids], first: int = 0) -> NDArray[np.int64]:
     """Distinct pairs of faces, one of which is among the nearest faces of the other.
 
     Args:
         faces: the faces.
-        near: int64 (m,) ids of the faces nearest to each face.
+        near: int64 (m,) ids of the faces nearest to each face, from a row on.
+        first: that row.
 
     Returns:
-        int64 (n, 2) rows of the faces.
+        int64 (n, 2) rows of the faces, lower first.
     """
     ids = np.concatenate([*near, np.empty(0, np.int64)])
-    rows = np.repeat(np.arange(len(near)), [len(one) for one in near])
+    rows = np.repeat(np.arange(first, first + len(near)), [len(one) for one in near])
     others = np.minimum(np.searchsorted(faces.ids, ids), len(faces) - 1)
     known = (faces.ids[others] == ids) & (others != rows)
     pairs = np.stack([rows[known], others[known]], axis=1)
@@ -294,6 +412,8 @@ def neighbours(faces: Faces, near: Sequence[Ids]) -> NDArray[np.int64]:
 def cosines(faces: Faces, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
     """Similarities of pairs, computed in parts to limit memory.
 
+    Each embedding of a part is read once.
+
     Args:
         faces: the faces.
         pairs: int64 (n, 2) rows of the faces.
@@ -301,14 +421,18 @@ def cosines(faces: Faces, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
     Returns:
         float32 (n,).
     """
-    parts = [
-        np.einsum("ij,ij->i", *(faces.embeddings[rows] for rows in pairs[start : start + PAIRS].T))
-        for start in range(0, len(pairs), PAIRS)
-    ]
-    return np.concatenate([*parts, np.empty(0, np.float32)])
+    parts = [np.empty(0, np.float32)]
+    for start in range(0, len(pairs), PAIRS):
+        some = pairs[start : start + PAIRS]
+        vectors: Vectors | StoredVectors = faces.embeddings
+        if isinstance(vectors, StoredVectors):
+            rows, places = np.unique(some, return_inverse=True)
+            vectors, some = vectors[rows], places.reshape(some.shape)
+        parts.append(np.einsum("ij,ij->i", vectors[some[:, 0]], vectors[some[:, 1]]))
+    return np.concatenate(parts)
 
 
-def _components(count: int, links: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _components(count: int, links: NDArray[np.integer[Any]]) -> list[NDArray[np.int64]]:
     """Rows of each connected component of two or more faces."""
     sparse = _scipy("scipy.sparse")
     graph = sparse.coo_matrix(
@@ -321,20 +445,31 @@ def _components(count: int, links: NDArray[np.int64]) -> list[NDArray[np.int64]]
 
 
 def _within(faces: Faces, evidence: Evidence) -> list[Ids]:
-    if len(faces) <= LARGEST:
-        return _linked(faces, evidence)
-    drawn = np.random.default_rng(0).permutation(len(faces))
-    first, rest = faces.select(np.sort(drawn[:LARGEST])), faces.select(np.sort(drawn[LARGEST:]))
-    groups = _linked(first, evidence)
-    if not groups:
-        return _within(rest, evidence)
-    samples = [sample(first.select(np.searchsorted(first.ids, ids))) for ids in groups]
-    means = np.stack([evidence.between(rest, sample).mean(axis=1) for sample in samples], axis=1)
-    likeliest = np.where(means.max(axis=1) > 0, means.argmax(axis=1), -1)
-    grown = [
-        np.concatenate([ids, rest.ids[likeliest == number]]) for number, ids in enumerate(groups)
-    ]
-    return [*grown, *_within(rest.select(np.flatnonzero(likeliest < 0)), evidence)]
+    found: list[Ids] = []
+    while len(faces) > LARGEST:
+        drawn = np.random.default_rng(0).permutation(len(faces))[:LARGEST]
+        first = faces.select(np.sort(drawn))
+        groups = _linked(first, evidence)
+        faces = faces.without(drawn)
+        if groups:
+            samples = [sample(first.select(np.searchsorted(first.ids, ids))) for ids in groups]
+            likeliest = _likeliest(faces, samples, evidence)
+            found += [
+                np.concatenate([ids, faces.ids[likeliest == number]])
+                for number, ids in enumerate(groups)
+            ]
+            faces = faces.without(np.flatnonzero(likeliest >= 0))
+    return [*found, *_linked(faces, evidence)]
+
+
+def _likeliest(faces: Faces, samples: Sequence[Faces], evidence: Evidence) -> NDArray[np.int64]:
+    """Number of the sample of a group that each face is likeliest of, int64 (n,); −1 for none."""
+    found = np.full(len(faces), -1)
+    for start in range(0, len(faces), BLOCK):
+        some = faces.select(np.arange(start, min(start + BLOCK, len(faces))))
+        means = np.stack([evidence.between(some, one).mean(axis=1) for one in samples], axis=1)
+        found[start : start + BLOCK] = np.where(means.max(axis=1) > 0, means.argmax(axis=1), -1)
+    return found
 
 
 def _linked(faces: Faces, evidence: Evidence) -> list[Ids]:

@@ -79,16 +79,16 @@ def _of_scikit(method: str, faces: Faces, least: float, people: int | None) -> A
     if method == "k-means":
         if people is None or not 1 <= people <= len(faces):
             raise SettingsError(f"people must be from 1 to the {len(faces):,} faces, not {people}")
-        return cluster.KMeans(people, n_init=4, random_state=0).fit_predict(faces.embeddings)
+        return cluster.KMeans(people, n_init=4, random_state=0).fit_predict(faces.vectors)
     if method == "dbscan":
-        return cluster.DBSCAN(eps=radius, min_samples=2).fit_predict(faces.embeddings)
+        return cluster.DBSCAN(eps=radius, min_samples=2).fit_predict(faces.vectors)
     if len(faces) > MOST_PAIRED:
         raise SettingsError(
             f"{method} stores the distances of all pairs, and {len(faces):,} faces are more than "
             f"{MOST_PAIRED:,}; choose average, dbscan or chinese-whispers"
         )
     # A matrix of all distances, because search trees are far slower in so many dimensions.
-    distances = _distance((faces.embeddings @ faces.embeddings.T).astype(np.float64))
+    distances = _distance((faces.vectors @ faces.vectors.T).astype(np.float64))
     if method == "hdbscan":
         how = cluster.HDBSCAN(min_cluster_size=2, metric="precomputed", copy=False)
     else:

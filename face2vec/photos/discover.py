@@ -7,23 +7,29 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 import os
 import re
 import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 
 from face2vec.arguments import described, refusal
-from face2vec.errors import SettingsError
-from face2vec.files import expanded
+from face2vec.errors import SettingsError, StorageError
+from face2vec.files import expanded, is_object, object_address
 from face2vec.photos.exclude import IGNORE_FILE, Rules, ignore_file_of
 from face2vec.photos.extras import KINDS, RAW, kind_by_suffix
 from face2vec.photos.formats import HEAD_BYTES, photo_format
 from face2vec.photos.lists import lines_of, other_readings
+from face2vec.photos.storage import Status, head_of, objects_in, status_of
+
+log = logging.getLogger("face2vec")
 
 Source = str | os.PathLike[str]
 
@@ -60,13 +66,16 @@ class FoundPhoto:
     """A file that is considered a photo or a video.
 
     Attributes:
-        folder: absolute path, links resolved, of the folder in which the search started.
+        folder: absolute path, links resolved, or address of the folder in which the search
+            started.
         name: path of the file relative to ``folder``.
+        status: what a listing has said of an object; None for a file, and where it is not known.
     """
 
     # Strings, because creating Path objects for a million photos takes longer than the search.
     folder: str
     name: str
+    status: Status | None = field(default=None, compare=False)
 
     @property
     def root(self) -> Path:
@@ -80,8 +89,15 @@ class FoundPhoto:
 
     @property
     def full(self) -> Path:
-        """The absolute path."""
+        """The absolute path of a file; see `place`."""
         return Path(self.folder, self.name)
+
+    @property
+    def place(self) -> str:
+        """The absolute path of a file, or the address of an object."""
+        if is_object(self.folder):
+            return f"{self.folder}{os.sep}{self.name}"
+        return os.path.join(self.folder, self.name)
 
 
 def paths_of(sources: Source | Iterable[Source | Iterable[Source]]) -> list[str]:
@@ -135,6 +151,10 @@ def find_photos(
       A listed file is always accepted, even if it is missing, unless all are. Its root is the
       folder of the list if that contains it.
     - ``-``: such a list on standard input, relative to the working directory.
+    - the address of an object or of a folder of objects, ``s3://bucket/2024``, which fsspec reads.
+      Objects are taken by the suffixes of their names alone, and are listed as they are asked for.
+      Patterns of files ``.face2vecignore`` apply if they are in that folder, not below it. A line
+      of a list can be an address; one that ends with ``/`` is a folder.
 
     Args:
         sources: the sources in the order of the search; one, several, or lists of them.
@@ -156,6 +176,8 @@ def find_photos(
         SettingsError: a source is not a path, does not exist, cannot be listed, is a pattern
             without matches, or a list without an existing path. All sources are checked before
             this function returns.
+        MissingExtraError: an address needs a package that is not installed.
+        StorageError: later, a store does not list its objects.
     """
     if pairs not in PAIRS:
         raise refusal("pairs", pairs, " or ".join(map(repr, PAIRS)))
@@ -173,17 +195,26 @@ def _patterns(name: str, patterns: Sequence[str]) -> Sequence[str]:
 _Found = tuple[str, str, str]  # root, path relative to it, real path
 
 
-def _distinct(searches: Sequence[Iterator[_Found]]) -> Iterator[FoundPhoto]:
+def _distinct(searches: Sequence[Iterator[_Found | FoundPhoto]]) -> Iterator[FoundPhoto]:
     seen: set[str] = set()
     for search in searches:
-        for root, relative, real in search:
-            if real not in seen:
+        for found in search:
+            if isinstance(found, FoundPhoto):  # an object; one search finds each once
+                real, photo = found.place if len(searches) > 1 else "", found
+            else:
+                root, relative, real = found
+                photo = FoundPhoto(root, relative or os.curdir)
+            if not real:
+                yield photo
+            elif real not in seen:
                 seen.add(real)
-                yield FoundPhoto(root, relative or os.curdir)
+                yield photo
 
 
-def _search(source: str, rules: Rules) -> Iterator[_Found]:
+def _search(source: str, rules: Rules) -> Iterator[_Found | FoundPhoto]:
     """Check one source and return an iterator over its photos."""
+    if is_object(source):
+        return _search_objects(source, rules)
     if source == "-":
         return _listed("on standard input", _standard_input(), Path.cwd(), rules)
     if source.startswith("@"):
@@ -448,10 +479,13 @@ def _standard_input() -> list[str]:
     return lines_of(content)
 
 
-def _listed(name: str, lines: list[str], base: Path, rules: Rules) -> Iterator[_Found]:
+def _listed(name: str, lines: list[str], base: Path, rules: Rules) -> Iterator[_Found | FoundPhoto]:
     """Check that a list names something that exists and return an iterator over its photos."""
     top = os.path.realpath(base)
-    if lines and not any(_on_disk(top, line)[1] for line in lines):
+    for line in lines:
+        if is_object(line):
+            object_address(line)  # one with a password is refused before it can be shown
+    if lines and not any(is_object(line) or _on_disk(top, line)[1] for line in lines):
         first = lines[0] if len(lines[0]) <= _SHOWN else f"{lines[0][:_SHOWN]}…"
         raise SettingsError(
             f"the list {name} names no file or folder that exists; its first line is {first!r}, "
@@ -480,7 +514,7 @@ def _mode_of(path: str) -> int:
         return 0  # reading the file reports the error
 
 
-def _of_lines(top: str, lines: list[str], rules: Rules) -> Iterator[_Found]:
+def _of_lines(top: str, lines: list[str], rules: Rules) -> Iterator[_Found | FoundPhoto]:
     below_top = os.path.join(top, "")
 
     @lru_cache
@@ -491,6 +525,9 @@ def _of_lines(top: str, lines: list[str], rules: Rules) -> Iterator[_Found]:
         return real, top, real[len(below_top) :]
 
     for line in lines:
+        if is_object(line):
+            yield from _of_address(line, rules)
+            continue
         path, mode = _on_disk(top, line)  # one call of lstat, most of the cost of a listed photo
         link = stat.S_ISLNK(mode)
         if stat.S_ISDIR(mode) or (link and os.path.isdir(path)):
@@ -500,3 +537,147 @@ def _of_lines(top: str, lines: list[str], rules: Rules) -> Iterator[_Found]:
             real_folder, root, rest = root_and_rest(folder)
             real = os.path.join(real_folder, name)
             yield root, os.path.join(rest, name), os.path.realpath(real) if link else real
+
+
+# --- objects ----------------------------------------------------------------------------------
+
+
+def _search_objects(address: str, rules: Rules) -> Iterator[FoundPhoto]:
+    """Check the address of an object or folder and return an iterator over its photos."""
+    with _storage_errors(address):
+        try:
+            status = status_of(address) if "/" in address.partition("://")[2] else None
+        except (FileNotFoundError, IsADirectoryError):
+            status = None
+        if status is not None:
+            return iter([_one_object(address, status)])
+        listing = objects_in(address)
+        first = next(listing, None)
+    if first is None:
+        raise SettingsError(
+            f"there is no object and no folder {address!r}; give the address of one, such as "
+            "s3://BUCKET/FOLDER, without a pattern; a pattern can be given with --exclude"
+        )
+    return _walk_objects(address, chain([first], listing), rules)
+
+
+def _of_address(line: str, rules: Rules) -> Iterator[FoundPhoto]:
+    address = object_address(line)
+    if not line.endswith("/"):
+        yield _one_object(address)
+        return
+    yield from _walk_objects(address, objects_in(address), rules)
+
+
+def _one_object(address: str, status: Status | None = None) -> FoundPhoto:
+    folder, _, name = address.rpartition("/")
+    if folder.endswith(":/"):
+        raise SettingsError(f"{address!r} names a bucket, not an object; give BUCKET/NAME")
+    return FoundPhoto(folder, name, status)
+
+
+def _walk_objects(
+    root: str, listing: Iterator[tuple[str, Status]], rules: Rules
+) -> Iterator[FoundPhoto]:
+    """Choose among the objects of a folder, as `_walk` does among files.
+
+    Args:
+        root: address of the folder.
+        listing: name and status of its objects, in order of names.
+        rules: what is left out.
+    """
+    rules = _rules_of_objects(root, rules)
+    left_out = _LeftOut(rules)
+    waiting: list[tuple[str, Status]] = []  # raw files that a JPEG may follow
+    with _storage_errors(root):
+        for name, status in listing:
+            while waiting and not name.startswith(_stem(waiting[0][0])):
+                yield from _unpaired(root, *waiting.pop(0), rules)
+            if name.endswith(os.sep + IGNORE_FILE):
+                log.warning(
+                    "%s/%s is not used: of objects, only the %s of the folder that is given is; "
+                    "give its patterns with --exclude",
+                    *(root, name, IGNORE_FILE),
+                )
+            if left_out.has(name):
+                continue
+            suffix = _suffix(name)
+            kind = kind_by_suffix(suffix)
+            if kind == RAW and not rules.keeps_pairs:
+                waiting.append((name, status))
+                continue
+            if suffix in ("jpg", "jpeg"):
+                kept = [one for one in waiting if _stem(one[0]) != _stem(name)]
+                rules.paired[RAW] += len(waiting) - len(kept)
+                waiting = kept
+            if suffix in PHOTO_SUFFIXES or (kind is not None and _is_read(kind, rules)):
+                yield FoundPhoto(root, name, status)
+        for one in waiting:
+            yield from _unpaired(root, *one, rules)
+
+
+def _unpaired(root: str, name: str, status: Status, rules: Rules) -> Iterator[FoundPhoto]:
+    """A camera raw file without a JPEG, if it can be read."""
+    if _is_read(RAW, rules):
+        yield FoundPhoto(root, name, status)
+
+
+def _stem(name: str) -> str:
+    """A name up to and with the dot before its suffix."""
+    return name[: name.rfind(".") + 1]
+
+
+class _LeftOut:
+    """Which objects of a folder are left out; each folder is looked at, and counted, once.
+
+    Args:
+        rules: what is left out.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._folders: list[tuple[str, bool]] = []  # those that the last object was in
+
+    def has(self, name: str) -> bool:
+        """Whether an object, or one of the folders that it is in, is left out.
+
+        Args:
+            name: relative to the folder of the search; names are asked for in order.
+        """
+        while self._folders and not name.startswith(self._folders[-1][0]):
+            self._folders.pop()
+        if self._folders and self._folders[-1][1]:
+            return True
+        known = self._folders[-1][0] if self._folders else ""
+        for end in range(len(known), len(name)):
+            if name[end] == os.sep:
+                is_left_out = end > 0 and self._rules.leave_out(name[:end], True)
+                self._folders.append((name[: end + 1], is_left_out))
+                if is_left_out:
+                    return True
+        return self._rules.leave_out(name, False)
+
+
+def _rules_of_objects(root: str, rules: Rules) -> Rules:
+    """The rules in a folder of objects, with those of its own ignore file."""
+    address = f"{root}/{IGNORE_FILE}"
+    with _storage_errors(address):
+        try:
+            status_of(address)
+            return rules.below("", head_of(address, _MOST_IGNORED))
+        except FileNotFoundError:
+            return rules
+
+
+_MOST_IGNORED = 1 << 20  # bytes of an ignore file
+
+
+@contextmanager
+def _storage_errors(address: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{address} cannot be listed ({error}); look at the address, at your credentials for "
+            "it and at the connection, and run the same command again; what was read is kept"
+        ) from error

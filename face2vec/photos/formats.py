@@ -6,13 +6,13 @@ import errno
 import hashlib
 import io
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from face2vec.errors import PhotoError
+from face2vec.errors import PhotoError, SettingsError
 from face2vec.files import expanded
+from face2vec.photos.storage import is_regular, opened, status_of_open
 
 MISSING = "missing"  # no file of that name, or a broken link
 NO_PERMISSION = "no permission"
@@ -147,7 +147,7 @@ def read_photo_bytes(
     """Read a whole file.
 
     Args:
-        path: the file; ``~`` at its start is the home folder.
+        path: the file, or the address of an object; ``~`` at its start is the home folder.
         name: name of the photo in errors; the path if None.
         max_bytes: size limit.
 
@@ -159,7 +159,7 @@ def read_photo_bytes(
     """
     name = os.fspath(path) if name is None else name
     with _as_photo_errors(path, name), open_file(path, name) as file:
-        size = os.fstat(file.fileno()).st_size
+        size = status_of_open(file).size
         if size > max_bytes:
             raise PhotoError(name, TOO_MANY_BYTES, f"{size:,} of at most {max_bytes:,}")
         data = file.read()
@@ -172,7 +172,7 @@ def file_sha256(path: str | os.PathLike[str], *, name: str | None = None) -> byt
     """The SHA-256 of a file of any size, 32 bytes.
 
     Args:
-        path: the file; ``~`` at its start is the home folder.
+        path: the file, or the address of an object; ``~`` at its start is the home folder.
         name: name of the file in errors; the path if None.
 
     Raises:
@@ -180,24 +180,24 @@ def file_sha256(path: str | os.PathLike[str], *, name: str | None = None) -> byt
     """
     name = os.fspath(path) if name is None else name
     with _as_photo_errors(path, name), open_file(path, name) as file:
-        if not os.fstat(file.fileno()).st_size:
+        if not status_of_open(file).size:
             raise PhotoError(name, EMPTY_FILE)
         return hashlib.file_digest(file, "sha256").digest()
 
 
 def open_file(path: str | os.PathLike[str], name: str) -> io.BufferedReader:
-    """A regular file, open for reading.
+    """A regular file or an object, open for reading.
 
     Args:
-        path: the file; ``~`` at its start is the home folder.
+        path: the file, or the address of an object; ``~`` at its start is the home folder.
         name: name of the file in errors.
 
     Raises:
         PhotoError: the file is missing, not a regular file, or cannot be opened.
     """
     with _as_photo_errors(path, name):
-        file = open(expanded(path), "rb", opener=open_without_waiting)  # noqa: SIM115
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file = opened(path)
+        if is_regular(file):
             return file
         file.close()
     raise PhotoError(name, NOT_A_FILE)
@@ -217,6 +217,8 @@ def _as_photo_errors(path: str | os.PathLike[str], name: str) -> Iterator[None]:
         if Path(path).is_dir() and os.access(path, os.R_OK):  # Windows: raised for any folder
             raise PhotoError(name, NOT_A_FILE, "a folder") from error
         raise PhotoError(name, NO_PERMISSION) from error
+    except SettingsError:  # an address that cannot be used
+        raise
     except ValueError as error:  # a null character in the path
         raise PhotoError(name, MISSING, str(error)) from error
     except OSError as error:
@@ -230,8 +232,3 @@ _REASON_OF_ERRNO = {
     errno.ENAMETOOLONG: MISSING,
     errno.ENXIO: NOT_A_FILE,
 }
-
-
-def open_without_waiting(path: str, flags: int) -> int:
-    """Open a file without blocking on a named pipe that has no writer."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

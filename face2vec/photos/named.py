@@ -10,7 +10,7 @@ from pathlib import Path
 from face2vec.arguments import path as checked_path
 from face2vec.arguments import refusal
 from face2vec.errors import SettingsError
-from face2vec.files import composed, expanded, text_of
+from face2vec.files import composed, expanded, is_object, text_of
 from face2vec.photos.discover import FoundPhoto, Source, find_photos
 from face2vec.photos.extras import VIDEO, kind_by_name
 
@@ -44,13 +44,14 @@ def named_photos(people: Source | Mapping[str, Source | Iterable[Source]]) -> li
         found = _of_mapping(people)
     else:
         place = expanded(checked_path("people", people))
-        found = _of_folder(place) if Path(place).is_dir() else _of_table(Path(place))
-    names: dict[Path, str] = {}
+        is_folder = is_object(place) or Path(place).is_dir()
+        found = _of_folder(place) if is_folder else _of_table(Path(place))
+    names: dict[str, str] = {}
     photos: list[Named] = []
     for name, photo in found:
         if kind_by_name(photo.name) == VIDEO:
             continue
-        name, full = composed(name.strip()), photo.full
+        name, full = composed(name.strip()), photo.place
         known = names.setdefault(full, name)
         if known != name:
             raise SettingsError(
@@ -64,7 +65,7 @@ def named_photos(people: Source | Mapping[str, Source | Iterable[Source]]) -> li
             f"there is no photo of a person in {people!r}; give a folder with a folder of photos "
             "for each person, or a CSV file with the columns name and photo"
         )
-    return list({photo.full: (name, photo) for name, photo in photos}.values())
+    return list({photo.place: (name, photo) for name, photo in photos}.values())
 
 
 def _of_mapping(people: Mapping[str, Source | Iterable[Source]]) -> Iterator[Named]:
@@ -102,10 +103,12 @@ def _of_table(file: Path) -> Iterator[Named]:
         name, photo = ((row[columns[column]] or "").strip() for column in (NAME, PHOTO))
         if not name and not photo:
             continue
-        place = file.parent / expanded(photo)
-        if not name or not photo or not place.exists():
+        place = expanded(photo)
+        if not is_object(place):
+            place = str(file.parent / place)
+        if not name or not photo or not (is_object(place) or Path(place).exists()):
             what = (
                 f"there is no photo {place}" if name and photo else "a name or a photo is missing"
             )
             raise SettingsError(f"{file}, line {table.line_num}: {what}; correct the line")
-        yield from ((name, found) for found in find_photos(str(place)))
+        yield from ((name, found) for found in find_photos(place))

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from face2vec.errors import PhotoError
-from face2vec.files import expanded
+from face2vec.errors import Face2VecError, PhotoError
 from face2vec.photos.formats import (
     DAMAGED,
     HEAD_BYTES,
@@ -23,11 +21,11 @@ from face2vec.photos.formats import (
     NOT_A_FILE,
     NOT_A_PHOTO,
     TOO_MANY_BYTES,
-    open_without_waiting,
     photo_format,
     read_photo_bytes,
 )
 from face2vec.photos.orientation import ORIENTATION_TAG, exif_blocks, orientation_of, raw_profile
+from face2vec.photos.storage import is_regular, opened, status_of_open
 
 MAX_PACKET = 16 << 20
 """Bytes of the largest XMP packet that is read."""
@@ -84,11 +82,10 @@ def metadata_of(path: str | os.PathLike[str]) -> Metadata:
     """
     name = os.fspath(path)
     try:
-        with open(expanded(path), "rb", opener=open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+        with opened(path) as file:
+            if not is_regular(file):
                 raise PhotoError(name, NOT_A_FILE)
-            if status.st_size > MAX_BYTES:
+            if status_of_open(file).size > MAX_BYTES:
                 raise PhotoError(name, TOO_MANY_BYTES)
             kind = photo_format(file.read(HEAD_BYTES))
             if kind is None:
@@ -100,7 +97,7 @@ def metadata_of(path: str | os.PathLike[str]) -> Metadata:
     except OSError:
         read_photo_bytes(path)  # raises the same as a PhotoError with its reason
         raise
-    except PhotoError:
+    except Face2VecError:
         raise
     except Exception as error:  # a damaged header makes readers raise almost any exception
         raise PhotoError(name, DAMAGED, f"its metadata cannot be read: {error}") from error

@@ -39,6 +39,7 @@ from face2vec.photos.formats import (
     photo_format,
     video_container,
 )
+from face2vec.photos.storage import head_of, status_of_open
 from face2vec.types import SAME_TIME, clock
 
 FRAME_SECONDS = 1.0
@@ -91,9 +92,8 @@ def is_video(path: str | os.PathLike[str]) -> bool:
     if suffix in PHOTO_SUFFIXES or (usual is not None and usual != VIDEO):
         return False
     try:
-        with open_file(path, str(path)) as file:
-            kind = photo_format(file.read(HEAD_BYTES))
-    except (OSError, PhotoError):
+        kind = photo_format(head_of(path, HEAD_BYTES))
+    except (OSError, ValueError):
         kind = None
     return kind == VIDEO if kind is not None else usual == VIDEO
 
@@ -274,10 +274,10 @@ class _Reader:
 
         self._ffmpeg_error = av.error.FFmpegError
         self._file = open_file(self.name, self.name)
-        self._status = os.fstat(self._file.fileno())
+        self._status = status_of_open(self._file)
         self._container: Any = None
         try:
-            if not self._status.st_size:
+            if not self._status.size:
                 raise PhotoError(self.name, EMPTY_FILE)
             self._source = _File(self._file, self.name)
             self._container, self._stream = self._opened(av)
@@ -340,9 +340,11 @@ class _Reader:
             self._last = at
             yield at, frame
             self._source.progress()  # the caller's time is not the decoder's
-        status = os.fstat(self._file.fileno())
-        before = self._status
-        if (status.st_size, status.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        try:
+            status = status_of_open(self._file, now=True)
+        except OSError as error:
+            raise PhotoError(self.name, CHANGED, "it is gone") from error
+        if status[:2] != self._status[:2]:
             raise PhotoError(self.name, CHANGED, "it is being written")
         if self._last < 0:
             raise self._unreadable("no frame can be decoded")
@@ -424,13 +426,13 @@ class _Reader:
 
     def damage(self) -> str:
         """What of the video is missing, or empty."""
-        if self._stopped or _goes_on(self._file, self._status.st_size):
+        if self._stopped or _goes_on(self._file, self._status.size):
             return f"breaks off after {clock(max(self._last, 0.0))}"
         return "some of its frames cannot be decoded" if self._errors else ""
 
     def _unreadable(self, detail: str) -> PhotoError:
         """The error for a file without a frame."""
-        is_part = _goes_on(self._file, self._status.st_size)
+        is_part = _goes_on(self._file, self._status.size)
         return PhotoError(self.name, TRUNCATED if is_part else DAMAGED, detail)
 
 

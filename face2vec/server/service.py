@@ -27,6 +27,7 @@ from face2vec.errors import (
     OtherEditError,
     SettingsError,
 )
+from face2vec.files import is_object
 from face2vec.gallery import listing
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import StoredFace
@@ -36,6 +37,7 @@ from face2vec.models.catalogue import CATALOGUE
 from face2vec.photos.dates import ALWAYS, Period
 from face2vec.photos.discover import PHOTO_SUFFIXES, FoundPhoto, find_photos
 from face2vec.photos.formats import EMPTY_FILE
+from face2vec.photos.storage import exists, status_of
 from face2vec.photos.video import is_video
 from face2vec.report.text import printable
 from face2vec.server import metrics
@@ -402,7 +404,7 @@ class Service:
         for path in paths:
             if self._is_as_indexed(path):
                 return path
-        there = any(Path(path).is_file() for path in paths)
+        there = any(map(_is_there, paths))
         what = "has changed since it was indexed; index it again" if there else "is not there"
         raise NotThereError(f"the file of photo {number} {what}").coded(
             "file-changed" if there else "file-missing", number=number
@@ -411,11 +413,11 @@ class Service:
     def _is_as_indexed(self, path: str) -> bool:
         """Whether a file has the size and time of change that the gallery has stored."""
         try:
-            now = os.stat(path)  # noqa: PTH116
+            now = status_of(path)
         except OSError:
             return False
         with self.reading() as snapshot:
-            return snapshot.stat_of(path) == (now.st_size, now.st_mtime_ns)
+            return snapshot.stat_of(path) == now[:2]
 
     def photo_picture(self, number: int, side: int) -> bytes:
         """A photo to look at, as WebP, its longest side at most ``side`` pixels."""
@@ -684,9 +686,16 @@ class Service:
         )
 
 
+def _is_there(photo: str) -> bool:
+    try:
+        return exists(photo)
+    except OSError:
+        return False
+
+
 def _real(photo: FoundPhoto) -> str:
     """The full path of a photo with links resolved."""
-    return os.path.realpath(photo.full)
+    return photo.place if is_object(photo.folder) else os.path.realpath(photo.full)
 
 
 def _scaled(face: Face, scale: float) -> Face:

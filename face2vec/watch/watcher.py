@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from face2vec.engine import Face2Vec
 from face2vec.errors import Face2VecError, GalleryMismatchError, MissingExtraError, SettingsError
-from face2vec.files import expanded
+from face2vec.files import is_object
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.photos.discover import OTHER_SUFFIXES, Source, find_photos, paths_of
@@ -102,7 +102,13 @@ def watch(
         import watchfiles
     except ImportError as error:
         raise MissingExtraError("watching folders", "watchfiles", "watch") from error
-    roots = [os.path.realpath(expanded(path)) for path in paths_of(folders)]
+    paths = paths_of(folders)
+    for path in filter(is_object, paths):
+        raise SettingsError(
+            f"{path} is in object storage, which does not tell of its changes; run 'face2vec "
+            f"index {path}' from time to time, which reads only what is new"
+        )
+    roots = [os.path.realpath(path) for path in paths]
     for root in roots:
         if not os.path.isdir(root):  # noqa: PTH112
             raise SettingsError(f"{root!r} is not a folder; only folders can be watched")
