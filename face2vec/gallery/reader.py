@@ -668,6 +668,7 @@ class Snapshot:
             "SELECT faces.id, landmarks, width, height FROM faces"
             " JOIN contents ON contents.id = content_id"
         )
+        rows: Iterator[tuple[Any, ...]]
         if ids is None:
             rows = iter(self.connection.execute(f"{select} ORDER BY faces.id"))
         else:
