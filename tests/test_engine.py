@@ -480,7 +480,7 @@ def test_photo_that_breaks_off_is_indexed_and_recorded_as_damaged(
         assert [path for path, _ in first.damaged] == paths
         reason = re.compile(r"\d\d% of its rows are missing")
         assert all(reason.fullmatch(why) for _, why in first.damaged)
-        assert [tuple(one) for one in engine.photos("damaged")] == [
+        assert [tuple(one)[:3] for one in engine.photos("damaged")] == [
             (path, "damaged", why) for path, why in first.damaged
         ]
         assert [one.photo for one in engine.photos("no-face")] == [str(photos / "nobody.jpg")]
@@ -531,9 +531,9 @@ def test_files_that_need_a_package_are_counted_and_read_when_it_is_there(
 def test_photos_are_listed_by_status(folder: Path, faces_folder: Path) -> None:
     with open_engine(folder) as engine:
         assert engine.photos("unreadable") == [
-            (str(faces_folder / "broken.jpg"), "unreadable", "truncated")
+            (str(faces_folder / "broken.jpg"), "unreadable", "truncated", "")
         ]
-        assert engine.photos("no-face") == [(str(faces_folder / "nobody.jpg"), "no-face", "")]
+        assert engine.photos("no-face") == [(str(faces_folder / "nobody.jpg"), "no-face", "", "")]
         everything = engine.photos()
         assert len(everything) == 9
         assert [one for one in everything if one.status == "indexed"] == engine.photos("indexed")
@@ -549,7 +549,7 @@ def test_only_some_of_the_photos_found_are_added(
     with Face2Vec(tmp_path / "g", model=tiny_model) as engine:
         done = engine.add(faces_folder, only=wanted)
         assert (done.photos, done.added) == (1, 1)
-        assert [photo for photo, _, _ in engine.photos()] == wanted[:1]
+        assert [one.photo for one in engine.photos()] == wanted[:1]
         assert engine.add(faces_folder, only=()).photos == 0
 
 

@@ -92,7 +92,7 @@ def engine(tiny_model: Path, tmp_path: Path) -> Iterator[Face2Vec]:
 
 
 def known(engine: Face2Vec) -> dict[str, str]:
-    return {Path(photo).name: status for photo, status, _ in engine.photos()}
+    return {Path(one.photo).name: one.status for one in engine.photos()}
 
 
 def test_files_are_followed_as_they_come_and_go(
