@@ -1053,3 +1053,26 @@ def test_closed_stdout_on_windows_is_not_an_error(
     assert cli_main._reader_has_ended(OSError(errno.EINVAL, "Invalid argument"))
     assert not cli_main._reader_has_ended(OSError(errno.EINVAL, "Invalid argument", "a?.jpg"))
     assert not cli_main._reader_has_ended(OSError(errno.ENOSPC, "No space left on device"))
+
+
+def test_results_stay_alone_on_stdout_whatever_else_writes_there() -> None:
+    code = """
+import os, sys
+from face2vec.cli.common import out, results_alone
+out("before")
+with results_alone():
+    out("a result: été")
+    print("printed by a package")
+    os.write(1, b"written by a library in C\\n")
+    out("another")
+out("after")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "utf-8"},
+    )
+    assert done.stdout.splitlines() == ["before", "a result: été", "another", "after"]
+    said = sorted(done.stderr.splitlines())
+    assert said == ["printed by a package", "written by a library in C"]
