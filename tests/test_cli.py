@@ -1116,3 +1116,26 @@ def test_names_on_the_command_line_can_be_shown(name: str, gallery: Path) -> Non
     done = run("name", gallery, 1, name)
     assert done.exit_code == cli.USAGE
     assert "characters that change the direction of text; type it again" in done.stderr
+
+
+def test_results_stay_alone_on_stdout_whatever_else_writes_there() -> None:
+    code = """
+import os, sys
+from face2vec.cli.common import out, results_alone
+out("before")
+with results_alone():
+    out("a result: été")
+    print("printed by a package")
+    os.write(1, b"written by a library in C\\n")
+    out("another")
+out("after")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "utf-8"},
+    )
+    assert done.stdout.splitlines() == ["before", "a result: été", "another", "after"]
+    said = sorted(done.stderr.splitlines())
+    assert said == ["printed by a package", "written by a library in C"]

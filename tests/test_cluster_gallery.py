@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from face2vec import (
     Face2Vec,
@@ -163,6 +165,23 @@ def test_changed_photo_replaces_its_faces(place: str, drawn: Path, tmp_path: Pat
         assert before != after
         assert engine.info()["faces"] == after
         assert engine.check() == []
+
+
+def test_photo_that_is_read_again_gets_its_date(place: str, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    exif = Image.Exif()
+    exif[0x9003] = "2024:05:01 12:30:00"
+    data = samples.people(1)[0].photo(0).jpeg()
+    Image.open(io.BytesIO(data)).save(photo, exif=exif)
+    with open_at(place) as engine:
+        assert engine.add(photo).added == 1
+        assert [one.photo for one in engine.photos(since="2024-05-01")] == [str(photo)]
+        with engine._session.write() as writer, writer._transaction() as connection:
+            connection.execute("UPDATE contents SET taken = NULL")  # as an older version left it
+        assert engine.photos(since="2024-05-01") == []
+        engine.add(photo, again=["indexed"])
+        found = engine.photos(since="2024-05-01", until="2024-05-01")
+        assert [one.photo for one in found] == [str(photo)]
 
 
 def test_other_model_and_other_settings_are_refused(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_servers import NODES
 from test_cluster_gallery import faces_in, open_at
 
 from face2vec import PhotoError, RuntimeUnavailableError, open_photo, samples
@@ -33,6 +38,31 @@ def test_build_with_ray_equals_one_without(servers: Any, drawn: list[Path], tmp_
             assert engine.add(*drawn).added == 10
             galleries.append(faces_in(engine))
     assert galleries[0] == galleries[1]
+
+
+@pytest.mark.cluster
+def test_stdout_of_a_command_has_its_result_alone_though_a_node_is_lost(
+    servers: Any, tmp_path: Path
+) -> None:
+    samples.write(tmp_path / "photos", people=20, photos=30, groups=0, seed=4)
+    command = [sys.executable, "-m", "face2vec", "index", str(tmp_path / "photos"), "--json"]
+    place = str(tmp_path / "gallery")
+    try:
+        with subprocess.Popen(
+            [*command, "--gallery", place, "--ray", servers.ray.address, "-q"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            while process.poll() is None and not (Path(place) / "writer.json").exists():
+                time.sleep(0.1)
+            servers.ray.end(NODES[1])
+            found, said = process.communicate()
+    finally:
+        servers.ray.start(NODES[1])
+    assert process.returncode == 0, said
+    assert json.loads(found)["added"] == 600
+    assert "marked dead" in said
 
 
 @pytest.mark.cluster

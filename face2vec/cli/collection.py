@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from face2vec.cli.common import (
     photos_argument,
     quiet_option,
     reasons,
+    results_alone,
     runtime_options,
     say,
     verbose_option,
@@ -178,29 +180,30 @@ def index_command(
     from face2vec.engine import Face2Vec
     from face2vec.photos.decode import MAX_PIXELS
 
-    with Face2Vec(
-        gallery,
-        model=model,
-        detector=_detector(gallery, detector, min_face, max_side, try_turned),
-        runtime=runtime,
-        threads=threads,
-        index=kind,
-        max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
-        ray=ray,
-    ) as engine:
-        summary = engine.add(
-            *photos,
-            exclude=exclude,
-            include=include,
-            again=again,
-            pairs=pairs,
-            progress=not quiet,
-        )
-    if unreadable_to is not None:
-        for path, reason in summary.unreadable:
-            unreadable_to.write(f"{_field(path)}\t{_field(reason)}\n")
-    if as_json:
-        out(json.dumps(summary.to_dict()))
+    with nullcontext() if ray is None else results_alone():
+        with Face2Vec(
+            gallery,
+            model=model,
+            detector=_detector(gallery, detector, min_face, max_side, try_turned),
+            runtime=runtime,
+            threads=threads,
+            index=kind,
+            max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+            ray=ray,
+        ) as engine:
+            summary = engine.add(
+                *photos,
+                exclude=exclude,
+                include=include,
+                again=again,
+                pairs=pairs,
+                progress=not quiet,
+            )
+        if unreadable_to is not None:
+            for path, reason in summary.unreadable:
+                unreadable_to.write(f"{_field(path)}\t{_field(reason)}\n")
+        if as_json:
+            out(json.dumps(summary.to_dict()))
     if not quiet:
         say_summary(summary, gallery)
     if summary.interrupted:

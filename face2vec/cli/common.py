@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -332,9 +332,46 @@ def opened(gallery: Place, runtime: str = "auto", threads: int | None = None) ->
     return Face2Vec(gallery, runtime=runtime, threads=threads)
 
 
+_results: IO[str] | None = None
+"""Where results go, if that is not standard output."""
+
+
 def out(text: str) -> None:
     """Print a result, safe to print."""
-    click.echo(safe(text))
+    click.echo(safe(text), file=_results)
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """Keep standard output for results; what else this process writes there goes to stderr.
+
+    Ray writes to it from C++, for instance when a machine is lost.
+    """
+    global _results
+    usual = sys.stdout
+    try:
+        is_first = usual.fileno() == 1
+    except (OSError, ValueError, AttributeError):  # it is no file, as in a test
+        is_first = False
+    usual.flush()
+    kept = os.dup(1) if is_first else -1
+    _results = usual
+    try:
+        if is_first:
+            _results = os.fdopen(
+                kept, "w", encoding=usual.encoding, errors=usual.errors, buffering=1
+            )
+            os.dup2(2, 1)
+        sys.stdout = sys.stderr
+        yield
+    finally:
+        sys.stdout = usual
+        if is_first:
+            assert _results is not None
+            _results.flush()
+            os.dup2(kept, 1)
+            _results.close()
+        _results = None
 
 
 def say(text: str) -> None:

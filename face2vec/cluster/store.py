@@ -58,6 +58,7 @@ from face2vec.gallery.writer import (
     drop_unused,
     fitting,
     link_photo,
+    note_taken,
     outcome_columns,
     places_in,
 )
@@ -339,6 +340,7 @@ class ClusterWriter(Writer):
                     content = found[0]
                     if entry.again:
                         self._replace_content(connection, content, entry, faces)
+                    note_taken(connection, content, entry)
                 before = link_photo(connection, roots, entry, content)
                 if before and before[0] != content:
                     if last_named.get(before[1], -1) >= place:

@@ -457,7 +457,7 @@ def integers(rows: Iterable[Sequence[Any]], columns: int, what: str) -> NDArray[
 
 
 def many_integers(rows: Iterable[Sequence[object]], columns: int, what: str) -> NDArray[np.int64]:
-    """As `integers`, of so many rows that they are taken in parts."""
+    """As `integers`, int64 (columns, n), of so many rows that they are taken in parts."""
     left = iter(rows)
     parts = [np.empty((columns, 0), np.int64)]
     while some := list(islice(left, _ROWS)):

@@ -227,11 +227,8 @@ class Writer:
                 content = found[0] if found else _insert_content(connection, entry, faces)
                 if found and entry.again:
                     _replace_content(connection, content, entry, faces)
-                if found and entry.taken is not None:
-                    connection.execute(
-                        "UPDATE contents SET taken = ? WHERE id = ? AND taken IS NOT ?",
-                        (entry.taken, content, entry.taken),
-                    )
+                if found:
+                    note_taken(connection, content, entry)
                 before = link_photo(connection, roots, entry, content)
                 if before and last_named.get(before[1], -1) >= place:
                     waiting.add(before[0])
@@ -596,6 +593,15 @@ def outcome_columns(entry: Entry) -> tuple[int, int, str, str]:
     """Width, height, status and reason as they are stored."""
     reason = entry.reason.encode("utf-8", "backslashreplace").decode()
     return entry.width, entry.height, entry.status, reason
+
+
+def note_taken(connection: Connection, content: int, entry: Entry) -> None:
+    """Store when a photo was taken, if it was read again and nobody has looked before."""
+    if entry.taken is not None:
+        connection.execute(
+            "UPDATE contents SET taken = ? WHERE id = ? AND (taken IS NULL OR taken <> ?)",
+            (entry.taken, content, entry.taken),
+        )
 
 
 def _replace_content(

@@ -58,7 +58,7 @@ class StoredVectors:
         return self._read(self._ids[rows])
 
     def select(self, rows: NDArray[Any]) -> StoredVectors:
-        """The same of some of the rows."""
+        """The same of some of the rows, int64 (m,) or bool (n,)."""
         return StoredVectors(self._ids[rows], self._read)
 
 
@@ -93,7 +93,7 @@ class Faces:
         """Select some of the faces; embeddings that were not read stay where they are.
 
         Args:
-            rows: as for `select`.
+            rows: int64 (m,) or bool (n,), an index of the rows.
         """
         if isinstance(self.embeddings, StoredVectors):
             return self._of(rows, self.embeddings.select(rows))
@@ -115,7 +115,7 @@ class Faces:
 
     @property
     def vectors(self) -> Vectors:
-        """The embeddings, read."""
+        """The embeddings, read, float32 (n, d)."""
         return self.embeddings[:] if isinstance(self.embeddings, StoredVectors) else self.embeddings
 
 
@@ -231,6 +231,9 @@ class Evidence:
             near: int64 (m,) ids of the faces nearest to each face, from row ``first`` on.
             similarities: float32 (m,) similarities of each, up to rounding.
             first: that row.
+
+        Returns:
+            int64 (m,) ids of each face.
         """
         counts = [len(one) for one in near]
         ids = np.concatenate([*near, np.empty(0, np.int64)])
@@ -309,7 +312,8 @@ def linked_by(faces: Faces, evidence: Evidence, links: NDArray[np.integer[Any]])
     Args:
         faces: the faces to group, with their crowding.
         evidence: computes the log odds of pairs.
-        links: (n, 2) rows of the pairs with positive log odds; a pair may occur twice.
+        links: int32 or int64 (n, 2) rows of the pairs with positive log odds; a pair may occur
+            twice.
 
     Returns:
         int64 (k,) ids of each group of two or more faces.
