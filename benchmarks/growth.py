@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import resource
 import shutil
@@ -136,6 +137,7 @@ def remove_row(folder: Path, count: int) -> list[str]:
                 with gallery.write() as writing:
                     assert writing.remove(photos).photos == 10
 
+            os.sync()  # a file that was just copied is not the removal's to write
             before = written_bytes()
             took = seconds(remove)
             cells += [f"{took:.2f}", f"{(written_bytes() - before) / 1e6:.1f}"]
