@@ -8,6 +8,7 @@ import os
 import platform
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -108,8 +109,8 @@ class GalleryFile:
         while self._open:
             self._open.pop().close()
         if self._raw is not None:
-            self._raw.close()
             self._raw = None
+            self._close_raw()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -228,7 +229,9 @@ class GalleryFile:
         """
         if self._raw is None:
             flags = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-            self._raw = io.FileIO(os.open(self.path, flags), "r+")
+            descriptor = os.open(self.path, flags)
+            self._raw = io.FileIO(descriptor, "r+", closefd=False)
+            self._close_raw = weakref.finalize(self, os.close, descriptor)
         return self._raw
 
     def disconnect(self, connection: Connection) -> None:
