@@ -670,9 +670,7 @@ class Snapshot:
         )
         rows: Iterator[tuple[Any, ...]]
         if ids is None:
-            rows: Iterator[tuple[Any, ...]] = iter(
-                self.connection.execute(f"{select} ORDER BY faces.id")
-            )
+            rows = iter(self.connection.execute(f"{select} ORDER BY faces.id"))
         else:
             rows = iter(sorted(self._rows_of(ids, f"{select} WHERE faces.id")))
         parts = [self._landmarks_in([])]

@@ -11,8 +11,8 @@ CHOICES = ("auto", *KIND_NAMES)
 FORMER_KINDS = ("hnsw", "ivf", "ivfpq")
 FORMER_NAMES = {"exact": "flat", **dict.fromkeys(FORMER_KINDS, "pq")}
 
-# The largest gallery whose scan is fast: 50,000 faces of dimension 512, which take about 3 ms on two
-# cores for one query, 1.5 ms per query in batches.
+# The largest gallery whose scan is fast: 50,000 faces of dimension 512, which take about 3 ms on
+# two cores for one query, 1.5 ms per query in batches.
 FLAT_BYTES = 50_000 * 512 * 4
 PQ_FACES_LEAST = 2048  # ``pq`` learns from them
 OUTGROWN = 2
