@@ -42,9 +42,9 @@ SUMMARY: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...], str], ...]], ..
         (("parity", ("found with IoU of 0.9 or more",), ""),),
     ),
     (
-        "Search among 100,000 faces, `flat`",
+        "Search among 10,000 faces, `flat`",
         "{} ms a query, exact",
-        (("search", ("100,000", "flat", "its file"), "face2vec, ms"),),
+        (("search", ("10,000", "flat", "its file"), "face2vec, ms"),),
     ),
     (
         "Search among 1,000,000 faces, `pq`",

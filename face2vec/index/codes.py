@@ -24,8 +24,8 @@ LEARNED_FROM = 8192  # examples: each number has 16 centroids
 RECALL = 0.99  # of the ten nearest faces
 PROPOSED_LEAST, PROPOSED_MOST = 30, 300  # for the ten nearest
 # Seconds of one core to scan a number of a code, and to read an embedding from the gallery and
-# compare it.
-SCAN_SECONDS, READ_SECONDS = 5e-11, 3e-6
+# compare it: 131,072 codes of 64 numbers took 0.3 ms, 143 embeddings among a million 2.4 ms.
+SCAN_SECONDS, READ_SECONDS = 3.5e-11, 1.5e-5
 
 
 class Codes:
