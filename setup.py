@@ -88,8 +88,9 @@ EXTRAS = {
     ],
     # The addresses of other stores need fsspec and a package of theirs.
     "s3": [
-        "fsspec>=2024.6",  # reads photos in object storage; the first that was tried
-        "s3fs>=2024.6",  # S3, and what speaks its language
+        # 2024.6 works, too; with so low a bound pip tries pairs of versions and finds none.
+        "fsspec>=2026.9",  # reads photos in object storage
+        "s3fs>=2026.9",  # S3, and what speaks its language
     ],
     "plot": ["matplotlib>=3.10.7", "pandas>=2.2.2"],
     "notebook": ["face2vec[plot]", "ipykernel>=6.29", "nbclient>=0.10", "scikit-image>=0.24"],
@@ -114,7 +115,9 @@ EXTRAS["browser"] = [
 EXTRAS["cluster-test"] = ["face2vec[cluster,people]", "milvus==2.3.5", "pytest>=8.2"]
 EXTRAS["test"] = [
     "face2vec[openvino,yunet,notebook,people,export,xmp,watch,raw,jxl,video,server,mcp,s3]",
-    "moto[server]>=5.0",  # a server that speaks S3, on the loopback
+    "moto[s3]>=5.0",  # a server that speaks S3, on the loopback
+    "flask>=3.0",  # what that server is made of; moto[server] has these two and much more
+    "flask-cors>=5.0",
     "pytest>=8.2",
     "pytest-xdist>=3.8",  # two processes, so that the suite takes minutes
     "hypothesis>=6.100",
