@@ -115,6 +115,7 @@ EXTRAS["browser"] = [
 EXTRAS["cluster-test"] = ["face2vec[cluster,people]", "milvus==2.3.5", "pytest>=8.2"]
 EXTRAS["test"] = [
     "face2vec[openvino,yunet,notebook,people,export,xmp,watch,raw,jxl,video,server,mcp,s3]",
+    "aiobotocore[boto3]>=3.10",  # of s3fs, with the boto3 that fits it, which pip searches long
     "moto[s3]>=5.0",  # a server that speaks S3, on the loopback
     "flask>=3.0",  # what that server is made of; moto[server] has these two and much more
     "flask-cors>=5.0",
