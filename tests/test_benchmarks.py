@@ -27,12 +27,12 @@ def test_search_asks_face2vec_and_faiss_for_the_same_faces(
     import search
 
     monkeypatch.setattr(search, "TURNS", (20, 2))
-    (quality,), speed = search.measure(300, ["exact"], 1, tmp_path, build_only=False)
-    faces, kind, recall, *_ = quality
-    assert (faces, kind, recall) == ("300", "exact", "1.000")
+    (quality,), speed = search.measure(300, ["flat"], 1, tmp_path, search.ISOTROPIC)
+    faces, kind, recall, strangers, told, *_ = quality
+    assert (faces, kind, recall, strangers, told) == ("300", "flat", "1.000", "1.000", "exact")
     assert [row[:3] for row in speed] == [
-        ["300", "exact", "its file"],
-        ["300", "exact", "memory"],
+        ["300", "flat", "its file"],
+        ["300", "flat", "memory"],
     ]
     assert all(float(row[place]) >= 0 for row in speed for place in (3, 4, 6, 7))
 
@@ -42,11 +42,21 @@ def test_search_draws_faces_of_a_person_that_are_as_similar_as_it_says() -> None
     import search
 
     people = 50
-    faces = search.faces(2 * people, 1, people)
+    faces = search.Drawn(search.ISOTROPIC, people).faces(2 * people, seed=1)
     np.testing.assert_allclose(np.linalg.norm(faces, axis=1), 1, atol=1e-5)
     alike = (faces[:people] * faces[people:]).sum(1)
     assert abs(alike.mean() - search.COSINE) < 0.02
     assert abs((faces[:people] * faces[1 : people + 1]).sum(1).mean()) < 0.05
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_search_draws_faces_with_the_spectrum_that_was_measured() -> None:
+    import search
+
+    spectrum = np.linspace(3, 1, 32) / 64
+    strangers = search.Drawn(spectrum.tolist(), 1).strangers(20_000, seed=1)
+    variance = np.linalg.eigvalsh(strangers.T @ strangers / len(strangers))[::-1]
+    np.testing.assert_allclose(variance, spectrum, rtol=0.1)
 
 
 @pytest.mark.usefixtures("benchmarks")

@@ -141,7 +141,7 @@ def test_client_raises_the_errors_of_the_engine(client: Client, tmp_path: Path, 
         client.search(who, 0)
     with pytest.raises(SettingsError, match="takes 256"):
         client.identify(client.encode(who)[0].with_embedding(np.ones(3, np.float32)))
-    with pytest.raises(GalleryError, match="no face 999999"):
+    with pytest.raises(GalleryError, match="face 999999 is not in the gallery"):
         client.ignore(999_999)
     blank = tmp_path / "blank.png"
     samples_blank = np.zeros((64, 64, 3), np.uint8)
