@@ -227,7 +227,9 @@ async function sayLost() {
   const answer = await fetch("/v1/edits?limit=1").catch(() => null);
   lost.hidden = answer !== null && answer.status !== 401;
   if (!lost.hidden) lost.textContent = t(answer?.status === 401 ? "signed_out" : "lost");
-  if (answer && source?.readyState === EventSource.CLOSED && answer.status !== 401) {
+  if (source?.readyState !== EventSource.CLOSED) return; // the browser tries again
+  if (!answer) missed = setTimeout(sayLost, LOST);
+  else if (answer.status !== 401) {
     source = null; // refused while the service was being started
     attend();
   }
