@@ -35,12 +35,13 @@ from pathlib import Path
 
 import numpy as np
 from common import arguments, publish, seconds, table
-from search import DIMENSION, FACES_A_PERSON, enrol, faces
+from search import FACES_A_PERSON, ISOTROPIC, Drawn, enrol
 
 from face2vec.gallery import writer
 
 PACKAGES = ("face2vec", "faiss-cpu", "numpy")
 TURNS = 5
+DIMENSION = len(ISOTROPIC)
 TITLES = ("faces", "add one face, rewritten, s", "beside, s", "next process: open and search, s",
           "search by pose: first, s", "again, s", "after one face, s")  # fmt: skip
 
@@ -70,6 +71,11 @@ class Adding:
             writer.record([entry(self._next, self._embeddings[self._next])])
             session.index().save()
         self._next += 1
+
+
+def faces(count: int, seed: int, people: int) -> np.ndarray:
+    """(count, 512) unit vectors of so many people in turn."""
+    return Drawn(ISOTROPIC, people).faces(count, seed)
 
 
 def median_of(act) -> float:

@@ -13,7 +13,6 @@ long to build; ``--without`` leaves some out. Needs about 8 GB of memory for a m
 from __future__ import annotations
 
 import gc
-import json
 import os
 import statistics
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from common import arguments, publish, seconds, table
-from search import SPECTRA, Drawn
+from search import Drawn, spectrum_of
 
 PACKAGES = ("face2vec", "faiss-cpu", "scann", "usearch", "scalable-vs", "numpy")
 Search = Callable[[np.ndarray], np.ndarray]
@@ -192,7 +191,7 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=[], help="words in names to leave out")
     parser.add_argument("--name", default="indexes")
     given = parser.parse_args()
-    spectrum = json.loads(SPECTRA.read_text(encoding="ascii"))[given.spectrum]
+    spectrum = spectrum_of(given.spectrum)
     import faiss
 
     drawn = Drawn(spectrum, given.faces // 10)
@@ -214,7 +213,7 @@ def main() -> None:
             took = seconds(lambda made=made, build=build: made.append(build(embeddings)))
         except Exception as error:  # a library that does not run here is a row, too
             print(f"{name}: {error!r}", flush=True)
-            rows[name] = [f"did not run: {type(error).__name__}", "", "", "", f"{0:.0f}"]
+            rows[name] = [f"did not run: {type(error).__name__}", "", "", "", ""]
             continue
         search, size = made[0]
         recalls = [

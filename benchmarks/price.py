@@ -10,7 +10,6 @@ does. What a gallery says is looked at once, before; its time is a row of its ow
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from common import arguments, publish, seconds, table
 from scale import record
-from search import SPECTRA, Drawn
+from search import Drawn, spectrum_of
 
 from face2vec import Face2Vec, samples
 from face2vec.session import Surroundings
@@ -30,7 +29,7 @@ def main() -> None:
     parser = arguments(__doc__.partition("\n")[0])
     parser.add_argument("--faces", type=int, default=1_000_000)
     given = parser.parse_args()
-    drawn = Drawn(json.loads(SPECTRA.read_text(encoding="ascii"))["mini"], given.faces // 10)
+    drawn = Drawn(spectrum_of("mini"), given.faces // 10)
     embeddings, queries = drawn.faces(given.faces, seed=1), drawn.faces(500, seed=2)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

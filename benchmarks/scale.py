@@ -15,7 +15,6 @@ gallery in a folder is what this process has more after its searches than before
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import statistics
@@ -164,8 +163,7 @@ def main() -> None:
     from face2vec.index.sync import GalleryIndex  # noqa: F401 - loaded before memory is looked at
 
     people = given.faces // 10
-    spectrum = json.loads(search.SPECTRA.read_text(encoding="ascii"))["mini"]
-    drawn = search.Drawn(spectrum, people)
+    drawn = search.Drawn(search.spectrum_of("mini"), people)
     embeddings, queries = drawn.faces(given.faces, seed=1), drawn.faces(100, seed=2)
     truth = np.argsort(-(queries @ embeddings.T), axis=1, kind="stable")[:, :10]
     rows = []

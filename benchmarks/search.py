@@ -76,6 +76,14 @@ class Drawn:
         return rng.standard_normal((count, self.dimension), np.float32) @ self._axes
 
 
+def spectrum_of(name: str) -> list[float]:
+    """The variance along each component: of a model in `spectra.json`, or the same for all."""
+    if name == "isotropic":
+        return ISOTROPIC
+    spectrum: list[float] = json.loads(SPECTRA.read_text(encoding="ascii"))[name]
+    return spectrum
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -298,9 +306,7 @@ def main() -> None:
     if given.measure:
         measure_spectrum(given.measure)
         return
-    spectrum = ISOTROPIC
-    if given.spectrum != "isotropic":
-        spectrum = json.loads(SPECTRA.read_text(encoding="ascii"))[given.spectrum]
+    spectrum = spectrum_of(given.spectrum)
     quality: list[list[str]] = []
     speed: list[list[str]] = []
     for count in given.sizes:

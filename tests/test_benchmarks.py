@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+HELPERS = ("common", "keras_weights")
+"""Modules that are no benchmarks."""
 
 
 @pytest.fixture
@@ -18,6 +21,12 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     for name in [path.stem for path in BENCHMARKS.glob("*.py")]:
         monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.usefixtures("benchmarks")
+@pytest.mark.parametrize("name", sorted(path.stem for path in BENCHMARKS.glob("*.py")))
+def test_benchmark_finds_all_that_it_imports(name: str) -> None:
+    assert callable(getattr(importlib.import_module(name), "main", None)) or name in HELPERS
 
 
 @pytest.mark.usefixtures("benchmarks")
