@@ -23,8 +23,8 @@ from face2vec.gallery.reader import State
 from face2vec.index import file as index_file
 from face2vec.index.flat import Flat
 from face2vec.index.kinds import KINDS, IndexKind
-from face2vec.index.parallel import Batches, Ids, Vectors, faiss, run_parts
-from face2vec.index.policy import OUTGROWN, PQ_FACES_LEAST, Measured, canonical, choose_kind
+from face2vec.index.parallel import Batches, Ids, Vectors, faiss, merge_best, run_parts
+from face2vec.index.policy import PQ_FACES_LEAST, Measured, canonical, choose_kind
 
 _WRONG_PARTS = (
     *(RuntimeError, TypeError, MemoryError),
@@ -103,7 +103,7 @@ class FaceIndex:
     @property
     def outgrown(self) -> bool:
         """Whether so many faces have been added that it should be built again."""
-        return self.measured is not None and len(self) >= OUTGROWN * self.measured.faces
+        return self.measured is not None and self.measured.is_outgrown(len(self))
 
     def add(self, ids: Ids, embeddings: Vectors) -> None:
         """Add faces.
@@ -189,7 +189,7 @@ class FaceIndex:
             similarities, ids = _reranked(queries, ids, rerank, k)
         if self._later is not None:
             more = self._later.search(queries, min(len(self._later), k))
-            similarities, ids = _merged((similarities, ids), more, k)
+            similarities, ids = merge_best((similarities, more[0]), (ids, more[1]), k)
         if min(ids[:, -1].tolist()) >= 0:  # missing results are at the end
             return list(similarities), list(ids)
         found = ids >= 0
@@ -296,16 +296,6 @@ def _reranked(
     missing = np.isnan(similarities)
     similarities[missing] = ids[missing] = -1
     return similarities, ids
-
-
-def _merged(one: tuple[Vectors, Ids], other: tuple[Vectors, Ids], k: int) -> tuple[Vectors, Ids]:
-    """The k most similar faces of two results; −1 where there are fewer."""
-    ids = np.hstack([one[1], other[1]])
-    similarities = np.where(ids < 0, -np.inf, np.hstack([one[0], other[0]]))
-    best = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
-    ids = np.take_along_axis(ids, best, axis=1)
-    found = np.take_along_axis(similarities, best, axis=1)
-    return np.where(ids < 0, -1, found).astype(np.float32), ids
 
 
 def _opened(path: Path) -> BinaryIO:

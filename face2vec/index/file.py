@@ -28,8 +28,8 @@ _MAGIC = b"F2VINDEX"
 _END_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 20
 # Linux keeps the bytes of one write together in the page cache and maps aligned pieces of 2 MB as
-# one page. One query of a graph of a million faces then takes 7.0 ms in its mapped file, and 9.3 ms
-# with unaligned blocks of 1 MB, as FAISS writes them.
+# one page, of which fewer have to be looked up than of unaligned blocks of 1 MB, as FAISS writes
+# them.
 _WRITTEN_BYTES = 4 << 20
 
 

@@ -92,20 +92,25 @@ def _renew() -> None:
     faiss.omp_set_num_threads(1)
 
 
-def merge_best(similarities: Vectors, ids: Ids) -> tuple[Vectors, Ids]:
-    """The k best of several searches.
+def merge_best(
+    similarities: Sequence[Vectors], ids: Sequence[Ids], wanted: int
+) -> tuple[Vectors, Ids]:
+    """The best of several searches, most similar first; of equal ones those of the first search.
 
     Args:
-        similarities: float32 (parts, n, k).
-        ids: int64 (parts, n, k), −1 for missing faces.
+        similarities: float32 (n, k) of each search; k may differ.
+        ids: int64 (n, k) of each, −1 for missing faces.
+        wanted: how many to keep.
 
     Returns:
-        float32 (n, k) and int64 (n, k).
+        float32 (n, wanted) and int64 (n, wanted), or fewer columns if there are no more; missing
+        faces at the end.
     """
-    if len(ids) == 1:
-        return similarities[0], ids[0]
-    wanted = ids.shape[2]
-    similarities, ids = np.concatenate(similarities, axis=1), np.concatenate(ids, axis=1)
-    similarities[ids < 0] = -np.inf
-    best = np.argsort(-similarities, axis=1, kind="stable")[:, :wanted]
-    return np.take_along_axis(similarities, best, axis=1), np.take_along_axis(ids, best, axis=1)
+    every, numbers = np.concatenate(similarities, axis=1), np.concatenate(ids, axis=1)
+    every[numbers < 0] = -np.inf
+    if wanted < every.shape[1]:  # sorting all of them would take several times as long
+        some = np.sort(np.argpartition(every, -wanted, axis=1)[:, -wanted:], axis=1)
+        every = np.take_along_axis(every, some, axis=1)
+        numbers = np.take_along_axis(numbers, some, axis=1)
+    order = np.argsort(-every, axis=1, kind="stable")
+    return np.take_along_axis(every, order, axis=1), np.take_along_axis(numbers, order, axis=1)

@@ -34,6 +34,10 @@ class Measured(NamedTuple):
     proposals: int
     faces: int
 
+    def is_outgrown(self, count: int) -> bool:
+        """Whether an index of now ``count`` faces should be built again."""
+        return count >= OUTGROWN * self.faces
+
 
 def canonical(kind: str) -> str:
     """The name of a kind of index, or ``"auto"``; a former name becomes the present one.

@@ -27,6 +27,7 @@ from face2vec.index.parallel import (
     check_type,
     even_parts,
     faiss,
+    merge_best,
     run_parts,
 )
 from face2vec.index.policy import Measured
@@ -146,7 +147,7 @@ class Pq:
         else:
             parts = even_parts(0, len(turned), min(threads, len(turned)))
             run_parts(search, [(0, 1, start, end) for start, end in parts])
-        similarities, ids = _best(similarities, ids)
+        similarities, ids = merge_best(list(similarities), list(ids), wanted)
         if wanted <= len(self) and (ids < 0).any():
             self._fill(similarities, ids)
         return similarities, ids
@@ -174,21 +175,6 @@ class Pq:
             codes = faiss.downcast_index(self._shards[0].index)
             self._shards.append(empty_shard(codes.d, codes.pq, to_come))
         return self._shards[-1]
-
-
-def _best(similarities: Vectors, ids: Ids) -> tuple[Vectors, Ids]:
-    """The k best of the shards: of (shards, n, k) float32 (n, k) and int64 (n, k)."""
-    wanted = ids.shape[2]
-    every, numbers = np.concatenate(similarities, axis=1), np.concatenate(ids, axis=1)
-    every[numbers < 0] = -np.inf
-    if len(ids) > 1:
-        some = np.argpartition(every, -wanted, axis=1)[:, -wanted:]
-        every = np.take_along_axis(every, some, axis=1)
-        numbers = np.take_along_axis(numbers, some, axis=1)
-        order = np.argsort(-every, axis=1, kind="stable")
-        every = np.take_along_axis(every, order, axis=1)
-        numbers = np.take_along_axis(numbers, order, axis=1)
-    return every, numbers
 
 
 def _erase_behind_end(codes: Any) -> None:

@@ -28,7 +28,7 @@ from face2vec.index.file import (
     damaged,
     read_header,
 )
-from face2vec.index.policy import OUTGROWN, choose_kind
+from face2vec.index.policy import choose_kind
 from face2vec.index.seam import FaceSearch, IndexFacts, Nearest
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ INDEX_FILE = "index.faiss"
 # FAISS and NumPy add in another order. A cosine of float32 vectors of length 1 differs by 1e-6 or
 # less for that; a changed bit below this limit does not change an answer that anybody sees.
 COSINE_TOLERANCE = 1e-4
-# Embeddings read at a time; building needs little memory besides the index. The cost of a call
-# grows with a graph, so a large one is built in larger steps.
+# Embeddings read at a time; building needs little memory besides the index. Larger steps take less
+# time for a large one.
 BATCH = 256
 BATCH_MOST = 8192
 
@@ -247,7 +247,7 @@ class GalleryIndex:
         header = self._header(self.path)
         if header is None:
             return False  # loading it reports the damage
-        if header.measured is not None and header.count >= OUTGROWN * header.measured.faces:
+        if header.measured is not None and header.measured.is_outgrown(header.count):
             return False
         return header.state == now.state and header.kind == self._kind(header.count)
 
