@@ -9,7 +9,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -119,6 +118,12 @@ def _place_of(gallery: Source | MilvusAddress | None) -> Path | MilvusAddress | 
             "--gallery indexes/family"
         )
     return Path(expanded(gallery)).absolute()
+
+
+def _content_of(now: Snapshot, photo: Source) -> int | None:
+    """The content of a photo, by whichever of its paths the gallery has; None if it has none."""
+    known = (now.content_at(path) for path in paths_to(photo))
+    return next((content for content in known if content is not None), None)
 
 
 class Face2Vec:
@@ -991,10 +996,10 @@ class Face2Vec:
         Raises:
             GalleryNotFoundError: there is no gallery.
         """
-        paths = paths_to(arguments.path("photo", photo))
+        path = arguments.path("photo", photo)
         with self._session.gallery().read() as now:
-            contents = (content for path in paths if (content := now.content_at(path)) is not None)
-            return [mark for content in islice(contents, 1) for mark in now.marks(content)]
+            content = _content_of(now, path)
+            return [] if content is None else now.marks(content)
 
     def marked_faces(self, *photos: Source | Iterable[Source]) -> list[MarkedFace]:
         """The faces that were marked by hand and have no landmarks, with their photos.
@@ -1013,8 +1018,7 @@ class Face2Vec:
                 return marked_faces(now)
             contents = []
             for path in paths_of(photos):
-                known = (now.content_at(one) for one in paths_to(path))
-                content = next((one for one in known if one is not None), None)
+                content = _content_of(now, path)
                 if content is None:
                     raise GalleryError(
                         f"{path} is not in the gallery; give a path as 'face2vec photos' lists it"
