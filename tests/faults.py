@@ -41,6 +41,7 @@ from face2vec import Face2Vec, Face2VecError, open_photo, samples
 from face2vec.calibration import fit
 from face2vec.gallery.audit import problems
 from face2vec.gallery.gallery import Gallery
+from face2vec.index import policy
 
 SECONDS = 30  # that a step may take before it counts as a hang
 MEMORY = 3 << 30  # bytes of address space of a process that decodes mutated photos
@@ -449,12 +450,15 @@ def mutations(world: World, scratch: Path, file: str, count: int, kinds: tuple[s
     tally = Tally(f"mutations of {file}")
     queries = np.random.default_rng(3).standard_normal((3, 64)).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    policy.PQ_FACES_LEAST = 16  # this gallery is small
     for kind in kinds:
         home = scratch / f"mutate-{kind}"
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(world.gallery, home)
         with opened(home, index=kind) as engine:
             engine.rebuild()
+            if engine.info()["index"] != kind:
+                tally.refuse(f"the index is {engine.info()['index']} and not {kind}")
             right = answers(engine, queries)
         whole = (home / file).read_bytes()
         sound = {path.name: path.read_bytes() for path in home.iterdir() if path.is_file()}
