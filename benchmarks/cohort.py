@@ -120,7 +120,8 @@ def grouped_strangers(calibration: Calibration, embeddings: np.ndarray, *, cohor
         cosines = np.vecdot(embeddings[asked][:, None], embeddings[rows]).astype(float)
         crowded = calibration.crowded(embeddings)
         crowding = (crowded[asked][:, None] + crowded[rows]) / 2
-        mates = expected_mates(calibration.log_odds(cosines, crowding=crowding), len(ids))
+        ratios = calibration.log_odds(cosines, crowding=crowding)
+        mates = expected_mates(ratios, len(ids), float(calibration.log_odds(1.0)))
     evidence = Evidence(calibration, len(faces), mates=mates)
     groups = average(evidence.with_crowding(faces), evidence, near)
     return sum(map(len, groups)) / len(ids)

@@ -25,7 +25,11 @@ FEWEST_PEOPLE = 30
 LOWER = 0.1, 0.5
 """Quantiles between which the similarities are looked at before it is known which faces look like
 one person: even in a family of two, half of all pairs are strangers."""
-ROUNDS = 30
+ROUNDS = 100
+FEWEST_MATES = 0.02
+"""Least number of mates: among fifty faces, there is one second photo of somebody."""
+ODDS_OF_A_COPY = 5.0
+"""Least odds of the highest likelihood ratio: a copy of a photo shows the same person."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +120,7 @@ def cohort_rows(
     return np.array(kept[:MOST])
 
 
-def expected_mates(log_ratios: NDArray[np.float64], count: int) -> float:
+def expected_mates(log_ratios: NDArray[np.float64], count: int, highest: float) -> float:
     """How many other photos of its person a face of a gallery has, in the mean.
 
     The prior probability of a match is estimated from the matches themselves, by expectation
@@ -127,13 +131,17 @@ def expected_mates(log_ratios: NDArray[np.float64], count: int) -> float:
         log_ratios: float64 (n, k), logarithms of the likelihood ratios of the k nearest faces of
             each of n faces; −∞ for none.
         count: number of faces in the gallery, at least 2.
+        highest: highest logarithm of a likelihood ratio of the calibration.
 
     Returns:
-        At least 1, because a search is made for somebody who is expected to be found.
+        Above 0. It is below 1 where most people have a single photo, but never so low that not
+        even the highest likelihood ratio gives odds of ``ODDS_OF_A_COPY``, unless it would have
+        to be above 1 for that.
     """
+    least = min(max(FEWEST_MATES, ODDS_OF_A_COPY * count * np.exp(-highest)), 1.0)
     mates = 1.0
     for _ in range(ROUNDS):
         prior = min(mates / count, 0.5)
         odds = np.exp(np.minimum(log_ratios, 700.0)) * prior / (1 - prior)
-        mates = max(float((odds / (1 + odds)).sum(axis=1).mean()), 1.0)
+        mates = max(float((odds / (1 + odds)).sum(axis=1).mean()), least)
     return mates

@@ -160,9 +160,9 @@ class Searcher:
         if around is None:
             return _Bar(min_similarity, None, None, None)
         threshold = None if far is None else around.calibration.threshold(far)
-        return _Bar(
-            min_similarity, around.calibration, threshold, around.mates if mates is None else mates
-        )
+        if mates is None:  # A search is made for somebody who is expected to be found.
+            mates = max(around.mates, 1.0)
+        return _Bar(min_similarity, around.calibration, threshold, mates)
 
 
 @dataclass(frozen=True, eq=False)

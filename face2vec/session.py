@@ -75,7 +75,7 @@ class Surroundings:
 
     Attributes:
         calibration: the gallery's calibration, with the gallery as its cohort.
-        mates: estimated number of faces of the gallery that show a query's person.
+        mates: estimated number of other faces of a face's person, above 0.
         state: state of the gallery that was looked at.
         count: number of faces it had.
     """
@@ -510,7 +510,8 @@ class Session:
             # The first is the face itself.
             odds = calibration.log_odds(row[1:].astype(float), crowding=mean[1:])
             ratios[n, : len(row) - 1] = odds
-        return Surroundings(calibration, expected_mates(ratios, count), now.state, count)
+        highest = float(calibration.log_odds(1.0))
+        return Surroundings(calibration, expected_mates(ratios, count, highest), now.state, count)
 
     # What belongs together
 

@@ -13,13 +13,24 @@ from drawn_embeddings import DIMENSION, calibrated, drawn, strangers
 
 from face2vec import Face2Vec
 from face2vec.calibration import Calibration
-from face2vec.cohort import FEWEST_PEOPLE, PER_LOOK_ALIKE, cohort_rows, expected_mates
+from face2vec.cohort import (
+    FEWEST_MATES,
+    FEWEST_PEOPLE,
+    ODDS_OF_A_COPY,
+    PER_LOOK_ALIKE,
+    cohort_rows,
+    expected_mates,
+)
 from face2vec.errors import SettingsError
 from face2vec.gallery.gallery import Gallery
 
 # (share of the embedding, decay) of groups of people. Strangers are more alike from group to group,
 # and the highest of their similarities stay as far above the middle ones.
 GROUPS = ((0.2, 0.3), (0.35, 0.65), (0.5, 1.0))
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
 
 
 def group_of(group: int, people: int, photos: int, seed: int) -> np.ndarray:
@@ -100,20 +111,34 @@ def test_cohort_is_not_stored(calibration: Calibration) -> None:
     assert "cohort" not in json.loads(here.to_json())
 
 
+def mates_of(faces: np.ndarray, calibration: Calibration) -> float:
+    """The estimate for a gallery of faces (n, d), asked with all of them."""
+    similar = faces @ faces.T
+    np.fill_diagonal(similar, -2)
+    ratios = calibration.log_odds(np.sort(similar, axis=1)[:, :-51:-1].astype(float))
+    return expected_mates(ratios, len(faces), float(calibration.log_odds(1.0)))
+
+
 @pytest.mark.parametrize("mates", [1, 3, 8])
 def test_expected_mates_are_those_of_drawn_galleries(calibration: Calibration, mates: int) -> None:
     faces = group_of(0, 300, mates + 1, 50).reshape(-1, DIMENSION)
-    similar = faces[:: 3 * (mates + 1)] @ faces.T
-    nearest = np.sort(similar, axis=1)[:, ::-1][:, 1:51]
-    ratios = calibration.log_odds(nearest.astype(float))
-    assert expected_mates(ratios, len(faces)) == pytest.approx(mates, rel=0.15)
+    assert mates_of(faces, calibration) == pytest.approx(mates, rel=0.15)
 
 
-def test_expected_mates_are_one_where_nobody_has_any(calibration: Calibration) -> None:
-    faces = group_of(0, 300, 1, 51)[:, 0]
-    nearest = np.sort(faces @ faces.T, axis=1)[:, ::-1][:, 1:51]
-    assert expected_mates(calibration.log_odds(nearest.astype(float)), 300) == 1
-    assert expected_mates(np.full((1, 50), -np.inf), 2) == 1
+def test_expected_mates_are_below_one_where_most_have_none(calibration: Calibration) -> None:
+    alone = group_of(0, 500, 1, 51)[:, 0]
+    few = np.concatenate([alone, group_of(0, 50, 2, 52).reshape(-1, DIMENSION)])
+    assert mates_of(few, calibration) == pytest.approx(100 / 600, rel=0.4)
+    assert mates_of(alone, calibration) <= 0.05
+
+
+def test_expected_mates_leave_odds_to_a_copy_of_a_photo() -> None:
+    nobody = np.full((1, 50), -np.inf)
+    assert expected_mates(nobody, 100, 20.0) == FEWEST_MATES
+    highest = np.log(1e6)
+    few = expected_mates(nobody, 20_000, highest)
+    assert 1e6 * few / 20_000 == pytest.approx(ODDS_OF_A_COPY)
+    assert expected_mates(nobody, 10_000_000, highest) == 1.0
 
 
 # In a gallery
@@ -210,3 +235,32 @@ def test_the_same_faces_are_drawn_each_time(engine: Face2Vec, tmp_path: Path) ->
         np.testing.assert_array_equal(some, now.some_ids(100))
         assert len(now.some_ids(10_000)) == 600
         assert abs(some.mean() - 300) < 60
+
+
+def look_alikes(faces: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """Two faces (2, d), three times as likely one person as two if everybody has one mate."""
+    here = calibration.among(faces)
+    apart = np.random.default_rng(62).standard_normal(DIMENSION)
+    apart = unit(apart - (apart @ faces[0]) * faces[0])
+    similar = np.linspace(1, 0, 1000)[:, None]
+    others = (similar * faces[0] + np.sqrt(1 - similar**2) * apart).astype(np.float32)
+    crowding = (here.crowded(faces[0]) + here.crowded(others)) / 2
+    odds = here.log_odds(similar[:, 0], 1 / len(faces), crowding)
+    return np.stack([faces[0], others[np.argmin(abs(odds - np.log(3)))]])
+
+
+@pytest.mark.parametrize(("photos", "grouped"), [(1, False), (3, True)])
+def test_find_people_asks_more_where_people_have_one_photo(
+    tmp_path: Path, model: Path, calibration: Calibration, photos: int, grouped: bool
+) -> None:
+    faces = group_of(1, 600 // photos, photos, 61).reshape(-1, DIMENSION)
+    both = look_alikes(np.concatenate([faces[photos:], faces[:photos]])[::-1], calibration)
+    gallery = np.concatenate([both, faces[photos:]])
+    with Face2Vec(tmp_path / "gallery") as engine:
+        imported(engine, gallery, tmp_path, model, "faces")
+        engine.calibrate(replace(calibration, weights="ab" * 32))
+        engine.find_people()
+        people = [
+            {Path(face.photo).name for face in engine.faces_of(one)} for one in engine.people()
+        ]
+    assert any({"faces-0", "faces-1"} <= one for one in people) == grouped
