@@ -17,6 +17,20 @@ ROOT = Path(__file__).parent.parent
 QUOTING = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 """Pages that quote results: ``publish`` replaces what stands between a result's two marks."""
 
+RATES = "fairness-mini"
+KINDS = (
+    ("lfw", "LFW"),
+    ("bfw_white", "white public figures"),
+    ("bfw_black", "Black public figures"),
+    ("bfw_eastasian", "East Asian public figures"),
+    ("bfw_southasian", "South Asian public figures"),
+    ("utk, adults, women, Black", "Black women (UTKFace)"),
+    ("ff, adults", "adults of all origins (FairFace)"),
+    ("ff, under 13", "children under 13 (FairFace)"),
+    ("mfr2_masks", "people of whom many wear masks"),
+)
+"""Rows of the table of error rates in README.md, and what it calls them."""
+
 # The table in README.md: words, and the cells of the results that replace each {}, as
 # (result, first cells of the row, head of the column).
 SUMMARY: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...], str], ...]], ...] = (
@@ -185,6 +199,15 @@ def summary() -> str:
     return f"{body}\n\n<sub>On: {'; '.join(dict.fromkeys(machines))}.</sub>\n"
 
 
+def rates() -> str:
+    """The table of error rates in README.md, made of the results."""
+    columns = ("÷ at 1e-3, before", "verify", "gallery", "95 %")
+    rows = [(words, *(cell(RATES, [kind], column) for column in columns)) for kind, words in KINDS]
+    head = ["pairs of strangers", "one threshold for all", "two photos"]
+    head += ["in a gallery of such people", "95 % of this"]
+    return f"{table(head, rows)}\n"
+
+
 def _quote(page: Path, name: str, text: str) -> None:
     """Replace what stands between the two marks of ``name`` in a page, where it has them."""
     before, found, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
@@ -204,6 +227,8 @@ def publish(name: str, title: str, body: str, command: str, packages: Sequence[s
         _quote(page, name, f"{title}:\n\n{body}\n\n<sub>{made}</sub>\n")
     if any(name == result for _, _, cells in SUMMARY for result, _, _ in cells):
         _quote(ROOT / "README.md", "summary", summary())
+    if name == RATES:
+        _quote(ROOT / "README.md", "rates", rates())
 
 
 def overlap(one: Sequence[float], other: Sequence[float]) -> float:

@@ -186,7 +186,7 @@ def main() -> None:
                     if where == "folder":
                         memory, disk = resident([os.getpid()]) - before, facts["bytes"]
                     else:
-                        engine._session.index().rebuild()
+                        engine._session.index()._vectors.flush()
                         process = servers.milvus._process.pid
                         memory = resident([process, *cluster_servers.children_of(process)])
                         in_milvus = size_of(servers.milvus.folder / "data")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face2vec import stored
-from face2vec.cohort import LOWER, Cohort, cohort_rows
+from face2vec.cohort import LOWER, NEAR, Cohort, cohort_rows
 from face2vec.crowding import Crowding
 from face2vec.errors import CalibrationError
 
@@ -59,7 +59,7 @@ class Calibration:
         log_ratios: natural logarithm of the likelihood ratio at each of them: the density of
             genuine pairs divided by that of impostor pairs; never decreasing.
         crowding: how near strangers come to a face; None if that is taken to be equal for all.
-        cohort: mean of faces of a gallery, which shows how near strangers come to a face there,
+        cohort: faces of a gallery, which shows how near strangers come to a face there,
             see `among`; not stored.
     """
 
@@ -134,8 +134,13 @@ class Calibration:
         rows = cohort_rows(embeddings, crowding, threshold, expected)
         if rows is None:
             return replace(self, cohort=None)
-        mean, mean_crowding = embeddings[rows].mean(axis=0), float(crowding[rows].mean())
-        return replace(self, cohort=Cohort(mean, mean_crowding, self.threshold(0.5)))
+        expected = self.threshold(0.5)
+        ranks = (np.arange(*NEAR) + 0.5) / len(rows)
+        near = float(np.mean([self.threshold(rate) for rate in ranks.tolist()]))
+        mean_crowding = float(crowding[rows].mean())
+        return replace(
+            self, cohort=Cohort(embeddings[rows], mean_crowding, expected, near - expected)
+        )
 
     def _crowded(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
         """The crowding by the density of faces alone."""

@@ -4,12 +4,13 @@ Nearly all pairs of faces in a gallery show different people, and these people a
 age, and seen by the cameras, of the user's own photos. So the gallery is a cohort, as in score
 normalisation (Auckenthaler et al., Score normalization for text-independent speaker verification
 systems, 2000): a face is compared with many faces of other people, to see how similar strangers
-are to it. Only their mean is kept.
+are to it. They are only kept in memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,15 @@ FEWEST_PEOPLE = 30
 LOWER = 0.1, 0.5
 """Quantiles between which the similarities are looked at before it is known which faces look like
 one person: even in a family of two, half of all pairs are strangers."""
+NEAR = 5, 30
+"""Of the faces of a cohort, the most similar ones that are looked at: the sixth to the thirtieth.
+
+The first five may show the same person."""
+SCATTER = 0.02
+"""By how much the mean of these may be above the expected by chance."""
+WEIGHT = 0.5
+"""How much of what they are above that counts."""
+ROWS = 1024  # faces that are compared with the cohort together
 ROUNDS = 100
 FEWEST_MATES = 0.02
 """Least number of mates: among fifty faces, there is one second photo of somebody."""
@@ -34,24 +44,30 @@ ODDS_OF_A_COPY = 5.0
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """The mean of faces of many people of a gallery.
-
-    The mean similarity of a face to these faces is its similarity to their mean.
+    """Faces of many people of a gallery, and what a calibration expects of them.
 
     Attributes:
-        mean: mean embedding, float32 (d,), shorter than 1.
+        faces: float32 (m, d), few of each person.
         crowding: their mean crowding by the calibration alone.
         expected: mean adjusted similarity that the calibration expects among strangers.
+        expected_near: by how much it expects the similarities of ``NEAR`` to be above the mean.
     """
 
-    mean: NDArray[np.float32]
+    faces: NDArray[np.float32]
     crowding: float
     expected: float
+    expected_near: float
+
+    @cached_property
+    def _mean(self) -> NDArray[np.float32]:
+        return np.asarray(self.faces.mean(axis=0))
 
     def above(
         self, embeddings: NDArray[np.float32], crowding: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """By how much strangers are more similar to faces than the calibration expects.
+
+        All of the gallery may be, and those who are like a face may be so by more than all are.
 
         Args:
             embeddings: float32 (d,) or (m, d).
@@ -61,8 +77,21 @@ class Cohort:
             float64 () or (m,), in units of similarity, 0 or more: a gallery of people who are
             unlike each other does not show that strangers of one kind are.
         """
-        found = embeddings @ self.mean - (crowding + self.crowding) / 2
-        return np.maximum(found - self.expected, 0.0)
+        mean = embeddings @ self._mean
+        all_of_them = mean - (crowding + self.crowding) / 2 - self.expected
+        near = self._near(np.atleast_2d(embeddings)).reshape(mean.shape) - mean
+        nearer = np.maximum(near - self.expected_near - SCATTER, 0.0)
+        return np.asarray(np.maximum(all_of_them, 0.0) + WEIGHT * nearer)
+
+    def _near(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Mean similarity of the faces of ``NEAR``, float64 (n,)."""
+        first, last = NEAR
+        found = np.empty(len(embeddings))
+        for start in range(0, len(embeddings), ROWS):
+            similar = embeddings[start : start + ROWS] @ self.faces.T
+            similar.partition((-last, -first), axis=1)
+            found[start : start + ROWS] = similar[:, -last:-first].mean(axis=1, dtype=np.float64)
+        return found
 
 
 def _mean_between(values: NDArray[np.float32], quantiles: tuple[float, float]) -> Any:

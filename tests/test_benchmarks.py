@@ -90,13 +90,16 @@ def test_publish_changes_only_what_stands_between_its_marks(
 
 
 @pytest.mark.usefixtures("benchmarks")
-def test_summary_in_readme_is_of_the_results() -> None:
+def test_tables_in_readme_are_of_the_results() -> None:
     import common
 
     text = (common.ROOT / "README.md").read_text(encoding="utf-8")
     _, found, rest = text.partition("<!-- summary -->\n")
     assert found
     assert rest.partition("<!-- /summary -->")[0] == common.summary()
+    _, found, rest = text.partition("<!-- rates -->\n")
+    assert found
+    assert rest.partition("<!-- /rates -->")[0] == common.rates()
 
 
 @pytest.mark.usefixtures("benchmarks")
