@@ -14,10 +14,9 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from common import arguments, publish, seconds, table
 from scale import record
-from search import Drawn, spectrum_of
+from search import Drawn, read_all, spectrum_of
 
 from face2vec import Face2Vec, samples
 from face2vec.session import Surroundings
@@ -84,11 +83,6 @@ def main() -> None:
     )
     command = f"python benchmarks/price.py --faces {given.faces}"
     publish("price", "The price of probabilities", body, command, PACKAGES)
-
-
-def read_all(found: object) -> list[float | None]:
-    """What a caller may want to know of all matches."""
-    return [match.probability for one in np.atleast_1d(found) for match in one.matches]
 
 
 if __name__ == "__main__":

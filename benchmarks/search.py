@@ -162,7 +162,7 @@ def in_pairs(ours, theirs, queries: np.ndarray, size: int, most: int) -> np.ndar
 def read_all(found) -> list:
     """What a caller may want to know of all matches."""
     return [
-        (m.rank, m.similarity, m.photo, m.copies, m.face.box, m.face.landmarks)
+        (m.rank, m.similarity, m.probability, m.photo, m.copies, m.face.box, m.face.landmarks)
         for one in found
         for m in one.matches
     ]

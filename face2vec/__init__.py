@@ -13,6 +13,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from face2vec.errors import (
+    AddressNotAllowedError,
     CalibrationError,
     DownloadError,
     Face2VecError,
@@ -56,6 +57,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "DEFAULT_MODEL",
+    "AddressNotAllowedError",
     "BuildSummary",
     "Calibration",
     "CalibrationError",

@@ -29,6 +29,7 @@ from face2vec.gallery.rows import (
     called,
 )
 from face2vec.gallery.staging import abandon
+from face2vec.photos.allowed import allow
 from face2vec.photos.decode import MAX_PIXELS
 from face2vec.photos.discover import PAIRS, FoundPhoto, Source, find_photos, paths_of
 from face2vec.photos.extras import VIDEO, kind_by_name
@@ -351,7 +352,7 @@ class Face2Vec:
         Args:
             sources: folders, files, glob patterns, ``@list.txt``, or ``-`` for paths on standard
                 input; one by one or in lists. A folder or file can be in object storage,
-                ``s3://bucket/2024``, with the extra ``s3``.
+                ``s3://bucket/2024``, with the extra ``s3``; this allows face2vec to read there.
             exclude: patterns of files and folders to leave out, as in ``.gitignore``, besides
                 those of files ``.face2vecignore`` and what other programs keep beside photos.
             include: patterns of files and folders to take, although a pattern leaves them out.
@@ -376,6 +377,7 @@ class Face2Vec:
         arguments.some_of("again", again, STATUSES)
         arguments.optional_paths("only", only)
         paths = paths_of(sources)
+        allow(paths)
         left_out: Counter[str] = Counter()
         unread: Counter[str] = Counter()
         paired: Counter[str] = Counter()

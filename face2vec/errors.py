@@ -12,6 +12,7 @@
     ├── CalibrationError         the meaning of a similarity is not known
     ├── RuntimeUnavailableError  the requested runtime is not available
     ├── StorageError             a store of photos does not list them
+    │   └── AddressNotAllowedError  the user has not allowed to read from there
     ├── ServiceError             a service does not answer, or refuses a request
     ├── NotWrittenError          a file cannot be written, as on a full disk (also an OSError)
     └── GalleryError             a gallery on disk cannot be used
@@ -130,6 +131,10 @@ class RuntimeUnavailableError(Face2VecError):
 
 class StorageError(Face2VecError):
     """A store of photos, such as S3, does not answer or does not list its objects."""
+
+
+class AddressNotAllowedError(StorageError):
+    """An address of object storage is not below one that the user of this machine has allowed."""
 
 
 class ServiceError(Face2VecError):

@@ -43,8 +43,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep tests away from the user's cache of models."""
+    """Keep tests away from the user's cache of models, and from what the user has allowed."""
     monkeypatch.setenv("FACE2VEC_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("FACE2VEC_CONFIG", str(tmp_path_factory.getbasetemp() / "config"))
+    monkeypatch.delenv("FACE2VEC_ALLOW", raising=False)
 
 
 @pytest.fixture

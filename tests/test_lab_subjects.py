@@ -33,7 +33,7 @@ def test_subjects_of_a_folder_respect_the_limits(folder: Path, tiny_model: Path)
         portraits = dict(whole.portraits(engine))
     assert whole.names == ("P0", "P1", "P2", "P3", "P4")
     assert np.bincount(whole.people).tolist() == [2, 3, 3, 3, 3]
-    assert whole.failed == ((folder / "P0" / "2.jpg", "no face was found"),)
+    assert whole.failed == ((str(folder / "P0" / "2.jpg"), "no face was found"),)
     assert whole.without_face == 1
     assert len(some.names) == 3
     assert len(some.subjects) + some.without_face == 6

@@ -19,9 +19,11 @@ import numpy as np
 import object_server
 import pytest
 from helpers import needs, posix_only
+from helpers import tiny_model as tiny_model_file
 from object_server import BUCKET, ObjectServer
 
 from face2vec import (
+    AddressNotAllowedError,
     Face2Vec,
     GalleryError,
     MissingExtraError,
@@ -33,6 +35,7 @@ from face2vec import (
 )
 from face2vec.files import is_object, object_address
 from face2vec.photos import objects
+from face2vec.photos.allowed import allow, allowed
 from face2vec.photos.discover import find_photos
 from face2vec.photos.storage import opened, status_of
 from face2vec.watch import watch
@@ -62,6 +65,8 @@ def server(
     for name, value in running.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no config"))
+    monkeypatch.setenv("FACE2VEC_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setenv("FACE2VEC_ALLOW", f"s3://{BUCKET}")
     monkeypatch.setattr(objects, "WAIT_SECONDS", 0.0)
     running.broken.clear()
     running.refused = running.listings_left = None
@@ -87,6 +92,25 @@ def bucket(server: ObjectServer, drawn: list[bytes]) -> ObjectServer:
 def engine(tiny_model: Path, tmp_path: Path) -> Iterator[Face2Vec]:
     with Face2Vec(tmp_path / "gallery", model=tiny_model, runtime="onnxruntime") as engine:
         yield engine
+
+
+@pytest.fixture
+def received(
+    bucket: ObjectServer,
+    engine: Face2Vec,
+    drawn: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Face2Vec:
+    """A gallery with objects and one file, on the machine of a user who has allowed nothing."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "local.jpg").write_bytes(drawn[4])
+    engine.add(ROOT, tmp_path / "here")
+    monkeypatch.setenv("FACE2VEC_CONFIG", str(tmp_path / "config of somebody else"))
+    monkeypatch.delenv("FACE2VEC_ALLOW")
+    monkeypatch.setattr("face2vec.photos.allowed._warned", set())
+    bucket.requests.clear()
+    return engine
 
 
 def rows(gallery: Path) -> dict[str, list[Any]]:
@@ -410,6 +434,108 @@ def test_wrong_addresses_are_refused_without_their_passwords(
         Face2Vec(ROOT)
     with pytest.raises(SettingsError, match="does not tell of its changes"):
         watch(engine, ROOT)
+
+
+def test_received_gallery_requests_nothing_and_says_what_allows_it(
+    bucket: ObjectServer, received: Face2Vec, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from face2vec.report.thumbnails import placeholder, thumbnail
+
+    photo = f"{ROOT}/{NAMES[0]}"
+    command = f"face2vec allow {ROOT}/person-000$"
+    with received.snapshot() as now:
+        (face,) = now.faces_of(photo).records()
+        embedding = now.stored_faces([face.face.id or 0])[0].face.embedding
+    (result,) = received.search(np.asarray(embedding), k=9)
+    assert result.matches[0].photo == photo
+    picture = thumbnail(photo, face.face.box)
+    assert picture.tobytes() == placeholder("address not allowed", picture.width).tobytes()
+    result.save_html(tmp_path / "page.html")
+    assert caplog.text.count("person-000 is not allowed") == len(caplog.records) == 1
+    received.name_face(face.face.id or 0, "Ada")
+    for call in (
+        lambda: open_photo(photo),
+        lambda: received.search(photo),
+        lambda: received.encode(photo),
+        lambda: list(received.encode_photos(photo)),
+        lambda: received.mark_face(photo, (0, 0, 20, 20)),
+        lambda: received.import_xmp(photo),
+        lambda: received.readmit(photo),
+        lambda: next(find_photos(photo)),
+    ):
+        with pytest.raises(AddressNotAllowedError, match=command):
+            call()
+    for call in (received.prune, lambda: list(find_photos(ROOT))):
+        with pytest.raises(AddressNotAllowedError, match="is not allowed on this machine"):
+            call()
+    ((_, reason),) = received.export_people(tmp_path / "people").refused
+    assert "is not allowed" in reason
+    assert bucket.requests == []
+    assert len(addresses(received)) == 5
+
+
+def test_upgrade_of_a_received_gallery_stops_and_drops_nothing(
+    bucket: ObjectServer, received: Face2Vec, tmp_path: Path
+) -> None:
+    other = tiny_model_file(tmp_path / "other.onnx", seed=8)
+    with pytest.raises(AddressNotAllowedError, match="face2vec allow"):
+        received.upgrade(other, drop_missing=True)
+    assert bucket.requests == []
+    assert len(addresses(received)) == 5
+    allow([ROOT])
+    assert received.upgrade(other, drop_missing=True).switched
+    assert len(addresses(received)) == 5
+
+
+def test_lists_and_tables_name_only_what_is_allowed(
+    bucket: ObjectServer, received: Face2Vec, drawn: list[bytes], tmp_path: Path
+) -> None:
+    received.export(tmp_path / "faces.jsonl")
+    (tmp_path / "list.txt").write_text(f"{ROOT}/{NAMES[2]}", encoding="utf-8")
+    (tmp_path / "people.csv").write_text(f"name,photo\nAda,{ROOT}/{NAMES[0]}", encoding="utf-8")
+    for call in (
+        lambda: received.add(f"@{tmp_path / 'list.txt'}"),
+        lambda: received.enroll(tmp_path / "people.csv"),
+    ):
+        with pytest.raises(AddressNotAllowedError, match="face2vec allow"):
+            call()
+    with Face2Vec(tmp_path / "imported", model=received.encoder.model.path) as other:
+        other.import_faces(tmp_path / "faces.jsonl")
+    assert bucket.requests == []
+
+
+def test_what_is_added_here_may_be_read_here_and_no_more(
+    bucket: ObjectServer, received: Face2Vec
+) -> None:
+    received.add(f"{ROOT}/person-000")
+    assert allowed() == (f"{ROOT}/person-000",)
+    assert open_photo(f"{ROOT}/{NAMES[0]}").width > 0
+    with pytest.raises(AddressNotAllowedError):
+        open_photo(f"{ROOT}/{NAMES[1]}")
+    received.enroll({"Bea": f"{ROOT}/{NAMES[1]}"})
+    assert allowed()[1:] == (f"{ROOT}/{NAMES[1]}",)
+    assert open_photo(f"{ROOT}/{NAMES[1]}").width > 0
+
+
+def test_service_shows_a_received_gallery_without_its_objects(
+    bucket: ObjectServer, received: Face2Vec, tmp_path: Path
+) -> None:
+    needs("server", "fastapi", "httpx", "jinja2", "multipart", "prometheus_client")
+    import serving
+
+    (tmp_path / "photos").mkdir()
+    with received.snapshot() as now:
+        number = now.content_at(f"{ROOT}/{NAMES[0]}")
+        (face,) = now.faces_of(f"{ROOT}/{NAMES[0]}").records()
+    with serving.served(tmp_path) as service:
+        picture = service.http.get(f"/v1/photos/{number}/picture")
+        assert picture.status_code == 403
+        assert f"face2vec allow {ROOT}/person-000" in picture.json()["detail"]
+        assert service.http.get(f"/v1/faces/{face.face.id}/thumbnail").status_code == 200
+        assert bucket.requests == []
+        assert not list((tmp_path / "gallery").glob("thumbnails/*/*"))
+        allow([f"{ROOT}/person-000"])
+        assert service.http.get(f"/v1/photos/{number}/picture").status_code == 200
 
 
 def test_addresses_are_told_from_paths() -> None:

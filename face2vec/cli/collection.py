@@ -35,6 +35,7 @@ from face2vec.cli.common import (
 )
 from face2vec.cli.exits import DONE, INTERRUPTED, PARTLY
 from face2vec.detection import DETECTORS, TURNED
+from face2vec.files import is_object, object_address
 from face2vec.index.policy import CHOICES, FORMER_NAMES
 from face2vec.photos.discover import PAIRS
 from face2vec.report.text import printable
@@ -52,6 +53,27 @@ class IndexKindName(click.Choice[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The kind, or a usage error."""
         return super().convert(FORMER_NAMES.get(value, value), param, ctx)
+
+
+class ObjectAddress(click.ParamType):  # type: ignore[type-arg]
+    """An address in object storage."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The address, or a usage error.
+
+        Raises:
+            SettingsError: it has a password in it, or names nothing.
+        """
+        if not is_object(value):
+            self.fail(
+                f"{value!r} is no address in object storage, such as s3://BUCKET/FOLDER; paths on "
+                "this machine need no permission.",
+                param,
+                ctx,
+            )
+        return object_address(value)
 
 
 class Statuses(click.ParamType):  # type: ignore[type-arg]
@@ -381,6 +403,24 @@ def demo_command(folder: Path, people: int, seed: int, model: str | None) -> Non
     say(f"See {done.picture}\nSearch again: face2vec search {done.gallery} PHOTO")
 
 
+@click.command("allow")
+@click.argument("addresses", nargs=-1, metavar="[ADDRESS]...", type=ObjectAddress())
+@verbose_option
+def allow_command(addresses: tuple[str, ...]) -> None:
+    """Allow photos to be read from object storage; without an ADDRESS, list what is allowed.
+
+    An ADDRESS such as s3://bucket/2024 stands for all that is below it. 'index' and 'enroll' allow
+    the addresses that they are given. Those that only a gallery, a list or a table names are not
+    read before, for it can come from somebody else.
+    """
+    from face2vec.photos.allowed import allow, allowed, allowed_file
+
+    allow(addresses)
+    for address in allowed() if not addresses else ():
+        out(printable(address))
+    say(f"kept in {printable(str(allowed_file()))}; delete a line there to take it back")
+
+
 COLLECTION_COMMANDS = (
     index_command,
     info_command,
@@ -390,6 +430,7 @@ COLLECTION_COMMANDS = (
     check_command,
     rebuild_command,
     copy_command,
+    allow_command,
     demo_command,
 )
 

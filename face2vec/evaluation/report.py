@@ -296,11 +296,7 @@ def pairs_report(
     ]  # fmt: skip
     return Report(title, figures, tuple(rows), (("all pairs", *_roc(pairs)),),
                   ("false accept rate", "true accept rate"), tuple(worst),
-                  faces.model, faces.weights, _failed(faces), things)  # fmt: skip
-
-
-def _failed(faces: NamedFaces) -> tuple[tuple[str, str], ...]:
-    return tuple((str(photo), why) for photo, why in faces.failed)
+                  faces.model, faces.weights, faces.failed, things)  # fmt: skip
 
 
 def _refuse_too_few(faces: NamedFaces, pairs: Sequence[Pair], things: str) -> None:
@@ -349,7 +345,7 @@ def identification_report(title: str, faces: NamedFaces) -> Report:
     axes = ("false positive identification rate", "false negative identification rate")
     curves = (("half unknown", *_det(found)),)
     return Report(title, figures, tuple(rows), curves, axes, (), faces.model, faces.weights,
-                  _failed(faces))  # fmt: skip
+                  faces.failed)  # fmt: skip
 
 
 def _about(faces: NamedFaces) -> dict[str, Any]:

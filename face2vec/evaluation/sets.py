@@ -54,7 +54,7 @@ class NamedFaces:
         counts: int64 (people,), number of photos of each person, including those without a face.
         model: key of the model that made the embeddings.
         weights: SHA-256 in hexadecimal of the model's weights.
-        failed: each photo without a detected face or that could not be read, and why.
+        failed: path of each photo without a detected face or that could not be read, and why.
     """
 
     photos: tuple[Path, ...]
@@ -66,7 +66,7 @@ class NamedFaces:
     counts: NDArray[np.int64]
     model: str
     weights: str
-    failed: tuple[tuple[Path, str], ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
 
     @property
     def without_face(self) -> int:
@@ -299,7 +299,7 @@ def faces_found(
         model,
         weights,
         tuple(
-            (photo, why.get(photo, NO_FACE_FOUND).removeprefix(f"{photo}: "))
+            (str(photo), why.get(photo, NO_FACE_FOUND).removeprefix(f"{photo}: "))
             for photo in photos.people
             if photo not in found
         ),

@@ -105,7 +105,9 @@ def named_videos(
         encoder.name,
         encoder.weights,
         tuple(
-            (video, NO_FACE_FOUND) for video in videos if video not in {one for one, *_ in found}
+            (str(video), NO_FACE_FOUND)
+            for video in videos
+            if video not in {one for one, *_ in found}
         ),
     )
 

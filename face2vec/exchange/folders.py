@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from face2vec.errors import SettingsError
+from face2vec.errors import AddressNotAllowedError, SettingsError
 from face2vec.files import composed, is_object, new_beside, put_in_place
 from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import NAME_ONLY
@@ -168,7 +168,7 @@ def export(people: Iterable[PersonPhotos], to: Path, *, link: bool) -> PeopleExp
             except OSError as error:
                 why = (error.strerror or str(error)).lower()
                 refused.append((photo.path, f"cannot be {'linked' if link else 'copied'}: {why}"))
-            except ValueError as error:
+            except (ValueError, AddressNotAllowedError) as error:
                 refused.append((photo.path, str(error)))
     return PeopleExported(folders, written, there, tuple(refused))
 

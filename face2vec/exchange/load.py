@@ -7,7 +7,6 @@ neither missing nor changed.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
@@ -19,7 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face2vec.errors import GalleryMismatchError, PhotoError, SettingsError
+from face2vec.errors import (
+    AddressNotAllowedError,
+    GalleryMismatchError,
+    PhotoError,
+    SettingsError,
+)
 from face2vec.exchange.formats import batches
 from face2vec.exchange.table import BOX, LANDMARKS, PARTS, TRACK, Table
 from face2vec.files import composed, expanded, is_object
@@ -28,6 +32,7 @@ from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.rows import INDEXED, NAME_ONLY, Entry
 from face2vec.gallery.writer import Writer
 from face2vec.models.store import fingerprint_of
+from face2vec.photos.allowed import warn_once
 from face2vec.photos.discover import FoundPhoto, Source
 from face2vec.photos.formats import file_sha256
 from face2vec.photos.storage import status_of
@@ -281,11 +286,15 @@ def _file(path: str, is_placed: bool, known: str | None) -> tuple[int, int, byte
         known: SHA-256 in hexadecimal of the photo that the faces are from, or None.
     """
     if is_placed:
-        with contextlib.suppress(OSError, PhotoError):
+        try:
             status = status_of(path)
             found = file_sha256(path)
             if known in (None, "", found.hex()):
                 return status.size, status.mtime_ns, found
+        except AddressNotAllowedError as error:
+            warn_once(error)
+        except (OSError, PhotoError):
+            pass
     if known:
         return NAME_ONLY, 0, bytes.fromhex(known)
     return NAME_ONLY, 0, hashlib.sha256(b"a name without a file\0" + os.fsencode(path)).digest()

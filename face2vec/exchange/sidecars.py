@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from face2vec.errors import PhotoError, SettingsError
+from face2vec.errors import AddressNotAllowedError, PhotoError, SettingsError
 from face2vec.exchange.regions import (
     EMPTY,
     Region,
@@ -394,7 +394,7 @@ def export(
             else:
                 unchanged += 1
             faces += len(photo.regions)
-        except (PacketError, PhotoError, OSError) as error:
+        except (PacketError, PhotoError, AddressNotAllowedError, OSError) as error:
             problems.append((photo.path, reason_of(error)))
     return XmpExported(tuple(written), unchanged, faces, tuple(problems))
 

@@ -235,7 +235,7 @@ class Snapshot:
 
     def faces(self, ids: Sequence[int]) -> StoredFaces:
         """Faces by id, without embeddings; unknown ids are skipped."""
-        return self._stored(self._rows_of(ids, f"{self._named_faces} WHERE faces.id"))
+        return self._stored(self.rows_of(ids, f"{self._named_faces} WHERE faces.id"))
 
     def faces_there(self, ids: Sequence[int]) -> StoredFaces:
         """Faces by id, each once, all of which have an embedding in this state of the gallery.
@@ -328,7 +328,7 @@ class Snapshot:
         if total > SPARSELY * count:  # too many to read all ids
             (last,) = self.connection.execute("SELECT max(id) FROM faces").fetchone()
             drawn = np.unique(rng.integers(1, last + 1, SPARSELY * count)).tolist()
-            rows = self._rows_of(drawn, "SELECT id FROM faces WHERE id")
+            rows = self.rows_of(drawn, "SELECT id FROM faces WHERE id")
         if total <= SPARSELY * count or len(rows) < count:
             rows = self.connection.execute("SELECT id FROM faces ORDER BY id").fetchall()
         (ids,) = integers(rows, 1, "the numbers of faces")
@@ -340,7 +340,7 @@ class Snapshot:
         Raises:
             GalleryDamagedError: one has changed since it was stored.
         """
-        self._refuse_changed(self._rows_of(ids, f"{_WITH_CHECKSUMS} WHERE face_id"))
+        self._refuse_changed(self.rows_of(ids, f"{_WITH_CHECKSUMS} WHERE face_id"))
 
     def _refuse_changed(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Compare embeddings with their checksums; rows of ``_WITH_CHECKSUMS``."""
@@ -409,7 +409,7 @@ class Snapshot:
             "SELECT faces.id, sha256, width, height FROM faces"
             " JOIN contents ON contents.id = content_id WHERE faces.id"
         )
-        return {row[0]: (row[1], row[2], row[3]) for row in self._rows_of(faces, select)}
+        return {row[0]: (row[1], row[2], row[3]) for row in self.rows_of(faces, select)}
 
     def photos(
         self, root: int, after: bytes, most: int, wanted: Period = ALWAYS
@@ -589,7 +589,7 @@ class Snapshot:
 
     def crc32s(self, ids: Sequence[int]) -> dict[int, int]:
         """CRC-32 of the embeddings by face id; unknown ids are skipped."""
-        rows = self._rows_of(ids, "SELECT id, embedding_crc32 FROM faces WHERE id")
+        rows = self.rows_of(ids, "SELECT id, embedding_crc32 FROM faces WHERE id")
         faces, crc32s = integers(rows, 2, "the checksums of embeddings")
         return dict(zip(faces.tolist(), crc32s.tolist(), strict=True))
 
@@ -601,11 +601,11 @@ class Snapshot:
 
     def known_photos(self, contents: Sequence[int]) -> list[KnownPhoto]:
         """Contents with their faces by number; unknown ones are skipped."""
-        rows = self._rows_of(contents, "SELECT content_id, id FROM faces WHERE content_id")
+        rows = self.rows_of(contents, "SELECT content_id, id FROM faces WHERE content_id")
         numbers = sorted({face for _, face in rows})
         records = {one.face.id: one for one in self.faces(numbers).records()}
         crc32s = self.crc32s(numbers)
-        hashes = dict(self._rows_of(contents, "SELECT id, sha256 FROM contents WHERE id"))
+        hashes = dict(self.rows_of(contents, "SELECT id, sha256 FROM contents WHERE id"))
         inside: dict[int, list[int]] = {content: [] for content in contents}
         for content, face in sorted(set(rows)):
             inside[content].append(face)
@@ -630,15 +630,7 @@ class Snapshot:
         parts = "NULL" if "parts" in missing_columns(self.connection, "faces") else "parts"
         rows = self.connection.execute(f"SELECT confidence, {parts} FROM faces ORDER BY id")
         try:
-            return np.fromiter(
-                (
-                    confidence >= SURE_CONFIDENCE
-                    if made is None
-                    else PARTS.unpack(made)[0] >= SURE_OPINION
-                    for confidence, made in rows
-                ),
-                bool,
-            )
+            return np.fromiter((is_sure(*row) for row in rows), bool)
         except (TypeError, struct.error) as error:
             raise self._file.damaged(f"the quality of a face is invalid ({error})") from error
 
@@ -672,7 +664,7 @@ class Snapshot:
         if ids is None:
             rows = iter(self.connection.execute(f"{select} ORDER BY faces.id"))
         else:
-            rows = iter(sorted(self._rows_of(ids, f"{select} WHERE faces.id")))
+            rows = iter(sorted(self.rows_of(ids, f"{select} WHERE faces.id")))
         parts = [self._landmarks_in([])]
         while some := list(islice(rows, _FACES_PER_PART)):
             parts.append(self._landmarks_in(some))
@@ -770,7 +762,7 @@ class Snapshot:
         found: tuple[Any, ...] | None = self.connection.execute(select, owner).fetchone()
         return found
 
-    def _rows_of(self, ids: Sequence[int], select: str) -> list[tuple[Any, ...]]:
+    def rows_of(self, ids: Sequence[int], select: str) -> list[tuple[Any, ...]]:
         """Rows of a SELECT that ends with the column of the ids."""
         rows: list[tuple[Any, ...]] = []
         for start in range(0, len(ids), _IDS_PER_QUERY):
@@ -789,6 +781,18 @@ class Snapshot:
             return matrix(blobs, self._meta.dimension)
         except ValueError as error:
             raise self._file.damaged(str(error)) from error
+
+
+def is_sure(confidence: float, parts: bytes | None) -> bool:
+    """Whether a face is sure, see `Face.is_sure`, by what is stored of it.
+
+    Raises:
+        TypeError: the confidence is no number, or the parts are no bytes.
+        struct.error: the parts of its quality have the wrong size.
+    """
+    if parts is None:
+        return confidence >= SURE_CONFIDENCE
+    return bool(PARTS.unpack(parts)[0] >= SURE_OPINION)
 
 
 def refuse_upgraded(connection: Connection, file: GalleryFile, uuid: str) -> None:

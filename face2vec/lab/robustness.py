@@ -196,7 +196,7 @@ def robustness(
     rows = iter(range(1, len(seen.embeddings)))
     series = []
     lost = [
-        (subject.photo, seen.why.get(number, NO_FACE_FOUND))
+        (str(subject.photo), seen.why.get(number, NO_FACE_FOUND))
         for number, subject in enumerate(subjects.subjects)
         if not kept[number]
     ]
@@ -220,7 +220,7 @@ def robustness(
         series=tuple(series),
         slices=sliced(clean, people, threshold, far, _natural(seen.landmarks[kept]), draws),
         example=_example(seen.images[shown][0], seen.embeddings[0, shown], mate),
-        failed=tuple((str(photo), why) for photo, why in (*subjects.failed, *lost)),
+        failed=(*subjects.failed, *lost),
     )
 
 

@@ -39,13 +39,13 @@ class Subjects:
     Attributes:
         subjects: one subject per photo, grouped by person.
         names: names of the people.
-        failed: each selected photo that was left out because it has no detected face or could not
-            be read, and why.
+        failed: path of each selected photo that was left out because it has no detected face or
+            could not be read, and why.
     """
 
     subjects: tuple[Subject, ...]
     names: tuple[str, ...]
-    failed: tuple[tuple[Path, str], ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
 
     @property
     def without_face(self) -> int:
@@ -129,7 +129,7 @@ def subjects_in(
     drawn = _drawn(of_person, people, photos, seed)
     asked = [(photo, person) for person, some in drawn.items() for photo in some]
     found: list[tuple[Path, Face, str]] = []
-    failed: list[tuple[Path, str]] = []
+    failed: list[tuple[str, str]] = []
     encoded = engine.encoder.stream(asked, lambda one: Unopened(str(one[0])))
     for one in encoded:
         face = nearest_to(one.faces, one.width / 2, one.height / 2)
@@ -137,7 +137,7 @@ def subjects_in(
         if face is not None:
             found.append((photo, face, person))
         else:
-            failed.append((photo, NO_FACE_FOUND if one.error is None else one.error.reason))
+            failed.append((str(photo), NO_FACE_FOUND if one.error is None else one.error.reason))
     return _numbered(found, failed)
 
 
@@ -156,7 +156,7 @@ def _of_gallery(source: Path, engine: Face2Vec, people: int, photos: int, seed: 
     drawn = _drawn(faces, people, photos, seed)
     found = [(photo, face, name) for name, some in drawn.items() for photo, face in some]
     existing = [one for one in found if one[0].is_file()]
-    gone = [(one[0], "missing") for one in found if not one[0].is_file()]
+    gone = [(str(one[0]), "missing") for one in found if not one[0].is_file()]
     return _numbered(existing, gone)
 
 
@@ -178,7 +178,7 @@ def _drawn(
     return drawn
 
 
-def _numbered(found: list[tuple[Path, Face, str]], failed: list[tuple[Path, str]]) -> Subjects:
+def _numbered(found: list[tuple[Path, Face, str]], failed: list[tuple[str, str]]) -> Subjects:
     names = sorted({person for *_, person in found})
     numbers = {name: number for number, name in enumerate(names)}
     subjects = tuple(Subject(photo, face, numbers[person]) for photo, face, person in found)

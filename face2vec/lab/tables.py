@@ -200,7 +200,7 @@ def slices_of(
         subjects.without_face,
         whole,
         tuple(others),
-        tuple((str(photo), why) for photo, why in subjects.failed),
+        subjects.failed,
     )
 
 

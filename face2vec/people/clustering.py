@@ -255,6 +255,8 @@ class Evidence:
 
     def _pairs_of(self, some: Faces, others: Faces) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows of ``some`` and rows of ``others`` of the pairs that are apart."""
+        if not len(self._apart):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
         pairs = np.concatenate([self._apart, self._apart[:, ::-1]])
         known = np.isin(pairs[:, 0], some.ids) & np.isin(pairs[:, 1], others.ids)
         one, other = pairs[known].T

@@ -23,6 +23,7 @@ from pathlib import Path
 from face2vec.arguments import described, refusal
 from face2vec.errors import SettingsError, StorageError
 from face2vec.files import expanded, is_object, object_address
+from face2vec.photos.allowed import check_allowed
 from face2vec.photos.exclude import IGNORE_FILE, Rules, ignore_file_of
 from face2vec.photos.extras import KINDS, RAW, kind_by_suffix
 from face2vec.photos.formats import HEAD_BYTES, photo_format
@@ -177,6 +178,8 @@ def find_photos(
             without matches, or a list without an existing path. All sources are checked before
             this function returns.
         MissingExtraError: an address needs a package that is not installed.
+        AddressNotAllowedError: the user has not allowed an address, see
+            `face2vec.photos.allowed`.
         StorageError: later, a store does not list its objects.
     """
     if pairs not in PAIRS:
@@ -484,7 +487,7 @@ def _listed(name: str, lines: list[str], base: Path, rules: Rules) -> Iterator[_
     top = os.path.realpath(base)
     for line in lines:
         if is_object(line):
-            object_address(line)  # one with a password is refused before it can be shown
+            check_allowed(line)  # one with a password is refused before it can be shown
     if lines and not any(is_object(line) or _on_disk(top, line)[1] for line in lines):
         first = lines[0] if len(lines[0]) <= _SHOWN else f"{lines[0][:_SHOWN]}…"
         raise SettingsError(

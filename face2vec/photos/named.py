@@ -11,7 +11,8 @@ from face2vec.arguments import path as checked_path
 from face2vec.arguments import refusal
 from face2vec.errors import SettingsError
 from face2vec.files import composed, expanded, is_object, text_of
-from face2vec.photos.discover import FoundPhoto, Source, find_photos
+from face2vec.photos.allowed import allow
+from face2vec.photos.discover import FoundPhoto, Source, find_photos, paths_of
 from face2vec.photos.extras import VIDEO, kind_by_name
 
 Named = tuple[str, FoundPhoto]
@@ -25,6 +26,8 @@ _DELIMITERS = ",;\t"
 
 def named_photos(people: Source | Mapping[str, Source | Iterable[Source]]) -> list[Named]:
     """Photos with the name of the person whom each shows, each photo once. Videos are left out.
+
+    Addresses that are given may be read from then on; those in a table must be allowed already.
 
     Args:
         people: one of
@@ -44,6 +47,7 @@ def named_photos(people: Source | Mapping[str, Source | Iterable[Source]]) -> li
         found = _of_mapping(people)
     else:
         place = expanded(checked_path("people", people))
+        allow([place])
         is_folder = is_object(place) or Path(place).is_dir()
         found = _of_folder(place) if is_folder else _of_table(Path(place))
     names: dict[str, str] = {}
@@ -72,6 +76,7 @@ def _of_mapping(people: Mapping[str, Source | Iterable[Source]]) -> Iterator[Nam
     for name, sources in people.items():
         if not isinstance(name, str):
             raise refusal("a name", name, "text")
+        allow(paths_of(sources))
         yield from ((name, photo) for photo in find_photos(sources))
 
 

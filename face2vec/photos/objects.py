@@ -4,7 +4,8 @@ An object has no path, but an address. Everything else about a photo is the same
 folder, has a size and a time of change, and is read as a whole. What reads photos asks
 `face2vec.photos.storage`, and only that module asks this one.
 
-Credentials come from where the programs of a store take them; face2vec takes and stores none.
+Credentials come from where the programs of a store take them; face2vec takes and stores none. Only
+addresses that the user has allowed are requested (`face2vec.photos.allowed`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar, cast
 
-from face2vec.errors import MissingExtraError, SettingsError
+from face2vec.errors import Face2VecError, MissingExtraError, SettingsError
 from face2vec.files import ON_WINDOWS, object_address
+from face2vec.photos.allowed import check_allowed
 
 ATTEMPTS = 3
 """How often a request is made that breaks off; s3fs itself repeats what may pass."""
@@ -213,7 +215,12 @@ def _attempted(address: str, act: Callable[[Any, str], Result]) -> Result:
 
 
 def _store_of(address: str) -> tuple[Any, str]:
-    """Fsspec's file system of an address, and the path in it."""
+    """Fsspec's file system of an address, and the path in it; every request comes through here.
+
+    Raises:
+        AddressNotAllowedError: the user has not allowed to read from there.
+    """
+    check_allowed(address)
     scheme = address.partition("://")[0]
     try:
         import fsspec
@@ -241,7 +248,7 @@ def _own_errors(address: str) -> Iterator[None]:
     """Turn whatever the packages of a store raise into an `OSError`."""
     try:
         yield
-    except (OSError, ImportError, SettingsError, MemoryError) as error:
+    except (OSError, ImportError, Face2VecError, MemoryError) as error:
         if isinstance(error, FileNotFoundError) and not str(error):
             raise FileNotFoundError(address) from error
         raise

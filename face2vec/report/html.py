@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face2vec.errors import PhotoError
+from face2vec.errors import AddressNotAllowedError, PhotoError
 from face2vec.files import expanded, writing, written_whole
+from face2vec.photos.allowed import warn_once
 from face2vec.report.text import at_words, box_words, percent, printable, short_name
 from face2vec.report.thumbnails import thumbnail
 
@@ -135,6 +136,9 @@ def boxes_on(photo: PhotoLike, boxes: Sequence[tuple[int, Box]], alt: str) -> st
     try:
         opened = open_photo(photo, max_side=PHOTO_SIDE)
     except PhotoError:
+        return ""
+    except AddressNotAllowedError as error:
+        warn_once(error)
         return ""
     stream = io.BytesIO()
     picture = Image.fromarray(opened.image)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from face2vec.errors import PhotoError
+from face2vec.errors import AddressNotAllowedError, PhotoError
+from face2vec.photos.allowed import warn_once
 from face2vec.photos.formats import IS_VIDEO
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def thumbnail(
     """The face at ``box`` of ``photo`` with a margin, as an RGB picture.
 
     It shows a square around the box with ``MARGIN`` on each side; outside the photo it is grey. If
-    the photo cannot be read or does not contain the box, it is grey and says "photo not found".
+    the photo cannot be read or does not contain the box, it is grey and says "photo not found"; if
+    its address is not allowed, it says that.
 
     Args:
         photo: a path, bytes, or an image.
@@ -47,6 +49,9 @@ def thumbnail(
             opened = full_resolution(opened)
     except PhotoError:
         return placeholder("photo not found", side)
+    except AddressNotAllowedError as error:
+        warn_once(error)
+        return placeholder("address not allowed", side)
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     if not (0 <= x < opened.width and 0 <= y < opened.height):
         return placeholder("photo not found", side)

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from face2vec.errors import (
+    AddressNotAllowedError,
     CalibrationError,
     Face2VecError,
     GalleryError,
@@ -50,6 +51,7 @@ _STATUS: tuple[tuple[type[Face2VecError], int], ...] = (
     (GalleryError, 422),
     (NoFaceError, 422),
     (PhotoError, 422),
+    (AddressNotAllowedError, 403),
     (SettingsError, 422),
     (CalibrationError, 422),
     (MissingExtraError, 501),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from face2vec.engine import Face2Vec
 from face2vec.errors import (
+    AddressNotAllowedError,
     Face2VecError,
     GalleryLockedError,
     GalleryUpgradedError,
@@ -34,6 +35,7 @@ from face2vec.gallery.rows import StoredFace
 from face2vec.gallery.schema import FILE
 from face2vec.gallery.thumbnails import drop_thumbnails_except, keep_thumbnail, thumbnail_file
 from face2vec.models.catalogue import CATALOGUE
+from face2vec.photos.allowed import warn_once
 from face2vec.photos.dates import ALWAYS, Period
 from face2vec.photos.discover import PHOTO_SUFFIXES, FoundPhoto, find_photos
 from face2vec.photos.formats import EMPTY_FILE
@@ -453,7 +455,12 @@ class Service:
         with suppress(OSError):
             return file.read_bytes()
         name, box, time = one.photo, one.face.box, one.face.time
-        if not self._is_as_indexed(name):
+        try:
+            is_as_indexed = self._is_as_indexed(name)
+        except AddressNotAllowedError as error:
+            warn_once(error)
+            is_as_indexed = False
+        if not is_as_indexed:
             return self._decoders.run(face_thumbnail, name, b"", box, side, None)
         made = self._decoders.run(face_thumbnail, name, name, box, side, time)
         self._keep(file, made, lambda: self.face(number))
