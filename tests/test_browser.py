@@ -308,6 +308,12 @@ def test_naming_two_people_alike_offers_to_merge_them(opened: Opening, service: 
     with page.expect_navigation():
         page.get_by_role("button", name="They are one person").click()
     assert person(service, "Ada")["faces"] == ada["faces"] + unnamed["faces"]
+    before = len(service.get("/v1/edits")["edits"])
+    with page.expect_navigation():
+        page.locator("#undo").click()
+    assert len(service.get("/v1/edits")["edits"]) == before - 1
+    assert person(service, "Ada")["faces"] == ada["faces"]
+    assert service.get(f"/v1/people/{unnamed['id']}")["faces"] == unnamed["faces"]
 
 
 def test_hidden_people_are_shown_again(opened: Opening, service: Served) -> None:
@@ -322,6 +328,22 @@ def test_hidden_people_are_shown_again(opened: Opening, service: Served) -> None
     with page.expect_navigation():
         page.locator("#hide").tap()
     assert not service.get(f"/v1/people/{ada}")["hidden"]
+
+
+def test_hiding_several_people_is_undone_at_once(opened: Opening, service: Served) -> None:
+    page = opened(path="/people")
+    before = service.get("/v1/people")
+    some = [one["id"] for one in before["people"][-3:]]
+    for one in some:
+        page.locator(f".pick[value='{one}']").check()
+    with page.expect_navigation():
+        page.locator("#hide").click()
+    assert page.locator("#undo").inner_text() == "Undo: hid 3 people"
+    page.get_by_role("link", name="Hidden people (3)").click()
+    with page.expect_navigation():
+        page.locator("#undo").click()
+    page.wait_for_selector("text=Undone: hid 3 people")
+    assert service.get("/v1/people") == before
 
 
 def test_faces_of_a_person_are_corrected(opened: Opening, service: Served) -> None:

@@ -510,6 +510,44 @@ def test_edits_of_people_are_undone_one_by_one(fresh: Served) -> None:
     assert fresh.get("/v1/people", params={"limit": 500}) == before
 
 
+def test_people_are_hidden_in_one_edit(fresh: Served) -> None:
+    before = fresh.get("/v1/people", params={"limit": 500})
+    numbers = [one["id"] for one in before["people"][:3]]
+    done = fresh.post("/v1/people/hide", {"people": numbers})
+    assert [(one["id"], one["hidden"]) for one in done["people"]] == [(n, True) for n in numbers]
+    hidden = fresh.get("/v1/people", params={"hidden": True})
+    assert {one["id"] for one in hidden["people"]} == set(numbers)
+    fresh.post("/v1/people/hide", {"people": numbers[:2], "hidden": False})
+    german = {"params": {"limit": 2, "language": "de"}}
+    assert [(one["what"], one["words"]) for one in fresh.get("/v1/edits", **german)["edits"]] == [
+        ("showing of 2 people", "2 Personen wieder gezeigt"),
+        ("hiding of 3 people", "3 Personen ausgeblendet"),
+    ]
+    for _ in range(2):
+        fresh.post("/v1/edits/undo")
+    assert fresh.get("/v1/people", params={"limit": 500}) == before
+    problem(
+        fresh.http.post("/v1/people/hide", json={"people": [*numbers, 10**6]}), 404, "not-found"
+    )
+    problem(fresh.reader.post("/v1/people/hide", json={"people": numbers}), 403, "read-only")
+    assert fresh.get("/v1/people", params={"limit": 500}) == before
+
+
+def test_faces_of_a_new_person_are_named_in_one_edit(fresh: Served) -> None:
+    ada = people_of(fresh)["Ada"]
+    faces = fresh.get(f"/v1/people/{ada['id']}")["face_ids"]
+    count = len(fresh.get("/v1/edits")["edits"])
+    made = fresh.post("/v1/people", {"faces": faces[:2], "name": "Zoe\u0301"})
+    (last, *_) = edits = fresh.get("/v1/edits", params={"language": "en"})["edits"]
+    assert (len(edits), last["words"]) == (count + 1, "named 2 faces Zoe\u0301")
+    again = fresh.post("/v1/people", {"faces": faces[2:3], "name": " Zo\u00e9 "})
+    assert (again["id"], again["faces"]) == (made["id"], 3)
+    for _ in range(2):
+        fresh.post("/v1/edits/undo")
+    assert fresh.get(f"/v1/people/{ada['id']}")["face_ids"] == faces
+    assert "Zoe\u0301" not in people_of(fresh)
+
+
 def test_answer_no_is_kept_when_people_are_found_again(fresh: Served) -> None:
     asked = fresh.get("/v1/suggestions", params={"limit": 200})["suggestions"]
     sides = [one for one in asked if one["first"]["person"] and one["second"]["person"]]

@@ -168,10 +168,10 @@ export async function rename(person, name) {
     if (code !== "name-taken" && code !== "name-alike") { wrong(error); return false; }
     message(code === "name-taken" ? t("same_name", { name }) : error.message, {
       label: t("merge_with", { name }),
-      run: () => edit(async () => {
-        await call("PATCH", `/people/${person}`, { name: null });
-        await call("POST", `/people/${values.person}/merge`, { people: [person] });
-      }, location.pathname === `/people/${person}` ? `/people/${values.person}` : undefined),
+      run: () => edit(
+        () => call("POST", `/people/${values.person}/merge`, { people: [person], keep_name: true }),
+        location.pathname === `/people/${person}` ? `/people/${values.person}` : undefined,
+      ),
     });
     return false;
   }
