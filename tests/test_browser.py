@@ -955,6 +955,138 @@ def test_search_for_a_face_of_the_gallery_is_in_the_address(
     assert page.locator("#matches li").first.get_attribute("data-face") == shown
 
 
+def shown_faces(page: Any) -> list[str]:
+    """The faces of the matches, in order."""
+    return [one.get_attribute("data-face") for one in page.locator("#matches li").all()]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_search_with_a_photo_is_there_again_after_back(
+    opened: Opening, service: Served, size: str
+) -> None:
+    page = opened(size)
+    sent: list[str] = []
+    page.on("request", lambda one: sent.append(urlsplit(one.url).path))
+    find_with(page, service.photo("groups/0.jpg"))
+    settled(page)
+    chosen = page.locator("svg .box.chosen").get_attribute("data-number")
+    other = "2" if chosen == "1" else "1"
+    with page.expect_response("**/v1/search"):
+        page.get_by_role("button", name=f"Face {other}", exact=True).click()
+    first = page.locator("#matches li").first
+    with page.expect_response("**/v1/search"):
+        first.get_by_role("button", name="Not this one").click()
+    until(page, lambda: page.locator("#state").inner_text() == "")
+    faces = shown_faces(page)
+    found = page.locator("#matches a[href^='/people/']").last
+    found.scroll_into_view_if_needed()
+    top = page.evaluate("scrollY")
+    assert top > 0
+    assert sent.count("/v1/encode") == 1
+    found.click()
+    page.wait_for_url("**/people/*")
+    page.go_back()
+    page.wait_for_selector("#matches li")
+    assert shown_faces(page) == faces
+    assert page.locator("svg .box.chosen").get_attribute("data-number") == other
+    assert page.locator("#queries img").evaluate("(i) => i.naturalWidth") > 0
+    until(page, lambda: page.evaluate("scrollY") == pytest.approx(top, abs=2))
+    page.reload()
+    page.wait_for_selector("#matches li")
+    assert shown_faces(page) == faces
+    keep(page, f"search-again-{size}")
+    assert sent.count("/v1/encode") == 1
+    page.get_by_role("link", name="Search", exact=True).click()
+    assert page.locator("#query").is_hidden()
+    page.go_back()
+    page.wait_for_selector("#matches li")
+    assert shown_faces(page) == faces
+    page.get_by_role("button", name="Clear this search").click()
+    assert page.locator("#query").is_hidden()
+    page.reload()
+    page.wait_for_load_state()
+    assert page.locator("#query").is_hidden()
+    assert page.evaluate("sessionStorage.getItem('searches')") is None
+
+
+def test_back_leads_from_the_search_for_a_match_to_the_photo(
+    opened: Opening, service: Served
+) -> None:
+    page = opened()
+    find_with(page, service.photo("person-000/0.jpg"))
+    faces = shown_faces(page)
+    page.locator("#matches li").nth(1).get_by_role("button", name="Search this face").click()
+    page.wait_for_url("**/?face=*")
+    until(page, lambda: shown_faces(page) not in ([], faces))
+    assert page.locator("#query").is_hidden()
+    page.go_back()
+    until(page, lambda: shown_faces(page) == faces)
+    assert page.locator("#queries img").count() == 1
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/#content")
+    assert shown_faces(page) == faces
+    find_with(page, service.photo("person-001/0.jpg"))
+    until(page, lambda: "Bob" in page.locator("#matches li").first.inner_text())
+    page.go_back()
+    until(page, lambda: shown_faces(page) == faces)
+
+
+def test_kept_search_goes_when_somebody_is_forgotten(opened: Opening, service: Served) -> None:
+    page = opened(refused=404)
+    find_with(page, service.photo("person-000/0.jpg"))
+    page.goto(f"{service.base}/people/{person(service, 'Ada')['id']}")
+    assert page.evaluate("sessionStorage.getItem('searches')") is not None
+    with Face2Vec(service.folder / "gallery") as engine:
+        engine.forget("Bob")
+    page.reload()
+    page.wait_for_load_state()
+    assert page.evaluate("sessionStorage.getItem('searches')") is None
+    page.go_back()
+    page.wait_for_load_state()
+    assert page.locator("#query").is_hidden()
+
+
+def test_kept_search_goes_with_the_token(opened: Opening, service: Served) -> None:
+    page = opened(refused=401)
+    kept = "sessionStorage.getItem('searches')"
+    find_with(page, service.photo("person-000/0.jpg"))
+    page.goto(f"{service.base}/?token={READ_TOKEN}")  # another token
+    page.go_back()
+    page.wait_for_load_state()
+    assert page.locator("#query").is_hidden()
+    assert page.evaluate(kept) is None
+    find_with(page, service.photo("person-000/0.jpg"))
+    assert page.evaluate(kept) is not None
+    page.context.clear_cookies()
+    page.locator("#matches button", has_text="Not this one").first.click()
+    page.wait_for_selector("#state:has-text('token')")
+    assert page.evaluate(kept) is None
+    page.goto(f"{service.base}/?token={READ_TOKEN}")
+    find_with(page, service.photo("person-000/0.jpg"))
+    page.context.clear_cookies()
+    page.goto(f"{service.base}/people")  # the page that asks for a token
+    assert "token" in page.locator("h1").inner_text()
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_search_with_embeddings_of_another_model_is_not_shown(
+    opened: Opening, service: Served
+) -> None:
+    page = opened()
+    find_with(page, service.photo("person-000/0.jpg"))
+
+    def other(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"model": "another"})
+
+    page.route("**/v1/search", other)
+    page.locator("#matches button", has_text="Not this one").first.click()
+    page.wait_for_selector("text=The gallery has another model now")
+    assert page.locator("#matches li").count() == 0
+    assert page.evaluate("sessionStorage.getItem('searches')") is None
+
+
 def test_photo_that_cannot_be_read_is_said_on_the_search_page(
     opened: Opening, service: Served, tmp_path: Path
 ) -> None:

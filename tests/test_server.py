@@ -8,6 +8,7 @@ import html
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -468,6 +470,28 @@ def test_photos_are_listed_by_status_folder_and_person(service: Served) -> None:
 @pytest.mark.parametrize("path", ["/v1/photos/999999", "/v1/faces/999999", "/v1/people/999999"])
 def test_what_is_not_in_the_gallery_is_not_found(service: Served, path: str) -> None:
     problem(service.http.get(path), 404, "not-found")
+
+
+def test_mark_of_pages_changes_with_the_token_and_when_somebody_is_forgotten(fresh: Served) -> None:
+    def mark(client: httpx.Client) -> str:
+        page = client.get("/people", headers={"Accept": "text/html"}).text
+        (data,) = re.findall(r'id="data">(.*?)</script>', page)
+        return str(json.loads(data)["mark"])
+
+    before = mark(fresh.http)
+    assert TOKEN not in before
+    assert mark(fresh.reader) != before
+    fresh.http.patch(f"/v1/people/{people_of(fresh)['Bob']['id']}", json={"name": "Rob"})
+    assert mark(fresh.http) == before
+    assert fresh.http.delete(f"/v1/people/{people_of(fresh)['Ada']['id']}").is_success
+    assert mark(fresh.http) != before
+
+
+def test_page_that_asks_for_a_token_clears_what_the_tab_has_kept(service: Served) -> None:
+    page = service.nobody.get("/people", headers={"Accept": "text/html"})
+    assert page.status_code == 401
+    (script,) = re.findall(r'<script src="(.*?)">', page.text)
+    assert "sessionStorage.clear()" in service.nobody.get(script).text
 
 
 def test_pictures_are_webp_of_the_asked_size(service: Served) -> None:

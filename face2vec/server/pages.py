@@ -54,9 +54,12 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
     service = service_of(request)
     last: list[Edit] = []
     version = service.version()
-    if request.state.role == WRITE and service.engine.has_gallery:
+    mark = request.state.mark
+    if service.engine.has_gallery:
         with contextlib.suppress(Face2VecError), service.reading() as now:
-            last = now.edits(1)
+            mark += f"-{listing.count_forgotten(now)}"
+            if request.state.role == WRITE:
+                last = now.edits(1)
 
     def month_name(month: str) -> str:
         if month == "-":
@@ -64,7 +67,7 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
         return text("photos.month", name=text(f"month.{month[5:7]}"), year=month[:4])
 
     script = {key: words for key, words in catalogue.items() if key.startswith("js.")}
-    data = json.dumps({"texts": script, "language": language, "version": version})
+    data = json.dumps({"texts": script, "language": language, "version": version, "mark": mark})
     body = _TEMPLATES.get_template(template).render(
         t=text,
         language=language,
