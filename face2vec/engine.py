@@ -904,7 +904,9 @@ class Face2Vec:
         with self._session.gallery().read() as now:
             found = len(now.faces(faces))
         if found < len(set(faces)) or not faces:
-            raise SettingsError(f"give ids of faces in the gallery, not {tuple(faces)}")
+            raise SettingsError(f"give ids of faces in the gallery, not {tuple(faces)}").coded(
+                "faces-gone"
+            )
 
     def not_this_person(self, who: Who, *faces: int) -> Person:
         """State that faces do not show a person; they are unassigned until people are found again.

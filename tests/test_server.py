@@ -862,6 +862,7 @@ def test_texts_of_each_language_fit_the_english_ones() -> None:
     english = texts.catalogue("en")
     for language in texts.languages():
         own = json.loads((texts.FOLDER / f"{language}.json").read_text("utf-8"))
+        own = {key: text for key, text in own.items() if not key.startswith("route.")}
         assert set(own) <= set(english)
         for key, text in own.items():
             assert parts(text) == parts(english[key]), (language, key)

@@ -626,7 +626,10 @@ def answer(request: Request, given: r.Answer) -> r.Answered:
         if side.person is not None:
             members = service.person(side.person).faces
             if not set(side.shown) <= set(members):
-                _refuse(f"a face does not belong to person {side.person}")
+                face = next(one for one in side.shown if one not in members)
+                raise SettingsError(f"face {face} does not belong to person {side.person}").coded(
+                    "not-their-face", face=face, person=side.person
+                )
     person = service.edit(lambda engine: engine.answer(Suggestion(*sides, 0.0), given.same))
     shown = " and ".join(f"person {one.person} faces {list(one.shown)}" for one in sides)
     _audit(request, f"{'same' if given.same else 'different'}: {shown}")

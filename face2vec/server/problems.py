@@ -92,7 +92,7 @@ class ProblemError(Exception):
 
     def words(self, language: str) -> str:
         """What was wrong, and what to do, for people, in a language."""
-        return problem_in_words(self.code, self.values, language) or self.detail
+        return problem_in_words(self.code, self.values, language, self.detail) or self.detail
 
     def response(self, language: str | None, *, page: bool = False) -> Response:
         """The answer, as JSON or as a page for people.
