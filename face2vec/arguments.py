@@ -181,6 +181,20 @@ def who(name: str, value: object) -> int | str:
     return number
 
 
+def several_people(values: Any) -> list[Any]:
+    """People in a list or another iterable, at least one.
+
+    Raises:
+        SettingsError: it is one person, or there is none.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise refusal("people", values, "a list of numbers, names or Person objects")
+    some = list(values)
+    if not some:
+        raise SettingsError("people is empty; give one or more numbers, names or Person objects")
+    return some
+
+
 def numbers(name: str, values: Iterable[object]) -> None:
     """Check numbers of faces.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -293,14 +293,27 @@ class Client:
         self._call("PATCH", f"/people/{(number := self._number(who))}", json={"hidden": hidden})
         return self.person(number)
 
+    def hide_people(self, people: Iterable[Who], hidden: bool = True) -> list[Person]:
+        """Leave several people out of lists and suggestions, or show them again, in one edit."""
+        numbers = [self._number(one) for one in arguments.several_people(people)]
+        body = {"people": numbers, "hidden": hidden}
+        done = self._call("POST", "/people/hide", json=body)["people"]
+        return [_person(one) for one in done]
+
     def choose_cover(self, who: Who, face: int) -> Person:
         """Choose the face that is shown for a person."""
         self._call("PATCH", f"/people/{(number := self._number(who))}", json={"cover": face})
         return self.person(number)
 
-    def merge(self, who: Who, *others: Who) -> Person:
-        """Make several people one person, who keeps the number of the first."""
-        body = {"people": [self._number(other) for other in others]}
+    def merge(self, who: Who, *others: Who, keep_name: bool = False) -> Person:
+        """Make several people one person, who keeps the number of the first.
+
+        Args:
+            who: the person who keeps the number.
+            others: the people who become that person.
+            keep_name: the name of ``who`` stays, if there is one, and other names are dropped.
+        """
+        body = {"people": [self._number(other) for other in others], "keep_name": keep_name}
         self._call("POST", f"/people/{(number := self._number(who))}/merge", json=body)
         return self.person(number)
 
@@ -309,10 +322,24 @@ class Client:
         path = f"/people/{self._number(who)}/split"
         return self.person(self._call("POST", path, json={"faces": faces})["id"])
 
-    def this_person(self, who: Who | None, *faces: int) -> Person:
-        """State that faces show a person, or, with None, a new person."""
+    def this_person(self, who: Who | None, *faces: int, name: str | None = None) -> Person:
+        """State that faces show a person, or, with None, a new person.
+
+        Args:
+            who: the person, or None.
+            faces: ids of the faces.
+            name: of a new person; if somebody has it, the faces join that person.
+
+        Raises:
+            SettingsError: there is a name for a person who is there.
+        """
+        if name is not None and who is not None:
+            raise SettingsError("give a person or the name of a new one, not both")
+        body: dict[str, Any] = {"faces": faces}
+        if name is not None:
+            body["name"] = name
         path = "/people" if who is None else f"/people/{self._number(who)}/faces"
-        return self.person(self._call("POST", path, json={"faces": faces})["id"])
+        return self.person(self._call("POST", path, json=body)["id"])
 
     def not_this_person(self, who: Who, *faces: int) -> Person:
         """State that faces do not show a person."""

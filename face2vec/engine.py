@@ -754,9 +754,7 @@ class Face2Vec:
             GalleryError: there is no such person.
             SettingsError: ``who`` is neither a number, a name nor a `Person`.
         """
-        number_or_name = who.id if isinstance(who, Person) else arguments.who("who", who)
-        with self._session.gallery().read() as now:
-            return now.person(number_or_name)
+        return self._people_called([who])[0]
 
     def faces_of(self, who: Who) -> list[StoredFace]:
         """The faces of a person, without embeddings, and their photos.
@@ -846,18 +844,24 @@ class Face2Vec:
         people = {person.id: person for person in self.people()}
         return [people[number] for number in numbers.values()]
 
-    def merge(self, who: Who, *others: Who) -> Person:
+    def merge(self, who: Who, *others: Who, keep_name: bool = False) -> Person:
         """Make several people one person, who keeps the number of the first.
+
+        Args:
+            who: the person who keeps the number.
+            others: the people who become that person.
+            keep_name: the name of ``who`` stays, if there is one, and other names are dropped.
 
         Raises:
             GalleryError: they have different names.
             SettingsError: fewer than two people are given, or one of them twice.
         """
-        numbers = [self.person(other).id for other in others]
-        mine = self.person(who).id
-        if not numbers or mine in numbers or len(set(numbers)) < len(numbers):
+        mine, *numbers = [person.id for person in self._people_called([who, *others])]
+        if not others or len(numbers) < len(others):
             raise SettingsError("give two or more people to merge, each of them once")
-        return self._edit(who, lambda people, number: people.merge(number, numbers))
+        return self._edit(
+            mine, lambda people, number: people.merge(number, numbers, keep_name=keep_name)
+        )
 
     def split(self, who: Who, *faces: int) -> Person:
         """Move some faces of a person to a new person, who is returned.
@@ -874,24 +878,37 @@ class Face2Vec:
         self._edit(who, lambda people, number: new.append(people.split(number, faces)))
         return self.person(new[0])
 
-    def this_person(self, who: Who | None, *faces: int) -> Person:
+    def this_person(self, who: Who | None, *faces: int, name: str | None = None) -> Person:
         """State that faces show a person, or, with None, a new person.
 
+        Args:
+            who: the person, or None.
+            faces: ids of the faces.
+            name: of a new person.
+
         Raises:
-            SettingsError: no faces are given, or one is not in the gallery.
+            GalleryError: another person has that name.
+            SettingsError: no faces are given, or one is not in the gallery, or there is a name
+                for a person who is there.
         """
         arguments.numbers("faces", faces)
+        if name is not None:
+            arguments.text("name", name)
+            if who is not None:
+                raise SettingsError("give a person or the name of a new one, not both")
         known = None if who is None else self.person(who).id
         self._check_in_gallery(faces)
         with self._session.write() as writer:
-            number = writer.people.confirm(known, faces)
+            number = writer.people.confirm(known, faces, name)
         return self.person(number)
 
     def _check_in_gallery(self, faces: Sequence[int]) -> None:
         with self._session.gallery().read() as now:
             found = len(now.faces(faces))
         if found < len(set(faces)) or not faces:
-            raise SettingsError(f"give ids of faces in the gallery, not {tuple(faces)}")
+            raise SettingsError(f"give ids of faces in the gallery, not {tuple(faces)}").coded(
+                "faces-gone"
+            )
 
     def not_this_person(self, who: Who, *faces: int) -> Person:
         """State that faces do not show a person; they are unassigned until people are found again.
@@ -1065,7 +1082,31 @@ class Face2Vec:
         Raises:
             GalleryError: there is no such person.
         """
-        return self._edit(who, lambda people, number: people.hide(number, bool(hidden)))
+        return self.hide_people([who], hidden)[0]
+
+    def hide_people(self, people: Iterable[Who], hidden: bool = True) -> list[Person]:
+        """Leave several people out of lists and suggestions, or show them again, in one edit.
+
+        Args:
+            people: numbers, names or `Person` objects.
+            hidden: False to show them again.
+
+        Returns:
+            These people, each once.
+
+        Raises:
+            GalleryError: one of them is not in the gallery; nothing was changed.
+            SettingsError: nobody is given.
+        """
+        numbers = [person.id for person in self._people_called(arguments.several_people(people))]
+        with self._session.write() as writer:
+            writer.people.hide(numbers, bool(hidden))
+        return self._people_called(numbers)
+
+    def _people_called(self, some: Iterable[Who]) -> list[Person]:
+        wanted = [one.id if isinstance(one, Person) else arguments.who("who", one) for one in some]
+        with self._session.gallery().read() as now:
+            return now.people_called(wanted)
 
     def choose_cover(self, who: Who, face: int) -> Person:
         """Choose the face that is shown for a person.

@@ -218,7 +218,7 @@ COMMANDS: dict[str, tuple[Step, bool]] = {
     "enroll": (_with(_enroll), True),
     "calibrate": (_with(_calibrate), True),
     "different": (_with(lambda e, w: e.different(1, 9)), False),
-    "hide": (_with(lambda e, w: e.hide("Dan")), False),
+    "hide": (_with(lambda e, w: e.hide_people(["Dan", "Ada"])), False),
     "rebuild": (_with(lambda e, w: e.rebuild()), True),
     "upgrade": (_with(_upgrade), True),
 }

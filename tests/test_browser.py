@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -270,7 +271,7 @@ def test_people_are_named_with_the_keyboard_alone(opened: Opening, service: Serv
     page.wait_for_selector("text=Done.")
     page.keyboard.type("Mallory")  # the next field has the focus
     page.keyboard.press("Enter")
-    until(page, lambda: page.locator(".message").count() > 1)
+    until(page, lambda: "Mallory" in page.locator("#undo").inner_text())
     names = {one["id"]: one["name"] for one in service.get("/v1/people")["people"]}
     assert [names[one["id"]] for one in unnamed] == ["Eve", "Mallory"]
 
@@ -308,6 +309,12 @@ def test_naming_two_people_alike_offers_to_merge_them(opened: Opening, service: 
     with page.expect_navigation():
         page.get_by_role("button", name="They are one person").click()
     assert person(service, "Ada")["faces"] == ada["faces"] + unnamed["faces"]
+    before = len(service.get("/v1/edits")["edits"])
+    with page.expect_navigation():
+        page.locator("#undo").click()
+    assert len(service.get("/v1/edits")["edits"]) == before - 1
+    assert person(service, "Ada")["faces"] == ada["faces"]
+    assert service.get(f"/v1/people/{unnamed['id']}")["faces"] == unnamed["faces"]
 
 
 def test_hidden_people_are_shown_again(opened: Opening, service: Served) -> None:
@@ -322,6 +329,22 @@ def test_hidden_people_are_shown_again(opened: Opening, service: Served) -> None
     with page.expect_navigation():
         page.locator("#hide").tap()
     assert not service.get(f"/v1/people/{ada}")["hidden"]
+
+
+def test_hiding_several_people_is_undone_at_once(opened: Opening, service: Served) -> None:
+    page = opened(path="/people")
+    before = service.get("/v1/people")
+    some = [one["id"] for one in before["people"][-3:]]
+    for one in some:
+        page.locator(f".pick[value='{one}']").check()
+    with page.expect_navigation():
+        page.locator("#hide").click()
+    assert page.locator("#undo").inner_text() == "Undo: hid 3 people"
+    page.get_by_role("link", name="Hidden people (3)").click()
+    with page.expect_navigation():
+        page.locator("#undo").click()
+    page.wait_for_selector("text=Undone: hid 3 people")
+    assert service.get("/v1/people") == before
 
 
 def test_faces_of_a_person_are_corrected(opened: Opening, service: Served) -> None:
@@ -424,6 +447,125 @@ def test_history_is_in_the_readers_time_and_language(browser: Any, service: Serv
     assert "Japan" in row.locator("time").get_attribute("title")
     assert page.locator("#undo").inner_text() == "Rückgängig: 6 Gesichter als 2 Personen benannt"
     context.close()
+
+
+WORDS = """() => {
+    const found = [];
+    const own = "script, style, code, bdi, datalist, .path, [lang]:not(html), #runs strong, input";
+    const all = document.createTreeWalker(document.documentElement, NodeFilter.SHOW_TEXT);
+    while (all.nextNode()) {
+        if (!all.currentNode.parentElement.closest(own)) found.push(all.currentNode.data);
+    }
+    for (const one of document.querySelectorAll("*")) {
+        for (const name of ["title", "aria-label", "placeholder", "alt", "label"]) {
+            if (one.hasAttribute(name) && !one.matches(".photos a, [alt]")) {
+                found.push(one.getAttribute(name));
+            }
+        }
+        if (one.matches("img[alt]") && !/[0-9/]/.test(one.alt)) found.push(one.alt);
+    }
+    return found;
+}"""
+"""The texts of a page, but names, paths and code."""
+
+
+ALIKE = {"Index flat,"}
+"""Words that are the same in both languages."""
+
+
+def phrases(texts: list[str]) -> set[str]:
+    """All two words that follow each other in a text and are no names or numbers."""
+    found = set()
+    for text in texts:
+        words = text.split()
+        for pair in itertools.pairwise(words):
+            if all(word.strip(".,;:()").isalpha() for word in pair) and pair[1][0].islower():
+                found.add(" ".join(pair))
+    return found
+
+
+def walk(page: Any, service: Served, number: int, root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Go over all pages and dialogs; yields each step with the texts that are shown then."""
+
+    def seen(step: str) -> tuple[str, list[str]]:
+        return step, page.evaluate(WORDS)
+
+    yield seen("search")
+    find_with(page, service.photo("groups/0.jpg"))
+    yield seen("matches")
+    page.locator("#matches a[href^='/photos']").first.click()
+    page.locator("#around img").wait_for()
+    yield seen("around")
+    page.goto(service.base + "/people")
+    page.locator(".naming input").last.fill("Ada")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".message")
+    yield seen("people")
+    ada = person(service, "Ada")["id"]
+    page.goto(f"{service.base}/people/{ada}")
+    page.locator("#forget").click()
+    yield seen("person")
+    page.goto(service.base + "/review")
+    page.wait_for_selector("#pair img")
+    before = page.locator("#back").inner_text()
+    page.keyboard.press("n")
+    until(page, lambda: page.locator("#back").inner_text() != before)
+    yield seen("review")
+    page.keyboard.press("u")
+    until(page, lambda: page.locator("#back").inner_text() == before)
+    yield seen("review, undone")
+    for path in ("/photos", "/photos?status=unreadable", "/edits", "/docs", "/people?hidden=true"):
+        page.goto(service.base + path)
+        yield seen(path)
+    page.goto(f"{service.base}/photos/{number}")
+    page.locator("#mark").click()
+    yield seen("photo")
+    page.goto(service.base + "/jobs")
+    page.locator("#browse").click()
+    page.wait_for_selector("#picker-list button")
+    yield seen("picker")
+    page.locator("#picker-cancel").click()
+    for folder in (root, root / "missing"):
+        page.locator("#index input[name=folder]").fill(str(folder))
+        page.locator("#index button:not(#browse)").click()
+        page.wait_for_selector(".run[data-state='done'], .message")
+    page.locator("#group button").click()
+    until(page, lambda: page.locator(".run[data-state='done']").count() > 1)
+    yield seen("jobs")
+    for path in ("/people/99999", "/photos/99999", "/nothing"):
+        page.goto(service.base + path)
+        yield seen(path)
+    page.context.clear_cookies()
+    page.goto(service.base)
+    yield seen("without a token")
+    page.goto(f"{service.base}/?token={READ_TOKEN}")
+    page.goto(service.base + "/jobs")
+    yield seen("read only")
+
+
+def test_no_english_is_on_german_pages(browser: Any, drawn: Path, tmp_path: Path) -> None:
+    said: dict[str, dict[str, set[str]]] = {}
+    for language in ("en-GB", "de-DE"):
+        folder = copied(drawn, tmp_path / language)
+        root = tmp_path / f"photos-{language}"
+        samples.write(root, people=1, photos=1, groups=0, seed=5)
+        (root / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+        with served(folder, roots=(root,)) as service:
+            number, _ = add_missed(service, tmp_path)
+            with Face2Vec(folder / "gallery") as engine:
+                engine.add(root / "broken.jpg")
+                engine.hide_people([engine.people()[-1], engine.people()[-2]])
+            context = browser.new_context(locale=language, viewport={"width": 1280, "height": 900})
+            context.set_default_timeout(PATIENCE)
+            page = context.new_page()
+            page.goto(service.address)
+            for step, texts in walk(page, service, number, root):
+                said.setdefault(step, {})[language] = phrases(texts)
+            context.close()
+    shared = {step: (one["en-GB"] & one["de-DE"]) - ALIKE for step, one in said.items()}
+    assert {step: found for step, found in shared.items() if found} == {}
+    assert len(said) == 20
+    assert all(one["de-DE"] for one in said.values())
 
 
 def test_german_pages_have_german_numbers_and_nouns(browser: Any, service: Served) -> None:
@@ -554,6 +696,16 @@ def test_review_is_answered_with_keys(opened: Opening, service: Served) -> None:
     page.reload()
     page.wait_for_selector("#pair img")
     assert faces() != [*asked[0]["first"]["shown"], *asked[0]["second"]["shown"]]  # still skipped
+
+
+def test_answer_on_its_way_is_taken_back(opened: Opening, service: Served) -> None:
+    page = opened(path="/review")
+    page.wait_for_selector("#pair img")
+    before = service.get("/v1/suggestions")
+    page.keyboard.press("n")
+    page.keyboard.press("u")  # before the answer has arrived
+    page.wait_for_selector(".message:has-text('are different people')")
+    assert service.get("/v1/suggestions") == before
 
 
 def test_faces_of_a_photo_are_named(opened: Opening, service: Served) -> None:
@@ -931,6 +1083,138 @@ def test_search_for_a_face_of_the_gallery_is_in_the_address(
     page.go_back()
     page.wait_for_selector("#matches li")
     assert page.locator("#matches li").first.get_attribute("data-face") == shown
+
+
+def shown_faces(page: Any) -> list[str]:
+    """The faces of the matches, in order."""
+    return [one.get_attribute("data-face") for one in page.locator("#matches li").all()]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_search_with_a_photo_is_there_again_after_back(
+    opened: Opening, service: Served, size: str
+) -> None:
+    page = opened(size)
+    sent: list[str] = []
+    page.on("request", lambda one: sent.append(urlsplit(one.url).path))
+    find_with(page, service.photo("groups/0.jpg"))
+    settled(page)
+    chosen = page.locator("svg .box.chosen").get_attribute("data-number")
+    other = "2" if chosen == "1" else "1"
+    with page.expect_response("**/v1/search"):
+        page.get_by_role("button", name=f"Face {other}", exact=True).click()
+    first = page.locator("#matches li").first
+    with page.expect_response("**/v1/search"):
+        first.get_by_role("button", name="Not this one").click()
+    until(page, lambda: page.locator("#state").inner_text() == "")
+    faces = shown_faces(page)
+    found = page.locator("#matches a[href^='/people/']").last
+    found.scroll_into_view_if_needed()
+    top = page.evaluate("scrollY")
+    assert top > 0
+    assert sent.count("/v1/encode") == 1
+    found.click()
+    page.wait_for_url("**/people/*")
+    page.go_back()
+    page.wait_for_selector("#matches li")
+    assert shown_faces(page) == faces
+    assert page.locator("svg .box.chosen").get_attribute("data-number") == other
+    assert page.locator("#queries img").evaluate("(i) => i.naturalWidth") > 0
+    until(page, lambda: page.evaluate("scrollY") == pytest.approx(top, abs=2))
+    page.reload()
+    page.wait_for_selector("#matches li")
+    assert shown_faces(page) == faces
+    keep(page, f"search-again-{size}")
+    assert sent.count("/v1/encode") == 1
+    page.get_by_role("link", name="Search", exact=True).click()
+    assert page.locator("#query").is_hidden()
+    page.go_back()
+    page.wait_for_selector("#matches li")
+    assert shown_faces(page) == faces
+    page.get_by_role("button", name="Clear this search").click()
+    assert page.locator("#query").is_hidden()
+    page.reload()
+    page.wait_for_load_state()
+    assert page.locator("#query").is_hidden()
+    assert page.evaluate("sessionStorage.getItem('searches')") is None
+
+
+def test_back_leads_from_the_search_for_a_match_to_the_photo(
+    opened: Opening, service: Served
+) -> None:
+    page = opened()
+    find_with(page, service.photo("person-000/0.jpg"))
+    faces = shown_faces(page)
+    page.locator("#matches li").nth(1).get_by_role("button", name="Search this face").click()
+    page.wait_for_url("**/?face=*")
+    until(page, lambda: shown_faces(page) not in ([], faces))
+    assert page.locator("#query").is_hidden()
+    page.go_back()
+    until(page, lambda: shown_faces(page) == faces)
+    assert page.locator("#queries img").count() == 1
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/#content")
+    assert shown_faces(page) == faces
+    find_with(page, service.photo("person-001/0.jpg"))
+    until(page, lambda: "Bob" in page.locator("#matches li").first.inner_text())
+    page.go_back()
+    until(page, lambda: shown_faces(page) == faces)
+
+
+def test_kept_search_goes_when_somebody_is_forgotten(opened: Opening, service: Served) -> None:
+    page = opened(refused=404)
+    find_with(page, service.photo("person-000/0.jpg"))
+    page.goto(f"{service.base}/people/{person(service, 'Ada')['id']}")
+    assert page.evaluate("sessionStorage.getItem('searches')") is not None
+    with Face2Vec(service.folder / "gallery") as engine:
+        engine.forget("Bob")
+    page.reload()
+    page.wait_for_load_state()
+    assert page.evaluate("sessionStorage.getItem('searches')") is None
+    page.go_back()
+    page.wait_for_load_state()
+    assert page.locator("#query").is_hidden()
+
+
+def test_kept_search_goes_with_the_token(opened: Opening, service: Served) -> None:
+    page = opened(refused=401)
+    kept = "sessionStorage.getItem('searches')"
+    find_with(page, service.photo("person-000/0.jpg"))
+    page.goto(f"{service.base}/?token={READ_TOKEN}")  # another token
+    page.go_back()
+    page.wait_for_load_state()
+    assert page.locator("#query").is_hidden()
+    assert page.evaluate(kept) is None
+    find_with(page, service.photo("person-000/0.jpg"))
+    assert page.evaluate(kept) is not None
+    page.context.clear_cookies()
+    page.locator("#matches button", has_text="Not this one").first.click()
+    page.wait_for_selector("#state:has-text('token')")
+    assert page.evaluate(kept) is None
+    page.goto(f"{service.base}/?token={READ_TOKEN}")
+    find_with(page, service.photo("person-000/0.jpg"))
+    page.context.clear_cookies()
+    page.goto(f"{service.base}/people")  # the page that asks for a token
+    assert "token" in page.locator("h1").inner_text()
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_search_with_embeddings_of_another_model_is_not_shown(
+    opened: Opening, service: Served
+) -> None:
+    page = opened()
+    find_with(page, service.photo("person-000/0.jpg"))
+
+    def other(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"model": "another"})
+
+    page.route("**/v1/search", other)
+    page.locator("#matches button", has_text="Not this one").first.click()
+    page.wait_for_selector("text=The gallery has another model now")
+    assert page.locator("#matches li").count() == 0
+    assert page.evaluate("sessionStorage.getItem('searches')") is None
 
 
 def test_photo_that_cannot_be_read_is_said_on_the_search_page(

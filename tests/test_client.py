@@ -102,6 +102,15 @@ def test_client_edits_people(drawn: Path, tmp_path: Path) -> None:
         assert "Ada" not in [one.name for one in client.people()]
         assert not client.hide(ada, False).hidden
         assert client.choose_cover(ada, ada.faces[-1]).cover == ada.faces[-1]
+        assert all(one.hidden for one in client.hide_people(["Ada", bob]))
+        assert client.undo() == "hiding of 2 people"
+        assert [one.name for one in client.people()[:2]] == ["Ada", "Bob"]
+        eve = client.this_person(None, ada.faces[0], name="Eve")
+        assert (eve.name, eve.faces) == ("Eve", ada.faces[:1])
+        assert client.merge(ada, eve, keep_name=True) == client.person(ada.id)
+        assert client.person("Ada").faces == ada.faces
+        for _ in range(2):
+            client.undo()
         new = client.split(ada, ada.faces[0])
         assert new.faces == ada.faces[:1]
         assert client.name(new, "Eve").name == "Eve"

@@ -436,7 +436,7 @@ def test_gallery_without_covers_and_times_is_read_and_migrated(
         assert [(one.made, one.what) for one in reads(opened).edits(9)] == [
             (None, "name 'Ada' of person 1")
         ]
-        edit(opened, lambda g: g.hide(1, True))
+        edit(opened, lambda g: g.hide([1], True))
         assert reads(opened).person("Ada").hidden
         edit(opened, lambda g: g.undo())
         edit(opened, lambda g: g.undo())

@@ -674,6 +674,68 @@ def test_hidden_people_and_different_names_are_not_suggested(gallery: Path) -> N
         assert not is_suggested()
 
 
+def test_several_people_are_hidden_in_one_edit(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        one, other = engine.people()[:2]
+        engine.name(one, "Ada")
+        engine.hide(other)
+        hidden = engine.hide_people(["Ada", other, other.id])
+        assert [(person.id, person.hidden) for person in hidden] == [
+            (one.id, True),
+            (other.id, True),
+        ]
+        (last,) = engine.edits(1)
+        assert last.what == "hiding of 2 people"
+        assert engine.undo() == "hiding of 2 people"
+        assert not engine.person("Ada").hidden
+        assert engine.person(other.id).hidden
+        assert not engine.hide_people([other], False)[0].hidden
+        assert engine.edits(1)[0].what == f"showing of person {other.id} (unnamed)"
+
+
+def test_hiding_several_people_changes_nothing_if_one_is_missing(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        before, edits = engine.people(), engine.edits()
+        with pytest.raises(GalleryError, match="there is no person 'Nobody'"):
+            engine.hide_people([before[0], "Nobody"])
+        assert (engine.people(), engine.edits()) == (before, edits)
+
+
+def test_merge_keeps_the_first_name_if_asked_to(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        one, other = engine.people()[:2]
+        engine.name(one, "Ada")
+        engine.name(other, "Bob")
+        with pytest.raises(GalleryError, match="different names"):
+            engine.merge("Ada", "Bob")
+        merged = engine.merge("Ada", "Bob", keep_name=True)
+        assert (merged.name, len(merged.faces)) == ("Ada", len(one.faces) + len(other.faces))
+        engine.undo()
+        assert engine.person("Bob").faces == other.faces
+
+
+def test_new_person_gets_the_name_in_the_same_edit(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        edits = len(engine.edits())
+        person = engine.this_person(None, 1, 2, name=" Eve ")
+        assert (person.name, person.faces) == ("Eve", (1, 2))
+        assert [one.what for one in engine.edits()][: len(engine.edits()) - edits] == [
+            "enrolment of 2 faces as 'Eve'"
+        ]
+        with pytest.raises(GalleryError, match="already has the name 'Eve'"):
+            engine.this_person(None, 3, name="Eve")
+        with pytest.raises(SettingsError, match="cannot be a name"):
+            engine.this_person(None, 3, name="7")
+        with pytest.raises(SettingsError, match="not both"):
+            engine.this_person(person, 3, name="Mallory")
+        engine.undo()
+        with pytest.raises(GalleryError, match="no person 'Eve'"):
+            engine.person("Eve")
+
+
 def test_cover_goes_with_its_face(gallery: Path) -> None:
     with Face2Vec(gallery) as engine:
         engine.find_people()
@@ -702,6 +764,8 @@ def test_suggest_hide_different_and_edits_commands(gallery: Path) -> None:
     run("people", gallery)
     assert "hidden" in run("hide", gallery, 1).stderr
     assert "shown" in run("hide", gallery, 1, "--show").stderr
+    assert run("hide", gallery, 1, 2).stderr.count("hidden") == 2
+    assert run("undo", gallery).stderr.strip() == "undone: hiding of 2 people"
     edits = [json.loads(line) for line in run("edits", gallery, "--json").stdout.splitlines()]
     assert [one["what"].split()[0] for one in edits] == ["showing", "hiding", "statement"]
     assert all(isinstance(one["made"], int) for one in edits)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import pickle
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.routing import APIRoute
 
 import face2vec
 from face2vec.encoding.quality import outside
-from face2vec.errors import GalleryError, PhotoError, SettingsError
+from face2vec.errors import DownloadError, GalleryError, NoFaceError, PhotoError, SettingsError
 from face2vec.ingest import reembed
 from face2vec.photos import formats
-from face2vec.server import texts
+from face2vec.server import api, decoders, texts
 from face2vec.server.problems import NotThereError, ProblemError, problem_of
+from face2vec.server.texts import number
 from face2vec.server.words import (
+    calibration_in_words,
     doubt_in_words,
     job_in_words,
     problem_in_words,
@@ -81,7 +86,7 @@ def test_reasons_of_photos_are_said_in_german() -> None:
         for name, value in vars(formats).items()
         if name.isupper() and isinstance(value, str) and " " in f"{value} "
     }
-    for reason in {*reasons, reembed.CHANGED}:
+    for reason in {*reasons, reembed.CHANGED, decoders.STOPPING}:
         german = reason_in_words(reason, "de")
         assert german != reason, reason
         assert reason_in_words(reason, "en") == reason
@@ -143,6 +148,49 @@ def test_problems_are_said_with_their_values() -> None:
 def test_problem_without_words_is_said_as_the_engine_says_it() -> None:
     assert problem_of(SettingsError("k must be at least 1")).words("de") == "k must be at least 1"
     assert ProblemError(418, "a teapot").words("de") == "a teapot"
+
+
+def test_error_without_a_code_is_said_by_its_class() -> None:
+    failed = DownloadError("no file at the address of mini2")
+    german = problem_of(failed).words("de")
+    assert german == "Das Modell ließ sich nicht herunterladen (no file at the address of mini2)"
+    assert job_in_words(failed, str(failed), "de", hides_paths=False) == german
+    assert problem_of(failed).words("en") == str(failed)
+    # The words for this code name a value that this error has not.
+    assert problem_of(NoFaceError("no face in a.jpg")).words("de") == "no face in a.jpg"
+
+
+def test_calibration_of_the_package_is_described_in_german() -> None:
+    shipped = json.loads((SOURCE / "models" / "mini.calibration.json").read_text("utf-8"))
+    german = calibration_in_words(shipped["data"], "de")
+    assert calibration_in_words(shipped["data"], "en") == shipped["data"]
+    people = number(shipped["people"], "de")
+    assert german == f"10.000 kleinen Fotos von {people} Personen aus CelebA"
+    own = "people of our village"
+    assert calibration_in_words(own, "de") == f"„{own}“"
+
+
+@pytest.mark.parametrize("language", set(texts.languages()) - {"en"})
+def test_every_route_has_words_in_each_language(language: str) -> None:
+    routes = {
+        f"{method} {route.path}"
+        for route in api.router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    }
+    own = texts.catalogue(language)
+    assert routes == {key.removeprefix("route.") for key in own if key.startswith("route.")}
+
+
+@pytest.mark.parametrize("language", set(texts.languages()) - {"en"})
+def test_every_text_is_translated(language: str) -> None:
+    english = texts.catalogue("en")
+    own = json.loads((texts.FOLDER / f"{language}.json").read_text("utf-8"))
+    alike = {key for key, words in english.items() if own.get(key, words) == words}
+    words = {key: re.sub("{.*?}", "", english[key]) for key in alike}
+    several = {key for key in alike if len(re.findall("[a-zA-Z]{2,}", words[key])) > 1}
+    assert several == {"title"}  # the name of the package
+    assert "js.almost" not in alike
 
 
 def test_writer_is_named_in_the_language_of_the_reader() -> None:

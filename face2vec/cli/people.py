@@ -246,10 +246,13 @@ def enroll_command(
 @gallery_argument
 @person_argument
 @click.argument("others", nargs=-1, required=True, metavar="OTHER...")
-def merge_command(gallery: Place, person: str, others: tuple[str, ...]) -> None:
+@click.option(
+    "--keep-name", is_flag=True, help="PERSON keeps their name; other names of OTHERs are dropped."
+)
+def merge_command(gallery: Place, person: str, others: tuple[str, ...], keep_name: bool) -> None:
     """Make PERSON and all OTHERs one person."""
     with opened(gallery) as engine:
-        _say_faces(engine.merge(person, *others))
+        _say_faces(engine.merge(person, *others, keep_name=keep_name))
 
 
 @click.command("split")
@@ -298,13 +301,17 @@ def different_command(gallery: Place, face: int, other: int) -> None:
 
 @click.command("hide")
 @gallery_argument
-@person_argument
-@click.option("--show", is_flag=True, help="Show the person again.")
-def hide_command(gallery: Place, person: str, show: bool) -> None:
-    """Leave PERSON out of suggestions, and out of the lists of the pages."""
+@click.argument("people", nargs=-1, required=True, metavar="PERSON...")
+@click.option("--show", is_flag=True, help="Show them again.")
+def hide_command(gallery: Place, people: tuple[str, ...], show: bool) -> None:
+    """Leave PERSONs out of suggestions, and out of the lists of the pages.
+
+    All of them are one edit.
+    """
     with opened(gallery) as engine:
-        hidden = engine.hide(person, not show)
-    say(f"person {hidden.id}: {_name(hidden)}, {'hidden' if hidden.hidden else 'shown'}")
+        some = engine.hide_people(people, not show)
+    for one in some:
+        say(f"person {one.id}: {_name(one)}, {'hidden' if one.hidden else 'shown'}")
 
 
 @click.command("edits")

@@ -139,6 +139,14 @@ def version(now: Snapshot) -> tuple[object, ...]:
     return (*now.state, *people, *numbers.fetchall())
 
 
+def count_forgotten(now: Snapshot) -> int:
+    """Number of photos and faces that are kept away because they were forgotten."""
+    if not has_people(now.connection):
+        return 0
+    (count,) = now.connection.execute("SELECT count(*) FROM forgotten").fetchone()
+    return int(count)
+
+
 def months(now: Snapshot) -> list[tuple[str, int]]:
     """(month such as ``"2024-05"``, number of photos) of all months, the newest first.
 

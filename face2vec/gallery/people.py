@@ -226,27 +226,21 @@ class PeopleWriter:
         if name is not None:
             name = checked_name(name)
         with self._transaction() as connection:
-            taken = None if name is None else _called(connection, name, person)
-            if taken is not None:
-                raise GalleryError(
-                    f"person {taken} already has the name {name!r}; merge the two if they are "
-                    "the same person, or choose another name"
-                ).coded("name-taken", name=name, person=taken)
-            alike = None if name is None else _alike(connection, name, person)
-            if alike is not None:
-                other, known = alike
-                raise GalleryError(
-                    f"person {other} has the name {known!r}, which can hardly be told from "
-                    f"{name!r}; merge the two if they are the same person, or choose another name"
-                ).coded("name-alike", name=name, known=known, person=other)
+            if name is not None:
+                _check_free_name(connection, name, person)
             was = _name(connection, person)
             removed = f"removal of the name {was!r} from person {person}"
             what = removed if name is None else f"name {name!r} of person {person}"
             with _Edit(connection, what, [person]):
                 connection.execute("UPDATE people SET name = ? WHERE id = ?", (name, person))
 
-    def merge(self, into: int, others: Sequence[int]) -> None:
+    def merge(self, into: int, others: Sequence[int], *, keep_name: bool = False) -> None:
         """Make several people one person, who keeps the first number.
+
+        Args:
+            into: the person who keeps the number.
+            others: the people who become that person.
+            keep_name: the name of ``into`` stays, if there is one, and other names are dropped.
 
         Raises:
             GalleryError: they have different names.
@@ -254,6 +248,8 @@ class PeopleWriter:
         with self._transaction() as connection:
             names = [_name(connection, person) for person in (into, *others)]
             known = [name for name in names if name is not None]
+            if keep_name and names[0] is not None:
+                known = known[:1]
             if len(set(map(composed, known))) > 1:
                 raise GalleryError(
                     f"these people have different names: {', '.join(known)}; remove the wrong "
@@ -280,14 +276,33 @@ class PeopleWriter:
                 _refuse(connection, person, faces)
         return new
 
-    def confirm(self, person: int | None, faces: Sequence[int]) -> int:
-        """State that faces show a person, or, with None, a new one; returns the number."""
+    def confirm(self, person: int | None, faces: Sequence[int], name: str | None = None) -> int:
+        """State that faces show a person, or, with None, a new one; returns the number.
+
+        Args:
+            person: number of the person.
+            faces: numbers of the faces.
+            name: of a new person.
+
+        Raises:
+            GalleryError: another person has that name, see `name`.
+            SettingsError: the name is empty, a number, or not valid text.
+        """
+        if name is not None:
+            name = checked_name(name)
         with self._transaction() as connection:
             number = _next(connection) if person is None else person
-            whom = f"person {number}" if person is None else _label(connection, number)
-            with _Edit(connection, f"assignment of {_faces(faces)} to {whom}", [number], faces):
+            if name is not None:
+                _check_free_name(connection, name, number)
+                what = f"enrolment of {_faces(faces)} as {name!r}"
+            else:
+                whom = f"person {number}" if person is None else _label(connection, number)
+                what = f"assignment of {_faces(faces)} to {whom}"
+            with _Edit(connection, what, [number], faces):
                 if person is None:
                     _new(connection, number)
+                if name is not None:
+                    connection.execute("UPDATE people SET name = ? WHERE id = ?", (name, number))
                 _confirm(connection, number, faces)
         return number
 
@@ -376,13 +391,15 @@ class PeopleWriter:
                 [(min(pair), max(pair)) for pair in pairs],
             )
 
-    def hide(self, person: int, hidden: bool) -> None:
-        """Leave a person out of lists, or show them again."""
+    def hide(self, people: Sequence[int], hidden: bool) -> None:
+        """Leave people out of lists, or show them again, in one edit."""
         with self._transaction() as connection:
-            what = f"{'hiding' if hidden else 'showing'} of {_label(connection, person)}"
-            with _Edit(connection, what, [person], []):
-                connection.execute(
-                    "UPDATE people SET hidden = ? WHERE id = ?", (int(hidden), person)
+            one = len(people) == 1
+            whom = _label(connection, people[0]) if one else f"{len(people)} people"
+            with _Edit(connection, f"{'hiding' if hidden else 'showing'} of {whom}", people, []):
+                connection.executemany(
+                    "UPDATE people SET hidden = ? WHERE id = ?",
+                    [(int(hidden), person) for person in people],
                 )
 
     def choose_cover(self, person: int, face: int) -> None:
@@ -676,6 +693,27 @@ def checked_name(name: str) -> str:
     except UnicodeEncodeError as error:
         raise SettingsError(f"{name!r} cannot be a name: it is not valid Unicode text") from error
     return name
+
+
+def _check_free_name(connection: Connection, name: str, person: int) -> None:
+    """Check that a person may have a name.
+
+    Raises:
+        GalleryError: somebody else has it, or one that can hardly be told from it.
+    """
+    taken = _called(connection, name, person)
+    if taken is not None:
+        raise GalleryError(
+            f"person {taken} already has the name {name!r}; merge the two if they are the same "
+            "person, or choose another name"
+        ).coded("name-taken", name=name, person=taken)
+    alike = _alike(connection, name, person)
+    if alike is not None:
+        other, known = alike
+        raise GalleryError(
+            f"person {other} has the name {known!r}, which can hardly be told from {name!r}; merge "
+            "the two if they are the same person, or choose another name"
+        ).coded("name-alike", name=name, known=known, person=other)
 
 
 def _label(connection: Connection, person: int) -> str:

@@ -476,7 +476,19 @@ class Snapshot:
         Raises:
             GalleryError: there is none, or two are meant: one by name and one by number.
         """
+        return self.people_called([who])[0]
+
+    def people_called(self, wanted: Iterable[int | str]) -> list[Person]:
+        """People by number or name, each once.
+
+        Raises:
+            GalleryError: there is none, or two are meant: one by name and one by number.
+        """
         people = self.people()
+        found = (self._one_of(people, who) for who in wanted)
+        return list({person.id: person for person in found}.values())
+
+    def _one_of(self, people: Sequence[Person], who: int | str) -> Person:
         found = [p for p in people if who in (p.id, p.name, str(p.id))]
         if not found and isinstance(who, str):
             found = [p for p in people if p.name and composed(p.name) == composed(who)]

@@ -1,7 +1,7 @@
 """Who may come in: tokens, cookies, host names, and what pages of other sites may not do.
 
-`Guard` stands before the whole application. Nothing but ``/healthz``, ``/readyz`` and the style
-sheet is answered without a token.
+`Guard` stands before the whole application. Nothing but ``/healthz``, ``/readyz`` and two static
+files of the page that asks for a token is answered without one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from face2vec.server.problems import ProblemError
 from face2vec.server.settings import Limits, Settings
 
 READ, WRITE = "read", "write"
-PUBLIC = ("/healthz", "/readyz", "/static/style.css")
+PUBLIC = ("/healthz", "/readyz", "/static/style.css", "/static/signed-out.js")
 ASKING = ("/v1/detect", "/v1/encode", "/v1/search", "/v1/verify", "/v1/identify")
 """Paths whose POST requests change nothing."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -138,6 +138,7 @@ class Guard:
             if role == READ and not path.startswith(ASKING):
                 raise ProblemError(403, "this token can only read; use the other one", "read-only")
         scope["state"]["role"] = role
+        scope["state"]["mark"] = hashlib.sha256(self._cookies[role].encode()).hexdigest()[:16]
         return None
 
     def _check_host(self, headers: Headers) -> None:

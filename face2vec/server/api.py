@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from face2vec.engine import Face2Vec
 from face2vec.errors import CalibrationError, NoFaceError, OtherEditError, SettingsError
+from face2vec.files import composed, trimmed
 from face2vec.gallery import listing
 from face2vec.photos.dates import period
 from face2vec.report.text import printable
@@ -470,15 +471,25 @@ def filtered_people(
 def new_person(request: Request, wanted: r.NewPerson) -> r.PersonRecord:
     """Make a person of faces, or give the faces to the person who has the name."""
     service = service_of(request)
-    known = [one for one in service.people() if wanted.name is not None and one.name == wanted.name]
-    who = known[0] if known else None
-    person = service.edit(lambda engine: engine.this_person(who, *wanted.faces))
-    if wanted.name is not None and who is None:
-        name = wanted.name
-        person = service.edit(lambda engine: engine.name(person, name))
+    same = None if wanted.name is None else composed(trimmed(wanted.name))
+    known = [one for one in service.people() if one.name is not None and composed(one.name) == same]
+    who, name = (known[0], None) if known else (None, wanted.name)
+    person = service.edit(lambda engine: engine.this_person(who, *wanted.faces, name=name))
     what = f"faces {wanted.faces} are person {person.id}"
     _audit(request, what + _called(request, wanted.name))
     return r.PersonRecord.of(person)
+
+
+@router.post("/people/hide")
+def hide_people(request: Request, wanted: r.Hiding) -> r.PeoplePage:
+    """Leave people out of lists and suggestions, or show them again, in one edit."""
+    service = service_of(request)
+    some = [service.person(number) for number in wanted.people]
+    done = service.edit(lambda engine: engine.hide_people(some, wanted.hidden))
+    _audit(request, f"{'hide' if wanted.hidden else 'show'} people {wanted.people}")
+    return r.PeoplePage(
+        people=[r.PersonRecord.of(one, with_faces=True) for one in done], total=len(done)
+    )
 
 
 @router.get("/people/{person}")
@@ -506,12 +517,15 @@ def change_person(request: Request, person: Id, wanted: r.PersonChange) -> r.Per
 
 
 @router.post("/people/{person}/merge")
-def merge_people(request: Request, person: Id, others: r.People) -> r.PersonRecord:
+def merge_people(request: Request, person: Id, others: r.Merged) -> r.PersonRecord:
     """Make several people one, who keeps the number in the address."""
     service = service_of(request)
     first, *rest = [service.person(number) for number in (person, *others.people)]
     what = f"merge people {others.people} into {person}"
-    return r.PersonRecord.of(_edited(request, lambda e: e.merge(first, *rest), what))
+    keep = others.keep_name
+    return r.PersonRecord.of(
+        _edited(request, lambda e: e.merge(first, *rest, keep_name=keep), what)
+    )
 
 
 @router.post("/people/{person}/split", status_code=201)
@@ -612,7 +626,10 @@ def answer(request: Request, given: r.Answer) -> r.Answered:
         if side.person is not None:
             members = service.person(side.person).faces
             if not set(side.shown) <= set(members):
-                _refuse(f"a face does not belong to person {side.person}")
+                face = next(one for one in side.shown if one not in members)
+                raise SettingsError(f"face {face} does not belong to person {side.person}").coded(
+                    "not-their-face", face=face, person=side.person
+                )
     person = service.edit(lambda engine: engine.answer(Suggestion(*sides, 0.0), given.same))
     shown = " and ".join(f"person {one.person} faces {list(one.shown)}" for one in sides)
     _audit(request, f"{'same' if given.same else 'different'}: {shown}")

@@ -9,7 +9,7 @@ import io
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +21,8 @@ from face2vec.types import Box
 
 Result = TypeVar("Result")
 
+STOPPING = "the service is being stopped"
+"""Why a photo is not decoded."""
 SIDE = 2400
 """Longest side in pixels to which an uploaded photo is reduced before faces are searched."""
 PREVIEW_SIDE = 1280
@@ -76,11 +78,14 @@ class Decoders:
             values: arguments of the function.
 
         Raises:
-            PhotoError: the function raised it, took too long, or its process died.
+            PhotoError: the function raised it, took too long, or its process died, or the service
+                is being stopped.
         """
         pool = self._started()
         try:
             return pool.submit(function, *values).result(self._seconds)
+        except CancelledError:
+            raise PhotoError(photo, STOPPING) from None
         except TimeoutError:
             self._restart(pool)
             raise PhotoError(photo, f"it took more than {self._seconds:.0f} seconds") from None

@@ -30,6 +30,8 @@ _PATTERNS = tuple(
         ("apart", r"statement that (?P<one>.+) and (?P<other>.+) are different people"),
         ("name_mark", rf"statement that mark (?P<mark>\d+) is {_NAME}"),
         ("unname_mark", r"statement that mark (?P<mark>\d+) is nobody"),
+        ("hide_many", r"hiding of (?P<count>\d+) people"),
+        ("show_many", r"showing of (?P<count>\d+) people"),
         ("hide", r"hiding of (?P<who>.+)"),
         ("show", r"showing of (?P<who>.+)"),
         ("cover", r"choice of (?P<faces>face \d+) as the cover of (?P<who>.+)"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from functools import partial
 from http import HTTPStatus
@@ -13,7 +14,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from face2vec.errors import CalibrationError, Face2VecError, SettingsError
@@ -27,7 +28,7 @@ from face2vec.server.access import WRITE
 from face2vec.server.api import filtered_people, photo, service_of
 from face2vec.server.edits import described
 from face2vec.server.problems import NotThereError, ProblemError, problem_of
-from face2vec.server.words import reason_in_words
+from face2vec.server.words import calibration_in_words, reason_in_words
 from face2vec.types import STATUSES, Edit, clock
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -54,9 +55,12 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
     service = service_of(request)
     last: list[Edit] = []
     version = service.version()
-    if request.state.role == WRITE and service.engine.has_gallery:
+    mark = request.state.mark
+    if service.engine.has_gallery:
         with contextlib.suppress(Face2VecError), service.reading() as now:
-            last = now.edits(1)
+            mark += f"-{listing.count_forgotten(now)}"
+            if request.state.role == WRITE:
+                last = now.edits(1)
 
     def month_name(month: str) -> str:
         if month == "-":
@@ -64,7 +68,7 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
         return text("photos.month", name=text(f"month.{month[5:7]}"), year=month[:4])
 
     script = {key: words for key, words in catalogue.items() if key.startswith("js.")}
-    data = json.dumps({"texts": script, "language": language, "version": version})
+    data = json.dumps({"texts": script, "language": language, "version": version, "mark": mark})
     body = _TEMPLATES.get_template(template).render(
         t=text,
         language=language,
@@ -115,6 +119,11 @@ def _when(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def _with_code(words: str) -> Markup:
+    """A docstring as HTML: what is between two backticks is code."""
+    return Markup(re.sub("``(.+?)``", r"<code>\1</code>", str(escape(words))))
 
 
 def _moment(seconds: float) -> str:
@@ -277,7 +286,8 @@ def jobs_page(request: Request) -> Response:
     calibration = None
     if facts is not None:
         with contextlib.suppress(CalibrationError):
-            calibration = service.engine.calibration
+            data = service.engine.calibration.data
+            calibration = calibration_in_words(data, _language(request))
     own = facts["made_with"]["model"]["key"] if facts else ""
     return _page(
         request,
@@ -304,11 +314,13 @@ def edits_page(request: Request) -> Response:
 def docs_page(request: Request) -> Response:
     """The API in words."""
     schema = request.app.openapi()
-    routes = [
-        (method.upper(), path, facts)
-        for path, methods in schema["paths"].items()
-        for method, facts in methods.items()
-    ]
+    known = texts.catalogue(_language(request))
+    routes = []
+    for path, methods in schema["paths"].items():
+        for method, facts in methods.items():
+            route = f"{method.upper()} {path}"
+            words = known.get(f"route.{route}", facts.get("description", facts["summary"]))
+            routes.append((route, _with_code(words)))
     return _page(request, "docs.html", routes=routes, version=schema["info"]["version"])
 
 

@@ -36,10 +36,13 @@ from face2vec.server.words import code_of, problem_in_words
 _PAGE = """<!DOCTYPE html>
 <html lang="{language}">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>{title}</title></head>
+<meta name="color-scheme" content="light dark"><title>{title}</title>
+<link rel="stylesheet" href="/static/style.css">{script}</head>
 <body><main><h1>{title}</h1><p>{detail}</p></main></body>
 </html>
 """
+
+_SIGNED_OUT = '<script src="/static/signed-out.js"></script>'
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -91,7 +94,7 @@ class ProblemError(Exception):
 
     def words(self, language: str) -> str:
         """What was wrong, and what to do, for people, in a language."""
-        return problem_in_words(self.code, self.values, language) or self.detail
+        return problem_in_words(self.code, self.values, language, self.detail) or self.detail
 
     def response(self, language: str | None, *, page: bool = False) -> Response:
         """The answer, as JSON or as a page for people.
@@ -109,6 +112,7 @@ class ProblemError(Exception):
                 language=known,
                 title=html.escape(f"{heading} ({self.status})"),
                 detail=html.escape(self.words(known)),
+                script=_SIGNED_OUT if is_token else "",
             )
             return HTMLResponse(body, self.status, self.headers)
         words = {} if language is None else {"words": self.words(language)}

@@ -394,6 +394,20 @@ class People(Record):
     people: list[Number] = Field(min_length=1, max_length=1000)
 
 
+class Merged(People):
+    """People who become another one."""
+
+    keep_name: bool = Field(
+        False, description="that person's name stays, if there is one, and other names are dropped"
+    )
+
+
+class Hiding(People):
+    """People to leave out of lists and suggestions, or to show again."""
+
+    hidden: bool = True
+
+
 class SideRecord(Record):
     """One side of a suggestion."""
 

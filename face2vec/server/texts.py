@@ -1,7 +1,7 @@
 """The texts of the pages in several languages.
 
-The catalogue of a language is ``texts/CODE.json``. English has every key; what another language
-lacks is shown in English.
+The catalogue of a language is ``texts/CODE.json``. English has every key but those of routes, whose
+words are in the API; what another language lacks is shown in English.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from face2vec.errors import Face2VecError, PhotoError
-from face2vec.server.texts import catalogue
+from face2vec.errors import Face2VecError, PhotoError, kind_of
+from face2vec.server.texts import catalogue, number
 from face2vec.types import Reason
 
 _PARTLY = tuple(
@@ -27,27 +27,40 @@ _PARTLY = tuple(
 """Reasons that have a value."""
 
 
+_CALIBRATED = re.compile(
+    r"(?P<photos>[\d,]+) (?P<kind>photos|small photos) of (?P<people>[\d,]+) people of"
+    r" (?P<source>.+)"
+)
+"""The description of the calibration that is a part of face2vec."""
+
+
 def _said(key: str, language: str, values: Mapping[str, Any]) -> str | None:
     words = catalogue(language).get(key)
-    return None if words is None else words.format_map(values)
+    try:
+        return None if words is None else words.format_map(values)
+    except KeyError:  # the error of this class does not name it
+        return None
 
 
 def code_of(error: Face2VecError) -> tuple[str, Mapping[str, Any]]:
-    """The code of an error, and what its message names; an empty code if it has none."""
+    """The code of an error, or the word for its class, and what its message names."""
     if isinstance(error, PhotoError) and not error.code:
         return "photo", {"photo": error.photo, "reason": error.reason}
-    return error.code, error.values
+    return error.code or kind_of(type(error)), error.values
 
 
-def problem_in_words(code: str, values: Mapping[str, Any], language: str) -> str | None:
+def problem_in_words(
+    code: str, values: Mapping[str, Any], language: str, detail: str = ""
+) -> str | None:
     """The words for an error; None if the catalogue has none.
 
     Args:
         code: see `Face2VecError`.
         values: what its message names.
         language: of the reader.
+        detail: the message in English.
     """
-    shown = dict(values)
+    shown = {"detail": detail, **values}
     if "reason" in shown:
         shown["reason"] = reason_in_words(str(shown["reason"]), language)
     if "kind" in shown:
@@ -84,6 +97,23 @@ def doubt_in_words(reason: Reason, language: str) -> str:
     return _said(f"doubt.{reason.code}", language, reason.values) or str(reason)
 
 
+def calibration_in_words(data: str, language: str) -> str:
+    """What a calibration was fitted on, in a language.
+
+    Args:
+        data: its description: that of face2vec's own, or what a user has called the photos.
+        language: of the reader.
+    """
+    found = _CALIBRATED.fullmatch(data)
+    if found is None:
+        return _said("calibration.other", language, {"source": data}) or data
+    shown = found.groupdict()
+    for name in ("photos", "people"):
+        shown[name] = number(int(shown[name].replace(",", "")), language)
+    key = f"calibration.{shown.pop('kind').replace(' ', '-')}"
+    return _said(key, language, shown) or data
+
+
 def job_in_words(
     problem: Face2VecError | None, error: str, language: str, *, hides_paths: bool
 ) -> str:
@@ -99,4 +129,4 @@ def job_in_words(
         return error and (_said("error.job", language, {}) or error)
     if hides_paths:
         return _said("error.job" if error else "writer.other", language, {}) or ""
-    return problem_in_words(*code_of(problem), language) or str(problem)
+    return problem_in_words(*code_of(problem), language, str(problem)) or str(problem)

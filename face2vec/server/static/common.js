@@ -1,6 +1,11 @@
 // What all pages share: texts, calls of the API, messages, undo, and selections.
 
+import { agree, agrees, dropAll } from "./kept.js";
+
 const data = JSON.parse(document.getElementById("data").textContent);
+
+agree(data.mark);
+addEventListener("pageshow", (event) => { if (event.persisted && !agrees(data.mark)) location.reload(); });
 
 const SETTLED = 1500; // milliseconds: events come once a second
 const PATIENCE = 1500; // milliseconds after which the page says that an edit has to wait
@@ -72,6 +77,7 @@ export async function call(method, path, body) {
   }
   const made = answer.headers.get("face2vec-version");
   if (made) mine.add(made);
+  if (answer.status === 401) dropAll();
   const found = await answer.json().catch(() => ({}));
   if (!answer.ok) throw Object.assign(new Error(found.words ?? found.detail ?? answer.statusText), { problem: found });
   return found;
@@ -168,10 +174,10 @@ export async function rename(person, name) {
     if (code !== "name-taken" && code !== "name-alike") { wrong(error); return false; }
     message(code === "name-taken" ? t("same_name", { name }) : error.message, {
       label: t("merge_with", { name }),
-      run: () => edit(async () => {
-        await call("PATCH", `/people/${person}`, { name: null });
-        await call("POST", `/people/${values.person}/merge`, { people: [person] });
-      }, location.pathname === `/people/${person}` ? `/people/${values.person}` : undefined),
+      run: () => edit(
+        () => call("POST", `/people/${values.person}/merge`, { people: [person], keep_name: true }),
+        location.pathname === `/people/${person}` ? `/people/${values.person}` : undefined,
+      ),
     });
     return false;
   }
@@ -226,6 +232,7 @@ async function sayLost() {
   if (!source || source.readyState === EventSource.OPEN) return;
   const answer = await fetch("/v1/edits?limit=1").catch(() => null);
   lost.hidden = answer !== null && answer.status !== 401;
+  if (answer?.status === 401) dropAll();
   if (!lost.hidden) lost.textContent = t(answer?.status === 401 ? "signed_out" : "lost");
   if (source?.readyState !== EventSource.CLOSED) return; // the browser tries again
   if (!answer) missed = setTimeout(sayLost, LOST);

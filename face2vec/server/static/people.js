@@ -12,9 +12,8 @@ merge?.addEventListener("click", () => {
   if (!others.length) { message(t("select_two")); return; }
   edit(() => call("POST", `/people/${first}/merge`, { people: others }));
 });
-hide?.addEventListener("click", () => edit(async () => {
-  for (const person of picked()) await call("PATCH", `/people/${person}`, { hidden: hide.dataset.hidden === "true" });
-}));
+hide?.addEventListener("click", () =>
+  edit(() => call("POST", "/people/hide", { people: picked(), hidden: hide.dataset.hidden === "true" })));
 for (const form of document.querySelectorAll(".naming")) {
   const input = form.querySelector("input");
   let before = input.value;

@@ -11,6 +11,7 @@ const skipped = new Set(JSON.parse(sessionStorage.getItem("skipped") ?? "[]"));
 let queue = [];
 let answered = 0;
 let busy = false;
+let wanted = false; // to take back the answer that is on its way
 
 const key = (one) => [one.first, one.second].map((side) => `${side.person ?? ""}:${side.shown.join(",")}`).join("|");
 
@@ -60,7 +61,7 @@ async function answer(same) {
     wrong(error);
     await load();
   }
-  busy = false;
+  ready();
 }
 
 function skip() {
@@ -72,7 +73,8 @@ function skip() {
 }
 
 async function back() {
-  if (busy) return;
+  if (wanted) return;
+  if (busy) { wanted = true; return; } // an answer is on its way; it is taken back after that
   busy = true;
   try {
     const what = await takeBack();
@@ -83,6 +85,14 @@ async function back() {
     wrong(error);
   }
   busy = false;
+}
+
+/** Do what was asked for meanwhile. */
+function ready() {
+  busy = false;
+  if (!wanted) return;
+  wanted = false;
+  back();
 }
 
 const buttons = { yes: () => answer(true), no: () => answer(false), skip, back };

@@ -1,7 +1,9 @@
 // Search: photos are encoded by the service, faces are chosen here, and embeddings are searched.
 
 import { call, decimal, element, message, number, percent, t, wrong } from "./common.js";
+import { drop as dropKept, keep, kept } from "./kept.js";
 
+const query = document.getElementById("query");
 const queries = document.getElementById("queries");
 const found = document.getElementById("found");
 const list = document.getElementById("matches");
@@ -11,25 +13,44 @@ const drop = document.getElementById("drop");
 const file = document.getElementById("file");
 const SVG = "http://www.w3.org/2000/svg";
 
-let photos = []; // {faces, chosen, sha256}
+let photos = []; // as /v1/encode gives them, with the number of the chosen face
 let extra = []; // faces of the gallery that are searched with
 let without = [];
-let asked = 0;
+let asked = 0; // searches, of which only the last one is shown
+let begun = 0; // queries, of which only the last one is shown
+let here = history.state;
 
-async function encode(files) {
-  document.getElementById("query").hidden = false;
-  found.hidden = false;
+/** Begin another search, on a page of its own in the history if there was one. */
+function begin() {
+  if (photos.length || extra.length) history.pushState(null, "", "/");
+  clear();
+}
+
+function clear() {
   photos = []; extra = []; without = [];
+  asked += 1;
+  begun += 1;
   queries.replaceChildren();
   list.replaceChildren();
+  query.hidden = found.hidden = tools.hidden = true;
+  state.textContent = "";
+}
+
+async function encode(files) {
+  begin();
+  const mine = begun;
+  query.hidden = found.hidden = false;
   state.textContent = t("searching");
   for (const one of files) {
     const form = new FormData();
     form.append("photo", one);
     form.append("preview", "true");
     try {
-      show(await call("POST", "/encode", form));
+      const photo = await call("POST", "/encode", form);
+      if (mine !== begun) return;
+      show(photo);
     } catch (error) {
+      if (mine !== begun) return;
       queries.append(element("p", { className: "note" }, error.message));
     }
   }
@@ -37,11 +58,55 @@ async function encode(files) {
   await search();
 }
 
-/** Keep in the address what is searched for, if that are faces of the gallery alone. */
+/** Keep in the address what is searched for, if that are faces of the gallery alone; photos in this tab. */
 function remember() {
-  const faces = photos.length ? [] : extra;
-  history.replaceState(null, "", faces.length ? `/?${faces.map((face) => `face=${face}`).join("&")}` : "/");
+  const before = history.state?.search;
+  if (photos.length) {
+    const id = before ?? `${Date.now()}-${Math.random()}`;
+    history.replaceState({ search: id }, "", "/");
+    keep({ id, photos, extra, without });
+  } else {
+    if (before) dropKept(before);
+    history.replaceState(null, "", extra.length ? `/?${extra.map((face) => `face=${face}`).join("&")}` : "/");
+  }
+  here = history.state;
 }
+
+/** Show what the address and this tab know of the search on this page of the history. */
+async function restore() {
+  clear();
+  here = history.state;
+  const known = kept(history.state?.search);
+  if (known) {
+    ({ extra, without } = known);
+    query.hidden = false;
+    for (const photo of known.photos) show(photo);
+  } else {
+    extra = new URLSearchParams(location.search).getAll("face").map(Number).filter((id) => id > 0);
+  }
+  if (photos.length || extra.length) await search();
+  const seen = JSON.parse(sessionStorage.getItem("seen") ?? "null");
+  if (seen?.place === place()) scrollTo(0, seen.top);
+}
+
+const place = () => history.state?.search ?? location.search;
+addEventListener("pagehide", () => sessionStorage.setItem("seen", JSON.stringify({ place: place(), top: scrollY })));
+addEventListener("popstate", () => {
+  if (location.hash && !history.state) history.replaceState(here, ""); // the link to the content
+  else restore();
+});
+// The browser would replace this search by an empty one, because both have one address.
+document.querySelector("header a[aria-current]").addEventListener("click", (event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  begin();
+  scrollTo(0, 0);
+});
+document.getElementById("clear").addEventListener("click", () => {
+  clear();
+  remember();
+  file.focus();
+});
 
 const around = document.getElementById("around");
 
@@ -128,11 +193,20 @@ async function search() {
       query_sha256: photos.length === 1 ? photos[0].sha256 : null,
     });
     if (mine !== asked) return; // a later search is under way
+    if (photos.some((photo) => photo.model !== answer.model)) {
+      // Embeddings of another model cannot be compared with those of the gallery.
+      clear();
+      remember();
+      found.hidden = false;
+      state.textContent = t("other_model");
+      return;
+    }
     const matches = answer.results[0].matches;
     state.textContent = matches.length ? "" : t("no_match");
     list.replaceChildren(...matches.map(card));
     tools.hidden = !matches.length;
   } catch (error) {
+    if (mine !== asked) return;
     state.textContent = error.message;
     list.replaceChildren();
     tools.hidden = true;
@@ -172,7 +246,7 @@ function card(match) {
     match.query_photo ? element("strong", { className: "small" }, t("query_photo")) : null,
     match.time === null ? null : element("span", { className: "small" }, t("time", { time: clock(match.time) })),
     match.path ? element("bdi", { className: "small path" }, match.path.split(/[\\/]/).pop()) : null,
-    element("button", { type: "button", className: "quiet", onclick: () => { photos = []; queries.replaceChildren(); extra = [match.face]; without = []; search(); } }, t("search_this")),
+    element("button", { type: "button", className: "quiet", onclick: () => { begin(); extra = [match.face]; search(); } }, t("search_this")),
     element("button", { type: "button", className: "quiet", onclick: () => { without.push(match.face); search(); } }, t("not_this")));
 }
 
@@ -196,5 +270,4 @@ document.addEventListener("paste", (event) => {
   if (files.length) encode(files);
 });
 
-const start = new URLSearchParams(location.search).getAll("face").map(Number).filter((id) => id > 0);
-if (start.length) { extra = start; search(); }
+restore();

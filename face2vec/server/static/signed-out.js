@@ -1,0 +1,2 @@
+// On the page that asks for a token: what was kept for another one goes.
+sessionStorage.clear();
