@@ -147,10 +147,13 @@ def test_ratio_is_of_what_was_measured_side_by_side() -> None:
 def test_scale_plans_grow_with_the_faces() -> None:
     import scale
 
-    cost = scale.Cost(photo_seconds=0.36, faces=2, row_bytes=1000, milvus_bytes=4368)
+    cost = scale.Cost(
+        photo_seconds=0.36, faces=2, row_bytes=1000, milvus_bytes=4368, record_seconds=864e-6
+    )
     plan = scale.plan(cost, 10**9, dimension=232)
     assert plan["photos"] == 5e8
     assert plan["core hours"] == pytest.approx(50_000)
+    assert plan["days to record"] == pytest.approx(10)
     assert plan["machines"] == 10  # 50,000 / (32 cores × 168 hours), rounded up
     assert plan["memory GiB"] == pytest.approx(1.5 * 256e9 / 2**30)
     assert plan["disk GiB"] == pytest.approx(5368e9 / 2**30)

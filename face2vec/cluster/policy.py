@@ -8,8 +8,12 @@ EXACT_BELOW = 50_000
 """A collection with fewer faces has no lists: a scan takes some milliseconds."""
 CLUSTERS = 1024
 """Lists of a segment. Milvus builds an index for each segment, of 250,000 faces or so."""
-PROBED = 64
-"""Lists that a search looks at."""
+PROBED = 410
+"""Lists that a search looks at.
+
+Photos of one person are spread over many lists: of the ten nearest of 60,000 faces with the
+spectrum of `mini`, 64 lists hold 93 %, 256 hold 99.0 %, and these hold 99.8 %.
+"""
 NARROW_SHARE = 0.05
 """A filter that leaves a smaller share of the faces has more lists looked at."""
 EXACT_FACES = 200_000

@@ -327,20 +327,26 @@ class ClusterWriter(Writer):
         last_named = {entry.sha256: place for place, (entry, _) in enumerate(rows)}
         with self._transaction() as connection:
             roots = roots_of(connection)
+            known = _contents_of(connection, list(last_named))
+            new = {
+                entry.sha256: (entry, faces)
+                for entry, faces in reversed(rows)
+                if not entry.content_known and entry.sha256 not in known
+            }
+            self._insert_contents(connection, numbers, list(new.values()))
             waiting: set[int] = set()
             for place, (entry, faces) in enumerate(rows):
-                found = connection.execute(CONTENT, (entry.sha256,)).fetchone()
-                if found is None and entry.content_known:
-                    refused.append(entry)
-                    continue
-                if found is None:
-                    content = numbers[entry.sha256]
-                    self._insert_content(connection, content, entry, faces)
-                else:
-                    content = found[0]
+                if (content := known.get(entry.sha256)) is not None:
                     if entry.again:
                         self._replace_content(connection, content, entry, faces)
                     note_taken(connection, content, entry)
+                elif entry.sha256 in new:
+                    content = numbers[entry.sha256]
+                    if entry is not new[entry.sha256][0]:
+                        note_taken(connection, content, entry)
+                else:
+                    refused.append(entry)
+                    continue
                 before = link_photo(connection, roots, entry, content)
                 if before and before[0] != content:
                     if last_named.get(before[1], -1) >= place:
@@ -354,25 +360,27 @@ class ClusterWriter(Writer):
         self, rows: Sequence[tuple[Entry, Sequence[tuple[Any, ...]]]]
     ) -> Mapping[bytes, int]:
         """Give new contents numbers and bring their faces to Milvus; returns the numbers."""
-        numbers: dict[bytes, int] = {}
-        sent: list[Row] = []
+        asked = list(dict.fromkeys(entry.sha256 for entry, _ in rows if not entry.content_known))
+        with self._lock:
+            numbers = _contents_of(self._looking, asked)
+        begun = [sha256 for sha256 in asked if sha256 not in numbers]
+        if begun:
+            self._changing.execute(
+                "INSERT INTO begun (sha256) SELECT unnest(?::bytea[]) ON CONFLICT DO NOTHING",
+                (begun,),
+            )
+            numbers |= dict(
+                self._changing.execute(
+                    "SELECT sha256, id FROM begun WHERE sha256 = ANY(?)", (begun,)
+                ).fetchall()
+            )
+        sent: dict[bytes, list[Row]] = {}
+        fresh = set(begun)
         for entry, faces in rows:
-            if entry.content_known or entry.sha256 in numbers:
-                continue
-            known = self._look_up(CONTENT, entry.sha256)
-            if known is not None and not entry.again:
-                continue
-            if known is None:
-                new = self._changing.execute(
-                    "INSERT INTO begun (sha256) VALUES (?) ON CONFLICT DO NOTHING RETURNING id",
-                    (entry.sha256,),
-                ).fetchone()
-                number = new or self._look_up("SELECT id FROM begun WHERE sha256 = ?", entry.sha256)
-                numbers[entry.sha256] = number[0]
-            else:
-                numbers[entry.sha256] = known[0]
-            sent += _rows_of(numbers[entry.sha256], faces)
-        self._vectors.upsert(sent)
+            wanted = entry.sha256 in fresh or entry.again
+            if wanted and not entry.content_known and entry.sha256 not in sent:
+                sent[entry.sha256] = _rows_of(numbers[entry.sha256], faces)
+        self._vectors.upsert([row for rows in sent.values() for row in rows])
         return numbers
 
     def add_missing(self, sha256: bytes, faces: Iterable[Face]) -> int:
@@ -509,20 +517,30 @@ class ClusterWriter(Writer):
         for (content,) in self._changing.execute("SELECT id FROM begun").fetchall():
             self._vectors.delete(self._vectors.of_content(content))
 
-    def _insert_content(
+    def _insert_contents(
         self,
         connection: Connection,
-        content: int,
-        entry: Entry,
-        faces: Sequence[tuple[Any, ...]],
+        numbers: Mapping[bytes, int],
+        rows: Sequence[tuple[Entry, Sequence[tuple[Any, ...]]]],
     ) -> None:
-        connection.execute(
+        connection.executemany(
             "INSERT INTO contents (id, sha256, width, height, status, reason, taken)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (content, entry.sha256, *outcome_columns(entry), entry.taken),
+            [
+                (numbers[entry.sha256], entry.sha256, *outcome_columns(entry), entry.taken)
+                for entry, _ in rows
+            ],
         )
-        connection.executemany(_INSERT_FACE, _face_columns(content, faces))
-        connection.execute("DELETE FROM begun WHERE sha256 = ?", (entry.sha256,))
+        connection.executemany(
+            _INSERT_FACE,
+            [
+                columns
+                for entry, faces in rows
+                for columns in _face_columns(numbers[entry.sha256], faces)
+            ],
+        )
+        hashes = [entry.sha256 for entry, _ in rows]
+        connection.execute("DELETE FROM begun WHERE sha256 = ANY(?)", (hashes,))
 
     def _replace_content(
         self,
@@ -738,6 +756,17 @@ def _number(content: int, place: int) -> int:
     if place >= 1 << FACE_BITS:
         raise GalleryError(f"a photo has more than {1 << FACE_BITS} faces; leave it out")
     return content << FACE_BITS | place
+
+
+def _contents_of(
+    connection: Connection | PostgresConnection, hashes: Sequence[bytes]
+) -> dict[bytes, int]:
+    """Numbers of the contents that are recorded, by their hashes."""
+    return dict(
+        connection.execute(
+            "SELECT sha256, id FROM contents WHERE sha256 = ANY(?)", (hashes,)
+        ).fetchall()
+    )
 
 
 def _rows_of(content: int, faces: Sequence[tuple[Any, ...]]) -> list[Row]:
