@@ -277,6 +277,7 @@ def test_people_are_named_with_the_keyboard_alone(opened: Opening, service: Serv
     until(page, lambda: "Mallory" in page.locator("#undo").inner_text())
     names = {one["id"]: one["name"] for one in service.get("/v1/people")["people"]}
     assert [names[one["id"]] for one in unnamed] == ["Eve", "Mallory"]
+    until(page, lambda: page.locator(".message", has_text="Done.").count() == 1)  # not one for each
 
 
 def test_first_tab_reaches_the_content(opened: Opening) -> None:
@@ -340,8 +341,10 @@ def test_hiding_several_people_is_undone_at_once(opened: Opening, service: Serve
     some = [one["id"] for one in before["people"][-3:]]
     for one in some:
         page.locator(f".pick[value='{one}']").check()
+    assert page.locator("#picked").inner_text() == "3 selected"
     with page.expect_navigation():
         page.locator("#hide").click()
+    assert page.locator("#picked").inner_text() == ""
     assert page.locator("#undo").inner_text() == "Undo: hid 3 people"
     page.get_by_role("link", name="Hidden people (3)").click()
     with page.expect_navigation():
