@@ -1,12 +1,16 @@
 """Every route of the API with drawn requests, with and without a token.
 
-Run by ``scripts/test --browser``. ``FACE2VEC_EXAMPLES`` is the number of requests for each route.
+Run by ``scripts/test --browser``. ``FACE2VEC_EXAMPLES`` is the number of requests for each route;
+``FACE2VEC_WRITE_DOCS=1`` writes how many there were to the documentation.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -47,6 +51,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
+def statuses() -> dict[str, Counter[int]]:
+    """How many answers had each status, by who has asked."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 def described(service: Served) -> Any:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     found = schemathesis.openapi.from_url(f"{service.base}/openapi.json", headers=headers)
@@ -74,16 +84,26 @@ def called(described: Any, check: Callable[[schemathesis.Case], None]) -> list[s
     return wrong
 
 
-def test_drawn_requests_are_answered_as_described(described: Any) -> None:
+def test_drawn_requests_are_answered_as_described(
+    described: Any, statuses: dict[str, Counter[int]]
+) -> None:
+    counts = statuses["with the token"] = Counter()
+
     def check(case: schemathesis.Case) -> None:
-        case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"}, checks=CHECKS)
+        answer = case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"}, checks=CHECKS)
+        counts[answer.status_code] += 1
 
     assert called(described, check) == []
 
 
-def test_drawn_requests_without_token_are_refused(described: Any) -> None:
+def test_drawn_requests_without_token_are_refused(
+    described: Any, statuses: dict[str, Counter[int]]
+) -> None:
+    counts = statuses["without"] = Counter()
+
     def check(case: schemathesis.Case) -> None:
         answer = case.call(headers={"Authorization": "Bearer none"})
+        counts[answer.status_code] += 1
         assert answer.status_code in (400, 401, 413, 421), (answer.status_code, answer.text)
 
     assert called(described, check) == []
@@ -91,3 +111,19 @@ def test_drawn_requests_without_token_are_refused(described: Any) -> None:
 
 def test_service_still_answers(service: Served) -> None:
     assert service.get("/v1/info")["gallery"]
+
+
+@pytest.mark.skipif("FACE2VEC_WRITE_DOCS" not in os.environ, reason="writes the documentation")
+def test_figures_are_written(statuses: dict[str, Counter[int]]) -> None:
+    sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+    from common import publish, table  # type: ignore[import-not-found, unused-ignore]
+
+    kinds = [range(100 * kind, 100 * kind + 100) for kind in (2, 4, 5)]
+    rows = [
+        (who, f"{counts.total():,}", *(f"{sum(counts[one] for one in kind):,}" for kind in kinds))
+        for who, counts in statuses.items()
+    ]
+    body = table(["token", "requests", "status 2xx", "4xx", "5xx"], rows)
+    command = f"FACE2VEC_EXAMPLES={EXAMPLES} scripts/test --browser"
+    publish("requests", "Requests drawn from the description of the API", body, command,
+            ["face2vec", "schemathesis", "hypothesis", "fastapi"])  # fmt: skip

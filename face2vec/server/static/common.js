@@ -7,6 +7,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 agree(data.mark);
 addEventListener("pageshow", (event) => { if (event.persisted && !agrees(data.mark)) location.reload(); });
 
+const MESSAGES = 3; // at a time
 const SETTLED = 1500; // milliseconds: events come once a second
 const PATIENCE = 1500; // milliseconds after which the page says that an edit has to wait
 let calls = 0; // changes that this page has asked for, and that are not answered yet
@@ -45,7 +46,12 @@ export function element(name, properties = {}, ...children) {
 
 /** Show a message for a while, with a button if an action is given; its element. */
 export function message(text, action) {
-  const shown = element("div", { className: "message" }, text);
+  // Many of them would cover what they are about.
+  const before = [...document.querySelectorAll(".message")];
+  for (const [place, one] of before.entries()) {
+    if (one.dataset.text === text || place <= before.length - MESSAGES) one.remove();
+  }
+  const shown = element("div", { className: "message", "data-text": text }, text);
   if (action) {
     shown.append(element("button", { type: "button", onclick: () => { shown.remove(); action.run(); } }, action.label));
   }
@@ -187,7 +193,10 @@ export async function rename(person, name) {
 export function selection(buttons, least = 1) {
   const picks = () => [...document.querySelectorAll(".pick:checked")].map((pick) => Number(pick.value));
   const show = () => {
-    for (const button of buttons) if (button) button.disabled = picks().length < least;
+    const count = picks().length;
+    for (const button of buttons) if (button) button.disabled = count < least;
+    const told = document.getElementById("picked");
+    if (told) told.textContent = count ? t("picked", { count: number(count) }) : "";
   };
   let last = null;
   document.addEventListener("click", (event) => {

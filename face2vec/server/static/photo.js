@@ -1,13 +1,17 @@
 // One photo: name its faces, mark one that was missed, or take one or the photo away.
 
-import { call, edit, number, t, wrong } from "./common.js";
+import { call, edit, number, once, rename, t, wrong } from "./common.js";
 
 for (const form of document.querySelectorAll(".naming-face")) {
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
+  // A person without a name gets it, with all faces. Else it is said of this face alone.
+  const store = once(async () => {
     const name = form.querySelector("input").value.trim();
-    if (name) edit(() => call("POST", "/people", { faces: [Number(form.dataset.face)], name }));
+    const person = Number(form.dataset.person);
+    if (!name) return;
+    if (!person) await edit(() => call("POST", "/people", { faces: [Number(form.dataset.face)], name }));
+    else if (await rename(person, name)) await edit(async () => {});
   });
+  form.addEventListener("submit", (event) => { event.preventDefault(); store(); });
 }
 for (const button of document.querySelectorAll(".ignore")) {
   button.addEventListener("click", () => edit(() => call("DELETE", `/faces/${button.dataset.face}`)));

@@ -33,6 +33,7 @@ function clear() {
   queries.replaceChildren();
   list.replaceChildren();
   query.hidden = found.hidden = tools.hidden = true;
+  drop.classList.remove("compact");
   state.textContent = "";
 }
 
@@ -40,6 +41,7 @@ async function encode(files) {
   begin();
   const mine = begun;
   query.hidden = found.hidden = false;
+  drop.classList.add("compact");
   state.textContent = t("searching");
   for (const one of files) {
     const form = new FormData();
@@ -79,7 +81,6 @@ async function restore() {
   const known = kept(history.state?.search);
   if (known) {
     ({ extra, without } = known);
-    query.hidden = false;
     for (const photo of known.photos) show(photo);
   } else {
     extra = new URLSearchParams(location.search).getAll("face").map(Number).filter((id) => id > 0);
@@ -169,8 +170,8 @@ function show(photo) {
   }
   const words = photo.faces.length === 0 ? t("no_face")
     : photo.faces.length === 1 ? t("one_face") : t("faces_found", { count: number(photo.faces.length) });
-  queries.append(element("div", {}, element("div", { className: "picture" }, image, svg), element("p", {}, words),
-    photo.faces.length > 1 ? choices : null));
+  queries.append(element("div", { className: "query" }, element("div", { className: "picture" }, image, svg),
+    element("div", {}, element("p", {}, words), photo.faces.length > 1 ? choices : null)));
   mark();
 }
 
@@ -180,6 +181,10 @@ async function search() {
   const sides = [...chosen, ...extra.map((face) => ({ face }))];
   const mine = ++asked;
   remember();
+  query.hidden = !sides.length && !queries.children.length;
+  drop.classList.toggle("compact", !query.hidden);
+  document.getElementById("extra").replaceChildren(...extra.map((face) => element("li", {},
+    element("img", { src: `/v1/faces/${face}/thumbnail?side=192`, alt: t("face_number", { number: face }), width: 112, height: 112 }))));
   if (!sides.length) {
     state.textContent = photos.length ? t("no_face") : "";
     list.replaceChildren();
