@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec import arguments
 from face2vec.calibration import Calibration
-from face2vec.cluster.address import MilvusAddress
+from face2vec.cluster.address import MilvusAddress, is_address
 from face2vec.cohort import FEWEST_PEOPLE, LOOKED_AT, expected_mates
 from face2vec.detection.mtcnn import DetectorSettings
 from face2vec.detection.select import (
@@ -33,6 +34,7 @@ from face2vec.errors import (
     ModelError,
     SettingsError,
 )
+from face2vec.files import expanded, is_object
 from face2vec.fingerprint import Fingerprint, ModelFingerprint
 from face2vec.forks import renew_after_fork
 from face2vec.gallery.gallery import Gallery
@@ -573,6 +575,28 @@ class Session:
                 f"the gallery {gallery.place} was made with other detector settings: {differ}; "
                 "leave them out to use those of the gallery, or make another gallery"
             )
+
+
+def place_of(gallery: Source | MilvusAddress | None) -> Path | MilvusAddress | None:
+    """The absolute folder, or the address, of a gallery.
+
+    Raises:
+        SettingsError: it is no path, or an address in object storage.
+    """
+    if gallery is None or isinstance(gallery, MilvusAddress):
+        return gallery
+    given = arguments.path("gallery", gallery)
+    if not given.strip() or "\0" in given:
+        raise arguments.refusal("gallery", gallery, "the path of a folder")
+    if is_address(gallery):
+        return MilvusAddress.parse(str(gallery))
+    if is_object(given):
+        raise SettingsError(
+            f"a gallery is a folder, or in Milvus, and not in object storage like "
+            f"{expanded(given)!r}; photos can be there: face2vec index {expanded(given)} "
+            "--gallery indexes/family"
+        )
+    return Path(expanded(gallery)).absolute()
 
 
 def open_gallery(place: Path | MilvusAddress) -> Gallery:

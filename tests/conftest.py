@@ -6,6 +6,7 @@ Collins) and matplotlib (Grace Hopper).
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,20 @@ def faces_folder(
     (folder / "broken.jpg").write_bytes((folder / "hopper.jpg").read_bytes()[:500])
     (folder / "empty.jpg").write_bytes(b"")
     return folder
+
+
+@pytest.fixture(scope="session")
+def _drawn_service(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import serving
+
+    return serving.drawn_gallery(tmp_path_factory.mktemp("service"))
+
+
+@pytest.fixture(scope="module")
+def drawn_service(_drawn_service: Path) -> Path:
+    """A folder with photos of drawn people and their gallery, which tests only read and copy."""
+    shutil.rmtree(_drawn_service / "gallery" / "thumbnails", ignore_errors=True)
+    return _drawn_service
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from serving import TOKEN, Served, add_missed, copied, drawn_gallery, served
+from serving import TOKEN, Served, add_missed, copied, served
 
 from face2vec import Client, Face2Vec, samples
 from face2vec.cli.main import main
@@ -26,8 +26,8 @@ from face2vec.types import Edit, Mark, Marked
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return drawn_gallery(tmp_path_factory.mktemp("service"))
+def drawn(drawn_service: Path) -> Path:
+    return drawn_service
 
 
 @pytest.fixture(scope="module")

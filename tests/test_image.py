@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from helpers import posix_only
-from serving import drawn_gallery
+from serving import copied
 
 from face2vec import Client
 
@@ -97,8 +97,8 @@ def test_compose_and_image_agree(compose: dict[str, Any]) -> None:
 
 
 @posix_only
-def test_commands_of_the_image_serve_and_are_healthy(tmp_path: Path) -> None:
-    drawn_gallery(tmp_path)
+def test_commands_of_the_image_serve_and_are_healthy(drawn_service: Path, tmp_path: Path) -> None:
+    copied(drawn_service, tmp_path)
     token = secrets.token_urlsafe(24)
     (tmp_path / "token").write_text(token, encoding="utf-8")
     (tmp_path / "token").chmod(0o600)

@@ -25,7 +25,7 @@ from mcp import Client as McpClient
 from mcp import StdioServerParameters, stdio_client
 from mcp.types import CallToolResult, Tool
 from PIL import Image
-from serving import READ_TOKEN, drawn_gallery, served
+from serving import READ_TOKEN, served
 
 import face2vec
 from face2vec import Client, Face2Vec, samples
@@ -107,8 +107,8 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return drawn_gallery(tmp_path_factory.mktemp("mcp"))
+def drawn(drawn_service: Path) -> Path:
+    return drawn_service
 
 
 @pytest.fixture(scope="module")

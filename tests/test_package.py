@@ -48,6 +48,7 @@ ORDER = (
         "session",
         "query",
         "search",
+        "engine_people",
         "engine",
     ),
     *("client", "face2vec", "samples", "evaluation", "training", "lab", "demo", "watch", "server"),

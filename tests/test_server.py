@@ -25,7 +25,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from serving import READ_TOKEN, TOKEN, Limits, Served, add_missed, copied, drawn_gallery, served
+from serving import READ_TOKEN, TOKEN, Limits, Served, add_missed, copied, served
 
 from face2vec import Client, Face2Vec, samples
 from face2vec.errors import GalleryLockedError, PhotoError, SettingsError
@@ -42,8 +42,8 @@ from face2vec.types import Photo
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return drawn_gallery(tmp_path_factory.mktemp("service"))
+def drawn(drawn_service: Path) -> Path:
+    return drawn_service
 
 
 @pytest.fixture(scope="module")
@@ -778,7 +778,7 @@ def test_unknown_page_is_a_page(service: Served) -> None:
 
 def test_cancelled_job_goes_on_when_started_again(drawn: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    samples.write(root, people=30, photos=3, groups=0, seed=11)
+    samples.write(root, people=15, photos=3, groups=0, seed=11)
     with served(copied(drawn, tmp_path / "copy"), roots=(root,)) as service:
         before = service.get("/v1/info")["photos"]
         wanted = {"kind": "index", "folders": [str(root)]}
@@ -788,12 +788,12 @@ def test_cancelled_job_goes_on_when_started_again(drawn: Path, tmp_path: Path) -
         service.post(f"/v1/jobs/{first}/cancel")
         stopped = ended(service, first)
         assert stopped["state"] == "cancelled"
-        assert stopped["done"] < 90
+        assert stopped["done"] < 45
         assert service.get("/v1/info")["photos"] == before + stopped["done"]
         again = ended(service, service.post("/v1/jobs", wanted)["id"])
         assert again["state"] == "done"
         assert again["result"]["unchanged"] == stopped["done"]
-        assert service.get("/v1/info")["photos"] == before + 90
+        assert service.get("/v1/info")["photos"] == before + 45
 
 
 def test_events_tell_the_jobs(fresh: Served) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from face2vec.encoding.encoder import Encoder
+from face2vec.encoding.files import stream_files
 from face2vec.errors import PhotoError
 from face2vec.exchange.formats import json_with
 from face2vec.fingerprint import ModelFingerprint
+from face2vec.photos.discover import FoundPhoto
+from face2vec.photos.video import Video, is_video
 from face2vec.report.matches import face_dict
-from face2vec.types import Face
+from face2vec.types import Face, Unopened
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,3 +63,21 @@ class EncodedPhoto:
             if face.embedding is not None
         )
         return f'{head[:-1]}, "faces": [{faces}]}}'
+
+
+def encoded_photos(encoder: Encoder, found: Iterable[FoundPhoto]) -> Iterator[EncodedPhoto]:
+    """Encode photos and videos; one that cannot be read has its error.
+
+    Args:
+        encoder: the encoder.
+        found: the photos, taken only as fast as needed.
+    """
+    model = encoder.model.fingerprint
+
+    def video(photo: FoundPhoto) -> Video | None:
+        path = photo.place
+        return Video(path, max_pixels=encoder.max_pixels) if is_video(path) else None
+
+    for done in stream_files(encoder, found, lambda photo: Unopened(photo.place), video):
+        size = done.width, done.height
+        yield EncodedPhoto(done.item.place, *size, done.faces, model, done.error, done.damage)
