@@ -89,8 +89,9 @@ class Cohort:
         found = np.empty(len(embeddings))
         for start in range(0, len(embeddings), ROWS):
             similar = embeddings[start : start + ROWS] @ self.faces.T
-            similar.partition((-last, -first), axis=1)
-            found[start : start + ROWS] = similar[:, -last:-first].mean(axis=1, dtype=np.float64)
+            similar.partition(-last, axis=1)  # with one place it takes a sixth of the time
+            nearest = np.sort(similar[:, -last:], axis=1)[:, :-first]
+            found[start : start + ROWS] = nearest.mean(axis=1, dtype=np.float64)
         return found
 
 
