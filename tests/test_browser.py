@@ -1198,6 +1198,21 @@ def test_kept_search_goes_when_somebody_is_forgotten(opened: Opening, service: S
     assert page.locator("#query").is_hidden()
 
 
+def test_open_search_leaves_out_who_is_forgotten_elsewhere(
+    opened: Opening, service: Served
+) -> None:
+    page = opened(refused=404)
+    photo = service.photo("person-001/0.jpg")
+    find_with(page, photo)
+    until(page, lambda: "Bob" in page.locator("#matches li").first.inner_text())
+    with Face2Vec(service.folder / "gallery") as engine:
+        engine.forget("Bob")
+    until(page, lambda: page.locator("#query").is_hidden())
+    assert not page.locator("#matches li").count()
+    find_with(page, photo)
+    assert "Bob" not in page.locator("#matches").inner_text()
+
+
 def test_kept_search_goes_with_the_token(opened: Opening, service: Served) -> None:
     page = opened(refused=401)
     kept = "sessionStorage.getItem('searches')"

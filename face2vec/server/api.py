@@ -707,7 +707,7 @@ async def events(request: Request, once: bool = False) -> StreamingResponse:
     """Server-sent events, at first and after each change.
 
     ``jobs`` has the list of jobs, ``gallery`` the version of the gallery, which is another after
-    each change of it.
+    each change of it, and ``forgotten`` the number of photos and faces that were forgotten.
     """
 
     async def stream() -> AsyncIterator[str]:
@@ -724,6 +724,8 @@ async def events(request: Request, once: bool = False) -> StreamingResponse:
                 if now != version:
                     version, waited = now, 0.0
                     yield f"event: gallery\ndata: {json.dumps(version)}\n\n"
+                    forgotten = await asyncio.to_thread(service.forgotten)
+                    yield f"event: forgotten\ndata: {forgotten}\n\n"
             if once:
                 return
             if waited >= PING_SECONDS:

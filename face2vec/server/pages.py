@@ -55,10 +55,11 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
     service = service_of(request)
     last: list[Edit] = []
     version = service.version()
-    mark = request.state.mark
+    mark, forgotten = request.state.mark, 0
     if service.engine.has_gallery:
         with contextlib.suppress(Face2VecError), service.reading() as now:
-            mark += f"-{listing.count_forgotten(now)}"
+            forgotten = listing.count_forgotten(now)
+            mark += f"-{forgotten}"
             if request.state.role == WRITE:
                 last = now.edits(1)
 
@@ -68,7 +69,8 @@ def _page(request: Request, template: str, code: int = 200, **values: Any) -> HT
         return text("photos.month", name=text(f"month.{month[5:7]}"), year=month[:4])
 
     script = {key: words for key, words in catalogue.items() if key.startswith("js.")}
-    data = json.dumps({"texts": script, "language": language, "version": version, "mark": mark})
+    facts = {"version": version, "mark": mark, "forgotten": forgotten}
+    data = json.dumps({"texts": script, "language": language, **facts})
     body = _TEMPLATES.get_template(template).render(
         t=text,
         language=language,

@@ -290,6 +290,14 @@ class Service:
         whole = repr((self._started, self._changes, state))
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
+    def forgotten(self) -> int:
+        """Number of photos and faces that are kept away because they were forgotten."""
+        try:
+            with self.reading() as now:
+                return listing.count_forgotten(now)
+        except (Face2VecError, ProblemError):  # there is no gallery, or it is being made
+            return 0
+
     def _reopen(self) -> None:
         with self._opening:
             self._engine.reopen()

@@ -288,6 +288,12 @@ listen("gallery", (version) => {
   latest = version;
   if (!mine.has(version)) waiting ||= setTimeout(check, SETTLED);
 });
+/** Load the page anew, without somebody who was forgotten elsewhere. */
+function leaveOut(forgotten) {
+  if (calls) setTimeout(() => leaveOut(forgotten), SETTLED); // this page may be forgetting them
+  else if (forgotten !== data.forgotten) location.reload();
+}
+listen("forgotten", leaveOut);
 document.getElementById("reload").addEventListener("click", () => location.reload());
 document.addEventListener("visibilitychange", attend);
 addEventListener("pagehide", () => source?.close());
