@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face2vec import stored
-from face2vec.cohort import LOWER, NEAR, Cohort, cohort_rows
+from face2vec.cohort import LOWER, Cohort, cohort_rows, near_of
 from face2vec.crowding import Crowding
 from face2vec.errors import CalibrationError
 
@@ -135,7 +135,7 @@ class Calibration:
         if rows is None:
             return replace(self, cohort=None)
         expected = self.threshold(0.5)
-        ranks = (np.arange(*NEAR) + 0.5) / len(rows)
+        ranks = (np.arange(*near_of(len(rows))) + 0.5) / len(rows)
         near = float(np.mean([self.threshold(rate) for rate in ranks.tolist()]))
         mean_crowding = float(crowding[rows].mean())
         return replace(

@@ -84,8 +84,8 @@ class Cohort:
         return np.asarray(np.maximum(all_of_them, 0.0) + WEIGHT * nearer)
 
     def _near(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Mean similarity of the faces of ``NEAR``, float64 (n,)."""
-        first, last = NEAR
+        """Mean similarity of the nearest faces, float64 (n,)."""
+        first, last = near_of(len(self.faces))
         found = np.empty(len(embeddings))
         for start in range(0, len(embeddings), ROWS):
             similar = embeddings[start : start + ROWS] @ self.faces.T
@@ -93,6 +93,21 @@ class Cohort:
             nearest = np.sort(similar[:, -last:], axis=1)[:, :-first]
             found[start : start + ROWS] = nearest.mean(axis=1, dtype=np.float64)
         return found
+
+
+def near_of(faces: int) -> tuple[int, int]:
+    """Which of the faces of a cohort are looked at: `NEAR`, or fewer of a small one.
+
+    How alike faces of the other half are is not known well.
+
+    Args:
+        faces: of the cohort, `FEWEST_PEOPLE` or more.
+
+    Returns:
+        The place of the first one, and the one behind the last; the most similar face has 0.
+    """
+    first, last = NEAR
+    return first, min(last, faces // 2)
 
 
 def _mean_between(values: NDArray[np.float32], quantiles: tuple[float, float]) -> Any:

@@ -77,6 +77,23 @@ def test_one_threshold_stays_for_a_gallery_like_the_photos_of_the_calibration(
     assert (here.crowded(gallery) >= calibration.crowded(gallery)).all()
 
 
+def test_a_small_gallery_of_strangers_is_no_crowd(calibration: Calibration) -> None:
+    gallery = group_of(0, 34, 1, 44)[:, 0]
+    here = calibration.among(gallery)
+    assert here.cohort is not None
+    assert len(here.cohort.faces) <= 34
+    assert here.crowded(group_of(0, 500, 1, 45)[:, 0]).mean() < 0.02
+
+
+def test_a_face_in_a_crowd_within_a_gallery_is_crowded(calibration: Calibration) -> None:
+    sparse, dense = group_of(0, 700, 1, 46)[:, 0], group_of(2, 300, 1, 47)[:, 0]
+    gallery = np.random.default_rng(0).permutation(np.concatenate([sparse, dense]))
+    here = calibration.among(gallery)
+    of_dense = here.crowded(group_of(2, 200, 1, 48)[:, 0]).mean()
+    of_sparse = here.crowded(group_of(0, 200, 1, 49)[:, 0]).mean()
+    assert of_dense > of_sparse + 0.05
+
+
 def test_a_family_is_no_cohort(calibration: Calibration) -> None:
     family = group_of(0, 5, 200, 41).reshape(-1, DIMENSION)
     here = calibration.among(np.random.default_rng(0).permutation(family))
