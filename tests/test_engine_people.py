@@ -30,7 +30,7 @@ from face2vec.types import Person
 from face2vec.watch.watcher import watch
 
 PEOPLE, PHOTOS, LATER = 8, 5, 2
-OTHERS = 30
+OTHERS = 20
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
     folder = tmp_path_factory.mktemp("others")
     for number, person in enumerate(samples.people(OTHERS, seed=22)):
         (folder / f"{number}").mkdir()
-        for photo in range(4):
+        for photo in range(3):
             (folder / f"{number}" / f"{photo}.jpg").write_bytes(person.photo(photo).jpeg())
     return calibration_on(photos_in(folder), model="mini", data="drawn people")
 
