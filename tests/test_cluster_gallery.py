@@ -241,6 +241,34 @@ def test_people_are_those_of_a_gallery_in_a_folder(
     assert family.person(person.id).name is None
 
 
+def test_a_group_and_a_new_face_are_suggested_for_one_person(place: str, drawn: Path) -> None:
+    photos = sorted(drawn.glob("person-*/*.jpg"))
+    new = photos.pop()
+    with open_at(place) as engine:
+        engine.add(photos)
+        engine.find_people()
+        engine.add([new])
+        (face,) = [match.face for match in engine.search(new, k=1)[0].matches]
+        (asked,) = [
+            one for one in engine.suggest() if face.id in one.first.shown + one.second.shown
+        ]
+        assert asked.probability > 0.5
+        joined = engine.answer(asked, same=True)
+        assert joined is not None
+        names = {Path(one.photo).parent.name for one in engine.faces_of(joined)}
+        assert names == {new.parent.name}
+        assert face.id in joined.faces
+
+
+def test_several_people_are_hidden_in_one_edit(family: Face2Vec) -> None:
+    family.find_people()
+    people = family.people()[:2]
+    family.hide_people(people)
+    assert [family.person(one.id).hidden for one in people] == [True, True]
+    family.undo()
+    assert [family.person(one.id).hidden for one in people] == [False, False]
+
+
 def test_edits_of_people_are_stored_and_undone(family: Face2Vec, place: str) -> None:
     family.find_people()
     first, second = family.people()[:2]
