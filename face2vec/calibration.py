@@ -131,16 +131,16 @@ class Calibration:
         threshold = self.threshold(max(USUAL_FAR, self.fars[-1]))
         lower = 1 - np.linspace(*LOWER, QUANTILES)
         expected = float(np.mean([self.threshold(rate) for rate in lower.tolist()]))
-        rows = cohort_rows(embeddings, crowding, threshold, expected)
-        if rows is None:
+        rows, weight = cohort_rows(embeddings, crowding, threshold, expected)
+        if not weight:
             return replace(self, cohort=None)
         expected = self.threshold(0.5)
         ranks = (np.arange(*near_of(len(rows))) + 0.5) / len(rows)
         near = float(np.mean([self.threshold(rate) for rate in ranks.tolist()]))
         mean_crowding = float(crowding[rows].mean())
-        return replace(
-            self, cohort=Cohort(embeddings[rows], mean_crowding, expected, near - expected)
-        )
+        faces = embeddings[rows]
+        cohort = Cohort(faces, mean_crowding, expected, near - expected, weight)
+        return replace(self, cohort=cohort)
 
     def _crowded(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
         """The crowding by the density of faces alone."""

@@ -21,8 +21,9 @@ LOOKED_AT = 1500
 MOST = 1000
 PER_LOOK_ALIKE = 5
 """Most faces of the cohort that may look like one person."""
-FEWEST_PEOPLE = 30
-"""Least effective number of people for a cohort."""
+FEWEST_PEOPLE, ENOUGH_PEOPLE = 10, 20
+"""Effective numbers of people: a cohort of fewer says nothing, one of enough counts in full, and
+one between them in part, so that a few photos more do not change all answers."""
 LOWER = 0.1, 0.5
 """Quantiles between which the similarities are looked at before it is known which faces look like
 one person: even in a family of two, half of all pairs are strangers."""
@@ -51,12 +52,14 @@ class Cohort:
         crowding: their mean crowding by the calibration alone.
         expected: mean adjusted similarity that the calibration expects among strangers.
         expected_near: by how much it expects the similarities of ``NEAR`` to be above the mean.
+        weight: how much it counts, above 0 and up to 1.
     """
 
     faces: NDArray[np.float32]
     crowding: float
     expected: float
     expected_near: float
+    weight: float = 1.0
 
     @cached_property
     def _mean(self) -> NDArray[np.float32]:
@@ -81,7 +84,7 @@ class Cohort:
         all_of_them = mean - (crowding + self.crowding) / 2 - self.expected
         near = self._near(np.atleast_2d(embeddings)).reshape(mean.shape) - mean
         nearer = np.maximum(near - self.expected_near - SCATTER, 0.0)
-        return np.asarray(np.maximum(all_of_them, 0.0) + WEIGHT * nearer)
+        return np.asarray(self.weight * (np.maximum(all_of_them, 0.0) + WEIGHT * nearer))
 
     def _near(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
         """Mean similarity of the nearest faces, float64 (n,)."""
@@ -107,7 +110,7 @@ def near_of(faces: int) -> tuple[int, int]:
         The place of the first one, and the one behind the last; the most similar face has 0.
     """
     first, last = NEAR
-    return first, min(last, faces // 2)
+    return first, min(last, max(faces // 2, first + 1))
 
 
 def _mean_between(values: NDArray[np.float32], quantiles: tuple[float, float]) -> Any:
@@ -122,8 +125,8 @@ def cohort_rows(
     crowding: NDArray[np.float64],
     threshold: float,
     expected: float,
-) -> NDArray[np.int64] | None:
-    """Choose faces for a cohort, few of each person.
+) -> tuple[NDArray[np.int64], float]:
+    """Choose faces for a cohort, few of each person, and how much it counts.
 
     Faces that look like an earlier one are taken for the same person as that one. This is right
     often enough: nothing is decided about them.
@@ -137,13 +140,13 @@ def cohort_rows(
             it is higher here, all strangers are more alike, and so is the threshold.
 
     Returns:
-        int64 (m,), m ≤ ``MOST``; None if the faces are of too few people, such as one family: the
-        similarities to a face's own photos would then be taken for those of strangers. The number
-        of people is the inverse of the probability that two faces look like one person (Simpson,
-        Measurement of diversity, 1949).
+        The rows, int64 (m,), m ≤ ``MOST``, and a weight of 0 to 1. The weight is below 1 if the
+        faces are of few people, such as one family: the similarities to a face's own photos would
+        be taken for those of strangers. The number of people is the inverse of the probability that
+        two faces look like one person (Simpson, Measurement of diversity, 1949).
     """
     if len(embeddings) < FEWEST_PEOPLE:
-        return None
+        return np.empty(0, np.int64), 0.0
     half = (crowding / 2).astype(np.float32)
     similar = embeddings @ embeddings.T - half[:, None] - half
     above = float(_mean_between(similar, LOWER).mean()) - expected
@@ -154,15 +157,15 @@ def cohort_rows(
             first[alike[row] & (first < 0)] = row
             first[row] = row
     counts = np.bincount(first)
-    if 1 / ((counts / counts.sum()) ** 2).sum() < FEWEST_PEOPLE:
-        return None
+    people = 1 / float(((counts / counts.sum()) ** 2).sum())
+    weight = (people - FEWEST_PEOPLE) / (ENOUGH_PEOPLE - FEWEST_PEOPLE)
     seen = np.zeros(len(embeddings), np.int64)
     kept = []
     for row, person in enumerate(first.tolist()):
         seen[person] += 1
         if seen[person] <= PER_LOOK_ALIKE:
             kept.append(row)
-    return np.array(kept[:MOST])
+    return np.array(kept[:MOST]), min(max(weight, 0.0), 1.0)
 
 
 def expected_mates(log_ratios: NDArray[np.float64], count: int, highest: float) -> float:

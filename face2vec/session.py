@@ -512,8 +512,10 @@ class Session:
             # The first is the face itself.
             odds = calibration.log_odds(row[1:].astype(float), crowding=mean[1:])
             ratios[n, : len(row) - 1] = odds
-        highest = float(calibration.log_odds(1.0))
-        return Surroundings(calibration, expected_mates(ratios, count, highest), now.state, count)
+        mates = expected_mates(ratios, count, float(calibration.log_odds(1.0)))
+        # Where the faces may be of few people, people who look alike would be taken for mates.
+        mates **= calibration.cohort.weight
+        return Surroundings(calibration, mates, now.state, count)
 
     # What belongs together
 

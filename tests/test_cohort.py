@@ -99,14 +99,25 @@ def test_a_family_is_no_cohort(calibration: Calibration) -> None:
     here = calibration.among(np.random.default_rng(0).permutation(family))
     assert here.cohort is None
     assert not here.is_crowded
-    assert cohort_rows(family[: FEWEST_PEOPLE - 1], np.zeros(FEWEST_PEOPLE - 1), 0.9, 0.2) is None
+    assert cohort_rows(family[: FEWEST_PEOPLE - 1], np.zeros(FEWEST_PEOPLE - 1), 0.9, 0.2)[1] == 0
+
+
+def test_a_cohort_of_more_people_counts_more(calibration: Calibration) -> None:
+    weights = []
+    for people in (8, 15, 30):
+        faces = group_of(0, people, 4, 41).reshape(-1, DIMENSION)
+        here = calibration.among(np.random.default_rng(0).permutation(faces))
+        weights.append(0.0 if here.cohort is None else here.cohort.weight)
+    assert weights[0] == 0
+    assert 0.2 <= weights[1] <= 0.7
+    assert weights[2] == 1
 
 
 def test_a_person_with_many_photos_has_few_in_the_cohort(calibration: Calibration) -> None:
     others = group_of(0, 300, 1, 42)[:, 0]
     often = group_of(0, 1, 50, 43)[0]
     faces = np.concatenate([often, others])
-    rows = cohort_rows(faces, np.zeros(len(faces)), calibration.threshold(1e-3), 0.2)
+    rows, _ = cohort_rows(faces, np.zeros(len(faces)), calibration.threshold(1e-3), 0.2)
     assert rows is not None
     assert (rows < 50).sum() == PER_LOOK_ALIKE
     assert len(rows) > 290
