@@ -679,17 +679,18 @@ def test_several_people_are_hidden_in_one_edit(gallery: Path) -> None:
         engine.find_people()
         one, other = engine.people()[:2]
         engine.name(one, "Ada")
-        engine.hide(other)
         hidden = engine.hide_people(["Ada", other, other.id])
         assert [(person.id, person.hidden) for person in hidden] == [
             (one.id, True),
             (other.id, True),
         ]
+        assert engine.hide_people([other])[0].hidden  # as it is: no edit
         (last,) = engine.edits(1)
         assert last.what == "hiding of 2 people"
         assert engine.undo() == "hiding of 2 people"
         assert not engine.person("Ada").hidden
-        assert engine.person(other.id).hidden
+        assert not engine.person(other.id).hidden
+        engine.hide(other)
         assert not engine.hide_people([other], False)[0].hidden
         assert engine.edits(1)[0].what == f"showing of person {other.id} (unnamed)"
 

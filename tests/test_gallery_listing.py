@@ -44,6 +44,22 @@ def test_changed_path_is_an_error_in_every_list(folder: Path) -> None:
             writer.prune(force=True)
 
 
+def test_copies_of_a_photo_are_counted(folder: Path) -> None:
+    change(
+        folder,
+        "INSERT INTO photos (root_id, path, content_id, size, mtime_ns)"
+        " SELECT root_id, x'632e6a7067', content_id, size, mtime_ns FROM photos"
+        " WHERE path = x'612e6a7067'",
+    )
+    with Gallery.open(folder) as gallery, gallery.read() as now:
+        listed = listing.photo_page(now, listing.Wanted(), 0, 9)
+    assert {Path(one.path).name: one.copies for one in listed} == {
+        "a.jpg": 1,
+        "b.jpg": 0,
+        "c.jpg": 1,
+    }
+
+
 def test_photo_of_a_missing_folder_is_an_error(folder: Path) -> None:
     change(folder, "PRAGMA foreign_keys = OFF", "UPDATE photos SET root_id = 99")
     with (

@@ -82,7 +82,9 @@ def serve_command(
     The address that is printed contains a token; without it nothing is answered. The service
     listens on this machine only, unless --host says otherwise.
     """
-    if demo == (gallery is not None):
+    if demo and gallery is not None:
+        raise click.UsageError("give a gallery or --demo, not both")
+    if not demo and gallery is None:
         raise click.UsageError("give a gallery, or --demo")
     _check_installed()
     from face2vec.server.settings import (

@@ -15,7 +15,8 @@ from face2vec.types import STATUSES
 
 _PHOTOS = (
     "SELECT contents.id, root_id, path, {crc32}, size, width, height, status, reason, {taken},"
-    " (SELECT count(*) FROM faces WHERE faces.content_id = contents.id)"
+    " (SELECT count(*) FROM faces WHERE faces.content_id = contents.id),"
+    " (SELECT count(*) - 1 FROM photos AS others WHERE others.content_id = contents.id)"
     " FROM photos JOIN contents ON contents.id = content_id"
 )
 BY_PATH, BY_DATE = "path", "date"
@@ -43,6 +44,7 @@ class ListedPhoto(NamedTuple):
         faces: number of faces in it.
         is_file: False for the name of an imported photo.
         taken: when it was taken, such as ``"2024-05-01T12:30:00"``, or empty.
+        copies: number of other photos with the same content.
     """
 
     content: int
@@ -54,6 +56,7 @@ class ListedPhoto(NamedTuple):
     faces: int
     is_file: bool
     taken: str = ""
+    copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,20 @@ def photo_page(
         (*values, most, skip),
     )
     found = []
-    for content, root, path, crc32, size, width, height, status, reason, taken, faces in rows:
+    for (
+        content,
+        root,
+        path,
+        crc32,
+        size,
+        width,
+        height,
+        status,
+        reason,
+        taken,
+        faces,
+        copies,
+    ) in rows:
         state, why = stored.text(status, "a status"), stored.text(reason, "a reason")
         full = now.full_path(root, path, crc32)
         found.append(
@@ -113,6 +129,7 @@ def photo_page(
                 faces,
                 size != NAME_ONLY,
                 stored.text_or_none(taken, "the date of a photo") or "",
+                copies,
             )
         )
     return found

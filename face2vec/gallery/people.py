@@ -392,8 +392,11 @@ class PeopleWriter:
             )
 
     def hide(self, people: Sequence[int], hidden: bool) -> None:
-        """Leave people out of lists, or show them again, in one edit."""
+        """Leave people out of lists, or show them again, in one edit of those it changes."""
         with self._transaction() as connection:
+            people = [person for person in people if _is_hidden(connection, person) != hidden]
+            if not people:
+                return
             one = len(people) == 1
             whom = _label(connection, people[0]) if one else f"{len(people)} people"
             with _Edit(connection, f"{'hiding' if hidden else 'showing'} of {whom}", people, []):
@@ -919,6 +922,11 @@ def _check_may_mark(connection: Connection, content: int, box: Sequence[float]) 
 def _check_mark(connection: Connection, mark: int) -> None:
     if marks.one(connection, mark) is None:
         raise GalleryError(f"there is no mark {mark} in the gallery").coded("no-mark", number=mark)
+
+
+def _is_hidden(connection: Connection, person: int) -> bool:
+    found = connection.execute("SELECT hidden FROM people WHERE id = ?", (person,)).fetchone()
+    return bool(found and found[0])
 
 
 def _check_faces(connection: Connection, person: int, faces: Sequence[int]) -> None:

@@ -200,7 +200,8 @@ def search_photo(
     some = list(enumerate(done.faces, 1))
     if face is not None:
         if face > len(some):
-            _refuse(f"{name} has {len(some)} faces, so there is no face {face}")
+            faces = "1 face" if len(some) == 1 else f"{len(some)} faces"
+            _refuse(f"{name} has {faces}, so there is no face {face}")
         some = some[face - 1 : face]
     sought = Filter(_matches_wanted(service, k), far)
     return r.PhotoSearch(
@@ -328,7 +329,7 @@ def photo(request: Request, photo: Id) -> r.PhotoWithFaces:
         if one.face.is_placed
     ]
     return r.PhotoWithFaces(
-        **first | {"copies": len(copies) - 1},
+        **first,
         face_list=faces,
         marks=[_mark_record(mark, names) for mark in marks],
         paths=paths,
@@ -871,6 +872,7 @@ def _photo_record(request: Request, one: listing.ListedPhoto) -> r.PhotoRecord:
         status=one.status,
         reason=one.reason,
         faces=one.faces,
+        copies=one.copies,
         taken=one.taken or None,
     )
 
