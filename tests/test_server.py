@@ -1484,6 +1484,24 @@ def test_signal_ends_the_service_and_leaves_nothing_behind(
     assert "Traceback" not in words
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_signal_while_the_demo_is_drawn_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "face2vec", "serve", "--demo", "--no-browser", "--port", "0"]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("drawing")
+        assert list(tmp_path.glob("face2vec-demo-*"))
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(tmp_path.glob("face2vec-demo-*"))
+
+
 def test_log_of_edits_has_no_names_unless_they_are_wanted(
     drawn: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -97,7 +97,7 @@ def serve_command(
 
     token = token_from(token_file)
     read_token = token_from(read_token_file, variable=READ_TOKEN_VARIABLE)
-    with _gallery(gallery, roots) as (folder, photos):
+    with _ended_by_sigterm(), _gallery(gallery, roots) as (folder, photos):
         settings = Settings(
             folder,
             host,
@@ -109,7 +109,7 @@ def serve_command(
             show_paths=show_paths,
             log_names=log_names,
         )
-        with _audit_log(), _ended_by_sigterm():
+        with _audit_log():
             _run(settings, not no_browser)
 
 
