@@ -98,6 +98,7 @@ export async function takeBack() {
   if (!offered) throw new Error(t("undo_nothing"));
   try {
     const { what, made } = offered;
+    document.getElementById("messages").replaceChildren(); // they say what is taken back
     return (await call("POST", `/edits/undo?language=${encodeURIComponent(data.language)}`, { what, made })).words;
   } catch (error) {
     if (error.problem?.type !== "urn:face2vec:problem:other-edit") throw error;
