@@ -34,7 +34,9 @@ from face2vec.errors import (
 from face2vec.photos.formats import NOT_A_PHOTO, photo_format, read_photo_bytes
 from face2vec.report.matches import LANDMARK_NAMES, Matches, QueryResult
 from face2vec.types import (
+    ANY_NAME,
     NAMED_AT_LEAST,
+    AnyName,
     Edit,
     Face,
     Forgotten,
@@ -283,9 +285,11 @@ class Client:
         """
         return _person(self._call("GET", f"/people/{self._number(who)}"))
 
-    def name(self, who: Who, name: str | None) -> Person:
-        """Give a person a name, or remove it with None."""
-        self._call("PATCH", f"/people/{(number := self._number(who))}", json={"name": name})
+    def name(self, who: Who, name: str | None, *, was: str | AnyName | None = ANY_NAME) -> Person:
+        """Give a person a name, or remove it with None; see `EnginePeople.name`."""
+        known = {} if was is ANY_NAME else {"was": was}
+        number = self._number(who)
+        self._call("PATCH", f"/people/{number}", json={"name": name, **known})
         return self.person(number)
 
     def hide(self, who: Who, hidden: bool = True) -> Person:

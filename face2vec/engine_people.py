@@ -18,7 +18,9 @@ from face2vec.query import QueryReader
 from face2vec.runtime.select import detector_runtime
 from face2vec.session import Session
 from face2vec.types import (
+    ANY_NAME,
     NAMED_AT_LEAST,
+    AnyName,
     Edit,
     Face,
     Forgotten,
@@ -122,16 +124,22 @@ class EnginePeople:
         with self._session.gallery().read() as now:
             return now.stored_faces(faces, with_embeddings=False)
 
-    def name(self, who: Who, name: str | None) -> Person:
+    def name(self, who: Who, name: str | None, *, was: str | AnyName | None = ANY_NAME) -> Person:
         """Give a person a name, or remove it with None.
 
+        Args:
+            who: the person.
+            name: the name.
+            was: the name that the person is known to have, or None for none. It is an error if
+                somebody has given another one meanwhile. By default any name is replaced.
+
         Raises:
-            GalleryError: another person has that name.
+            GalleryError: another person has that name, or the person has another one than ``was``.
             SettingsError: the name is empty, a number, or not valid text.
         """
         if name is not None:
             arguments.text("name", name)
-        return self._edit(who, lambda people, number: people.name(number, name))
+        return self._edit(who, lambda people, number: people.name(number, name, was))
 
     def name_face(self, face: int, name: str) -> Person:
         """State that a face shows the person with a name; returns the person.

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypeVar, get_args
 
 if TYPE_CHECKING:
@@ -100,6 +101,14 @@ Method = Literal["average", "agglomerative", "k-means", "dbscan", "hdbscan", "ch
 METHODS: tuple[Method, ...] = get_args(Method)
 """The ways to group faces into people."""
 
+
+class AnyName(Enum):
+    """Says that it does not matter which name a person has."""
+
+    ANY_NAME = "any"
+
+
+ANY_NAME = AnyName.ANY_NAME
 NAMED_AT_LEAST = 0.9
 """Lowest probability to give a face the name of a person."""
 STATUSES = ("indexed", "no-face", "unreadable", "damaged")

@@ -404,6 +404,19 @@ def test_undo_says_beforehand_what_it_will_undo(
     assert page.locator("#undo").get_attribute("title") == "There is nothing to undo"
 
 
+def test_name_given_in_another_window_is_not_overwritten(opened: Opening, service: Served) -> None:
+    unnamed = next(one for one in service.get("/v1/people")["people"] if one["name"] is None)
+    path, field = f"/people/{unnamed['id']}", "#rename input"
+    first, second = opened(path=path), opened(path=path, refused=422)
+    first.locator(field).fill("Grace")
+    first.keyboard.press("Enter")
+    first.wait_for_selector(".message:has-text('Done.')")
+    second.locator(field).fill("Edsger")
+    second.keyboard.press("Enter")
+    second.wait_for_selector("text=it is “Grace” now. Nothing was changed.")
+    assert service.get(f"/v1/people/{unnamed['id']}")["name"] == "Grace"
+
+
 @pytest.mark.parametrize("path", ["/photos", "/review"])
 def test_undo_refuses_another_edit_than_the_one_on_its_button(
     opened: Opening, service: Served, path: str

@@ -113,7 +113,9 @@ def test_client_edits_people(drawn: Path, tmp_path: Path) -> None:
             client.undo()
         new = client.split(ada, ada.faces[0])
         assert new.faces == ada.faces[:1]
-        assert client.name(new, "Eve").name == "Eve"
+        assert client.name(new, "Eve", was=None).name == "Eve"
+        with pytest.raises(GalleryError, match="has the name 'Eve' now"):
+            client.name(new, "Fay", was=None)
         with pytest.raises(GalleryError, match="different names"):
             client.merge(bob, new)
         (last,) = client.edits(1)

@@ -674,6 +674,21 @@ def test_hidden_people_and_different_names_are_not_suggested(gallery: Path) -> N
         assert not is_suggested()
 
 
+def test_name_that_somebody_has_changed_stays(gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        person = engine.people()[0]
+        assert engine.name(person, "Ada", was=None).name == "Ada"
+        with pytest.raises(GalleryError, match=f"person {person.id} has the name 'Ada' now"):
+            engine.name(person, "Bea", was=None)
+        assert engine.name(person, "Bea", was="Ada").name == "Bea"
+        assert engine.name(person, "Cleo").name == "Cleo"
+        engine.name(person, None)
+        with pytest.raises(GalleryError, match=f"person {person.id} has no name now"):
+            engine.name(person, "Dan", was="Cleo")
+        assert len(engine.edits()) == 4
+
+
 def test_several_people_are_hidden_in_one_edit(gallery: Path) -> None:
     with Face2Vec(gallery) as engine:
         engine.find_people()

@@ -24,7 +24,7 @@ from face2vec.gallery import ignored, marks, removals
 from face2vec.gallery.connection import Connection
 from face2vec.gallery.rows import Removed, integers, many_integers
 from face2vec.gallery.schema import has_column, has_table, last_number
-from face2vec.types import Box, Edit, Face, Person, Place
+from face2vec.types import ANY_NAME, AnyName, Box, Edit, Face, Person, Place
 
 log = logging.getLogger("face2vec")
 
@@ -215,12 +215,18 @@ class PeopleWriter:
                 " (SELECT 1 FROM memberships WHERE person_id = people.id)"
             )
 
-    def name(self, person: int, name: str | None) -> None:
+    def name(self, person: int, name: str | None, was: str | AnyName | None = ANY_NAME) -> None:
         """Give a person a name, or remove it with None.
+
+        Args:
+            person: number of the person.
+            name: the name.
+            was: the name that the person has now, or None for none; ``ANY_NAME`` for any.
 
         Raises:
             GalleryError: another person has that name, or one that differs from it only in upper
-                and lower case, in spaces, or in what cannot be seen.
+                and lower case, in spaces, or in what cannot be seen; or the person has another
+                name now than ``was``.
             SettingsError: the name is empty, a number, or not valid text.
         """
         if name is not None:
@@ -228,8 +234,14 @@ class PeopleWriter:
         with self._transaction() as connection:
             if name is not None:
                 _check_free_name(connection, name, person)
-            was = _name(connection, person)
-            removed = f"removal of the name {was!r} from person {person}"
+            now = _name(connection, person)
+            if was is not ANY_NAME and was != now:
+                called = "has no name" if now is None else f"has the name {now!r}"
+                raise GalleryError(
+                    f"person {person} {called} now, because somebody has changed it; nothing was "
+                    "changed, look at the person and try again"
+                ).coded("name-changed", person=person, name=now or "")
+            removed = f"removal of the name {now!r} from person {person}"
             what = removed if name is None else f"name {name!r} of person {person}"
             with _Edit(connection, what, [person]):
                 connection.execute("UPDATE people SET name = ? WHERE id = ?", (name, person))

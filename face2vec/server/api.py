@@ -30,6 +30,7 @@ from face2vec.server.problems import ProblemError, problem_of
 from face2vec.server.service import THUMBNAIL_SIDES, EncodedUpload, Filter, Service
 from face2vec.server.words import job_in_words
 from face2vec.types import (
+    ANY_NAME,
     NAMED_AT_LEAST,
     NO_PLACE,
     NO_POINTS,
@@ -502,12 +503,18 @@ def person(request: Request, person: Id) -> r.PersonRecord:
 
 @router.patch("/people/{person}")
 def change_person(request: Request, person: Id, wanted: r.PersonChange) -> r.PersonRecord:
-    """Name, hide or show a person, or choose the cover; ``"name": null`` removes the name."""
+    """Name, hide or show a person, or choose the cover; ``"name": null`` removes the name.
+
+    With ``was``, nothing is changed if the person has another name than that.
+    """
     found = service_of(request).person(person)
     if "name" in wanted.model_fields_set:
         name = wanted.name or None
         what = f"{'name' if name else 'remove the name of'} person {person}"
-        found = _edited(request, lambda e: e.name(found, name), what + _called(request, name))
+        was = wanted.was if "was" in wanted.model_fields_set else ANY_NAME
+        found = _edited(
+            request, lambda e: e.name(found, name, was=was), what + _called(request, name)
+        )
     if (hidden := wanted.hidden) is not None:
         what = f"{'hide' if hidden else 'show'} person {person}"
         found = _edited(request, lambda e: e.hide(found, hidden), what)

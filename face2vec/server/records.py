@@ -384,6 +384,9 @@ class PersonChange(Record):
     """What to change of a person; what is not given stays."""
 
     name: Name | None = None
+    was: str | None = Field(
+        None, description="the name that the person is known to have, or null for none"
+    )
     hidden: bool | None = None
     cover: Number | None = None
 

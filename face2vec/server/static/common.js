@@ -171,10 +171,10 @@ export async function edit(work, next) {
   }
 }
 
-/** Name a person; if somebody has the name, offer to merge the two. */
-export async function rename(person, name) {
+/** Name a person who has the name `was`, if that is known; if somebody has the name, offer to merge the two. */
+export async function rename(person, name, was) {
   try {
-    await call("PATCH", `/people/${person}`, { name: name || null });
+    await call("PATCH", `/people/${person}`, { name: name || null, ...(was === undefined ? {} : { was: was || null }) });
     return true;
   } catch (error) {
     const { code, values } = error.problem ?? {};

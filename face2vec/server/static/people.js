@@ -20,7 +20,7 @@ for (const form of document.querySelectorAll(".naming")) {
   const store = once(async () => {
     const name = input.value.trim();
     if (name === before) return;
-    if (!(await rename(Number(form.dataset.person), name))) return;
+    if (!(await rename(Number(form.dataset.person), name, before))) return;
     before = name;
     form.closest(".card").querySelector("a bdi").textContent = name || t("unnamed");
     const next = form.closest(".card").nextElementSibling?.querySelector(".naming input");

@@ -8,9 +8,10 @@ const buttons = [...document.querySelectorAll("[data-do]"), move?.querySelector(
 const picked = selection(buttons);
 const person = Number(form?.dataset.person);
 const input = form?.querySelector("input");
+const before = input?.defaultValue;
 
 const store = once(async () => {
-  if (await rename(person, input.value.trim())) await edit(async () => {});
+  if (await rename(person, input.value.trim(), before)) await edit(async () => {});
 });
 form?.addEventListener("submit", (event) => { event.preventDefault(); store(); });
 document.getElementById("hide")?.addEventListener("click", (event) =>
