@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
         )
         writer.people.assign({}, [[1, 2, 3, 4], [5, 6]], again=True)
         writer.people.name(1, "Ada")
-        writer.people.hide(2, True)
+        writer.people.hide([2], True)
     return tmp_path
 
 
