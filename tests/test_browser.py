@@ -346,7 +346,8 @@ def test_hiding_several_people_is_undone_at_once(opened: Opening, service: Serve
         page.locator("#hide").click()
     assert page.locator("#picked").inner_text() == ""
     assert page.locator("#undo").inner_text() == "Undo: hid 3 people"
-    page.get_by_role("link", name="Hidden people (3)").click()
+    with page.expect_navigation():
+        page.get_by_role("link", name="Hidden people (3)").click()
     with page.expect_navigation():
         page.locator("#undo").click()
     page.wait_for_selector("text=Undone: hid 3 people")
@@ -1222,6 +1223,7 @@ def test_open_search_leaves_out_who_is_forgotten_elsewhere(
         engine.forget("Bob")
     until(page, lambda: page.locator("#query").is_hidden())
     assert not page.locator("#matches li").count()
+    page.goto(service.base)  # a reload would end the next search
     find_with(page, photo)
     assert "Bob" not in page.locator("#matches").inner_text()
 
