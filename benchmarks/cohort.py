@@ -27,7 +27,7 @@ from people import bcubed
 
 from face2vec import Face2Vec
 from face2vec.calibration import Calibration
-from face2vec.cohort import LOOKED_AT, expected_mates
+from face2vec.cohort import LOOKED_AT
 from face2vec.evaluation.sets import NamedFaces, named_faces, named_photos, photos_in
 from face2vec.models import calibration_of, load_model
 from face2vec.people.clustering import NEIGHBOURS, Evidence, Faces, average
@@ -120,8 +120,7 @@ def grouped_strangers(calibration: Calibration, embeddings: np.ndarray, *, cohor
         cosines = np.vecdot(embeddings[asked][:, None], embeddings[rows]).astype(float)
         crowded = calibration.crowded(embeddings)
         crowding = (crowded[asked][:, None] + crowded[rows]) / 2
-        ratios = calibration.log_odds(cosines, crowding=crowding)
-        mates = expected_mates(ratios, len(ids), float(calibration.log_odds(1.0)))
+        mates = calibration.mates(calibration.log_odds(cosines, crowding=crowding), len(ids))
     evidence = Evidence(calibration, len(faces), mates=mates)
     groups = average(evidence.with_crowding(faces), evidence, near)
     return sum(map(len, groups)) / len(ids)

@@ -181,6 +181,16 @@ def who(name: str, value: object) -> int | str:
     return number
 
 
+def name_of_new(who: object, name: str | None) -> None:
+    """Check that a name is given only without a person, for a new one.
+
+    Raises:
+        SettingsError: there are both.
+    """
+    if name is not None and who is not None:
+        raise SettingsError("give a person or the name of a new one, not both")
+
+
 def several_people(values: Any) -> list[Any]:
     """People in a list or another iterable, at least one.
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face2vec import stored
-from face2vec.cohort import LOWER, Cohort, cohort_rows, near_of
+from face2vec.cohort import LOWER, Cohort, cohort_rows, expected_mates, near_of
 from face2vec.crowding import Crowding
 from face2vec.errors import CalibrationError
 
@@ -141,6 +141,22 @@ class Calibration:
         faces = embeddings[rows]
         cohort = Cohort(faces, mean_crowding, expected, near - expected, weight)
         return replace(self, cohort=cohort)
+
+    def mates(self, log_ratios: NDArray[np.float64], count: int) -> float:
+        """How many other photos of its person a face of the gallery has; see `expected_mates`.
+
+        Where the cohort may be of few people, people who look alike would be taken for mates, so
+        the estimate is nearer to 1; without a cohort it is 1.
+
+        Args:
+            log_ratios: float64 (n, k), logarithms of the likelihood ratios of the k nearest faces
+                of each of n faces; −∞ for none.
+            count: number of faces in the gallery, at least 2.
+        """
+        if self.cohort is None:
+            return 1.0
+        found = expected_mates(log_ratios, count, float(self.log_odds(1.0)))
+        return float(found**self.cohort.weight)
 
     def _crowded(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
         """The crowding by the density of faces alone."""

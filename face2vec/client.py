@@ -337,8 +337,7 @@ class Client:
         Raises:
             SettingsError: there is a name for a person who is there.
         """
-        if name is not None and who is not None:
-            raise SettingsError("give a person or the name of a new one, not both")
+        arguments.name_of_new(who, name)
         body: dict[str, Any] = {"faces": faces}
         if name is not None:
             body["name"] = name

@@ -215,8 +215,7 @@ class EnginePeople:
         arguments.numbers("faces", faces)
         if name is not None:
             arguments.text("name", name)
-            if who is not None:
-                raise SettingsError("give a person or the name of a new one, not both")
+        arguments.name_of_new(who, name)
         known = None if who is None else self.person(who).id
         self._check_in_gallery(faces)
         with self._session.write() as writer:

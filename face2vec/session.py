@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from face2vec import arguments
 from face2vec.calibration import Calibration
 from face2vec.cluster.address import MilvusAddress, is_address
-from face2vec.cohort import FEWEST_PEOPLE, LOOKED_AT, expected_mates
+from face2vec.cohort import FEWEST_PEOPLE, LOOKED_AT
 from face2vec.detection.mtcnn import DetectorSettings
 from face2vec.detection.select import (
     AnyDetector,
@@ -512,10 +512,7 @@ class Session:
             # The first is the face itself.
             odds = calibration.log_odds(row[1:].astype(float), crowding=mean[1:])
             ratios[n, : len(row) - 1] = odds
-        mates = expected_mates(ratios, count, float(calibration.log_odds(1.0)))
-        # Where the faces may be of few people, people who look alike would be taken for mates.
-        mates **= calibration.cohort.weight
-        return Surroundings(calibration, mates, now.state, count)
+        return Surroundings(calibration, calibration.mates(ratios, count), now.state, count)
 
     # What belongs together
 

@@ -102,20 +102,8 @@ def photo_page(
         (*values, most, skip),
     )
     found = []
-    for (
-        content,
-        root,
-        path,
-        crc32,
-        size,
-        width,
-        height,
-        status,
-        reason,
-        taken,
-        faces,
-        copies,
-    ) in rows:
+    for content, root, path, crc32, size, width, height, status, reason, taken, *counts in rows:
+        faces, copies = counts
         state, why = stored.text(status, "a status"), stored.text(reason, "a reason")
         full = now.full_path(root, path, crc32)
         found.append(
