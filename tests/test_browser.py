@@ -675,8 +675,13 @@ def test_forgetting_a_person_is_asked_twice(opened: Opening, service: Served) ->
     assert page.locator("#sure h2").inner_text() == f"Forget Ada, {faces} faces?"
     page.get_by_role("button", name="Keep").click()
     assert person(service, "Ada")["id"] == ada
+    slow: list[Any] = []
+    page.route(service.base + "/people", lambda route: slow.append(route))
     page.get_by_role("button", name="Forget this person").click()
     page.get_by_role("button", name="Forget for good").click()
+    until(page, lambda: slow)
+    page.wait_for_timeout(4000)  # the service says meanwhile that somebody was forgotten
+    slow[0].continue_()
     page.wait_for_url("**/people")
     page.wait_for_selector("text=nothing is left in the gallery")
     assert service.http.get(f"/v1/people/{ada}").status_code == 404

@@ -73,18 +73,19 @@ export async function call(method, path, body) {
   if (changes) calls += 1;
   const slow = changes && !(body instanceof FormData) && !path.startsWith("/search")
     ? setTimeout(() => message(t("waiting")), PATIENCE) : 0;
+  let found;
   try {
     answer = await fetch(`/v1${path}`, options);
+    const made = answer.headers.get("face2vec-version");
+    if (made) mine.add(made);
+    found = await answer.json().catch(() => ({}));
   } catch {
     throw new Error(t("offline"));
   } finally {
     clearTimeout(slow);
     if (changes) calls -= 1;
   }
-  const made = answer.headers.get("face2vec-version");
-  if (made) mine.add(made);
   if (answer.status === 401) dropAll();
-  const found = await answer.json().catch(() => ({}));
   if (!answer.ok) throw Object.assign(new Error(found.words ?? found.detail ?? answer.statusText), { problem: found });
   return found;
 }
@@ -289,9 +290,16 @@ listen("gallery", (version) => {
   latest = version;
   if (!mine.has(version)) waiting ||= setTimeout(check, SETTLED);
 });
+const LEAVING = 10000; // milliseconds in which another page is expected; a download never brings one
+let leaving = 0;
+addEventListener("beforeunload", () => {
+  clearTimeout(leaving);
+  leaving = setTimeout(() => { leaving = 0; }, LEAVING);
+});
 /** Load the page anew, without somebody who was forgotten elsewhere. */
 function leaveOut(forgotten) {
-  if (calls) setTimeout(() => leaveOut(forgotten), SETTLED); // this page may be forgetting them
+  // This page may be forgetting them, or be on its way to another, which loading it anew would stop.
+  if (calls || leaving) setTimeout(() => leaveOut(forgotten), SETTLED);
   else if (forgotten !== data.forgotten) location.reload();
 }
 listen("forgotten", leaveOut);
