@@ -251,6 +251,9 @@ def alone(file: Path, engine, hold: bool) -> Callable[[np.ndarray], object]:
     for shard in own._shards:
         shards.add_shard(shard)
     wanted = own.proposals(10)
+    for shard in own._shards:
+        codes = faiss.downcast_index(shard.index)
+        codes.k_factor = (min(own.candidates(wanted), shard.ntotal) + 0.5) / wanted
     # "own" stays alive here, because FAISS does not keep what Python owns.
     return lambda queries: (own, shards.search(own._turn.apply(queries), wanted))[1]
 
@@ -259,7 +262,9 @@ def described(count: int, kind: str, file: Path, engine, found: float, strange: 
     """A row of the first table."""
     took = float(file.with_suffix(".txt").read_text(encoding="ascii"))
     measured = index_of(engine).measured
-    told = "exact" if measured is None else f"{measured.recall:.3f}, {measured.proposals} proposed"
+    told = "exact"
+    if measured is not None:
+        told = f"{measured.recall:.3f}, {measured.candidates} and {measured.proposals}"
     return [
         *(f"{count:,}", kind, f"{found:.3f}", f"{strange:.3f}", told),
         *(f"{file.stat().st_size / 2**20:,.0f} MiB", f"{took:.1f} s"),

@@ -417,9 +417,10 @@ def test_adding_and_removing_nothing_changes_nothing(few: tuple[Ids, Vectors]) -
 
 
 def test_build_reads_an_iterator_that_can_be_read_once(
-    faces: tuple[Ids, Vectors, Vectors], built: Path
+    faces: tuple[Ids, Vectors, Vectors], built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids, vectors, queries = faces
+    monkeypatch.setattr(pq, "FACES_PER_SHARD", 4000)  # as of the other one
     once = FaceIndex.build(iter(in_batches(ids, vectors)), len(ids), D, "pq")
     of = [fetching(ids, vectors)]  # codes may be equally similar
     expected = FaceIndex.load(built / "pq").search(queries, 10, of)[1]

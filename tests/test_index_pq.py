@@ -8,12 +8,17 @@ from test_index_face_index import brute, fetching, in_batches, people, recall, u
 
 from face2vec.index import parallel, pq
 from face2vec.index.codes import (
+    CANDIDATE_SECONDS,
+    CANDIDATES_LEAST,
+    CANDIDATES_MOST,
+    CANDIDATES_RECALL,
+    FACE_SECONDS,
     PROPOSED_LEAST,
     PROPOSED_MOST,
-    READ_SECONDS,
     RECALL,
     SCAN_SECONDS,
     Codes,
+    codes_of,
     enough,
     lengths,
     rotation,
@@ -114,33 +119,35 @@ def test_estimated_ranks_are_those_of_a_search(faces: tuple[Ids, Vectors], sampl
     estimated = codes.ranks(sample, COUNT)
     index = Pq([parallel.faiss.IndexPreTransform(codes.turn, codes.shard(COUNT))])
     index.add(*faces)
-    found = index.search(sample.queries, COUNT)[1]
-    for row, own in enumerate(sample.own[:50]):
-        others = found[row][found[row] != own]
-        ranks = [int(np.flatnonzero(others == face)[0]) for face in sample.nearest[row]]
+    places = index._places_in_shards(sample)
+    assert (places < CANDIDATES_MOST).all()
+    for row, ranks in enumerate(places):
+        ranks = ranks - 1  # the query itself
         assert np.median(np.abs(estimated[row] - ranks)) <= 0.1 * np.median(ranks) + 2
 
 
-def test_enough_is_how_many_proposals_hold_the_nearest() -> None:
+@pytest.mark.parametrize("share", [RECALL, CANDIDATES_RECALL])
+def test_enough_is_how_many_places_hold_the_nearest(share: float) -> None:
     ranks = np.arange(1000)
-    assert enough(ranks) == int(RECALL * 1000)
-    assert enough(np.zeros(1000)) == PROPOSED_LEAST
-    for _ in range(20):
-        ranks = np.random.default_rng(3).integers(0, 500, (77, 10))
-        count = enough(ranks)
-        assert (ranks < count).mean() >= RECALL > (ranks < count - 1).mean()
+    assert enough(ranks, share) == int(share * 1000)
+    assert enough(np.zeros(1000), share) == 1
+    for seed in range(20):
+        ranks = np.random.default_rng(seed).integers(0, 500, (77, 10))
+        count = enough(ranks, share)
+        assert (ranks < count).mean() >= share > (ranks < count - 1).mean()
 
 
 def test_choose_takes_the_codes_of_least_cost_that_find_enough(sample: Sample) -> None:
     costs = {}
+    count = 20 * COUNT
     for numbers in lengths(D):
         codes = Codes(sample, numbers)
-        proposed = enough(codes.ranks(sample, COUNT))
-        if proposed <= PROPOSED_MOST:
-            scan = COUNT * codes.numbers * SCAN_SECONDS
-            costs[codes.numbers] = scan + proposed * READ_SECONDS
+        candidates = enough(codes.ranks(sample, count), CANDIDATES_RECALL)
+        if candidates <= CANDIDATES_MOST:
+            scan = count * (FACE_SECONDS + codes.numbers * SCAN_SECONDS)
+            costs[codes.numbers] = scan + candidates * CANDIDATE_SECONDS
     assert 1 < len(costs) < len(lengths(D))
-    assert Codes.choose(sample, COUNT).numbers == min(costs, key=costs.__getitem__)
+    assert Codes.choose(sample, count).numbers == min(costs, key=costs.__getitem__)
 
 
 def test_build_measures_the_recall_of_its_own_searches(
@@ -150,6 +157,7 @@ def test_build_measures_the_recall_of_its_own_searches(
     assert measured is not None
     assert (measured.queries, measured.faces) == (QUERIES, COUNT)
     assert PROPOSED_LEAST <= measured.proposals <= PROPOSED_MOST
+    assert CANDIDATES_LEAST <= measured.candidates <= CANDIDATES_MOST
     found = index.search(sample.queries, AT + 1, [fetching(*faces)])[1]
     others = [row[row != own][:AT] for row, own in zip(found, sample.own, strict=True)]
     assert recall(others, sample.nearest) == pytest.approx(measured.recall, abs=0.002)
@@ -216,7 +224,7 @@ def test_codes_of_removed_faces_are_erased(
     """Where the codes are the same as of an index that never had these faces."""
     ids, vectors = faces
     assert isinstance(index._faces, Pq)
-    first = parallel.faiss.downcast_index(index._faces._shards[0].index)
+    first, long = codes_of(index._faces._shards[0])
     index.remove(ids[7:2000])
     blocks = parallel.faiss.rev_swig_ptr(first.codes.get(), first.codes.size())
     packer = first.get_CodePacker()
@@ -224,6 +232,8 @@ def test_codes_of_removed_faces_are_erased(
     assert all(packer.unpack_1(block, place).any() for place in range(7))
     assert not any(packer.unpack_1(block, place).any() for place in range(7, packer.nvec))
     assert not blocks[packer.block_size :].any()
+    assert long.ntotal == 7
+    assert long.codes.size() == 7 * long.code_size
     index.add(ids[7:2000], vectors[7:2000])
     found = index.search(vectors[:2000:100], 1, [fetching(ids, vectors)])[1]
     np.testing.assert_array_equal(np.concatenate(found), ids[:2000:100])

@@ -115,7 +115,7 @@ def test_reranking_in_threads_equals_one_thread(
         ))  # fmt: skip
         indexes = GalleryIndex(gallery, "pq")
         with gallery.read(mmap=True) as now, indexes.at(now) as ready:
-            ready._faces.measured = Measured(0.99, 500, 30, 3000)
+            ready._faces.measured = Measured(0.99, 500, 30, 100, 3000)
             monkeypatch.setattr("face2vec.index.face_index.faiss.omp_get_max_threads", lambda: 4)
             assert [ready.readers(n, 10) for n in (1, 33, 34, 60, 1000)] == [1, 1, 2, 3, 4]
             monkeypatch.undo()

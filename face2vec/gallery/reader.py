@@ -77,7 +77,7 @@ _WITH_CHECKSUMS = (
 )
 
 _IDS_PER_QUERY = 512  # SQLite before 3.32 takes 999 parameters
-_IDS_PER_ROW, _IDS_STEP = 60, 10  # few statements to compile, none of them long
+_IDS_PER_ROW, _IDS_STEP = 60, 4  # few statements to compile, none of them long
 _IDS_UNPADDED = 20  # the ten of a usual search are looked up without padding
 _PHOTOS_PER_PAGE = 1000
 _FACES_PER_PART = 65536

@@ -1,4 +1,8 @@
-"""Codes of embeddings: how they are learned, and how long they must be."""
+"""Codes of embeddings: how they are learned, and how long they must be.
+
+Each face has two. All short ones are scanned, and the long ones of those faces that seem nearest
+are compared: their candidates.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.index.flat import make_room
-from face2vec.index.parallel import Vectors, faiss, one_thread
+from face2vec.index.parallel import Vectors, check_type, faiss, one_thread
 from face2vec.index.sample import Sample
 
 # Four bits a number, whose distances FAISS looks up in the processor's registers (André, Kermarrec,
@@ -17,15 +21,21 @@ BITS = 4
 # Among a million faces of dimension 512, 32 numbers find 0.991 of the ten nearest with 4 dimensions
 # a number, 0.994 with 5, 0.995 with 6 and with 8.
 DIMENSIONS_MOST = 8
+VARIANCE = 0.999  # components that hold this share of it are coded
 # Numbers of a code for 512 dimensions; fewer for fewer dimensions.
-LENGTHS = (24, 32, 48, 64, 96, 128, 256)
+LENGTHS = (24, 32, 40, 48, 64, 96, 128, 256)
 NUMBERS_LEAST = 8
 LEARNED_FROM = 8192  # examples: each number has 16 centroids
 RECALL = 0.99  # of the ten nearest faces
-PROPOSED_LEAST, PROPOSED_MOST = 30, 300  # for the ten nearest
-# Seconds of one core to scan a number of a code, and to read an embedding from the gallery and
-# compare it: 131,072 codes of 64 numbers took 0.3 ms, 143 embeddings among a million 2.4 ms.
-SCAN_SECONDS, READ_SECONDS = 3.5e-11, 1.5e-5
+CANDIDATES_LEAST, CANDIDATES_MOST = 50, 3000  # for the ten nearest, of each shard
+CANDIDATES_RECALL = RECALL + 0.001  # the long codes lose some more
+PROPOSED_LEAST, PROPOSED_MOST = 12, 100  # for the ten nearest
+# Seconds of one core to scan a face, and each number of its code, and to keep a candidate and
+# compare its long code; a million faces, 100 queries at once, AMD EPYC with AVX-512.
+FACE_SECONDS, SCAN_SECONDS, CANDIDATE_SECONDS = 1.3e-10, 1.2e-11, 2.4e-7
+# Queries that share the load of a block of codes, one hexadecimal digit a group. With AVX-512, four
+# are faster than the three that FAISS takes by itself (0.7 times the time), with AVX2 slower.
+FOURS = 0x44
 
 
 class Codes:
@@ -33,10 +43,10 @@ class Codes:
 
     Args:
         sample: what they are learned from.
-        numbers: how many numbers a code has.
+        numbers: how many numbers a short code has.
 
     Attributes:
-        numbers: how many numbers a code has.
+        numbers: how many numbers a short code has.
         turn: rotates embeddings and keeps some of their axes: a FAISS matrix (d, dimension).
     """
 
@@ -46,32 +56,34 @@ class Codes:
         self.turn = matrix(rows)
         self._quantizer = faiss.ProductQuantizer(len(rows), numbers, BITS)
         examples = product(self.turn, sample.examples[:LEARNED_FROM])
+        self._finer = faiss.ScalarQuantizer(len(rows), faiss.ScalarQuantizer.QT_6bit)
         with one_thread():  # many small steps: FAISS's threads would wait more than they work
             self._quantizer.train(examples)
+            self._finer.train(examples)
 
     @classmethod
     def choose(cls, sample: Sample, count: int) -> Codes:
         """The codes that find enough of the nearest among ``count`` faces at the lowest cost.
 
-        Longer codes take longer to scan, shorter ones propose more faces whose embeddings are read.
-        If none finds enough, the longest.
+        Longer codes take longer to scan, shorter ones have more candidates. If none finds enough,
+        the longest.
         """
         best: Codes | None = None
         least = np.inf
         for numbers in lengths(sample.examples.shape[1]):
-            scan = count * numbers * SCAN_SECONDS
+            scan = count * (FACE_SECONDS + numbers * SCAN_SECONDS)
             if best is not None and scan >= least:
                 break
             codes = cls(sample, numbers)
-            proposed = enough(codes.ranks(sample, count))
-            cost = scan + proposed * READ_SECONDS if proposed <= PROPOSED_MOST else np.inf
+            found = enough(codes.ranks(sample, count), CANDIDATES_RECALL)
+            cost = scan + found * CANDIDATE_SECONDS if found <= CANDIDATES_MOST else np.inf
             if best is None or cost <= least:
                 best, least = codes, cost
         assert best is not None
         return best
 
     def ranks(self, sample: Sample, count: int) -> NDArray[np.float64]:
-        """At which place the codes propose the truly nearest faces: an estimate, float64 (q, 10).
+        """At which place the short codes have the truly nearest faces: estimates, float64 (q, 10).
 
         A face of the sample that seems nearer stands for as many of the ``count`` faces as the
         sample has one of.
@@ -91,7 +103,7 @@ class Codes:
 
     def shard(self, room: int) -> Any:
         """A FAISS index without faces, with memory for ``room`` of them."""
-        return empty_shard(self.turn.d_out, self._quantizer, room)
+        return empty_shard(self._quantizer, self._finer, room)
 
     def _decoded(self, embeddings: Vectors) -> Vectors:
         """Embeddings (…, dimension) as their codes give them back, rotated: float32 (…, d)."""
@@ -108,28 +120,58 @@ def lengths(dimension: int) -> list[int]:
     return sorted({max(least, length * dimension // 512) for length in LENGTHS})
 
 
-def enough(ranks: NDArray[Any]) -> int:
-    """How many proposals have ``RECALL`` of the nearest among them; at least the least.
+def enough(ranks: NDArray[Any], share: float) -> int:
+    """How many of the first places hold a share of the nearest.
 
     Args:
-        ranks: places of the truly nearest faces among the proposals, counted from 0; float64 or
-            int64 (q, 10).
+        ranks: places of the truly nearest faces, counted from 0; float64 or int64 (q, 10).
+        share: 0…1.
     """
     ordered = np.sort(ranks, axis=None)
-    last = ordered[int(np.ceil(RECALL * len(ordered))) - 1]
-    return max(PROPOSED_LEAST, int(np.ceil(last)) + 1)
+    return int(np.ceil(ordered[int(np.ceil(share * len(ordered))) - 1])) + 1
 
 
-def empty_shard(dimension: int, quantizer: Any, room: int) -> Any:
-    """A FAISS index without faces: rotated embeddings by id, with a quantizer that has learned."""
-    codes = faiss.IndexPQFastScan(dimension, quantizer.M, BITS, faiss.METRIC_INNER_PRODUCT)
+def empty_shard(quantizer: Any, finer: Any, room: int) -> Any:
+    """A FAISS index without faces: rotated embeddings by id, with quantizers that have learned.
+
+    Args:
+        quantizer: makes short codes.
+        finer: makes long codes.
+        room: how many faces to have memory for.
+    """
+    codes = faiss.IndexPQFastScan(quantizer.d, quantizer.M, BITS, faiss.METRIC_INNER_PRODUCT)
     codes.pq = quantizer
-    codes.is_trained = True
-    shard = faiss.IndexIDMap(codes)
-    codes.this.disown()
-    shard.own_fields = True
+    long = faiss.IndexScalarQuantizer(finer.d, finer.qtype, faiss.METRIC_INNER_PRODUCT)
+    long.sq = finer
+    codes.is_trained = long.is_trained = True
+    make_room(long.codes, room * long.code_size)
+    both = faiss.IndexRefine(codes, long)
+    shard = faiss.IndexIDMap(both)
+    for owned in (codes, long, both):
+        owned.this.disown()
+    both.own_fields = both.own_refine_index = shard.own_fields = True
     make_room(shard.id_map, room)
     return shard
+
+
+def codes_of(shard: Any) -> tuple[Any, Any]:
+    """The FAISS indexes of the short and of the long codes of a shard.
+
+    Raises:
+        TypeError: it has others.
+    """
+    check_type(shard, faiss.IndexIDMap, faiss.IndexRefine)
+    both = faiss.downcast_index(shard.index)
+    short, long = (faiss.downcast_index(one) for one in (both.base_index, both.refine_index))
+    check_type(short, faiss.IndexPQFastScan)
+    check_type(long, faiss.IndexScalarQuantizer)
+    return short, long
+
+
+def group_queries(shard: Any) -> None:
+    """Have FAISS scan a shard for as many queries at once as is fastest on this machine."""
+    wide = faiss.SIMDConfig.get_level_name().startswith("AVX512")
+    codes_of(shard)[0].qbs = FOURS if wide else 0
 
 
 def product(turn: Any, vectors: Vectors) -> Vectors:
@@ -158,9 +200,9 @@ def rotation(examples: Vectors, numbers: int) -> Vectors:
     """Axes (m, d) along which every number of a code carries about the same variance.
 
     Each number gets one of the largest principal components of the examples and some of the smaller
-    ones (Ge, He, Ke, Sun: Optimized product quantization, 2013, the parametric solution). What
-    exceeds ``DIMENSIONS_MOST`` a number, or cannot be shared out evenly, is left out: the
-    components of the least variance.
+    ones (Ge, He, Ke, Sun: Optimized product quantization, 2013, the parametric solution). What is
+    not needed for ``VARIANCE``, exceeds ``DIMENSIONS_MOST`` a number, or cannot be shared out
+    evenly, is left out: the components of the least variance.
 
     Args:
         examples: float32 (n, d).
@@ -170,9 +212,11 @@ def rotation(examples: Vectors, numbers: int) -> Vectors:
         float32 (m, d), m ≤ d: unit vectors at right angles.
     """
     dimension = examples.shape[1]
-    each = min(DIMENSIONS_MOST, dimension // numbers)
-    moments = (examples.T @ examples).astype(np.float64)
-    components = np.linalg.eigh(moments)[1].T[::-1]  # the largest first
+    variances, components = np.linalg.eigh((examples.T @ examples).astype(np.float64))
+    components = components.T[::-1]  # the largest first
+    held = np.cumsum(variances[::-1]) / variances.sum()
+    needed = 1 + int(np.searchsorted(held, VARIANCE))
+    each = min(DIMENSIONS_MOST, dimension // numbers, -(-needed // numbers))
     places = np.arange(each * numbers).reshape(each, numbers)
     places[1::2] = places[1::2, ::-1].copy()
     return components[places.T.ravel()].astype(np.float32)

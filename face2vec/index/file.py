@@ -22,7 +22,8 @@ from face2vec.gallery.reader import State
 from face2vec.index.policy import FORMER_KINDS, FORMER_NAMES, KIND_NAMES, Measured
 from face2vec.stored import StoredValueError
 
-_FORMAT = 4
+_FORMAT = 5
+_FORMER_FORMAT = 4  # whose "pq" had no long codes
 _FOOTER = struct.Struct("<II8s")  # length and CRC-32 of the JSON before it, magic
 _MAGIC = b"F2VINDEX"
 _END_BYTES = 1 << 16
@@ -137,13 +138,13 @@ def read_header(stream: BinaryIO, path: Path, *, whole: bool) -> Header:
     if zlib.crc32(words) != crc:
         raise damaged(path, "its checksum is wrong")
     try:
-        header, checksum, ends_checksum = _trailer(words.decode("utf-8"), end)
+        header, is_former, checksum, ends_checksum = _trailer(words.decode("utf-8"), end)
     except (StoredValueError, UnicodeDecodeError) as error:
         raise damaged(path, str(error)) from error
-    if header.kind in FORMER_KINDS:
+    if is_former:
         raise FormerIndexError(
             f"the index {path} is of the former kind {header.kind!r}; it is built again as "
-            f"{FORMER_NAMES[header.kind]!r} when it is needed"
+            f"{FORMER_NAMES.get(header.kind, header.kind)!r} when it is needed"
         )
     sound = (
         _crc32(stream, 0, end) == checksum
@@ -155,8 +156,12 @@ def read_header(stream: BinaryIO, path: Path, *, whole: bool) -> Header:
     return header
 
 
-def _trailer(words: str, end: int) -> tuple[Header, int, int]:
-    """The header, and the checksums of all bytes and of the ends, from the JSON in the file.
+def _trailer(words: str, end: int) -> tuple[Header, bool, int, int]:
+    """What the JSON in the file says.
+
+    Returns:
+        The header, whether the index must be built again because it is of a former kind, and the
+        checksums of all bytes and of the ends.
 
     Raises:
         StoredValueError: a value is missing, has the wrong type or is out of range.
@@ -167,13 +172,15 @@ def _trailer(words: str, end: int) -> tuple[Header, int, int]:
     def number(name: str, source: dict[str, Any] = values, least: int = 0) -> int:
         return stored.integer(stored.field(source, name, what), f"{name!r} of {what}", least)
 
-    if number("format") != _FORMAT:
+    former = number("format") == _FORMER_FORMAT
+    if not former and number("format") != _FORMAT:
         raise StoredValueError(f"it has format {values['format']}")
     kind = stored.text(stored.field(values, "kind", what), "its kind")
     if kind not in FORMER_KINDS:
         kind = FORMER_NAMES.get(kind, kind)
     if kind not in (*KIND_NAMES, *FORMER_KINDS):
         raise StoredValueError(f"it is of the unknown kind {kind!r}")
+    is_former = kind in FORMER_KINDS or (former and kind == "pq")
     state = stored.mapping(stored.field(values, "state", what), "its state")
     uuid = stored.text(stored.field(state, "gallery_uuid", what), "its gallery")
     ends = stored.array(stored.field(values, "ends", what), "'ends' of its header")
@@ -186,9 +193,9 @@ def _trailer(words: str, end: int) -> tuple[Header, int, int]:
         number("count"),
         State(uuid, number("position", state), number("history", state)),
         tuple(bounds[1:]),
-        _measured(values.get("measured")),
+        None if is_former else _measured(values.get("measured")),
     )
-    return header, number("crc32"), number("ends_crc32")
+    return header, is_former, number("crc32"), number("ends_crc32")
 
 
 def _measured(values: object) -> Measured | None:
@@ -206,7 +213,7 @@ def _measured(values: object) -> Measured | None:
         raise StoredValueError(f"its recall is {recall}")
     counts = (
         stored.integer(stored.field(found, name, what), f"{name!r} of {what}", 1)
-        for name in ("queries", "proposals", "faces")
+        for name in ("queries", "proposals", "candidates", "faces")
     )
     return Measured(recall, *counts)
 

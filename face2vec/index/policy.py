@@ -25,13 +25,15 @@ class Measured(NamedTuple):
     Attributes:
         recall: share of the ten most similar other faces that a search of the gallery finds.
         queries: how many of the gallery's faces were searched for that.
-        proposals: how many faces are proposed for the ten most similar.
+        proposals: how many faces are proposed for the ten most similar: their embeddings are read.
+        candidates: how many faces of each shard are compared by their long codes for that.
         faces: how many faces the index had.
     """
 
     recall: float
     queries: int
     proposals: int
+    candidates: int
     faces: int
 
     def is_outgrown(self, count: int) -> bool:

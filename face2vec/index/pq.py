@@ -1,7 +1,8 @@
-"""The ``pq`` index: a short code of each face, all of which are scanned.
+"""The ``pq`` index: a short code of each face, all of which are scanned, and a long one.
 
-Codes only propose faces, and the exact similarities of the proposals decide. How long the codes are
-and how many faces they propose is measured on the faces themselves.
+The short codes give candidates, whose long codes are compared. The best of them are proposed, and
+their exact similarities decide. How long the short codes are, and how many candidates and proposals
+there are, is measured on the faces themselves.
 """
 
 from __future__ import annotations
@@ -10,13 +11,21 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from face2vec.index.codes import (
+    CANDIDATES_LEAST,
+    CANDIDATES_MOST,
+    CANDIDATES_RECALL,
+    PROPOSED_LEAST,
     PROPOSED_MOST,
+    RECALL,
     Codes,
     code_masks,
+    codes_of,
     empty_shard,
     enough,
+    group_queries,
     product,
 )
 from face2vec.index.flat import labels
@@ -51,7 +60,8 @@ class Pq:
         self._turn = faiss.downcast_VectorTransform(self._first.chain.at(0))
         self._shards = [faiss.downcast_index(self._first.index), *others]
         for shard in self._shards:
-            check_type(shard, faiss.IndexIDMap, faiss.IndexPQFastScan)
+            group_queries(shard)
+        self._code_bytes = int(codes_of(self._shards[0])[0].code_size)
         self.dimension: int = self._first.d
         self.measured: Measured | None = None
         self._sample: Sample | None = None
@@ -74,20 +84,21 @@ class Pq:
         return self
 
     def settle(self) -> None:
-        """Measure how many proposals find the nearest faces, when all faces have been added."""
+        """Measure how many candidates and proposals find the nearest faces, when all are added."""
         if self._sample is None:
             return
         sample, self._sample = self._sample, None
+        candidates = enough(self._places_in_shards(sample), CANDIDATES_RECALL)
+        candidates = min(max(candidates, CANDIDATES_LEAST), CANDIDATES_MOST)
+        measured = Measured(0.0, len(sample.own), PROPOSED_MOST, candidates, len(self))
+        self.measured = measured
         found = self.search(sample.queries, min(PROPOSED_MOST + 1, len(self)))[1]
         # Where each of the nearest is, not counting the query itself; at the end if missing.
-        there = found[:, :, None] == sample.nearest[:, None, :]
-        ranks = np.where(there.any(axis=1), there.argmax(axis=1), found.shape[1])
-        own = found == sample.own[:, None]
-        own_ranks = np.where(own.any(axis=1), own.argmax(axis=1), found.shape[1])
-        ranks -= own_ranks[:, None] < ranks
-        proposals = min(enough(ranks), PROPOSED_MOST)
+        ranks = _places(found, sample.nearest)
+        ranks -= _places(found, sample.own[:, None]) < ranks
+        proposals = min(max(enough(ranks, RECALL), PROPOSED_LEAST), PROPOSED_MOST)
         recall = float((ranks < proposals).mean())
-        self.measured = Measured(recall, len(ranks), proposals, len(self))
+        self.measured = measured._replace(recall=recall, proposals=proposals)
 
     @property
     def parts(self) -> list[Any]:
@@ -102,6 +113,13 @@ class Pq:
         least = PROPOSED_MOST if self.measured is None else self.measured.proposals
         return max(least, -(-least * k // AT))
 
+    def candidates(self, wanted: int) -> int:
+        """How many faces of each shard to compare by their long codes, for so many proposals."""
+        if self.measured is None:
+            return max(CANDIDATES_MOST, wanted)
+        least = self.measured.candidates
+        return max(least, -(-least * wanted // self.measured.proposals), wanted)
+
     def add(self, ids: Ids, embeddings: Vectors) -> None:
         """Add faces: ids int64 (n,), embeddings float32 (n, d)."""
         turned = product(self._turn, embeddings)
@@ -115,8 +133,7 @@ class Pq:
     def remove(self, ids: Ids) -> None:
         """Remove faces by ids int64 (n,), and their codes from memory."""
         for shard in self._shards:
-            if shard.remove_ids(ids):
-                _erase_behind_end(faiss.downcast_index(shard.index))
+            _remove(shard, ids)
         self._first.ntotal = self._shards[0].ntotal
 
     def search(self, queries: Vectors, wanted: int) -> tuple[Vectors, Ids]:
@@ -135,11 +152,17 @@ class Pq:
         shape = len(shards), len(turned), wanted
         similarities, ids = np.empty(shape, np.float32), np.empty(shape, np.int64)
 
+        candidates = self.candidates(wanted)
+
         def search(first: int, step: int, start: int, end: int) -> None:
             asked = end - start, faiss.swig_ptr(turned[start:end]), wanted
             for number in range(first, len(shards), step):
+                shard = shards[number]
                 into = similarities[number, start:end], ids[number, start:end]
-                shards[number].search_c(*asked, *map(faiss.swig_ptr, into))
+                how = faiss.IndexRefineSearchParameters()
+                # The half is for FAISS's rounding.
+                how.k_factor = (max(min(candidates, shard.ntotal), wanted) + 0.5) / wanted
+                shard.search_c(*asked, *map(faiss.swig_ptr, into), how)
 
         threads = self._threads(len(turned))
         if len(shards) >= threads:
@@ -151,6 +174,19 @@ class Pq:
         if wanted <= len(self) and (ids < 0).any():
             self._fill(similarities, ids)
         return similarities, ids
+
+    def _places_in_shards(self, sample: Sample) -> NDArray[np.int64]:
+        """Where the short codes have the nearest faces in their shards: int64 (q, 10)."""
+        turned = product(self._turn, sample.queries)
+        places = np.full(sample.nearest.shape, CANDIDATES_MOST)
+        for shard in self._shards:
+            short = codes_of(shard)[0]
+            wanted = min(CANDIDATES_MOST, shard.ntotal)
+            if wanted:
+                found = labels(shard)[short.search(turned, wanted)[1]]
+                there = _places(found, sample.nearest)
+                places = np.where(there < wanted, there, places)
+        return places
 
     def _fill(self, similarities: Vectors, ids: Ids) -> None:
         """Fill in faces that FAISS left out: those of the lowest similarity that a code can have.
@@ -164,17 +200,40 @@ class Pq:
             row[missing] = np.setdiff1d(every, row)[: len(missing)]
 
     def _threads(self, queries: int) -> int:
-        codes = faiss.downcast_index(self._shards[0].index)
-        worth = 1 + queries * len(self) * codes.code_size // SCANNED_BYTES
+        worth = 1 + queries * len(self) * self._code_bytes // SCANNED_BYTES
         return int(min(faiss.omp_get_max_threads(), worth))
 
     def _with_room(self) -> Any:
         """The last shard, or a new one if it is full."""
         if self._shards[-1].ntotal >= FACES_PER_SHARD:
             to_come = min(max(self._expected - len(self), 0), FACES_PER_SHARD)
-            codes = faiss.downcast_index(self._shards[0].index)
-            self._shards.append(empty_shard(codes.d, codes.pq, to_come))
+            short, long = codes_of(self._shards[0])
+            self._shards.append(empty_shard(short.pq, long.sq, to_come))
+            group_queries(self._shards[-1])
         return self._shards[-1]
+
+
+def _places(found: Ids, wanted: Ids) -> NDArray[np.int64]:
+    """Places int64 (q, m) of ids (q, m) among found ids (q, n); n if missing."""
+    places = np.full(wanted.shape, found.shape[1])
+    for column in range(wanted.shape[1]):
+        there = found == wanted[:, column, None]
+        places[:, column] = np.where(there.any(axis=1), there.argmax(axis=1), found.shape[1])
+    return places
+
+
+def _remove(shard: Any, ids: Ids) -> None:
+    """Remove faces from a shard; FAISS cannot remove from two codes together."""
+    gone = np.isin(labels(shard), ids)
+    if not gone.any():
+        return
+    kept = labels(shard)[~gone]
+    short, long = codes_of(shard)
+    for codes in (short, long):
+        codes.remove_ids(np.flatnonzero(gone))
+    faiss.copy_array_to_vector(kept, shard.id_map)
+    shard.ntotal = faiss.downcast_index(shard.index).ntotal = len(kept)
+    _erase_behind_end(short)
 
 
 def _erase_behind_end(codes: Any) -> None:

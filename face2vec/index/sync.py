@@ -381,9 +381,12 @@ def _agree(
     similarities: Sequence[NDArray[np.float32]],
     ids: Sequence[NDArray[np.int64]],
 ) -> bool:
-    """Whether similarities are those of the gallery's embeddings, where both have one state."""
-    if index.state != now.state:
-        return True
+    """Whether similarities are those of the gallery's embeddings, where both have one state.
+
+    Those of an approximate index come from the embeddings themselves.
+    """
+    if index.state != now.state or index.measured is not None:
+        return all(len(np.unique(row)) == len(row) for row in ids)
     numbers, places = np.unique(np.concatenate([*ids]), return_inverse=True)
     if len(numbers) == 0:
         return True
