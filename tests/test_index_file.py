@@ -11,7 +11,7 @@ import pytest
 
 from face2vec.gallery.reader import State
 from face2vec.index import file as index_file
-from face2vec.index.file import Header, IndexDamagedError
+from face2vec.index.file import FormerIndexError, Header, IndexDamagedError
 
 PARTS = [bytes(range(256)) * 1024, bytes(range(255, -1, -1)) * 2048]  # longer than their two ends
 CONTENT = b"".join(PARTS)
@@ -42,6 +42,24 @@ def test_header_equals_what_was_written(path: Path, whole: bool) -> None:
     assert checked(path, whole) == WRITTEN
     assert WRITTEN.parts == [(0, len(PARTS[0])), (len(PARTS[0]), len(CONTENT))]
     assert path.read_bytes().startswith(CONTENT)
+
+
+@pytest.mark.parametrize("kind", ["flat", "pq"])
+def test_index_of_the_former_format_is_built_again_if_it_has_no_long_codes(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_file, "_FORMAT", index_file._FORMER_FORMAT)
+    path = tmp_path / "index"
+    header = replace(HEADER, kind=kind)
+    index_file.write(path, [lambda write: write(CONTENT)], header)
+    monkeypatch.undo()
+    if kind == "flat":
+        assert checked(path, whole=True) == replace(header, ends=(len(CONTENT),))
+        return
+    with pytest.raises(
+        FormerIndexError, match="of the former kind 'pq'; it is built again as 'pq'"
+    ):
+        checked(path, whole=True)
 
 
 @pytest.mark.parametrize("part", WRITTEN.parts)
