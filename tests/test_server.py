@@ -687,6 +687,26 @@ def test_index_job_adds_photos_below_the_roots(drawn: Path, tmp_path: Path) -> N
         assert service.get("/v1/photos", params={"folder": str(root)})["total"] == 4
 
 
+def test_jobs_of_an_earlier_start_are_listed(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACE2VEC_MODELS_URL", "http://127.0.0.1:9")
+    folder, root = copied(drawn, tmp_path / "copy"), tmp_path / "root"
+    root.mkdir()
+    (root / "bad.jpg").write_bytes(b"none")
+    with served(folder, roots=(root,)) as service:
+        service.post("/v1/jobs", {"kind": "index", "folders": [str(root)]})
+        service.post("/v1/jobs", {"kind": "upgrade", "model": "20180402-114759"})
+        service.http.headers["Accept-Language"] = "de"
+        before = [ended(service, number) for number in (2, 1)]
+        assert before[0]["words"] != before[0]["error"]
+        assert [job["state"] for job in before] == ["failed", "done"]
+    with served(folder, roots=(root,)) as service:
+        service.http.headers["Accept-Language"] = "de"
+        assert service.get("/v1/jobs")["jobs"] == before
+        assert service.post("/v1/jobs", {"kind": "rebuild"})["id"] == 3
+
+
 @pytest.mark.parametrize(
     "place", ["..", "/", "/etc", "photos/../..", "link", "link/missing", "\x00"]
 )

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -131,12 +131,21 @@ class Jobs:
 
     Args:
         ended: called after each job.
+        before: jobs of an earlier start, the oldest first, all of which have ended.
+        keep: called with all jobs, the oldest first, when one was asked for, and when one has
+            ended.
     """
 
-    def __init__(self, ended: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        ended: Callable[[], object] = lambda: None,
+        before: Iterable[Job] = (),
+        keep: Callable[[list[Job]], object] = lambda jobs: None,
+    ) -> None:
         self._ended = ended
-        self._numbers = itertools.count(1)
-        self._jobs: deque[Job] = deque()
+        self._keep = keep
+        self._jobs = deque(list(before)[-KEPT:])
+        self._numbers = itertools.count(1 + max((job.id for job in self._jobs), default=0))
         self._changed = threading.Condition()
         self._version = 0
         self._closed = False
@@ -175,6 +184,7 @@ class Jobs:
                 self._thread = threading.Thread(target=self._run, name="face2vec jobs", daemon=True)
                 self._thread.start()
             self._tell()
+            self._keep(list(self._jobs))
         return job
 
     def all(self) -> list[Job]:
@@ -205,6 +215,7 @@ class Jobs:
             if job.state == WAITING:
                 job.state, job.ended = CANCELLED, time.time()
             self._tell()
+            self._keep(list(self._jobs))
         return job
 
     @property
@@ -266,3 +277,4 @@ class Jobs:
             job.state, job.error, job.ended = state, error, time.time()
             job.waits_for, job.problem = "", failure
             self._tell()
+            self._keep(list(self._jobs))

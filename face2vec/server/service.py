@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -44,6 +45,7 @@ from face2vec.photos.video import is_video
 from face2vec.report.text import printable
 from face2vec.server import metrics
 from face2vec.server.decoders import Decoders, Upload, decode_upload, face_thumbnail, photo_view
+from face2vec.server.history import keep_jobs, kept_jobs
 from face2vec.server.jobs import LOOK_SECONDS, Job, Jobs, Report
 from face2vec.server.problems import NotThereError, ProblemError
 from face2vec.server.settings import Settings
@@ -160,7 +162,8 @@ class Service:
         self._engine = Face2Vec(settings.gallery, max_pixels=limits.pixels)
         self._opening = threading.Lock()
         self._editing = threading.Lock()
-        self.jobs = Jobs(self._changed)
+        folder = settings.gallery
+        self.jobs = Jobs(self._changed, kept_jobs(folder), partial(keep_jobs, folder))
         threads = os.cpu_count() or 1
         self._decoders = Decoders(max(threads, 2), limits.memory, limits.photo_seconds)
         self._shared = SharedEncoder(
