@@ -2,9 +2,9 @@
 
     python benchmarks/growth.py --sizes 100000 1000000 --keep FOLDER
 
-Galleries of made-up faces, as in ``search.py``. One face is recorded and the index brought up to
-date, as ``add`` does with a new photo: with the index file rewritten each time (*rewritten*), and
-with faces added beside a large file (*beside*). Then another process opens the gallery and searches
+Galleries of made-up faces with the spectrum of EdgeFace-XS, as in ``search.py``. One face is
+recorded and the index brought up to date, as ``add`` does with a new photo: with the index file
+rewritten each time (*rewritten*), and with faces added beside a large file (*beside*). Then another process opens the gallery and searches
 it. A search by pose reads the landmarks of all faces at first, then again without a change, and
 after one face was added.
 
@@ -35,13 +35,14 @@ from pathlib import Path
 
 import numpy as np
 from common import arguments, publish, seconds, table
-from search import FACES_A_PERSON, ISOTROPIC, Drawn, enrol
+from search import FACES_A_PERSON, Drawn, enrol, spectrum_of
 
 from face2vec.gallery import writer
 
 PACKAGES = ("face2vec", "faiss-cpu", "numpy")
 TURNS = 5
-DIMENSION = len(ISOTROPIC)
+SPECTRUM = spectrum_of("edgeface-xs")
+DIMENSION = len(SPECTRUM)
 TITLES = ("faces", "add one face, rewritten, s", "beside, s", "next process: open and search, s",
           "search by pose: first, s", "again, s", "after one face, s")  # fmt: skip
 
@@ -75,7 +76,7 @@ class Adding:
 
 def faces(count: int, seed: int, people: int) -> np.ndarray:
     """(count, 512) unit vectors of so many people in turn."""
-    return Drawn(ISOTROPIC, people).faces(count, seed)
+    return Drawn(SPECTRUM, people).faces(count, seed)
 
 
 def median_of(act) -> float:
