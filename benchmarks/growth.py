@@ -4,9 +4,9 @@
 
 Galleries of made-up faces with the spectrum of EdgeFace-XS, as in ``search.py``. One face is
 recorded and the index brought up to date, as ``add`` does with a new photo: with the index file
-rewritten each time (*rewritten*), and with faces added beside a large file (*beside*). Then another process opens the gallery and searches
-it. A search by pose reads the landmarks of all faces at first, then again without a change, and
-after one face was added.
+rewritten each time (*rewritten*), and with faces added beside a large file (*beside*).
+Then another process opens the gallery and searches it. A search by pose reads the landmarks of all
+faces at first, then again without a change, and after one face was added.
 
 With ``--remove`` ten photos are removed from the SQLite file: as it is done now (*overwritten*),
 and with the file rewritten, as was done after each removal in the past (*rewritten*). The bytes
