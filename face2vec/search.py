@@ -13,6 +13,7 @@ from face2vec.encoding.quality import outside
 from face2vec.errors import SettingsError
 from face2vec.gallery.reader import Snapshot, State
 from face2vec.gallery.rows import StoredFace, StoredFaces
+from face2vec.index.seam import Nearest
 from face2vec.photos.sources import PhotoLike
 from face2vec.pose import By, pose_distances, pose_vectors
 from face2vec.query import Query, QueryReader, embedding_of, gallery_face
@@ -56,8 +57,9 @@ class Searcher:
         with gallery.read(mmap=True) as now:
             bar = self._bar(now, min_similarity, far, mates)
             wanted = k if itself is None else k + 1
-            similarities, ids, count = self._session.index().nearest(now, embeddings, wanted)
-            crowding = bar.crowding(now, embeddings, ids)
+            found = self._session.index().nearest(now, embeddings, wanted)
+            similarities, ids, count = found.similarities, found.ids, found.total
+            crowding = bar.crowding(now, embeddings, found)
             for n, row in enumerate(similarities):
                 keep = bar.passed(row, crowding[n])
                 if itself is not None:
@@ -218,12 +220,12 @@ class _Bar:
     mates: float | None
 
     def crowding(
-        self, now: Snapshot, queries: NDArray[np.float32], ids: Sequence[NDArray[np.int64]]
+        self, now: Snapshot, queries: NDArray[np.float32], found: Nearest
     ) -> list[NDArray[np.float64]]:
         """Mean crowding of each query and each of its matches; 0 without a calibration."""
         if self.calibration is None or not self.calibration.is_crowded:
-            return [np.zeros(len(row)) for row in ids]
-        return mean_crowding(self.calibration, now, queries, ids)
+            return [np.zeros(len(row)) for row in found.ids]
+        return mean_crowding(self.calibration, now, queries, found)
 
     def crowding_of(
         self, query: NDArray[np.float32], matched: NDArray[np.float32]

@@ -43,7 +43,7 @@ from face2vec.gallery.rows import StoredFace
 from face2vec.gallery.schema import FILE
 from face2vec.gallery.writer import Writer
 from face2vec.index.policy import canonical
-from face2vec.index.seam import FaceSearch
+from face2vec.index.seam import FaceSearch, Nearest
 from face2vec.index.sync import GalleryIndex, writing
 from face2vec.models.catalogue import DEFAULT_MODEL
 from face2vec.models.store import (
@@ -92,23 +92,24 @@ def mean_crowding(
     calibration: Calibration,
     now: Snapshot,
     queries: NDArray[np.float32],
-    ids: Sequence[NDArray[np.int64]],
+    found: Nearest,
 ) -> list[NDArray[np.float64]]:
-    """Mean crowding of each query and each of its faces.
+    """Mean crowding of each query and each of its nearest faces.
 
     Args:
         calibration: gives the crowding.
         now: the gallery.
         queries: float32 (n, d).
-        ids: int64 (m,) for each query, faces of the gallery.
+        found: their nearest faces.
 
     Returns:
         float64 (m,) for each query.
     """
-    matched, places = np.unique(np.concatenate(ids), return_inverse=True)
-    of_matches = calibration.crowded(now.embeddings(matched))[places]
+    matched, places = np.unique(np.concatenate(found.ids), return_inverse=True)
+    embeddings = now.embeddings(matched) if found.embeddings is None else found.embeddings
+    of_matches = calibration.crowded(embeddings)[places]
     of_queries = calibration.crowded(queries)
-    parts = np.split(of_matches, np.cumsum([len(row) for row in ids])[:-1])
+    parts = np.split(of_matches, np.cumsum([len(row) for row in found.ids])[:-1])
     return [(one + part) / 2 for one, part in zip(of_queries, parts, strict=True)]
 
 
@@ -505,10 +506,10 @@ class Session:
         if calibration.cohort is None:
             return nothing  # people who look alike would be taken for mates
         asked = some[:ASKED]
-        similarities, ids, _ = self.index().nearest(now, asked, NEAREST + 1)
+        found = self.index().nearest(now, asked, NEAREST + 1)
         ratios = np.full((len(asked), NEAREST), -np.inf)
-        crowding = mean_crowding(calibration, now, asked, ids)
-        for n, (row, mean) in enumerate(zip(similarities, crowding, strict=True)):
+        crowding = mean_crowding(calibration, now, asked, found)
+        for n, (row, mean) in enumerate(zip(found.similarities, crowding, strict=True)):
             # The first is the face itself.
             odds = calibration.log_odds(row[1:].astype(float), crowding=mean[1:])
             ratios[n, : len(row) - 1] = odds

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from gallery_builder import DIMENSION
 from helpers import fake_fingerprint, loaded_by, posix_only, reads, state_of, written
 
@@ -101,18 +102,40 @@ def test_an_index_follows_the_gallery(gallery: Gallery, kind: str, hold: bool) -
                 assert (ready.kind, ready.state, len(ready)) == (kind, now.state, now.count)
 
 
+def record_drawn(gallery: Gallery, count: int) -> NDArray[np.float32]:
+    """Record so many photos with a face each; their embeddings, drawn at random."""
+    vectors = np.random.default_rng(0).standard_normal((count, DIMENSION)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    record(gallery, *(
+        Entry(ROOT, f"{n}.jpg", 1, 1, n.to_bytes(32, "big"), 9, 9, INDEXED,
+              faces=(Face((0.0, 0.0, 9.0, 9.0), POINTS, 1.0, vector),))
+        for n, vector in enumerate(vectors)
+    ))  # fmt: skip
+    return vectors
+
+
+@pytest.mark.parametrize("kind", ["flat", "pq"])
+def test_embeddings_that_were_read_are_those_of_the_faces_found(
+    folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gallery.create(folder, fake_fingerprint(DIMENSION)) as gallery:
+        vectors = record_drawn(gallery, 3000)
+        indexes = GalleryIndex(gallery, kind)
+        with gallery.read(mmap=True) as now:
+            for count in (1, 200):
+                found = indexes.nearest(now, vectors[:count], 4)
+                assert found.embeddings is not None
+                ids = np.unique(np.concatenate(found.ids))
+                np.testing.assert_array_equal(found.embeddings, now.embeddings(ids))
+            monkeypatch.setattr("face2vec.index.sync.QUERIES_KEPT", 199)
+            assert (indexes.nearest(now, vectors[:200], 4).embeddings is None) == (kind == "pq")
+
+
 def test_reranking_in_threads_equals_one_thread(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((3000, DIMENSION)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     with Gallery.create(folder, fake_fingerprint(DIMENSION)) as gallery:
-        record(gallery, *(
-            Entry(ROOT, f"{n}.jpg", 1, 1, n.to_bytes(32, "big"), 9, 9, INDEXED,
-                  faces=(Face((0.0, 0.0, 9.0, 9.0), POINTS, 1.0, vector),))
-            for n, vector in enumerate(vectors)
-        ))  # fmt: skip
+        vectors = record_drawn(gallery, 3000)
         indexes = GalleryIndex(gallery, "pq")
         with gallery.read(mmap=True) as now, indexes.at(now) as ready:
             ready._faces.measured = Measured(0.99, 500, 30, 100, 3000)
@@ -407,7 +430,7 @@ def test_damaged_index_never_gives_a_wrong_similarity(
         for place in range(start + 3, start + len(vectors), 8):
             damaged_at(path, whole, place)
             index = GalleryIndex(large, "flat")
-            similarities, ids, total = index.nearest(now, QUERY[None], 5)
+            similarities, ids, total, _ = index.nearest(now, QUERY[None], 5)
             assert len(ids[0]) == 5
             assert total == 20
             for face, similarity in zip(ids[0].tolist(), similarities[0].tolist(), strict=True):
@@ -430,7 +453,7 @@ def test_damage_anywhere_in_a_large_index_is_found_after_it_was_opened(
         index.nearest(now, QUERY[None], 5)
         wait_for_verification()
         for _ in range(3):
-            similarities, ids, _ = index.nearest(now, QUERY[None], 20)
+            similarities, ids, _, _ = index.nearest(now, QUERY[None], 20)
             assert dict(zip(ids[0].tolist(), similarities[0].tolist(), strict=True)) == truth(
                 large, QUERY
             )
@@ -452,7 +475,7 @@ def test_damage_in_a_small_index_is_found_when_it_is_opened(
         place = whole.index(now.embeddings([7])[0].tobytes()) + 1
         damaged_at(path, whole, place)
         index = GalleryIndex(gallery)
-        similarities, ids, _ = index.nearest(now, QUERY[None], 20)
+        similarities, ids, _, _ = index.nearest(now, QUERY[None], 20)
         assert dict(zip(ids[0].tolist(), similarities[0].tolist(), strict=True)) == truth(
             gallery, QUERY
         )
@@ -486,7 +509,7 @@ def test_index_newer_than_the_snapshot_is_not_taken_for_damaged(
     with gallery.read() as old:
         record(gallery, entry("5.jpg", "changed"))
         index.save()
-        _, ids, total = index.nearest(old, QUERY[None], 20)
+        _, ids, total, _ = index.nearest(old, QUERY[None], 20)
         assert (len(ids[0]), total) == (20, 20)
     assert caplog.text == ""
 
@@ -541,7 +564,7 @@ def test_few_faces_are_added_beside_a_large_file_which_stays(
         with large.read() as now:
             assert found(index, now, QUERY) == truth(large, QUERY)
             nearest = embedding(f"later-{number}.jpg")
-            similarities, ids, total = index.nearest(now, np.stack([nearest, QUERY]), 4)
+            similarities, ids, total, _ = index.nearest(now, np.stack([nearest, QUERY]), 4)
             best = sorted(truth(large, QUERY).items(), key=lambda one: -one[1].expected)[:4]
         assert total == 21 + number
         assert ids[0][0] == 21 + number

@@ -19,11 +19,14 @@ class Nearest(NamedTuple):
         similarities: cosines float32 (m,), m ≤ k, of each query, most similar first.
         ids: numbers of the faces, int64 (m,), of each query.
         total: number of faces in the index.
+        embeddings: float32 (m, d) of the ids that were found, each once and ascending, if they were
+            read for this; otherwise None.
     """
 
     similarities: list[NDArray[np.float32]]
     ids: list[NDArray[np.int64]]
     total: int
+    embeddings: NDArray[np.float32] | None = None
 
 
 class IndexFacts(NamedTuple):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from face2vec.errors import GalleryError
 from face2vec.files import open_regular, put_in_place
@@ -32,8 +33,6 @@ from face2vec.index.policy import choose_kind
 from face2vec.index.seam import FaceSearch, IndexFacts, Nearest
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from face2vec.index.face_index import FaceIndex
 
 log = logging.getLogger("face2vec")
@@ -46,6 +45,11 @@ COSINE_TOLERANCE = 1e-4
 # time for a large one.
 BATCH = 256
 BATCH_MOST = 8192
+QUERIES_KEPT = 1000
+"""Queries whose matches' embeddings are kept for what follows: 25 MB of dimension 512."""
+
+_Read = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Ids (n,), and their embeddings (n, d)."""
 
 
 class GalleryIndex:
@@ -101,9 +105,17 @@ class GalleryIndex:
         """
         for _ in range(2):
             with self.at(now) as index:
-                similarities, ids = nearest_faces(index, now, queries, k)
-                if _agree(index, now, queries, similarities, ids):
-                    return Nearest(similarities, ids, len(index))
+                read: list[_Read] | None = [] if len(queries) <= QUERIES_KEPT else None
+                similarities, ids = nearest_faces(index, now, queries, k, read)
+                embeddings: NDArray[np.float32] | None
+                if index.measured is None:
+                    embeddings = now.embeddings(np.unique(np.concatenate(ids)))
+                    sound = _agree(index, now, queries, similarities, ids, embeddings)
+                else:  # the similarities come from the embeddings themselves
+                    embeddings = _found(read, np.unique(np.concatenate(ids)))
+                    sound = all(len(np.unique(row)) == len(row) for row in ids)
+                if sound:
+                    return Nearest(similarities, ids, len(index), embeddings)
                 now.verify(np.unique(np.concatenate(ids)).tolist())
             self._distrust(index, "a similarity is not that of the gallery's embeddings")
         raise damaged(self.path, "its similarities are not those of the gallery's embeddings")
@@ -380,27 +392,42 @@ def _agree(
     queries: NDArray[np.float32],
     similarities: Sequence[NDArray[np.float32]],
     ids: Sequence[NDArray[np.int64]],
+    embeddings: NDArray[np.float32],
 ) -> bool:
     """Whether similarities are those of the gallery's embeddings, where both have one state.
 
-    Those of an approximate index come from the embeddings themselves.
+    Args:
+        index: what was searched.
+        now: the snapshot.
+        queries: float32 (n, d).
+        similarities: float32 (m,) of each query.
+        ids: int64 (m,) of each query.
+        embeddings: float32 (f, d) of all ids, each once and ascending.
     """
-    if index.state != now.state or index.measured is not None:
-        return all(len(np.unique(row)) == len(row) for row in ids)
-    numbers, places = np.unique(np.concatenate([*ids]), return_inverse=True)
-    if len(numbers) == 0:
+    if index.state != now.state:
         return True
-    embeddings = now.embeddings(numbers)
-    start = 0
+    numbers = np.unique(np.concatenate(ids))
     for query, told, row in zip(queries, similarities, ids, strict=True):
-        found = embeddings[places[start : start + len(row)]]
-        start += len(row)
+        found = embeddings[np.searchsorted(numbers, row)]
         # Not ">": a comparison with NaN, of a face that the gallery does not have, is false.
         if not np.all(np.abs(np.vecdot(found, query) - told) <= COSINE_TOLERANCE):
             return False
         if len(np.unique(row)) < len(row):
             return False
     return True
+
+
+def _found(read: list[_Read] | None, wanted: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    """Embeddings float32 (n, d) of ids int64 (n,) that were read; None if one was not."""
+    if not read:
+        return None
+    ids = np.concatenate([some for some, _ in read])
+    order = np.argsort(ids)
+    places = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)]
+    if not np.array_equal(ids[places], wanted):
+        return None
+    embeddings: NDArray[np.float32] = np.concatenate([rows for _, rows in read])[places]
+    return embeddings
 
 
 @contextmanager
@@ -421,7 +448,11 @@ def writing(gallery: Gallery, index: FaceSearch) -> Iterator[Writer]:
 
 
 def nearest_faces(
-    index: FaceIndex, now: Snapshot, queries: NDArray[np.float32], k: int
+    index: FaceIndex,
+    now: Snapshot,
+    queries: NDArray[np.float32],
+    k: int,
+    read: list[_Read] | None = None,
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
     """`FaceIndex.search` with the exact similarities of a snapshot.
 
@@ -430,15 +461,28 @@ def nearest_faces(
         now: the snapshot.
         queries: float32 (n, d) of unit length.
         k: maximum number of faces per query.
+        read: is given the embeddings that are read for this.
 
     Returns:
         Cosines float32 (m,) and ids int64 (m,), m ≤ k, for each query.
     """
+
+    def reader(one: Snapshot) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        if read is None:
+            return one.embeddings
+
+        def noted(ids: NDArray[np.int64]) -> NDArray[np.float32]:
+            embeddings = one.embeddings(ids)
+            read.append((ids, embeddings))
+            return embeddings
+
+        return noted
+
     readers = index.readers(len(queries), k)
     if readers == 1:
-        return index.search(queries, k, [now.embeddings])
+        return index.search(queries, k, [reader(now)])
     with now.several(readers) as same:
-        return index.search(queries, k, [one.embeddings for one in same])
+        return index.search(queries, k, [reader(one) for one in same])
 
 
 class _InUse:
