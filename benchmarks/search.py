@@ -241,13 +241,14 @@ def alone(file: Path, engine, hold: bool) -> Callable[[np.ndarray], object]:
     import faiss
 
     from face2vec.index.face_index import FaceIndex
+    from face2vec.products import product
 
     index = index_of(engine)
     if index.kind == "flat":
         bare = faiss.read_index(str(file), 0 if hold else faiss.IO_FLAG_MMAP_IFC)
         return lambda queries: bare.search(queries, 10)
     own = FaceIndex.load(file)._faces
-    shards = faiss.IndexShards(own._turn.d_out, True, False)
+    shards = faiss.IndexShards(len(own._rows), True, False)
     for shard in own._shards:
         shards.add_shard(shard)
     wanted = own.proposals(10)
@@ -255,7 +256,7 @@ def alone(file: Path, engine, hold: bool) -> Callable[[np.ndarray], object]:
         codes = faiss.downcast_index(shard.index)
         codes.k_factor = (min(own.candidates(wanted), shard.ntotal) + 0.5) / wanted
     # "own" stays alive here, because FAISS does not keep what Python owns.
-    return lambda queries: (own, shards.search(own._turn.apply(queries), wanted))[1]
+    return lambda queries: (own, shards.search(product(queries, own._rows), wanted))[1]
 
 
 def described(count: int, kind: str, file: Path, engine, found: float, strange: float) -> list[str]:
@@ -264,7 +265,7 @@ def described(count: int, kind: str, file: Path, engine, found: float, strange: 
     measured = index_of(engine).measured
     told = "exact"
     if measured is not None:
-        told = f"{measured.recall:.3f}, {measured.candidates} and {measured.proposals}"
+        told = f"{measured.recall:.3f}"
     return [
         *(f"{count:,}", kind, f"{found:.3f}", f"{strange:.3f}", told),
         *(f"{file.stat().st_size / 2**20:,.0f} MiB", f"{took:.1f} s"),

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from face2vec.products import product
+
 LOOKED_AT = 1500
 """Faces of a gallery that are drawn at random to form a cohort."""
 MOST = 1000
@@ -80,7 +82,7 @@ class Cohort:
             float64 () or (m,), in units of similarity, 0 or more: a gallery of people who are
             unlike each other does not show that strangers of one kind are.
         """
-        mean = embeddings @ self._mean
+        mean = np.vecdot(embeddings, self._mean)
         all_of_them = mean - (crowding + self.crowding) / 2 - self.expected
         near = self._near(np.atleast_2d(embeddings)).reshape(mean.shape) - mean
         nearer = np.maximum(near - self.expected_near - SCATTER, 0.0)
@@ -91,7 +93,7 @@ class Cohort:
         first, last = near_of(len(self.faces))
         found = np.empty(len(embeddings))
         for start in range(0, len(embeddings), ROWS):
-            similar = embeddings[start : start + ROWS] @ self.faces.T
+            similar = product(embeddings[start : start + ROWS], self.faces)
             similar.partition(-last, axis=1)  # with one place it takes a sixth of the time
             nearest = np.sort(similar[:, -last:], axis=1)[:, :-first]
             found[start : start + ROWS] = nearest.mean(axis=1, dtype=np.float64)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec import stored
+from face2vec.products import product
 
 MOST_CENTRES, MOST_DIMENSIONS = 10_000, 10_000
 
@@ -100,12 +101,13 @@ class Crowding:
             float64 () or (n,).
         """
         centres, logs = _mixture(self)
-        heights = embeddings @ centres.T
+        heights = product(np.atleast_2d(embeddings), centres)
         heights += logs
         highest = heights.max(axis=-1, keepdims=True)
         heights -= highest
         total = np.log(np.exp(heights, out=heights).sum(axis=-1, dtype=np.float64))
-        return np.asarray((total + highest[..., 0]) / self.concentration)
+        densities = (total + highest[..., 0]) / self.concentration
+        return np.asarray(densities.reshape(embeddings.shape[:-1]))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values."""

@@ -107,9 +107,9 @@ def mean_crowding(
     """
     matched, places = np.unique(np.concatenate(found.ids), return_inverse=True)
     embeddings = now.embeddings(matched) if found.embeddings is None else found.embeddings
-    of_matches = calibration.crowded(embeddings)[places]
-    of_queries = calibration.crowded(queries)
-    parts = np.split(of_matches, np.cumsum([len(row) for row in found.ids])[:-1])
+    both = calibration.crowded(np.concatenate([queries, embeddings]))  # at once: one product
+    of_queries, of_matches = both[: len(queries)], both[len(queries) :]
+    parts = np.split(of_matches[places], np.cumsum([len(row) for row in found.ids])[:-1])
     return [(one + part) / 2 for one, part in zip(of_queries, parts, strict=True)]
 
 

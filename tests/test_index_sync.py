@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from gallery_builder import DIMENSION
 from helpers import fake_fingerprint, loaded_by, posix_only, reads, state_of, written
+from numpy.typing import NDArray
 
 from face2vec.errors import GalleryDamagedError, GalleryError
 from face2vec.gallery.gallery import Gallery

@@ -31,6 +31,7 @@ ORDER = (
         "forks",
         "files",
         "stored",
+        "products",
         "fingerprint",
         "types",
         "arguments",

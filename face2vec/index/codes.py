@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from face2vec.index.flat import make_room
 from face2vec.index.parallel import Vectors, check_type, faiss, one_thread
 from face2vec.index.sample import Sample
+from face2vec.products import product
 
 # Four bits a number, whose distances FAISS looks up in the processor's registers (André, Kermarrec,
 # Le Scouarnec: Cache locality is not enough, 2015).
@@ -53,9 +54,10 @@ class Codes:
     def __init__(self, sample: Sample, numbers: int) -> None:
         rows = rotation(sample.examples, numbers)
         self.numbers = numbers
+        self._rows = rows
         self.turn = matrix(rows)
         self._quantizer = faiss.ProductQuantizer(len(rows), numbers, BITS)
-        examples = product(self.turn, sample.examples[:LEARNED_FROM])
+        examples = product(sample.examples[:LEARNED_FROM], rows)
         self._finer = faiss.ScalarQuantizer(len(rows), faiss.ScalarQuantizer.QT_6bit)
         with one_thread():  # many small steps: FAISS's threads would wait more than they work
             self._quantizer.train(examples)
@@ -88,7 +90,7 @@ class Codes:
         A face of the sample that seems nearer stands for as many of the ``count`` faces as the
         sample has one of.
         """
-        queries = product(self.turn, sample.queries)
+        queries = product(sample.queries, self._rows)
         near = np.vecdot(self._decoded(sample.nearest_embeddings), queries[:, None])
         seeming = queries @ self._decoded(sample.examples).T
         # Neither a query itself nor what is truly nearest stands for others.
@@ -109,7 +111,7 @@ class Codes:
         """Embeddings (…, dimension) as their codes give them back, rotated: float32 (…, d)."""
         flat = np.ascontiguousarray(embeddings.reshape(-1, embeddings.shape[-1]))
         decoded: Vectors = self._quantizer.decode(
-            self._quantizer.compute_codes(product(self.turn, flat))
+            self._quantizer.compute_codes(product(flat, self._rows))
         )
         return decoded.reshape(*embeddings.shape[:-1], self.turn.d_out)
 
@@ -174,28 +176,6 @@ def group_queries(shard: Any) -> None:
     codes_of(shard)[0].qbs = FOURS if wide else 0
 
 
-def product(turn: Any, vectors: Vectors) -> Vectors:
-    """Vectors times a FAISS matrix.
-
-    Args:
-        turn: the matrix (m, d).
-        vectors: float32 (n, d).
-
-    Returns:
-        float32 (n, m).
-    """
-    if len(vectors) > 1:
-        products: Vectors = turn.apply(vectors)
-        return products
-    # Without FAISS's threads, which keep spinning and would slow the scan that follows.
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    result = np.empty((len(vectors), turn.d_out), np.float32)
-    if len(vectors):
-        into, asked = faiss.swig_ptr(result), faiss.swig_ptr(vectors)
-        faiss.fvec_inner_products_ny(into, asked, turn.A.data(), turn.d_in, turn.d_out)
-    return result
-
-
 def rotation(examples: Vectors, numbers: int) -> Vectors:
     """Axes (m, d) along which every number of a code carries about the same variance.
 
@@ -223,7 +203,7 @@ def rotation(examples: Vectors, numbers: int) -> Vectors:
 
 
 def matrix(rows: Vectors) -> Any:
-    """A copy of a matrix for `product`.
+    """A FAISS transformation that multiplies by a copy of a matrix.
 
     Args:
         rows: float32 (m, d).

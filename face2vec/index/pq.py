@@ -26,7 +26,6 @@ from face2vec.index.codes import (
     empty_shard,
     enough,
     group_queries,
-    product,
 )
 from face2vec.index.flat import labels
 from face2vec.index.parallel import (
@@ -41,6 +40,7 @@ from face2vec.index.parallel import (
 )
 from face2vec.index.policy import Measured
 from face2vec.index.sample import AT, Sample
+from face2vec.products import product
 
 FACES_PER_SHARD = 1 << 17  # FAISS scans a shard on one core
 SCANNED_BYTES = 1 << 20  # codes that are worth another core
@@ -57,7 +57,9 @@ class Pq:
     def __init__(self, parts: Sequence[Any]) -> None:
         self._first, *others = parts
         check_type(self._first, faiss.IndexPreTransform)
-        self._turn = faiss.downcast_VectorTransform(self._first.chain.at(0))
+        turn = faiss.downcast_VectorTransform(self._first.chain.at(0))
+        check_type(turn, faiss.LinearTransform)
+        self._rows = faiss.vector_to_array(turn.A).reshape(turn.d_out, turn.d_in)
         self._shards = [faiss.downcast_index(self._first.index), *others]
         for shard in self._shards:
             group_queries(shard)
@@ -122,7 +124,7 @@ class Pq:
 
     def add(self, ids: Ids, embeddings: Vectors) -> None:
         """Add faces: ids int64 (n,), embeddings float32 (n, d)."""
-        turned = product(self._turn, embeddings)
+        turned = product(embeddings, self._rows)
         while len(ids):
             shard = self._with_room()
             room = FACES_PER_SHARD - shard.ntotal
@@ -138,7 +140,7 @@ class Pq:
 
     def search(self, queries: Vectors, wanted: int) -> tuple[Vectors, Ids]:
         """The nearest faces, see `IndexKind.search`: float32 (n, k) and int64 (n, k)."""
-        turned = product(self._turn, np.ascontiguousarray(queries, dtype=np.float32))
+        turned = product(np.ascontiguousarray(queries, dtype=np.float32), self._rows)
         shape = len(queries), wanted
         similarities, ids = np.empty(shape, np.float32), np.empty(shape, np.int64)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
@@ -177,7 +179,7 @@ class Pq:
 
     def _places_in_shards(self, sample: Sample) -> NDArray[np.int64]:
         """Where the short codes have the nearest faces in their shards: int64 (q, 10)."""
-        turned = product(self._turn, sample.queries)
+        turned = product(sample.queries, self._rows)
         places = np.full(sample.nearest.shape, CANDIDATES_MOST)
         for shard in self._shards:
             short = codes_of(shard)[0]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from face2vec.calibration import Calibration
 from face2vec.errors import MissingExtraError
+from face2vec.products import product
 
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -172,7 +173,7 @@ class Evidence:
         Returns:
             float32 (n, m).
         """
-        similarities = (some.vectors @ others.vectors.T).astype(np.float64)
+        similarities = product(some.vectors, others.vectors).astype(np.float64)
         crowding = (self._crowded(some)[:, None] + self._crowded(others)) / 2
         in_one_photo = some.photos[:, None] == others.photos
         odds = self._log_odds(similarities, crowding, in_one_photo)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from face2vec.calibration import Calibration
 from face2vec.gallery.reader import Snapshot, State
+from face2vec.products import product
 from face2vec.types import Face, Identified, Person
 
 UNKNOWN = 0.5
@@ -131,7 +132,7 @@ def probabilities(
     people, place, counts = np.unique(owners, return_inverse=True, return_counts=True)
     order = np.argsort(place, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    cosines = (queries @ known.T).astype(np.float64)
+    cosines = product(queries, known).astype(np.float64)
     crowding = calibration.crowded(known) if crowding is None else crowding
     mean = (calibration.crowded(queries)[:, None] + crowding) / 2
     # With a prior of one half, these are the log likelihood ratios.
