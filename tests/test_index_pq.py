@@ -98,10 +98,10 @@ def test_sample_of_a_gallery_with_fewer_faces_than_announced(faces: tuple[Ids, V
 
 @pytest.mark.parametrize("numbers", [8, 16, 24])
 def test_rotation_gives_each_number_about_the_same_variance(
-    faces: tuple[Ids, Vectors], numbers: int
+    faces: tuple[Ids, Vectors], sample: Sample, numbers: int
 ) -> None:
     _, vectors = faces
-    axes = rotation(vectors, numbers)
+    axes = rotation(*sample.components, numbers)
     np.testing.assert_allclose(axes @ axes.T, np.eye(len(axes)), atol=1e-5)
     assert len(axes) == D // numbers * numbers
     moments = np.linalg.eigvalsh(vectors.T @ vectors)[::-1]
@@ -143,6 +143,7 @@ def test_choose_takes_the_codes_of_least_cost_that_find_enough(sample: Sample) -
     for numbers in lengths(D):
         codes = Codes(sample, numbers)
         candidates = enough(codes.ranks(sample, count), CANDIDATES_RECALL)
+        candidates = max(candidates, CANDIDATES_LEAST)
         if candidates <= CANDIDATES_MOST:
             scan = count * (FACE_SECONDS + codes.numbers * SCAN_SECONDS)
             costs[codes.numbers] = scan + candidates * CANDIDATE_SECONDS

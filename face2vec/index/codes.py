@@ -52,7 +52,7 @@ class Codes:
     """
 
     def __init__(self, sample: Sample, numbers: int) -> None:
-        rows = rotation(sample.examples, numbers)
+        rows = rotation(*sample.components, numbers)
         self.numbers = numbers
         self._rows = rows
         self.turn = matrix(rows)
@@ -77,7 +77,7 @@ class Codes:
             if best is not None and scan >= least:
                 break
             codes = cls(sample, numbers)
-            found = enough(codes.ranks(sample, count), CANDIDATES_RECALL)
+            found = max(enough(codes.ranks(sample, count), CANDIDATES_RECALL), CANDIDATES_LEAST)
             cost = scan + found * CANDIDATE_SECONDS if found <= CANDIDATES_MOST else np.inf
             if best is None or cost <= least:
                 best, least = codes, cost
@@ -176,30 +176,27 @@ def group_queries(shard: Any) -> None:
     codes_of(shard)[0].qbs = FOURS if wide else 0
 
 
-def rotation(examples: Vectors, numbers: int) -> Vectors:
+def rotation(components: Vectors, held: NDArray[np.float64], numbers: int) -> Vectors:
     """Axes (m, d) along which every number of a code carries about the same variance.
 
-    Each number gets one of the largest principal components of the examples and some of the smaller
-    ones (Ge, He, Ke, Sun: Optimized product quantization, 2013, the parametric solution). What is
-    not needed for ``VARIANCE``, exceeds ``DIMENSIONS_MOST`` a number, or cannot be shared out
-    evenly, is left out: the components of the least variance.
+    Each number gets one of the largest principal components and some of the smaller ones (Ge, He,
+    Ke, Sun: Optimized product quantization, 2013, the parametric solution). What is not needed for
+    ``VARIANCE``, exceeds ``DIMENSIONS_MOST`` a number, or cannot be shared out evenly, is left out:
+    the components of the least variance.
 
     Args:
-        examples: float32 (n, d).
+        components: principal components float32 (d, d), see `Sample.components`.
+        held: share of the variance that the first ones hold together, float64 (d,).
         numbers: how many numbers a code has; at most d.
 
     Returns:
         float32 (m, d), m ≤ d: unit vectors at right angles.
     """
-    dimension = examples.shape[1]
-    variances, components = np.linalg.eigh((examples.T @ examples).astype(np.float64))
-    components = components.T[::-1]  # the largest first
-    held = np.cumsum(variances[::-1]) / variances.sum()
     needed = 1 + int(np.searchsorted(held, VARIANCE))
-    each = min(DIMENSIONS_MOST, dimension // numbers, -(-needed // numbers))
+    each = min(DIMENSIONS_MOST, len(components) // numbers, -(-needed // numbers))
     places = np.arange(each * numbers).reshape(each, numbers)
     places[1::2] = places[1::2, ::-1].copy()
-    return components[places.T.ravel()].astype(np.float32)
+    return components[places.T.ravel()]
 
 
 def matrix(rows: Vectors) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from face2vec.index.parallel import Batches, Ids, Vectors, faiss
 
@@ -55,6 +57,19 @@ class Sample:
         nearest, embeddings = _nearest(batches, ids[asked], examples[asked])
         order = np.argsort(ids)
         return cls(ids[order], examples[order], ids[asked], examples[asked], nearest, embeddings)
+
+    @cached_property
+    def components(self) -> tuple[Vectors, NDArray[np.float64]]:
+        """The principal components of the examples, the one of the largest variance first.
+
+        Returns:
+            Unit vectors float32 (d, d), and the share of the variance that the first one, two, …
+            hold together, float64 (d,).
+        """
+        moments = (self.examples.T @ self.examples).astype(np.float64)
+        variances, components = np.linalg.eigh(moments)
+        held = np.cumsum(variances[::-1]) / variances.sum()
+        return np.ascontiguousarray(components.T[::-1], dtype=np.float32), held
 
 
 def _nearest(batches: Batches, own: Ids, queries: Vectors) -> tuple[Ids, Vectors]:
