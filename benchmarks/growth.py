@@ -15,6 +15,9 @@ that this process writes to disks are counted. The index is left out; it is rewr
 With ``--people`` the faces are grouped into people: all of them, and again after a hundredth more
 were added, each in a process of its own, with the most memory that it takes: *in all* as the system
 counts it, and without what is mapped from files, which the system can drop (*own*).
+
+With two sizes or more, rows for ten and a hundred million faces are computed: each figure goes on
+growing as it did between the last two sizes, with the same power of the number of faces.
 """
 
 from __future__ import annotations
@@ -258,10 +261,31 @@ def tell(kind: str, sizes: list[int], rows: list[list[str]]) -> None:
     publish(
         f"growth-{kind}" if kind else "growth",
         f"{title} a large gallery, {DIMENSION} numbers a face",
-        table(titles, rows),
+        table(titles, rows + computed(sizes, rows)),
         f"python benchmarks/growth.py {option}--sizes {' '.join(map(str, sizes))}",
         PACKAGES,
     )
+
+
+COMPUTED = 10**7, 10**8
+
+
+def computed(sizes: list[int], rows: list[list[str]]) -> list[list[str]]:
+    """Rows for sizes that were not measured, from the last two that were."""
+    if len(sizes) < 2:
+        return []
+    steps = sizes[-1] / sizes[-2]
+    found = []
+    for count in COMPUTED:
+        cells = [f"{count:,}, computed"]
+        for before, last in zip(rows[-2][1:], rows[-1][1:], strict=True):
+            digits = len(last.partition(".")[2])
+            least = 10**-digits / 2  # below this, both are rounded to 0
+            first, second = (max(float(one.replace(",", "")), least) for one in (before, last))
+            power = float(np.clip(np.log(second / first) / np.log(steps), 0, 2))
+            cells.append(f"{second * (count / sizes[-1]) ** power:,.{digits}f}")
+        found.append(cells)
+    return found
 
 
 KINDS = {
