@@ -7,11 +7,14 @@ follows. Where other work runs on the machine, they wait for each other: the pro
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
 ALONE = 1 << 18  # multiplications up to which OpenBLAS uses one thread
-LARGE = 1 << 27  # multiplications that are worth its threads
+LARGE = 1 << 24  # multiplications that are worth its threads
 
 
 def product(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -24,14 +27,26 @@ def product(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np
     Returns:
         float32 (n, m).
     """
-    rows, dimension = left.shape
-    if rows * dimension * len(right) > LARGE or rows == 0:
+    rows, columns, dimension = len(left), len(right), left.shape[1]
+    if rows * columns == 0 or rows * columns * dimension > LARGE:
         return left @ right.T
-    if rows == 1:  # as a matrix and a vector, for which OpenBLAS uses threads much earlier
-        return product(np.concatenate([left, left]), right)[:1]
-    step = max(1, ALONE // (rows * dimension))
-    result = np.empty((rows, len(right)), np.float32)
-    for start in range(0, len(right), step):
-        part = slice(start, start + step)
-        np.matmul(left, right[part].T, out=result[:, part])
+    # A matrix and a vector are no case for BLAS, which uses threads for them much earlier.
+    if columns == 1:
+        return np.asarray(np.vecdot(left, right[0]))[:, None]
+    if rows == 1:
+        return np.asarray(np.vecdot(right, left[0]))[None]
+    result = np.empty((rows, columns), np.float32)
+    if rows > columns:
+        for part in _parts(rows, ALONE // (columns * dimension)):
+            np.matmul(left[part], right.T, out=result[part])
+    else:
+        for part in _parts(columns, ALONE // (rows * dimension)):
+            np.matmul(left, right[part].T, out=result[:, part])
     return result
+
+
+def _parts(size: int, most: int) -> Iterator[slice]:
+    """Parts of a range of nearly equal sizes: two or more, and otherwise at most ``most``."""
+    count = max(1, min(-(-size // max(most, 1)), size // 2))
+    for start, end in pairwise([size * part // count for part in range(count + 1)]):
+        yield slice(start, end)

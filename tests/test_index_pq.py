@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from test_index_face_index import brute, fetching, in_batches, people, recall, unit
 
-from face2vec.index import parallel, pq
+from face2vec.index import face_index, parallel, pq
+from face2vec.index import file as index_file
 from face2vec.index.codes import (
     CANDIDATE_SECONDS,
     CANDIDATES_LEAST,
@@ -24,6 +25,7 @@ from face2vec.index.codes import (
     rotation,
 )
 from face2vec.index.face_index import FaceIndex
+from face2vec.index.file import IndexDamagedError
 from face2vec.index.parallel import Ids, Vectors
 from face2vec.index.pq import Pq
 from face2vec.index.sample import AT, QUERIES, Sample
@@ -261,3 +263,45 @@ def test_people_of_isotropic_embeddings_are_found() -> None:
     index = FaceIndex.build([(ids, vectors)], 6000, vectors.shape[1], "pq")
     assert index.measured is not None
     assert index.measured.recall >= RECALL
+
+
+def test_copies_of_a_photo_do_not_count_as_missed(faces: tuple[Ids, Vectors]) -> None:
+    """Any of them may be found; no search can find all, and slower ones would not help."""
+    ids, vectors = faces
+    many = vectors.copy()
+    rng = np.random.default_rng(5)
+    many[: COUNT // 3] = vectors[0] + 0.002 * rng.standard_normal((COUNT // 3, D))
+    index = FaceIndex.build([(ids, unit(many))], COUNT, D, "pq")
+    assert index.measured is not None
+    assert 0.5 * QUERIES < index.measured.queries < 0.8 * QUERIES
+    assert index.measured.recall >= RECALL
+    assert index.measured.candidates < 500
+
+
+def test_faces_that_are_all_equal_are_indexed(faces: tuple[Ids, Vectors]) -> None:
+    ids, vectors = faces
+    same = np.repeat(vectors[:1], 3000, axis=0)
+    index = FaceIndex.build([(ids[:3000], same)], 3000, D, "pq")
+    assert index.measured is not None
+    assert (index.measured.recall, index.measured.queries) == (1.0, 0)
+    found = index.search(same[:2], 5, [fetching(ids[:3000], same)])
+    assert [len(set(row.tolist())) for row in found[1]] == [5, 5]
+    np.testing.assert_allclose(np.stack(found[0]), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("part", [b"IxPT", b"LTra", b"IxMp", b"IxRF", b"IPfs", b"IxSQ"])
+@pytest.mark.parametrize("bit", [0, 3, 9, 17])
+def test_wrong_size_in_the_middle_of_a_large_file_is_damage(
+    file: Path, tmp_path: Path, part: bytes, bit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only both ends of a part are verified when it is opened; FAISS would read elsewhere."""
+    monkeypatch.setattr(index_file, "_END_BYTES", 1)
+    monkeypatch.setattr(face_index, "VERIFIED_BYTES", 0)
+    path = tmp_path / "index"
+    FaceIndex.load(file).save(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(part) + len(part)
+    content[place + bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    with pytest.raises(IndexDamagedError):
+        FaceIndex.load(path, mmap=True)

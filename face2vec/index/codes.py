@@ -19,6 +19,7 @@ from face2vec.products import product
 # Four bits a number, whose distances FAISS looks up in the processor's registers (André, Kermarrec,
 # Le Scouarnec: Cache locality is not enough, 2015).
 BITS = 4
+BLOCK = 32  # codes that are scanned together
 # Among a million faces of dimension 512, 32 numbers find 0.991 of the ten nearest with 4 dimensions
 # a number, 0.994 with 5, 0.995 with 6 and with 8.
 DIMENSIONS_MOST = 8
@@ -129,6 +130,8 @@ def enough(ranks: NDArray[Any], share: float) -> int:
         ranks: places of the truly nearest faces, counted from 0; float64 or int64 (q, 10).
         share: 0…1.
     """
+    if ranks.size == 0:  # all faces are copies of each other
+        return 1
     ordered = np.sort(ranks, axis=None)
     return int(np.ceil(ordered[int(np.ceil(share * len(ordered))) - 1])) + 1
 
@@ -168,6 +171,45 @@ def codes_of(shard: Any) -> tuple[Any, Any]:
     check_type(short, faiss.IndexPQFastScan)
     check_type(long, faiss.IndexScalarQuantizer)
     return short, long
+
+
+def check_shard(shard: Any, dimension: int) -> None:
+    """Check that the parts of a shard fit together.
+
+    FAISS reads outside of its memory where they do not, and does not check all of it.
+
+    Args:
+        shard: from a file that may be damaged.
+        dimension: of the rotated embeddings.
+
+    Raises:
+        TypeError: it has other parts.
+        ValueError: they do not fit together.
+    """
+    short, long = codes_of(shard)
+    every = (shard, faiss.downcast_index(shard.index), short, long)
+    pq, sq, count = short.pq, long.sq, shard.ntotal
+    blocks = -(-count // BLOCK)
+    sound = (
+        all(
+            (one.d, one.ntotal, one.metric_type, one.is_trained)
+            == (dimension, count, faiss.METRIC_INNER_PRODUCT, True)
+            for one in every
+        )
+        and shard.id_map.size() == count
+        and (pq.d, pq.nbits, pq.ksub, short.nbits, short.ksub) == (dimension, BITS, 16, BITS, 16)
+        and 0 < pq.M == short.M <= dimension == pq.M * pq.dsub
+        and pq.centroids.size() == 16 * dimension
+        and (short.M2, short.bbs, short.implem) == (-(-pq.M // 2) * 2, BLOCK, 0)
+        and (short.code_size, short.ntotal2) == (short.M2 // 2, blocks * BLOCK)
+        and short.codes.size() >= blocks * BLOCK * short.M2 // 2
+        and (sq.d, sq.qtype, sq.code_size, long.code_size)
+        == (dimension, faiss.ScalarQuantizer.QT_6bit, *(-(-6 * dimension // 8),) * 2)
+        and sq.trained.size() == 2 * dimension
+        and long.codes.size() == count * long.code_size
+    )
+    if not sound:
+        raise ValueError("the parts of a shard do not fit together")
 
 
 def group_queries(shard: Any) -> None:

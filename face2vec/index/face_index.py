@@ -259,7 +259,11 @@ class FaceIndex:
         self.verified = whole
         self._bytes = data
         if (len(self), self.dimension) != (header.count, header.dimension):
-            raise index_file.damaged(path, f"it declares {header.count} faces and has {len(self)}")
+            raise index_file.damaged(
+                path,
+                f"it declares {header.count} faces of dimension {header.dimension} and has "
+                f"{len(self)} of {self.dimension}",
+            )
         self.state = header.state
         return self
 

@@ -212,8 +212,8 @@ def _measured(values: object) -> Measured | None:
     if not 0 <= recall <= 1:
         raise StoredValueError(f"its recall is {recall}")
     counts = (
-        stored.integer(stored.field(found, name, what), f"{name!r} of {what}", 1)
-        for name in ("queries", "proposals", "candidates", "faces")
+        stored.integer(stored.field(found, name, what), f"{name!r} of {what}", least)
+        for name, least in (("queries", 0), ("proposals", 1), ("candidates", 1), ("faces", 1))
     )
     return Measured(recall, *counts)
 

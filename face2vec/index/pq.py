@@ -21,6 +21,7 @@ from face2vec.index.codes import (
     PROPOSED_MOST,
     RECALL,
     Codes,
+    check_shard,
     code_masks,
     codes_of,
     empty_shard,
@@ -59,9 +60,13 @@ class Pq:
         check_type(self._first, faiss.IndexPreTransform)
         turn = faiss.downcast_VectorTransform(self._first.chain.at(0))
         check_type(turn, faiss.LinearTransform)
+        sizes = turn.have_bias, turn.d_in, turn.A.size()
+        if sizes != (False, self._first.d, turn.d_out * turn.d_in):
+            raise ValueError("its rotation has another size")
         self._rows = faiss.vector_to_array(turn.A).reshape(turn.d_out, turn.d_in)
         self._shards = [faiss.downcast_index(self._first.index), *others]
         for shard in self._shards:
+            check_shard(shard, len(self._rows))
             group_queries(shard)
         self._code_bytes = int(codes_of(self._shards[0])[0].code_size)
         self.dimension: int = self._first.d
@@ -99,7 +104,7 @@ class Pq:
         ranks = _places(found, sample.nearest)
         ranks -= _places(found, sample.own[:, None]) < ranks
         proposals = min(max(enough(ranks, RECALL), PROPOSED_LEAST), PROPOSED_MOST)
-        recall = float((ranks < proposals).mean())
+        recall = float((ranks < proposals).mean()) if ranks.size else 1.0
         self.measured = measured._replace(recall=recall, proposals=proposals)
 
     @property

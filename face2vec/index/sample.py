@@ -13,6 +13,8 @@ from face2vec.index.parallel import Batches, Ids, Vectors, faiss
 EXAMPLES_MOST = 30_000  # 60 MB of dimension 512
 QUERIES = 500
 AT = 10  # recall is measured for so many faces
+AS_NEAR = 1e-3
+"""Difference in similarity below which it does not matter which face is found."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Sample:
     Attributes:
         ids: int64 (m,), ascending.
         examples: their embeddings, float32 (m, d).
-        own: ids of the queries, int64 (q,).
+        own: ids of the queries, int64 (q,). Faces to which twice ``AT`` others are as near as the
+            last of the ``AT`` nearest are left out: copies of a photo, of which any may be found.
         queries: their embeddings, float32 (q, d).
         nearest: the ``AT`` most similar other faces of all, int64 (q, 10).
         nearest_embeddings: float32 (q, 10, d).
@@ -54,9 +57,11 @@ class Sample:
         ids, examples = (np.concatenate(part) for part in zip(*parts, strict=True))
         asked = np.searchsorted(places, np.sort(drawn[:QUERIES]))
         asked = asked[asked < len(ids)]  # a gallery may shrink while it is read
-        nearest, embeddings = _nearest(batches, ids[asked], examples[asked])
+        nearest, embeddings, tied = _nearest(batches, ids[asked], examples[asked])
+        asked = asked[~tied]
         order = np.argsort(ids)
-        return cls(ids[order], examples[order], ids[asked], examples[asked], nearest, embeddings)
+        of_queries = ids[asked], examples[asked], nearest[~tied], embeddings[~tied]
+        return cls(ids[order], examples[order], *of_queries)
 
     @cached_property
     def components(self) -> tuple[Vectors, NDArray[np.float64]]:
@@ -72,21 +77,29 @@ class Sample:
         return np.ascontiguousarray(components.T[::-1], dtype=np.float32), held
 
 
-def _nearest(batches: Batches, own: Ids, queries: Vectors) -> tuple[Ids, Vectors]:
-    """The ``AT`` most similar faces, but not a query's own: ids (q, 10), embeddings (q, 10, d)."""
-    similar = np.full((len(queries), AT), -np.inf, np.float32)
+def _nearest(
+    batches: Batches, own: Ids, queries: Vectors
+) -> tuple[Ids, Vectors, NDArray[np.bool_]]:
+    """The most similar faces, but not a query's own.
+
+    Returns:
+        Ids (q, 10), embeddings (q, 10, d), and whether twice as many are about as near as the last.
+    """
+    most = 2 * AT
+    similar = np.full((len(queries), most), -np.inf, np.float32)
     near = np.full(similar.shape, -1)
     rows = np.zeros((*similar.shape, queries.shape[1]), np.float32)
     for ids, embeddings in batches:
-        wanted = min(AT + 1, len(ids))
+        wanted = min(most + 1, len(ids))
         found, places = faiss.knn(queries, embeddings, wanted, faiss.METRIC_INNER_PRODUCT)
         found[ids[places] == own[:, None]] = -np.inf
         every = np.hstack([similar, found])
-        best = np.argsort(-every, axis=1, kind="stable")[:, :AT]
-        if best.max() < AT:
+        best = np.argsort(-every, axis=1, kind="stable")[:, :most]
+        if best.max() < most:
             continue  # nothing nearer
         similar = np.take_along_axis(every, best, axis=1)
         near = np.take_along_axis(np.hstack([near, ids[places]]), best, axis=1)
         both = np.hstack([rows, embeddings[places]])
         rows = np.take_along_axis(both, best[:, :, None], axis=1)
-    return near, rows
+    tied = similar[:, -1] >= similar[:, AT - 1] - AS_NEAR
+    return near[:, :AT], rows[:, :AT], tied
