@@ -99,9 +99,14 @@ def number(value: object, what: str, least: float = -math.inf) -> float:
     Raises:
         StoredValueError: it is no number, not finite, or out of range.
     """
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+    if type(value) not in (int, float):
         raise StoredValueError(f"{what} is {_kind(value)}, not a finite number")
-    found = float(value)  # type: ignore[arg-type]
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise StoredValueError(f"{what} is not a finite number")
     if found < least:
         raise StoredValueError(f"{what} is {found}; it must be at least {least}")
     return found

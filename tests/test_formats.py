@@ -200,7 +200,7 @@ def test_index_file_of_an_older_version_gives_its_answers(how: str, tmp_path: Pa
 @pytest.mark.parametrize("kind", FORMER_KINDS)
 def test_index_file_of_a_former_kind_says_that_it_is_built_again(kind: str, tmp_path: Path) -> None:
     folder, _ = unpacked("index-4", tmp_path)
-    with pytest.raises(FormerIndexError, match=f"of the former kind '{kind}'; it is built again"):
+    with pytest.raises(FormerIndexError, match=f"former kind '{kind}'; each command builds it"):
         FaceIndex.load(folder / f"{kind}.faiss")
 
 

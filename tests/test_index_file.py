@@ -57,7 +57,7 @@ def test_index_of_the_former_format_is_built_again_if_it_has_no_long_codes(
         assert checked(path, whole=True) == replace(header, ends=(len(CONTENT),))
         return
     with pytest.raises(
-        FormerIndexError, match="of the former kind 'pq'; it is built again as 'pq'"
+        FormerIndexError, match="of the former kind 'pq'; each command builds it again as 'pq'"
     ):
         checked(path, whole=True)
 

@@ -693,7 +693,7 @@ def test_jobs_of_an_earlier_start_are_listed(
     monkeypatch.setenv("FACE2VEC_MODELS_URL", "http://127.0.0.1:9")
     folder, root = copied(drawn, tmp_path / "copy"), tmp_path / "root"
     root.mkdir()
-    (root / "bad.jpg").write_bytes(b"none")
+    (root / os.fsdecode(b"bad-\xff.jpg")).write_bytes(b"none")
     with served(folder, roots=(root,)) as service:
         service.post("/v1/jobs", {"kind": "index", "folders": [str(root)]})
         service.post("/v1/jobs", {"kind": "upgrade", "model": "20180402-114759"})

@@ -76,6 +76,7 @@ WHOLE: dict[str, Any] = {
     [
         {"id": 0}, {"id": "1"}, {"kind": "format"}, {"title": None}, {"state": 1}, {"done": "x"},
         {"made": "now"}, {"result": []}, {"error": None}, {"code": "x", "values": None},
+        {"made": 10**400}, {"done": 10**400}, {"id": 1 << 60}, {"result": {"a": [[[[]]]]}},
     ],
 )  # fmt: skip
 def test_list_with_a_wrong_value_is_not_read(
@@ -87,6 +88,15 @@ def test_list_with_a_wrong_value_is_not_read(
     with caplog.at_level(logging.WARNING):
         assert kept_jobs(folder) == []
     assert HISTORY_FILE in caplog.text
+
+
+@pytest.mark.parametrize("name", ["code", "self", "other"])
+def test_error_may_name_any_value(folder: Path, name: str) -> None:
+    values = WHOLE | {"state": "failed", "code": "x", "values": {name: 1}}
+    (folder / HISTORY_FILE).write_text(json.dumps([values]))
+    (job,) = kept_jobs(folder)
+    assert job.problem is not None
+    assert (job.problem.code, job.problem.values) == ("x", {name: 1})
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[", b"\xff", b"[" * 100_000])

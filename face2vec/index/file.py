@@ -143,8 +143,8 @@ def read_header(stream: BinaryIO, path: Path, *, whole: bool) -> Header:
         raise damaged(path, str(error)) from error
     if is_former:
         raise FormerIndexError(
-            f"the index {path} is of the former kind {header.kind!r}; it is built again as "
-            f"{FORMER_NAMES.get(header.kind, header.kind)!r} when it is needed"
+            f"the index {path} is of the former kind {header.kind!r}; each command builds it again "
+            f"as {FORMER_NAMES.get(header.kind, header.kind)!r}, until rebuild writes it"
         )
     sound = (
         _crc32(stream, 0, end) == checksum

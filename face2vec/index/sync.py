@@ -339,9 +339,6 @@ class GalleryIndex:
                 index = FaceIndex.load(self.path)
         except FileNotFoundError:
             return None
-        except FormerIndexError as error:
-            log.info("%s", error)
-            return None
         except IndexDamagedError as error:
             log.warning("%s", error)
             return None

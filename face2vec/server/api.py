@@ -927,7 +927,9 @@ def _job(request: Request, job: Job) -> r.JobRecord:
     if not _may_see_paths(request):
         facts |= {"title": "", "result": {}, "error": "it failed" if facts["error"] else ""}
         facts["waits_for"] = "another process" if facts["waits_for"] else ""
-    return r.JobRecord(**facts)
+    # The names of files may have bytes that are no text.
+    text = json.dumps(facts, ensure_ascii=False).encode("utf-8", "replace")
+    return r.JobRecord(**json.loads(text))
 
 
 def _edited(request: Request, change: Callable[[Face2Vec], Person], what: str) -> Person:

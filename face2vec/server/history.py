@@ -18,6 +18,9 @@ from face2vec.stored import StoredValueError
 
 HISTORY_FILE = "jobs.json"
 BYTES_MOST = 8 << 20
+DEEPEST = 4
+"""How deeply lists may be nested in the result of a job."""
+NUMBERS_MOST = 1 << 53
 _KINDS = ("index", "people", "rebuild", "upgrade")
 
 log = logging.getLogger(__name__)
@@ -94,7 +97,7 @@ def _job(values: object) -> Job:
         return None if value is None else stored.number(value, f"{name!r} of {what}", 0)
 
     job = Job(
-        stored.integer(stored.field(found, "id", what), "the number of a job", 1),
+        stored.integer(stored.field(found, "id", what), "the number of a job", 1, NUMBERS_MOST),
         text("kind"),
         text("title"),
         lambda _: {},
@@ -109,11 +112,22 @@ def _job(values: object) -> Job:
     )
     if job.kind not in _KINDS:
         raise StoredValueError(f"a job is of the unknown kind {job.kind!r}")
+    if _is_deep(job.result, DEEPEST):
+        raise StoredValueError("the result of a job is nested too deeply")
     if code := text("code"):
         known = stored.mapping(stored.field(found, "values", what), "what an error names")
-        job.problem = Face2VecError(job.error).coded(code, **known)
+        job.problem = Face2VecError(job.error)
+        job.problem.code, job.problem.values = code, known
     if job.state not in (DONE, CANCELLED, FAILED):
         job.state, job.ended = CANCELLED, job.ended or job.started or job.made
         job.error = "the service ended before this was done; start it again to go on"
         job.problem = Face2VecError(job.error).coded("job-cut")
     return job
+
+
+def _is_deep(value: object, most: int) -> bool:
+    """Whether lists and objects are nested more deeply than allowed."""
+    if not isinstance(value, dict | list):
+        return False
+    inside = value.values() if isinstance(value, dict) else value
+    return most == 0 or any(_is_deep(one, most - 1) for one in inside)

@@ -132,8 +132,7 @@ class Jobs:
     Args:
         ended: called after each job.
         before: jobs of an earlier start, the oldest first, all of which have ended.
-        keep: called with all jobs, the oldest first, when one was asked for, and when one has
-            ended.
+        keep: called with all jobs, the oldest first, when one is asked for, begins or ends.
     """
 
     def __init__(
@@ -246,6 +245,7 @@ class Jobs:
                     return
                 job.state, job.started = RUNNING, time.time()
                 self._tell()
+                self._keep(list(self._jobs))
             self._do(job)
 
     def _next(self) -> Job | None:
