@@ -158,7 +158,6 @@ class Pq:
         shards = [shard for shard in self._shards if shard.ntotal]
         shape = len(shards), len(turned), wanted
         similarities, ids = np.empty(shape, np.float32), np.empty(shape, np.int64)
-
         candidates = self.candidates(wanted)
 
         def search(first: int, step: int, start: int, end: int) -> None:
