@@ -160,14 +160,15 @@ PEOPLE_TITLES = ("faces", "group all, s", "people", "memory in all, MiB", "own, 
 
 
 def calibration():
-    """Fitted on other made-up faces; three of a person are enough to know them."""
+    """Fitted on other made-up faces: of so many people that it may be sure among a million."""
     from face2vec.calibration import fit
 
-    some = faces(3000, 7, 1000).reshape(3, 1000, DIMENSION)
+    people = 6000
+    some = faces(2 * people, 7, people).reshape(2, people, DIMENSION)
     genuine = np.sum(some[0] * some[1], axis=1)
-    impostor = (some[0] @ some[1].T)[np.triu_indices(1000, 1)]
+    impostor = (some[0] @ some[1].T)[np.triu_indices(people, 1)]
     return fit(genuine, np.sort(impostor)[::-1], model="synthetic", weights="synthetic",
-               data="made up", people=1000)  # fmt: skip
+               data="made up", people=people)  # fmt: skip
 
 
 def group(folder: Path) -> None:
