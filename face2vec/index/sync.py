@@ -458,7 +458,7 @@ def nearest_faces(
         now: the snapshot.
         queries: float32 (n, d) of unit length.
         k: maximum number of faces per query.
-        read: is given the embeddings that are read for this.
+        read: is given what is read for this: ids int64 (n,) and embeddings float32 (n, d).
 
     Returns:
         Cosines float32 (m,) and ids int64 (m,), m ≤ k, for each query.
