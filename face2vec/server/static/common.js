@@ -242,6 +242,7 @@ async function sayLost() {
   missed = 0;
   if (!source || source.readyState === EventSource.OPEN) return;
   const answer = await fetch("/v1/edits?limit=1").catch(() => null);
+  if (!source || source.readyState === EventSource.OPEN) return; // it is there again meanwhile
   lost.hidden = answer !== null && answer.status !== 401;
   if (answer?.status === 401) dropAll();
   if (!lost.hidden) lost.textContent = t(answer?.status === 401 ? "signed_out" : "lost");
