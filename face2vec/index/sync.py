@@ -107,16 +107,17 @@ class GalleryIndex:
             with self.at(now) as index:
                 read: list[_Read] | None = [] if len(queries) <= QUERIES_KEPT else None
                 similarities, ids = nearest_faces(index, now, queries, k, read)
+                numbers = np.unique(np.concatenate(ids))
                 embeddings: NDArray[np.float32] | None
                 if index.measured is None:
-                    embeddings = now.embeddings(np.unique(np.concatenate(ids)))
-                    sound = _agree(index, now, queries, similarities, ids, embeddings)
+                    embeddings = now.embeddings(numbers)
+                    sound = _agree(index, now, queries, similarities, ids, numbers, embeddings)
                 else:  # the similarities come from the embeddings themselves
-                    embeddings = _found(read, np.unique(np.concatenate(ids)))
-                    sound = all(len(np.unique(row)) == len(row) for row in ids)
+                    embeddings = _found(read, numbers)
+                    sound = _is_distinct(ids)
                 if sound:
                     return Nearest(similarities, ids, len(index), embeddings)
-                now.verify(np.unique(np.concatenate(ids)).tolist())
+                now.verify(numbers.tolist())
             self._distrust(index, "a similarity is not that of the gallery's embeddings")
         raise damaged(self.path, "its similarities are not those of the gallery's embeddings")
 
@@ -389,6 +390,7 @@ def _agree(
     queries: NDArray[np.float32],
     similarities: Sequence[NDArray[np.float32]],
     ids: Sequence[NDArray[np.int64]],
+    numbers: NDArray[np.int64],
     embeddings: NDArray[np.float32],
 ) -> bool:
     """Whether similarities are those of the gallery's embeddings, where both have one state.
@@ -399,19 +401,22 @@ def _agree(
         queries: float32 (n, d).
         similarities: float32 (m,) of each query.
         ids: int64 (m,) of each query.
-        embeddings: float32 (f, d) of all ids, each once and ascending.
+        numbers: int64 (f,), all ids, each once and ascending.
+        embeddings: their embeddings, float32 (f, d).
     """
     if index.state != now.state:
         return True
-    numbers = np.unique(np.concatenate(ids))
     for query, told, row in zip(queries, similarities, ids, strict=True):
         found = embeddings[np.searchsorted(numbers, row)]
         # Not ">": a comparison with NaN, of a face that the gallery does not have, is false.
         if not np.all(np.abs(np.vecdot(found, query) - told) <= COSINE_TOLERANCE):
             return False
-        if len(np.unique(row)) < len(row):
-            return False
-    return True
+    return _is_distinct(ids)
+
+
+def _is_distinct(ids: Sequence[NDArray[np.int64]]) -> bool:
+    """Whether no query has found a face twice."""
+    return all(len(np.unique(row)) == len(row) for row in ids)
 
 
 def _found(read: list[_Read] | None, wanted: NDArray[np.int64]) -> NDArray[np.float32] | None:

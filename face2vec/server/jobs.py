@@ -182,8 +182,7 @@ class Jobs:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="face2vec jobs", daemon=True)
                 self._thread.start()
-            self._tell()
-            self._keep(list(self._jobs))
+            self._tell_and_keep()
         return job
 
     def all(self) -> list[Job]:
@@ -213,8 +212,7 @@ class Jobs:
             job.cancel_asked = True
             if job.state == WAITING:
                 job.state, job.ended = CANCELLED, time.time()
-            self._tell()
-            self._keep(list(self._jobs))
+            self._tell_and_keep()
         return job
 
     @property
@@ -236,6 +234,11 @@ class Jobs:
         self._version += 1
         self._changed.notify_all()
 
+    def _tell_and_keep(self) -> None:
+        """Tell that a job was asked for, has begun or has ended, and keep all."""
+        self._tell()
+        self._keep(list(self._jobs))
+
     def _run(self) -> None:
         while True:
             with self._changed:
@@ -244,8 +247,7 @@ class Jobs:
                 if self._closed or job is None:
                     return
                 job.state, job.started = RUNNING, time.time()
-                self._tell()
-                self._keep(list(self._jobs))
+                self._tell_and_keep()
             self._do(job)
 
     def _next(self) -> Job | None:
@@ -276,5 +278,4 @@ class Jobs:
         with self._changed:
             job.state, job.error, job.ended = state, error, time.time()
             job.waits_for, job.problem = "", failure
-            self._tell()
-            self._keep(list(self._jobs))
+            self._tell_and_keep()
