@@ -21,7 +21,8 @@ from face2vec.cli.common import (
     together,
 )
 from face2vec.cli.common import out as print_result
-from face2vec.cli.train import choose_backend
+from face2vec.cli.train import choose_backend, faces_of, read_json, tables_option
+from face2vec.errors import SettingsError
 
 if TYPE_CHECKING:
     from face2vec.engine import Face2Vec
@@ -172,29 +173,51 @@ _study_options = together(
         required=True,
         help="Folder for the trainings and the page; the same command resumes.",
     ),
-    click.option(
-        "--table",
-        type=FilePath(path_type=Path, dir_okay=False, exists=True),
-        help="For a tar archive: a CSV file with the columns file and person.",
-    ),
+    tables_option,
     click.option(
         "--aligned", is_flag=True, help="FACES are aligned crops: square, and of one size."
+    ),
+    click.option(
+        "--teacher",
+        metavar="KEY_OR_FILE",
+        multiple=True,
+        help="Train by distillation from this model; several are put together. FACES need no names "
+        "then, but --test is needed.",
+    ),
+    click.option(
+        "--test",
+        metavar="PHOTOS",
+        help="Measure on these people, a folder or a CSV file as for FACES; by default on a tenth "
+        "of the people of FACES, held out.",
+    ),
+    click.option(
+        "--recipe",
+        type=FilePath(path_type=Path, dir_okay=False, exists=True),
+        help="A JSON file with the other settings of the trainings.",
     ),
     click.option(
         "--epochs",
         type=click.IntRange(min=1),
         default=20,
         show_default=True,
-        help="Epochs of each training.",
+        help="Epochs of each training; not with --recipe.",
     ),
-    _far_option("False accept rate at which TAR is measured."),
+    click.option(
+        "--far",
+        "fars",
+        type=Number(0, 1, min_open=True, max_open=True),
+        multiple=True,
+        default=(1e-3,),
+        show_default=True,
+        help="False accept rate at which TAR is measured; can be repeated.",
+    ),
     json_line_option,
     click.option("-q", "--quiet", is_flag=True, help="Do not report each training."),
 )
 
 
 @lab_commands.command("dimensions")
-@click.argument("faces")
+@click.argument("faces", nargs=-1, required=True)
 @click.option(
     "--dimension",
     "sizes",
@@ -203,10 +226,10 @@ _study_options = together(
     help="Length of embeddings; can be repeated. [default: 32 to 512, doubling]",
 )
 @_study_options
-def dimensions_command(faces: str, sizes: tuple[int, ...], **options: Any) -> None:
+def dimensions_command(faces: tuple[str, ...], sizes: tuple[int, ...], **options: Any) -> None:
     """Train the small network with several lengths of embeddings.
 
-    FACES is as for 'face2vec train', with names. A tenth of the people is held out to measure.
+    FACES is as for 'face2vec train', with names or with --teacher.
     """
     from face2vec.lab.studies import DIMENSIONS, by_dimension
 
@@ -214,20 +237,21 @@ def dimensions_command(faces: str, sizes: tuple[int, ...], **options: Any) -> No
 
 
 @lab_commands.command("data")
-@click.argument("faces")
+@click.argument("faces", nargs=-1, required=True)
 @click.option(
     "--share",
     "shares",
     type=Number(0, 1, min_open=True),
     multiple=True,
-    help="Share of the people; can be repeated. [default: 0.125, 0.25, 0.5, 1]",
+    help="Share of the people, or with --teacher of the faces; can be repeated. [default: 0.0625, "
+    "0.125, 0.25, 0.5, 1]",
 )
 @_study_options
-def data_command(faces: str, shares: tuple[float, ...], **options: Any) -> None:
-    """Train the small network on several shares of the people.
+def data_command(faces: tuple[str, ...], shares: tuple[float, ...], **options: Any) -> None:
+    """Train the small network on several shares of the data.
 
-    FACES is as for 'face2vec train', with names. A tenth of the people is held out to measure. All
-    trainings have about the same number of steps.
+    FACES is as for 'face2vec train', with names or with --teacher. All trainings have about the
+    same number of steps.
     """
     from face2vec.lab.studies import SHARES, by_data
 
@@ -235,30 +259,42 @@ def data_command(faces: str, shares: tuple[float, ...], **options: Any) -> None:
 
 
 def _study(
-    source: str,
+    sources: tuple[str, ...],
     title: str,
     study: Callable[..., list[Training]],
     values: tuple[Any, ...],
     *,
     out: Path,
-    table: Path | None,
+    tables: tuple[Path, ...],
     aligned: bool,
+    teacher: tuple[str, ...],
+    test: str | None,
+    recipe: Path | None,
     epochs: int,
-    far: float,
+    fars: tuple[float, ...],
     as_json: bool,
     quiet: bool,
 ) -> None:
+    if teacher and test is None:
+        raise SettingsError("--teacher needs --test, photos of people to measure on")
     choose_backend()
-    from face2vec.lab.studies import save_study, study_text
+    from face2vec.lab.studies import course, save_study, study_text
     from face2vec.report.html import Made
     from face2vec.training.faces import load_faces
     from face2vec.training.recipe import Recipe
-    from face2vec.training.trainer import Schedule
 
-    recipe = Recipe(schedule=Schedule(epochs))
-    faces = load_faces(source, recipe.description(), table=table, aligned=aligned)
+    given: dict[str, Any] = (
+        {"schedule": {"epochs": epochs}} if recipe is None else read_json(recipe)
+    )
+    if teacher:
+        given = {"teacher_sees": "clean", **given, "loss": "distillation", "teacher": teacher}
+    settings = Recipe.from_dict(given)
+    description = settings.description()
+    faces = faces_of(sources, tables, description, aligned=aligned)
+    held = None if test is None else load_faces(test, description)
     progress = (lambda _: None) if quiet else say
-    trainings = study(recipe, faces, out, values, far=far, say=progress)
+    common = course(settings, faces, out, test=held, fars=fars, say=progress)
+    trainings = study(common, values)
     print_result(
         json.dumps([one.figures() for one in trainings]) if as_json else study_text(trainings)
     )

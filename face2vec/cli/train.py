@@ -18,10 +18,22 @@ from face2vec.files import decoded
 from face2vec.training import LOSSES, NETWORKS, OPTIMIZERS
 
 if TYPE_CHECKING:
+    from face2vec.models.description import ModelDescription
+    from face2vec.training.faces import Faces
     from face2vec.training.trainer import Progress
 
 BESIDE_RECIPE = ("teacher", "batch", "held_out", "seed")
 BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras calls them
+
+
+tables_option = click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    type=FilePath(path_type=Path, dir_okay=False, exists=True),
+    help="For a tar archive: a CSV file with the columns file, person and, optionally, held_out; "
+    "once for each archive.",
+)
 
 
 @click.command("train")
@@ -38,14 +50,7 @@ BACKENDS = ("tensorflow", "jax", "torch")  # names of packages, and what Keras c
     help="A JSON file with all settings; only --teacher, --batch, --held-out and --seed "
     "can be given as well.",
 )
-@click.option(
-    "--table",
-    "tables",
-    multiple=True,
-    type=FilePath(path_type=Path, dir_okay=False, exists=True),
-    help="For a tar archive: a CSV file with the columns file, person and, optionally, held_out; "
-    "once for each archive.",
-)
+@tables_option
 @click.option("--aligned", is_flag=True, help="FACES are aligned crops: square, and of one size.")
 @click.option("--network", type=click.Choice(NETWORKS), default="mini", show_default=True)
 @click.option("--dimension", type=click.IntRange(min=1), help="Length of an embedding.")
@@ -173,7 +178,6 @@ def train_command(
     OUT/NETWORK.onnx, which --model takes. If it was stopped or killed, the same command resumes it.
     """
     choose_backend()
-    from face2vec.training.faces import joined, load_faces
     from face2vec.training.recipe import run
 
     teachers = options["teacher"]
@@ -181,16 +185,29 @@ def train_command(
     given = {n for n in options if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE}
     todo = _recipe(options) if recipe is None else _recipe_of(recipe, options, given)
     description = todo.description()
-    found = joined(
-        [
-            load_faces(source, description, table=table, aligned=options["aligned"])
-            for source, table in zip(faces, _one_each(options["tables"], faces), strict=True)
-        ]
-    )
+    found = faces_of(faces, options["tables"], description, aligned=options["aligned"])
     say(f"{len(found):,} faces of {len(found.names):,} named people")
     with _Bar(hidden=quiet) as bar:
         model = run(todo, found, out, watch=bar.show, description=description)
     say(f"The model: {model}\nUse it: face2vec index PHOTOS --model {model} --gallery …")
+
+
+def faces_of(
+    sources: tuple[str, ...], tables: tuple[Path, ...], model: ModelDescription, *, aligned: bool
+) -> Faces:
+    """The faces of all sources together.
+
+    Raises:
+        SettingsError: there is another number of tables than of sources, or nothing to train on.
+    """
+    from face2vec.training.faces import joined, load_faces
+
+    return joined(
+        [
+            load_faces(source, model, table=table, aligned=aligned)
+            for source, table in zip(sources, _one_each(tables, sources), strict=True)
+        ]
+    )
 
 
 def _one_each(
@@ -221,6 +238,21 @@ def choose_backend() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The values of a recipe's file.
+
+    Raises:
+        SettingsError: the file is not a JSON object.
+    """
+    try:
+        values = json.loads(decoded(path.read_bytes(), errors="strict"))
+    except ValueError as error:
+        raise SettingsError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} holds a {type(values).__name__}, not a recipe (a JSON object)")
+    return values
+
+
 def _recipe_of(path: Path, options: dict[str, Any], given: set[str]) -> Any:
     """The recipe of a file, with the options that may override it."""
     from face2vec.training.recipe import Recipe
@@ -228,12 +260,7 @@ def _recipe_of(path: Path, options: dict[str, Any], given: set[str]) -> Any:
     if wrong := given - set(BESIDE_RECIPE) - {"tables", "aligned"}:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(wrong))
         raise SettingsError(f"{names} cannot be given beside --recipe; change {path} instead")
-    try:
-        values = json.loads(decoded(path.read_bytes(), errors="strict"))
-    except ValueError as error:
-        raise SettingsError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path} holds a {type(values).__name__}, not a recipe (a JSON object)")
+    values = read_json(path)
     return Recipe.from_dict(values | {name: options[name] for name in given & set(BESIDE_RECIPE)})
 
 

@@ -66,7 +66,14 @@ class Faces:
         return len(self.crops)
 
     def split(self, share: float, seed: int, by_person: bool = False) -> tuple[Faces, Faces]:
-        """Split into a training set and a held-out set: `held_out`, or a random one.
+        """Split into a training set and a held-out set; see `split_rows`."""
+        learn, held = self.split_rows(share, seed, by_person)
+        return self.only(learn), self.only(held)
+
+    def split_rows(
+        self, share: float, seed: int, by_person: bool = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of a training set and of a held-out set: `held_out`, or a random one; int64 (n,).
 
         Args:
             share: share of the faces, or of the people, that is held out; at least one.
@@ -83,7 +90,7 @@ class Faces:
         else:
             held = np.zeros(len(self), bool)
             held[rng.permutation(len(self))[: max(1, round(share * len(self)))]] = True
-        return self.only(np.flatnonzero(~held)), self.only(np.flatnonzero(held))
+        return np.flatnonzero(~held), np.flatnonzero(held)
 
     def only(self, rows: NDArray[np.int64]) -> Faces:
         """The faces in some rows, int64 (n,)."""

@@ -130,7 +130,7 @@ def side(name: str) -> int:
 
 def stages(name: str) -> tuple[str, ...]:
     """Names of a network's layers that can learn from a teacher's stages; often none."""
-    found: tuple[str, ...] = _module(name).STAGES if name in USUAL_DIMENSION else ()
+    found: tuple[str, ...] = _module(name).STAGES if name == "mini" else ()
     return found
 
 
@@ -155,8 +155,8 @@ def cost(network: keras.Model) -> Cost:
 
 
 def wider(network: keras.Model, widths: Widths) -> keras.Model:
-    """A ``mini`` or ``mini2`` with more channels in its blocks that gives the same embeddings."""
-    wide: keras.Model = _module(network.name).wider(network, widths)
+    """A ``mini`` with more channels in its blocks that gives the same embeddings."""
+    wide: keras.Model = _module("mini").wider(network, widths)
     return wide
 
 

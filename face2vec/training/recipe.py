@@ -250,6 +250,7 @@ def run(
     *,
     watch: Callable[[Progress], None] = lambda _: None,
     description: ModelDescription | None = None,
+    targets: NDArray[np.float32] | None = None,
 ) -> Path:
     """Train, or resume an interrupted training, and export the model.
 
@@ -260,6 +261,8 @@ def run(
             the exported model, with a subfolder per phase of a recipe with phases.
         watch: called with the progress after each step.
         description: description of the exported model; None for that of the recipe.
+        targets: the teachers' embeddings of ``faces`` if they are known, float32 (n, d) of unit
+            length; None to compute them.
 
     Returns:
         Path of the .onnx file, for ``Face2Vec(model=…)``.
@@ -274,11 +277,14 @@ def run(
     description = description or recipe.description()
     network = build(recipe, description)
     # For any seed, so that trainings that build on each other are measured on the same faces.
-    learn, held = faces.split(recipe.held_out, HELD_OUT_SEED, recipe.loss != "distillation")
+    by_person = recipe.loss != "distillation"
+    rows, others = faces.split_rows(recipe.held_out, HELD_OUT_SEED, by_person)
+    learn, held = faces.only(rows), faces.only(others)
+    targets = None if targets is None else targets[rows]
     if recipe.start_from is not None:
         some = learn.crops[:: max(1, len(learn) // SETTLED_ON)][:SETTLED_ON]
         settle(network, standardized(resized(some, network.input_shape[1])))
-    lessons = _Lessons(recipe, learn, held, folder, description.dimension)
+    lessons = _Lessons(recipe, learn, held, folder, description.dimension, targets)
     for phase in recipe.in_phases():
         if phase.after:
             mean_of([folder / name / CHECKPOINT for name in phase.after], network)
@@ -313,7 +319,13 @@ class _Lessons:
     """The objectives and batches of a recipe's phases, and the measurement of its network."""
 
     def __init__(
-        self, recipe: Recipe, learn: Faces, held: Faces, folder: Path, dimension: int
+        self,
+        recipe: Recipe,
+        learn: Faces,
+        held: Faces,
+        folder: Path,
+        dimension: int,
+        targets: NDArray[np.float32] | None,
     ) -> None:
         step = -(-len(held) // MEASURED_ON)
         held = held.only(np.arange(0, len(held), step))
@@ -324,7 +336,11 @@ class _Lessons:
             self._teacher = Teachers(recipe.teachers(), choose_runtime())
             shorter = dimension < self._teacher.dimension
             if recipe.teacher_sees == "clean" or recipe.teacher_stages or shorter:
-                self._targets = remembered_targets(folder / TARGETS, self._teacher, learn.crops)
+                self._targets = (
+                    remembered_targets(folder / TARGETS, self._teacher, learn.crops)
+                    if targets is None
+                    else targets
+                )
             if shorter:
                 self._targets = self._teacher.shorten(dimension, self._targets)
             self._wanted = self._teacher.of_all(held.crops)
