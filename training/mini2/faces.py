@@ -1,7 +1,7 @@
 """Packs training faces into archives for `train.py`, and unpacks them on the machine with the GPU.
 
     python training/mini2/faces.py pack FOLDER FACES.tar FACES.csv [FACES.tar FACES.csv …]
-    python training/mini2/faces.py unpack FACES.npz FACES.npy
+    python training/mini2/faces.py unpack FACES.npz … FOLDER
 
 The tables have the columns file and set. `pack` writes ``faces-1.npz`` and so on, in random order,
 and ``held.npz`` with some of the faces that are left out: rows divisible by 5 of the sets utk, ff
@@ -51,8 +51,10 @@ def pack(folder: Path, sources: list[Path], parts: int) -> None:
     sys.stdout.write(f"{len(learn):,} faces to learn from, {len(held):,} left out\n")
 
 
-def unpack(source: Path, target: Path) -> None:
-    """Decode an archive to uint8 (n, 3, side, side)."""
+def unpack(source: Path, folder: Path) -> None:
+    """Decode an archive to uint8 (n, 3, side, side), into a file of its name in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{source.stem}.npy"
     with np.load(source) as stored:
         ends, data = np.cumsum(stored["lengths"]), stored["data"].tobytes()
     starts = ends - np.diff(ends, prepend=0)
@@ -88,13 +90,14 @@ def main() -> None:
     one.add_argument("sources", type=Path, nargs="+", help="an archive and its table, in turn")
     one.add_argument("--parts", type=int, default=2)
     one = actions.add_parser("unpack")
-    one.add_argument("source", type=Path)
-    one.add_argument("target", type=Path)
+    one.add_argument("sources", type=Path, nargs="+")
+    one.add_argument("folder", type=Path)
     given = parser.parse_args()
     if given.action == "pack":
         pack(given.folder, given.sources, given.parts)
     else:
-        unpack(given.source, given.target)
+        for source in given.sources:
+            unpack(source, given.folder)
 
 
 if __name__ == "__main__":
