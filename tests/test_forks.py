@@ -193,7 +193,7 @@ def test_writer_of_the_parent_is_refused_in_the_child(used: Face2Vec, tmp_path: 
 
 
 def test_cuda_of_the_parent_is_refused_in_the_child(tiny_model: Path) -> None:
-    network = OnnxNetwork(tiny_model, cuda=False, keep_memory=False)
+    network = OnnxNetwork(tiny_model, cuda=False, few_sizes=False)
     network._cuda_of = os.getpid()  # as if it had been opened with CUDA
     crops = np.zeros((1, 3, 112, 112), np.float32)
     error = in_child(lambda: network.run({network.input_name: crops}))

@@ -12,6 +12,7 @@ face, it is searched again at twice the size, one tile at a time.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import math
@@ -221,15 +222,13 @@ class Yunet:
         height, width = level.shape[:2]
         padded = np.zeros((1, _up(height), _up(width), 3), np.uint8)
         padded[0, :height, :width] = level
-        outputs = self._network.run({self._network.input_name: padded})
-        parts = []
-        for grid, stride in zip(outputs, STRIDES, strict=True):
-            classes, objects = sigmoid(grid[0, ..., 0]), sigmoid(grid[0, ..., 1])
-            scores = np.sqrt(classes * objects)
-            down, across = np.nonzero(scores >= MAYBE)
-            origin = np.stack([across, down], axis=1).astype(np.float32)
-            parts.append(_decoded(scores[down, across], grid[0, down, across, 2:], origin, stride))
-        return _Found.join(parts)
+        grids = self._network.run({self._network.input_name: padded})
+        values = np.concatenate([grid.reshape(-1, grid.shape[-1]) for grid in grids])
+        classes, objects = sigmoid(values[:, :2]).T
+        scores = np.sqrt(classes * objects)
+        rows = np.flatnonzero(scores >= MAYBE)
+        origins, strides = _places(*padded.shape[1:3])
+        return _decoded(scores[rows], values[rows, 2:], origins[rows], strides[rows])
 
 
 def yunet_graph() -> bytes:
@@ -327,12 +326,21 @@ def _up(side: int) -> int:
     return -(-side // LARGEST_STRIDE) * LARGEST_STRIDE
 
 
-def _decoded(scores: Array, values: Array, origin: Array, stride: int) -> _Found:
-    """Faces of one grid: positions and sizes in steps of the grid, sizes as logarithms."""
-    middle, half = origin + values[:, :2], np.exp(values[:, 2:4]) / 2
+@functools.lru_cache(maxsize=8)
+def _places(height: int, width: int) -> tuple[Array, Array]:
+    """Columns and rows of the points of all grids, and their strides, (n, 2) and (n, 1)."""
+    sides = [(height // stride, width // stride) for stride in STRIDES]
+    origins = [np.indices(side)[::-1].reshape(2, -1).T for side in sides]
+    strides = np.repeat(STRIDES, [len(points) for points in origins])
+    return np.concatenate(origins).astype(np.float32), strides[:, None].astype(np.float32)
+
+
+def _decoded(scores: Array, values: Array, origins: Array, strides: Array) -> _Found:
+    """Faces at points of the grids: positions and sizes in strides, sizes as logarithms."""
+    middle, half = origins + values[:, :2], np.exp(values[:, 2:4]) / 2
     corners = np.concatenate([middle - half, middle + half], axis=1)
-    landmarks = values[:, 4:].reshape(-1, 5, 2) + origin[:, None]
-    return _Found(corners * stride, scores, landmarks * stride)
+    landmarks = values[:, 4:].reshape(-1, 5, 2) + origins[:, None]
+    return _Found(corners * strides, scores, landmarks * strides[:, None])
 
 
 def _as_faces(found: _Found, width: int, height: int) -> list[Face]:

@@ -34,7 +34,7 @@ class OnnxNetwork:
         graph: the graph's bytes, or the path of its file.
         outputs: names of inner tensors to return after the graph's own outputs.
         cuda: run on CUDA.
-        keep_memory: keep the memory of one run for the next.
+        few_sizes: the inputs have only a few different sizes.
 
     Raises:
         ModelError: the graph cannot be read, or has no such tensor.
@@ -42,7 +42,7 @@ class OnnxNetwork:
     """
 
     def __init__(
-        self, graph: Graph, outputs: Sequence[str] = (), *, cuda: bool, keep_memory: bool
+        self, graph: Graph, outputs: Sequence[str] = (), *, cuda: bool, few_sizes: bool
     ) -> None:
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
@@ -50,10 +50,8 @@ class OnnxNetwork:
         # Parallelism comes from running many batches at once, one thread each.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        # Photos differ in size. The arena would keep the memory of the largest one, and
-        # detection is no slower without it.
-        options.enable_mem_pattern = keep_memory
-        options.enable_cpu_mem_arena = keep_memory
+        # A plan of the memory is made for each size of the inputs, and kept.
+        options.enable_mem_pattern = few_sizes
         providers: list[Any] = [("CUDAExecutionProvider", CUDA_OPTIONS)] if cuda else []
         graph = _with_outputs(graph, outputs)
         source = graph if isinstance(graph, bytes) else str(graph)

@@ -143,7 +143,7 @@ class OpenVinoNetwork:
                     "network on ONNX Runtime",
                     os.getpid(),
                 )
-                self._in_child = OnnxNetwork(graph, outputs, cuda=False, keep_memory=True)
+                self._in_child = OnnxNetwork(graph, outputs, cuda=False, few_sizes=True)
             return self._in_child
 
 

@@ -48,8 +48,7 @@ class Runtime:
             graph: the graph's bytes, or the path of its file.
             outputs: names of tensors inside the graph (of layers, in an IR file) to return after
                 the graph's own outputs.
-            few_sizes: the inputs have only a few different sizes, so the memory of one run can
-                be kept for the next.
+            few_sizes: the inputs have only a few different sizes.
 
         Raises:
             ModelError: the graph cannot be read, or has no such tensor.
@@ -62,7 +61,7 @@ class Runtime:
                 f"{graph} is an OpenVINO file and the runtime is {self.name}; "
                 "choose runtime='openvino' (pip install 'face2vec[openvino]')"
             )
-        return OnnxNetwork(graph, outputs, cuda=self.name == "cuda", keep_memory=few_sizes)
+        return OnnxNetwork(graph, outputs, cuda=self.name == "cuda", few_sizes=few_sizes)
 
     def describe(self) -> dict[str, Any]:
         """Name, precision and threads as JSON-able values, for ``info``."""
