@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,11 +34,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.mark.cluster
 def test_build_with_ray_equals_one_without(servers: Any, drawn: list[Path], tmp_path: Path) -> None:
     galleries = []
+    scratch = Path(tempfile.gettempdir())
+    before = set(scratch.glob("face2vec-*"))
     for name, ray in (("with", servers.ray.address), ("without", None)):
         with open_at(str(tmp_path / name), ray=ray) as engine:
             assert engine.add(*drawn).added == 10
             galleries.append(faces_in(engine))
     assert galleries[0] == galleries[1]
+    assert set(scratch.glob("face2vec-*")) == before  # the model's file does not outlive its use
 
 
 @pytest.mark.cluster

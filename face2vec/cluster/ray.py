@@ -393,8 +393,11 @@ class _Worker:
         import ray
 
         model, files, detector, runtime, max_pixels = ray.get(kept[0])
-        self._folder = tempfile.TemporaryDirectory(prefix="face2vec-model-")
-        for name, data in files.items():
-            Path(self._folder.name, name).write_bytes(data)
-        model = replace(model, path=Path(self._folder.name, model.path.name))
-        return Encoder(model, detector, runtime, max_pixels)
+        # Removed when the encoder has read it: Ray ends an actor without a chance to do so later.
+        with tempfile.TemporaryDirectory(
+            prefix="face2vec-model-", ignore_cleanup_errors=True
+        ) as folder:
+            for name, data in files.items():
+                Path(folder, name).write_bytes(data)
+            model = replace(model, path=Path(folder, model.path.name))
+            return Encoder(model, detector, runtime, max_pixels)

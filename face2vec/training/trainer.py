@@ -47,6 +47,7 @@ class Schedule:
         checkpoint_seconds: time between checkpoints inside an epoch.
         steps: number of steps over which the rate falls; None for those of ``epochs``.
         stop: the step at which the training ends early; None for all steps.
+        measure_steps: fewest steps from one measurement to the next, where epochs are shorter.
     """
 
     epochs: int = 20
@@ -57,6 +58,7 @@ class Schedule:
     checkpoint_seconds: float = 300.0
     steps: int | None = None
     stop: int | None = None
+    measure_steps: int = 1
 
     def __post_init__(self) -> None:
         if (self.steps is not None and self.steps < 1) or (self.stop is not None and self.stop < 1):
@@ -121,7 +123,7 @@ def train(
         batches: the batches; every epoch has the same number of them.
         schedule: length and learning rate.
         folder: folder for the checkpoint and the curves.
-        measure: computes metrics on held-out faces, after each epoch.
+        measure: computes metrics on held-out faces, after each epoch, see ``measure_steps``.
         watch: called with the progress after each step.
 
     Raises:
@@ -142,7 +144,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT
     step = _restore(learner, checkpoint) if checkpoint.exists() else 0
-    saved = time.monotonic()
+    saved, measured = time.monotonic(), step
     made = made_in_turn if getattr(batches, "in_turn", False) else made_ahead
     while step < end:
         epoch = step // an_epoch
@@ -170,6 +172,9 @@ def train(
             if time.monotonic() - saved > schedule.checkpoint_seconds:
                 _save(learner, checkpoint, step)
                 saved = time.monotonic()
+        if step < end and step - measured < schedule.measure_steps:
+            continue
+        measured = step
         figures = {"epoch": epoch + 1, "step": step, "rate": float(rate(step)), **figures}
         figures |= measure()
         _note(folder / CURVES, figures)
