@@ -112,28 +112,31 @@ def test_study_is_written_as_text_and_page(tmp_path: Path) -> None:
     assert figures == [one.figures() for one in TRAININGS]
 
 
-@pytest.mark.slow
-@pytest.mark.keras
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_studies_train_and_measure_on_held_out_people(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     needs("train", "keras")
     from test_training_recipe import small_network
 
+    from face2vec.training import networks
+
+    monkeypatch.setattr(networks, "build", small_network)
+    monkeypatch.setattr(networks, "side", lambda name: 32)
+
+
+@pytest.mark.slow
+@pytest.mark.keras
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_studies_train_and_measure_on_held_out_people(small_networks: None, tmp_path: Path) -> None:
     from face2vec.encoding.embed import Embedder
     from face2vec.evaluation.metrics import all_pairs, true_accepts
     from face2vec.lab.studies import by_data, by_dimension
     from face2vec.models.store import load_model
     from face2vec.runtime.select import choose_runtime
-    from face2vec.training import networks
     from face2vec.training.augment import Augmentation
     from face2vec.training.recipe import Recipe
     from face2vec.training.teachers import resized
     from face2vec.training.trainer import Schedule
 
-    monkeypatch.setattr(networks, "build", small_network)
-    monkeypatch.setattr(networks, "side", lambda name: 32)
     recipe = Recipe(
         people=4, photos=2, schedule=Schedule(1), augmentation=Augmentation.none(), held_out=0.1
     )
@@ -160,23 +163,15 @@ def test_studies_train_and_measure_on_held_out_people(
 @pytest.mark.slow
 @pytest.mark.keras
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_studies_follow_a_teacher_without_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    needs("train", "keras")
-    from test_training_recipe import small_network
-
+def test_studies_follow_a_teacher_without_names(small_networks: None, tmp_path: Path) -> None:
     from face2vec.lab.studies import TARGETS, by_data
     from face2vec.models.store import load_model
     from face2vec.runtime.select import choose_runtime
-    from face2vec.training import networks
     from face2vec.training.augment import Augmentation
     from face2vec.training.recipe import Recipe
     from face2vec.training.teachers import Teachers
     from face2vec.training.trainer import Schedule
 
-    monkeypatch.setattr(networks, "build", small_network)
-    monkeypatch.setattr(networks, "side", lambda name: 32)
     recipe = Recipe(
         loss="distillation", teacher="mini", teacher_sees="clean", dimension=16, batch=16,
         schedule=Schedule(2), augmentation=Augmentation.none(), held_out=0.1,
