@@ -234,10 +234,10 @@ def train(given: argparse.Namespace) -> None:
                 f"loss {float(lost):.4f} ({float(away):.4f}), held out {measured()}; {parts}"
             )
         if time.time() - saved > 60:
-            _save(network, teacher, out)
+            save(network, teacher.axes, out)
             saved = time.time()
     say(f"{time.time() - started:.0f} s: {steps:,} steps of {batch}, held out {measured()}")
-    _save(network, teacher, out)
+    save(network, teacher.axes, out)
     (out / "facts.json").write_text(json.dumps({"steps": steps, "batch": batch, "kept": kept}))
     (given.folder / "done").touch()
     say("written")
@@ -254,14 +254,13 @@ class _Log:
             stream.write(line + "\n")
 
 
-def _save(network: Any, teacher: Teacher, out: Path) -> None:
-    """The weights as two files of some ten megabytes, and the axes of the targets."""
+def save(network: Any, axes: Any, out: Path) -> None:
+    """Write the weights as two files of some ten megabytes, and the axes of the targets."""
     state = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
     names = sorted(state, key=lambda name: -state[name].size)
     for number in range(2):
         np.savez(out / f"weights-{number}.npz", **{name: state[name] for name in names[number::2]})
-    assert teacher.axes is not None
-    np.save(out / "axes.npy", teacher.axes.cpu().numpy())
+    np.save(out / "axes.npy", axes.cpu().numpy())
 
 
 def main() -> None:
