@@ -109,7 +109,7 @@ torch.manual_seed(0)
 crops = Crops(64, "cpu", folder)
 crops.look()
 assert crops.count == 6
-seen, shown = crops.make(mixed=0.0)
+seen, shown = crops.make(0.0)
 assert seen.shape == shown.shape == (64, 3, 112, 112)
 assert float(seen.abs().max()) <= 1 and float(shown.abs().max()) <= 1
 # The same face: as it is, or mirrored, what the two see is alike for most crops.
@@ -123,10 +123,10 @@ crops.look()
 assert crops.count == 8
 torch.manual_seed(0)
 np.random.seed(0)
-again = crops.make(mixed=1.0)[0]
+again = crops.make()[0]
 torch.manual_seed(0)
 np.random.seed(0)
-assert torch.equal(again, crops.make(mixed=1.0)[0])
+assert torch.equal(again, crops.make()[0])
 """
 
 

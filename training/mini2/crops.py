@@ -18,6 +18,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 SIDE = 112
 CAPACITY = 60_000  # faces
+MIXED = 0.5  # share of crops that are two faces in one
+AS_IT_IS = 0.2  # share of crops that the teachers see without a turn, stretch or warp
 MASKS_DRAWN = 512
 COLOURS = ((235, 238, 240), (150, 195, 220), (25, 25, 28), (200, 205, 200), (90, 120, 150))
 LUMINANCE = (
@@ -52,6 +54,8 @@ class Crops:
         self._quantisation = torch.tensor(LUMINANCE, dtype=torch.float32, device=device)
         across = (torch.arange(SIDE, device=device) + 0.5) / SIDE * 2 - 1
         self._y, self._x = torch.meshgrid(across, across, indexing="ij")
+        self._cubic = F.interpolate(torch.eye(4)[None, None], size=(SIDE, 4), mode="bicubic")
+        self._cubic = self._cubic[0, 0].to(device)
         self._grey = torch.tensor((0.299, 0.587, 0.114), device=device)[:, None, None]
         sigmas = SIDE * np.linspace(0.003, 0.02, 64)[:, None]
         reach = np.exp(-0.5 * (np.arange(-5, 6) / sigmas) ** 2)
@@ -66,23 +70,23 @@ class Crops:
             if path.name not in self._seen:
                 self._seen.add(path.name)
                 more = np.load(path)[: len(self.faces) - self.count]
-                self.faces[self.count : self.count + len(more)] = torch.from_numpy(more).to(
-                    self.device
-                )
-                self.count += len(more)
+                end = self.count + len(more)
+                self.faces[self.count : end] = torch.from_numpy(more).to(self.device)
+                self.count = end
 
-    def make(self, mixed: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Crops for the teachers and for the student, float32 (n, 3, 112, 112), about −1…1.
+    def make(self, strength: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Crops for the teachers and for the student, float32 (n, 3, 112, 112), −1…1.
 
         Args:
-            mixed: share of crops that show two faces in one, 0…1.
+            strength: how unlike the faces themselves the crops are, 0…1. It changes how many are
+                two faces in one, and how far they are turned, stretched and warped.
         """
         with torch.no_grad():
-            source = self._blended(mixed)
+            source = self._blended(MIXED * strength)
             light = self._chance(0.25)
             source = torch.where(light, self._in_other_light(source), source)
             bare = self._masked(source)
-            seen, shown = self._moved(*bare)
+            seen, shown = self._moved(*bare, strength)
             light = self._chance(0.35)
             shown = torch.where(light, self._in_other_light(shown), shown)
             return seen.clamp(-1, 1), self._worse(shown).clamp(-1, 1)
@@ -100,8 +104,9 @@ class Crops:
 
     def _picked(self) -> torch.Tensor:
         rows = torch.randint(0, self.count, (self.batch,), device=self.device)
-        faces = self.faces[rows].float() / 127.5 - 1
-        return torch.where(self._chance(0.5), faces.flip(3), faces)
+        faces = self.faces[rows]
+        faces = torch.where(self._chance(0.5), faces.flip(3), faces)
+        return faces.float().mul_(1 / 127.5).sub_(1)
 
     def _blended(self, mixed: float) -> torch.Tensor:
         one, other = self._picked(), self._picked()
@@ -156,24 +161,28 @@ class Crops:
         matrix[:, 2, 2] = 1
         return matrix
 
-    def _moved(self, seen: torch.Tensor, shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        both = self._matrix(8, 0.05, 0.09, 0.05)
+    def _moved(
+        self, seen: torch.Tensor, shown: torch.Tensor, strength: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        both = self._matrix(8 * strength, 0.05 * strength, 0.09 * strength, 0.05 * strength)
         slight = self._matrix(3, 0.02, 0.03, 0.015)
         wrong = self._matrix(15, 0.15, 0.08, 0.05)
-        more = torch.where(self._chance(0.12)[:, 0], wrong, slight)
+        more = torch.where(self._chance(0.06 + 0.06 * strength)[:, 0], wrong, slight)
+        moved = ~self._chance(AS_IT_IS)
+        both = torch.where(moved[:, 0], both, torch.eye(3, device=self.device))
         warp = torch.randn(self.batch, 2, 4, 4, device=self.device) * 0.05
-        warp = warp * self._chance(0.35)
-        warp = F.interpolate(warp, size=SIDE, mode="bicubic").permute(0, 2, 3, 1)
-        size = [self.batch, 3, SIDE, SIDE]
-        grids = [
-            F.affine_grid(matrix[:, :2], size, align_corners=False) + warp
-            for matrix in (both, both @ more)
-        ]
+        warp = self._cubic @ (warp * (moved & self._chance(0.35 * strength))) @ self._cubic.T
         seen, shown = (
-            F.grid_sample(x, grid, "bilinear", "reflection", align_corners=False)
-            for x, grid in zip((seen, shown), grids, strict=True)
+            F.grid_sample(x, self._grid(matrix, warp), "bilinear", "reflection", False)
+            for x, matrix in ((seen, both), (shown, both @ more))
         )
         return seen, torch.where(self._chance(0.5), shown.flip(3), shown)
+
+    def _grid(self, matrix: torch.Tensor, warp: torch.Tensor) -> torch.Tensor:
+        """Where to sample: affine maps (n, 3, 3) of all places, and a displacement (n, 2, h, w)."""
+        m = matrix[:, :2, :, None, None]
+        places = m[:, :, 0] * self._x + m[:, :, 1] * self._y + m[:, :, 2] + warp
+        return places.permute(0, 2, 3, 1)
 
     def _worse(self, x: torch.Tensor) -> torch.Tensor:
         for some in self._some(0.15).split(16):

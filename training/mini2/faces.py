@@ -24,6 +24,7 @@ import numpy as np
 HELD_OUT = ("utk", "ff", "aaf")
 MEASURED_ON = 1_024
 AT_ONCE = 500
+WORKERS = 8
 
 
 def pack(folder: Path, sources: list[Path], parts: int) -> None:
@@ -59,7 +60,7 @@ def unpack(source: Path, folder: Path) -> None:
         ends, data = np.cumsum(stored["lengths"]), stored["data"].tobytes()
     starts = ends - np.diff(ends, prepend=0)
     files = [data[a:b] for a, b in zip(starts, ends, strict=True)]
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(WORKERS) as pool:
         several = [files[at : at + AT_ONCE] for at in range(0, len(files), AT_ONCE)]
         crops = np.concatenate(list(pool.map(_decoded, several)))
     writing = target.with_suffix(".part")

@@ -34,11 +34,13 @@ class Normalized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Values of the same shape."""
-        flat = F.batch_norm(
-            x.reshape(-1, x.shape[-1]), self.mean, self.variance, self.gamma, self.beta,
-            self.training, MOMENTUM, EPSILON,
-        )  # fmt: skip
-        return flat.reshape(x.shape)
+        return self.second(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+
+    def second(self, x: Tensor) -> Tensor:
+        """The same over the second axis."""
+        return F.batch_norm(
+            x, self.mean, self.variance, self.gamma, self.beta, self.training, MOMENTUM, EPSILON
+        )
 
 
 class Convolution(nn.Module):
@@ -73,17 +75,20 @@ class EachChannel(nn.Module):
         places = np.arange(size)
         one = (rows == places[:, None, None]).astype(np.float32)  # (place, from, to)
         # Where each number of the kernel is in the matrix from all positions to all.
-        spread = np.einsum("apq,brs->abprqs", one, one)
-        spread = spread.reshape(size * size, -1)
+        spread = np.einsum("apq,brs->prabqs", one, one)
+        spread = spread.reshape(side * side, size * size, -1)
         self.register_buffer("spread", torch.from_numpy(spread), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps of as many channels."""
         n, side, _, channels = x.shape
-        matrices = (self.kernel.flatten(1) @ self.spread).reshape(channels, side * side, -1)
-        maps = x.reshape(n, -1, channels).permute(2, 0, 1)
-        y = torch.bmm(maps, matrices).permute(1, 2, 0)
-        return self.norm(y.reshape(n, self.made, self.made, channels))
+        # One product for each position: the gradient of a single one would add up over all of them.
+        kernels = self.kernel.flatten(1).expand(side * side, -1, -1)
+        matrices = torch.bmm(kernels, self.spread).permute(1, 0, 2)
+        maps = x.reshape(n, -1, channels).permute(2, 0, 1).contiguous()
+        y = self.norm.second(torch.bmm(maps, matrices).reshape(1, channels, -1))
+        y = y.reshape(channels, n, -1).permute(1, 2, 0)
+        return y.reshape(n, self.made, self.made, channels)
 
 
 class Block(nn.Module):

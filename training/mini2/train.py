@@ -20,6 +20,8 @@ import json
 import math
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from crops import SIDE, Crops
 from onnx_on_torch import traced
-from student import DIMENSION, Student
+from student import DIMENSION, Block, Convolution, Student
 
 WARM_UP, FLAT = 0.02, 0.3
 """Shares of the time in which the rate rises, and until which it stays the highest."""
 RATE, RATE_OF_KERNELS, DECAY = 4e-3, 5.0, 1e-2
 MOMENTUM, BETAS, EPSILON = 0.95, (0.9, 0.99), 1e-8
 SIMILARITIES = 8.0
+CALMER, LEAST_STRENGTH = 0.7, 0.2
+"""Share of the time from which crops become more like the faces themselves, and how much so."""
+COMPILED = 20  # steps after which everything is compiled; these do not learn
+SECONDS_TO_END = 4.0  # to write the weights, and for what the GPU has still to do
 
 
 class Muon:
@@ -71,21 +77,31 @@ class Muon:
                 tall = matrix.shape[0] > matrix.shape[1]
                 lying = matrix.T if tall else matrix
                 alike.setdefault(tuple(lying.shape), []).append((p, lying, tall))
+            torch._foreach_mul_(self.matrices, 1 - DECAY * rate)
             for same in alike.values():
-                turned = self._directions(torch.stack([lying for _, lying, _ in same]))
+                turned = directions(torch.stack([lying for _, lying, _ in same]))
                 for (p, _, tall), one in zip(same, turned, strict=True):
                     outputs, inputs = p.shape[0], p[0].numel()
                     scale = max(1.0, outputs / inputs) ** 0.5
                     step = (one.T if tall else one).reshape(p.shape)
-                    p.mul_(1 - DECAY * rate).add_(step, alpha=-RATE_OF_KERNELS * rate * scale)
+                    p.add_(step, alpha=-RATE_OF_KERNELS * rate * scale)
 
-    def _directions(self, x: Any) -> Any:
-        x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-        x = x.bfloat16() if x.is_cuda else x
-        for _ in range(5):
-            squared = x @ x.mT
-            x = 3.4445 * x + (-4.7750 * squared + 2.0315 * (squared @ squared)) @ x
-        return x.float()
+    def forget(self) -> None:
+        """Begin again without momentum."""
+        self.steps = 0
+        for state in (*self.means, *self.squares):
+            state.zero_()
+
+
+def directions(x: torch.Tensor) -> torch.Tensor:
+    """Matrices (n, rows, columns) with their singular values set to about 1."""
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x.bfloat16() if x.is_cuda else x
+    for _ in range(5):
+        squared = torch.bmm(x, x.mT)
+        squared = torch.baddbmm(squared, squared, squared, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, squared, x, beta=3.4445)
+    return x.float()
 
 
 def rate_at(reached: float) -> float:
@@ -108,7 +124,6 @@ class Teacher:
     """The embeddings of several networks, joined and projected."""
 
     def __init__(self, paths: list[Path], batch: int, device: str, compiled: bool) -> None:
-        self.torch = torch
         half = {"cuda": torch.bfloat16, "cpu": torch.float32}[device]
         example = torch.zeros(batch, 3, SIDE, SIDE, device=device, dtype=half)
         self.networks = [traced(path, example) for path in paths]
@@ -131,116 +146,158 @@ class Teacher:
             both = self(crops) + self(crops.flip(3))
             both = torch.nn.functional.normalize(both).double()
             moments = moments + both.T @ both
-        values, axes = torch.linalg.eigh(moments)
-        self.axes = axes.flip(1)[:, :DIMENSION].float().contiguous()
+        values, axes = torch.linalg.eigh(moments.cpu())
+        self.axes = axes.flip(1)[:, :DIMENSION].float().contiguous().to(faces.device)
         return float(values.flip(0)[:DIMENSION].sum() / values.sum())
 
 
-def train(given: argparse.Namespace) -> None:
+class Clock:
+    """Share of the time of a training that is over.
+
+    Args:
+        folder: its file ``deadline``, if there is one, says when to end, in Unix time.
+        seconds: how long the training takes otherwise, from now.
+    """
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self._file, self.started = folder / "deadline", time.time()
+        self._end, self._first = self.started + seconds, 0.0
+
+    def begin(self) -> None:
+        """The networks are compiled: steps take their time from now on."""
+        self._first = time.time()
+
+    def look(self) -> None:
+        """Read the deadline again."""
+        if self._file.exists():
+            self._end = float(self._file.read_text())
+
+    @property
+    def reached(self) -> float:
+        """From 0 to 1, when there is still time to write the weights."""
+        end, first = self._end - SECONDS_TO_END, self._first or self.started
+        if time.time() >= end:
+            return 1.0
+        return (time.time() - first) / (end - first) if self._first else 0.0
+
+    def __str__(self) -> str:
+        return f"{time.time() - self.started:.0f} s, {self.reached:.3f}"
+
+
+def train(given: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Train until the deadline."""
-    started = time.time()
     torch.manual_seed(given.seed)
     torch.set_float32_matmul_precision("high")
-    device = given.device
-    cuda = device == "cuda"
     torch._dynamo.config.suppress_errors = True
+    torch._dynamo.config.recompile_limit = 64  # blocks of several shapes share their code
+    folder, device, batch = given.folder, given.device, given.batch
+    cuda = device == "cuda"
     compiled = cuda and not given.eager
-    out = given.folder / "out"
-    out.mkdir(exist_ok=True)
-    say = _Log(out / "log.txt")
-    deadline_file = given.folder / "deadline"
+    clock = Clock(folder, given.seconds)
+    crops = Crops(batch, device, folder, compiled)
+    crops.look()
+    held = torch.from_numpy(np.load(folder / "held.npy")).to(device)
+    held = held[: len(held) // batch * batch]
+    if not crops.count or not len(held):
+        raise SystemExit(f"{folder} needs faces-1.npy, and held.npy with {batch} faces or more")
+    say(f"{crops.count:,} faces, {len(held):,} held out, torch {torch.__version__}")
+    teacher = Teacher(given.teacher, batch, device, compiled)
+    kept = teacher.shorten(crops.faces, batch, min(crops.count, 16 * batch))
+    say(f"{clock}: teachers are ready, {kept:.4f} of the length is kept")
+    views = (held.float() / 127.5 - 1).split(batch)
+    wanted = torch.cat([teacher(one) + teacher(one.flip(3)) for one in views])
+    wanted = F.normalize(wanted)
+    network = Student().to(device)
+    if compiled:
+        # Parts of the network, because the blocks of a stage are then compiled once.
+        for part in network.modules():
+            if isinstance(part, Block | Convolution):
+                part.compile(dynamic=False)
+        network.places.compile(dynamic=False)
+    optimizer = Muon(network)
+    say(f"{sum(p.numel() for p in network.parameters()) / 1e6:.3f} M numbers")
 
-    def deadline() -> float:
-        told = deadline_file.read_text().strip() if deadline_file.exists() else ""
-        return float(told) if told else started + given.seconds
+    def learn(shown: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        for p in network.parameters():
+            p.grad = None
+        with torch.autocast(device, torch.bfloat16, enabled=cuda):
+            embeddings = network(shown)
+        loss, away = loss_of(embeddings, targets)
+        loss.backward()
+        return loss.detach(), away.detach()
+
+    def measured() -> str:
+        network.eval()
+        with (
+            torch.compiler.set_stance("force_eager"),
+            torch.no_grad(),
+            torch.autocast(device, torch.bfloat16, enabled=cuda),
+        ):
+            found = torch.cat([network(one) for one in views])
+        network.train()
+        found = F.normalize(found)
+        off = (found @ found.T - wanted @ wanted.T).square().mean().sqrt()
+        return f"held out: cosine {float((found * wanted).sum(1).mean()):.4f}, ± {off:.4f}"
 
     def synchronized() -> float:
         if cuda:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    batch = given.batch
-    crops = Crops(batch, device, given.folder, compiled)
-    crops.look()
-    held = torch.from_numpy(np.load(given.folder / "held.npy")).to(device)
-    say(f"{crops.count:,} faces, {len(held):,} held out, torch {torch.__version__}")
-    teacher = Teacher(given.teacher, batch, device, compiled)
-    kept = teacher.shorten(crops.faces, batch, min(crops.count, 16 * batch))
-    say(f"{time.time() - started:.0f} s: teachers are ready, {kept:.4f} of the length is kept")
-    held = held[: len(held) // batch * batch]
-    views = (held.float() / 127.5 - 1).split(batch)
-    wanted = torch.cat([teacher(one) + teacher(one.flip(3)) for one in views])
-    wanted = torch.nn.functional.normalize(wanted)
-    network = Student().to(device)
-    say(f"{sum(p.numel() for p in network.parameters()) / 1e6:.3f} M numbers")
-    optimizer = Muon(network)
-
-    def forward(x: Any, targets: Any) -> Any:
-        with torch.autocast(device, torch.bfloat16, enabled=cuda):
-            embeddings = network(x)
-        return loss_of(embeddings, targets)
-
-    run = torch.compile(forward) if compiled else forward
-
-    def measured() -> str:
-        network.eval()
-        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=cuda):
-            found = torch.cat([network(one) for one in views])
-        network.train()
-        found = torch.nn.functional.normalize(found)
-        off = (found @ found.T - wanted @ wanted.T).square().mean().sqrt()
-        return f"cosine {float((found * wanted).sum(1).mean()):.4f}, similarities ± {off:.4f}"
-
-    steps, saved, told, lost = 0, time.time(), time.time(), torch.zeros((), device=device)
-    first = None
-    end = deadline()
-    spent = dict.fromkeys(("crops", "teacher", "student", "muon"), 0.0)
-    while True:
-        now = time.time()
-        if first is None and steps == 20:
-            first = now  # the compilation is over
-        reached = 0.0 if first is None else (now - first) / max(end - first, 1.0)
-        if reached >= 1 or (given.steps and steps >= given.steps):
-            break
-        timing = steps % 200 == 50
-        marks = [synchronized()] if timing else []
-        seen, shown = crops.make(mixed=0.5 if reached < 0.75 else 0.2)
-        if timing:
-            marks.append(synchronized())
+    good = {name: value.clone() for name, value in network.state_dict().items()}
+    spent: dict[str, float] = {}
+    steps, told, saved = 0, time.time(), time.time()
+    while (reached := clock.reached) < 1 and not 0 < given.steps <= steps:
+        timed = steps % 200 == 50
+        marks = [synchronized()] if timed else []
+        strength = min(1.0, 1 - (reached - CALMER) / (1 - CALMER) * (1 - LEAST_STRENGTH))
+        seen, shown = crops.make(strength)
+        marks += [synchronized()] if timed else []
         targets = teacher(seen)
-        if timing:
-            marks.append(synchronized())
-        loss, away = run(shown, targets)
-        loss.backward()
-        if timing:
-            marks.append(synchronized())
-        optimizer.step(rate_at(reached) if first is not None else RATE * (steps + 1) / 200)
-        for p in network.parameters():
-            p.grad = None
-        if timing:
-            marks.append(synchronized())
-            spent = dict(zip(spent, np.diff(marks) * 1000, strict=True))
-        lost, away = loss.detach(), away.detach()
+        marks += [synchronized()] if timed else []
+        try:
+            loss, away = learn(shown, targets)
+        except Exception as error:
+            if steps > 1 or not compiled:
+                raise
+            say(f"the network is not compiled: {error!r}"[:2_000])
+            torch.compiler.set_stance("force_eager")
+            compiled = False
+            continue
+        marks += [synchronized()] if timed else []
+        optimizer.step(rate_at(reached) if steps >= COMPILED else 0.0)
+        marks += [synchronized()] if timed else []
+        if timed:
+            names = ("crops", "teachers", "student", "optimizer")
+            spent = dict(zip(names, np.diff(marks) * 1000, strict=True))
         steps += 1
+        if steps == COMPILED:
+            synchronized()
+            clock.begin()
         if steps % 25 == 0:
-            float(lost)  # waits, so that the clock is true
-            end = deadline()
+            if not math.isfinite(float(loss)):  # also waits, so that the clock is true
+                say(f"{clock}: step {steps:,}: the loss is {float(loss)}; some steps back")
+                network.load_state_dict(good)
+                optimizer.forget()
+                continue
+            clock.look()
             crops.look()
-        if time.time() - told > given.every or steps in (1, 20, 100):
+            if steps % 500 == 0:
+                good = {name: value.clone() for name, value in network.state_dict().items()}
+            if time.time() - saved > 60:
+                save(network, teacher.axes, folder / "out")
+                saved = time.time()
+        if time.time() - told > given.every or steps in (1, COMPILED, 100):
             told = time.time()
             parts = ", ".join(f"{name} {ms:.1f} ms" for name, ms in spent.items())
-            say(
-                f"{told - started:.0f} s, {reached:.3f}: step {steps:,}, {crops.count:,} faces, "
-                f"loss {float(lost):.4f} ({float(away):.4f}), held out {measured()}; {parts}"
-            )
-        if time.time() - saved > 60:
-            save(network, teacher.axes, out)
-            saved = time.time()
-    say(f"{time.time() - started:.0f} s: {steps:,} steps of {batch}, held out {measured()}")
-    save(network, teacher.axes, out)
-    (out / "facts.json").write_text(json.dumps({"steps": steps, "batch": batch, "kept": kept}))
-    (given.folder / "done").touch()
-    say("written")
+            say(f"{clock}: step {steps:,}, {crops.count:,} faces, loss {float(loss):.4f} "
+                f"({float(away):.4f}), {measured()}; {parts}")  # fmt: skip
+    if steps and not math.isfinite(float(loss)):
+        network.load_state_dict(good)
+    save(network, teacher.axes, folder / "out")
+    facts = {"steps": steps, "batch": batch, "kept": kept}
+    (folder / "out" / "facts.json").write_text(json.dumps(facts))
+    say(f"{clock}: {steps:,} steps of {batch}, written; {measured()}")
 
 
 class _Log:
@@ -259,7 +316,10 @@ def save(network: Any, axes: Any, out: Path) -> None:
     state = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
     names = sorted(state, key=lambda name: -state[name].size)
     for number in range(2):
-        np.savez(out / f"weights-{number}.npz", **{name: state[name] for name in names[number::2]})
+        writing = out / "weights.part"
+        with writing.open("wb") as stream:
+            np.savez(stream, **{name: state[name] for name in names[number::2]})
+        writing.replace(out / f"weights-{number}.npz")
     np.save(out / "axes.npy", axes.cpu().numpy())
 
 
@@ -275,12 +335,23 @@ def main() -> None:
         help="end so many seconds after the start, or when FOLDER/deadline says, in Unix time",
     )
     parser.add_argument("--steps", type=int, default=0, help="end after so many; 0 for no limit")
-    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=768)
     parser.add_argument("--every", type=float, default=20, help="seconds between lines of the log")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--seed", type=int, default=0)
-    train(parser.parse_args())
+    given = parser.parse_args()
+    out, done = given.folder / "out", given.folder / "done"
+    out.mkdir(exist_ok=True)
+    done.unlink(missing_ok=True)
+    say = _Log(out / "log.txt")
+    try:
+        train(given, say)
+    except BaseException:
+        say(traceback.format_exc())
+        raise
+    finally:
+        done.touch()
 
 
 if __name__ == "__main__":
