@@ -7,7 +7,6 @@ follows. Where other work runs on the machine, they wait for each other: the pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -45,8 +44,13 @@ def product(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np
     return result
 
 
-def _parts(size: int, most: int) -> Iterator[slice]:
+def even_parts(start: int, end: int, parts: int) -> list[tuple[int, int]]:
+    """Cut a range into ``parts`` nearly equal parts; (start, end) of each."""
+    ends = [start + (end - start) * part // parts for part in range(parts + 1)]
+    return list(pairwise(ends))
+
+
+def _parts(size: int, most: int) -> list[slice]:
     """Parts of a range of nearly equal sizes: two or more, and otherwise at most ``most``."""
     count = max(1, min(-(-size // max(most, 1)), size // 2))
-    for start, end in pairwise([size * part // count for part in range(count + 1)]):
-        yield slice(start, end)
+    return [slice(start, end) for start, end in even_parts(0, size, count)]

@@ -7,8 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from face2vec.index.parallel import Batches, Ids, Vectors, check_type, even_parts, faiss, run_parts
+from face2vec.index.parallel import Batches, Ids, Vectors, check_type, faiss, run_parts
 from face2vec.index.policy import Measured
+from face2vec.products import even_parts
 
 # Vectors that one thread scans in one to two milliseconds. Waking another thread for less does not
 # pay.

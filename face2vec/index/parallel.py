@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
-from itertools import pairwise
 from typing import Any
 
 import faiss as _faiss
@@ -42,12 +41,6 @@ def check_type(index: Any, outer: Any, inner: Any = None) -> None:
         raise TypeError(f"a {type(index).__name__} is not a {outer.__name__}")
     if inner is not None:
         check_type(faiss.downcast_index(index.index), inner)
-
-
-def even_parts(start: int, end: int, parts: int) -> list[tuple[int, int]]:
-    """Cut a range into ``parts`` nearly equal parts; (start, end) of each."""
-    ends = [start + (end - start) * part // parts for part in range(parts + 1)]
-    return list(pairwise(ends))
 
 
 def run_parts(work: Callable[..., None], parts: Sequence[tuple[int, ...]]) -> None:

@@ -34,14 +34,13 @@ from face2vec.index.parallel import (
     Ids,
     Vectors,
     check_type,
-    even_parts,
     faiss,
     merge_best,
     run_parts,
 )
 from face2vec.index.policy import Measured
 from face2vec.index.sample import AT, Sample
-from face2vec.products import product
+from face2vec.products import even_parts, product
 
 FACES_PER_SHARD = 1 << 17  # FAISS scans a shard on one core
 SCANNED_BYTES = 1 << 20  # codes that are worth another core
