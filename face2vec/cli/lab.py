@@ -21,7 +21,13 @@ from face2vec.cli.common import (
     together,
 )
 from face2vec.cli.common import out as print_result
-from face2vec.cli.train import choose_backend, faces_of, read_json, tables_option
+from face2vec.cli.train import (
+    aligned_option,
+    choose_backend,
+    faces_of,
+    read_json,
+    tables_option,
+)
 from face2vec.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -66,9 +72,17 @@ def _drawn_options(people: int, photos: int) -> Option:
     )
 
 
-def _far_option(words: str) -> Option:
+def _far_option(words: str, *names: str, default: Any = 1e-3, multiple: bool = False) -> Option:
     rate = Number(0, 1, min_open=True, max_open=True)
-    return click.option("--far", type=rate, default=1e-3, show_default=True, help=words)
+    return click.option(
+        "--far",
+        *names,
+        type=rate,
+        default=default,
+        multiple=multiple,
+        show_default=True,
+        help=words,
+    )
 
 
 @lab_commands.command("robustness")
@@ -174,9 +188,7 @@ _study_options = together(
         help="Folder for the trainings and the page; the same command resumes.",
     ),
     tables_option,
-    click.option(
-        "--aligned", is_flag=True, help="FACES are aligned crops: square, and of one size."
-    ),
+    aligned_option,
     click.option(
         "--teacher",
         metavar="KEY_OR_FILE",
@@ -202,14 +214,11 @@ _study_options = together(
         show_default=True,
         help="Epochs of each training; not with --recipe.",
     ),
-    click.option(
-        "--far",
+    _far_option(
+        "False accept rate at which TAR is measured; can be repeated.",
         "fars",
-        type=Number(0, 1, min_open=True, max_open=True),
         multiple=True,
         default=(1e-3,),
-        show_default=True,
-        help="False accept rate at which TAR is measured; can be repeated.",
     ),
     json_line_option,
     click.option("-q", "--quiet", is_flag=True, help="Do not report each training."),

@@ -34,6 +34,9 @@ tables_option = click.option(
     help="For a tar archive: a CSV file with the columns file, person and, optionally, held_out; "
     "once for each archive.",
 )
+aligned_option = click.option(
+    "--aligned", is_flag=True, help="FACES are aligned crops: square, and of one size."
+)
 
 
 @click.command("train")
@@ -51,7 +54,7 @@ tables_option = click.option(
     "can be given as well.",
 )
 @tables_option
-@click.option("--aligned", is_flag=True, help="FACES are aligned crops: square, and of one size.")
+@aligned_option
 @click.option("--network", type=click.Choice(NETWORKS), default="mini", show_default=True)
 @click.option("--dimension", type=click.IntRange(min=1), help="Length of an embedding.")
 @click.option(

@@ -135,7 +135,7 @@ class Teacher:
         """Embeddings of crops, float32 (n, 3, side, side), −1…1; float32 (n, d)."""
         with torch.no_grad():
             several = [one(crops.to(self.half)).float() for one in self.networks]
-            whole = torch.cat([torch.nn.functional.normalize(one) for one in several], 1)
+            whole = torch.cat([F.normalize(one) for one in several], 1)
             return whole if self.axes is None else whole @ self.axes
 
     def shorten(self, faces: Any, batch: int, count: int) -> float:
@@ -144,7 +144,7 @@ class Teacher:
         for start in range(0, count - batch + 1, batch):
             crops = faces[start : start + batch].float() / 127.5 - 1
             both = self(crops) + self(crops.flip(3))
-            both = torch.nn.functional.normalize(both).double()
+            both = F.normalize(both).double()
             moments = moments + both.T @ both
         values, axes = torch.linalg.eigh(moments.cpu())
         self.axes = axes.flip(1)[:, :DIMENSION].float().contiguous().to(faces.device)
