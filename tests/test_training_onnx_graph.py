@@ -21,7 +21,7 @@ pytestmark = [
 
 Array = NDArray[np.float32]
 SIZES = {"nn2": 64, "nn3": 80, "nn4": 75, "nns1": 65, "nns2": (70, 58), "inception_resnet_v1": 80,
-         "mini": None, "mini2": None}  # fmt: skip
+         "mini": None}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

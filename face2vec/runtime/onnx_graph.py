@@ -53,8 +53,19 @@ class GraphBuilder:
         Returns:
             ``output``.
         """
-        self.nodes.append(helper.make_node(operator, inputs, [output], name, **attributes))
+        self.several(operator, inputs, [output], name, **attributes)
         return output
+
+    def several(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        name: str | None = None,
+        **attributes: Any,
+    ) -> None:
+        """Add one operator with several outputs, see `node`."""
+        self.nodes.append(helper.make_node(operator, inputs, outputs, name, **attributes))
 
     def constant(self, values: NDArray[Any], name: str) -> str:
         """Add an array of any dtype and any shape; returns its name."""

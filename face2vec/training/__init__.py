@@ -1,6 +1,6 @@
 """Training face embedding networks with Keras 3; needs ``pip install 'face2vec[train]'``."""
 
-NETWORKS = ("nn1", "nn2", "nn3", "nn4", "nns1", "nns2", "inception_resnet_v1", "mini", "mini2")
+NETWORKS = ("nn1", "nn2", "nn3", "nn4", "nns1", "nns2", "inception_resnet_v1", "mini")
 """Names of the networks that `networks.build` knows."""
 
 LOSSES = ("semi-hard", "batch-hard", "distillation")

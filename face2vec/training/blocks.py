@@ -54,11 +54,9 @@ def weighed_places(x: Tensor, side: int, dimension: int) -> Tensor:
     return layers.Dense(dimension, name="embedding")(x)
 
 
-def normalized(x: Tensor, name: str, *, scale: str = "ones") -> Tensor:
-    """Batch normalisation; with the scale ``"zeros"`` it gives 0 at first."""
-    return layers.BatchNormalization(
-        momentum=0.95, epsilon=EPSILON, gamma_initializer=scale, name=f"{name}_norm"
-    )(x)
+def normalized(x: Tensor, name: str) -> Tensor:
+    """Batch normalisation."""
+    return layers.BatchNormalization(momentum=0.95, epsilon=EPSILON, name=f"{name}_norm")(x)
 
 
 def activated(x: Tensor, name: str) -> Tensor:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 import onnx
 from keras import layers
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 from face2vec.errors import ModelError
-from face2vec.files import written_whole
-from face2vec.models.description import ModelDescription
+from face2vec.models.description import ModelDescription, Precision
+from face2vec.training.onnx_file import write
 from face2vec.training.onnx_graph import onnx_graph
-
-Stored = Literal["fp32", "fp16", "int8"]
-LARGEST_INT8 = 127
-SMALLEST_HALVED = 256
-"""Arrays with fewer numbers stay float32: they weigh nothing."""
 
 
 def export(
-    network: keras.Model, path: Path, description: ModelDescription, stored: Stored = "fp16"
+    network: keras.Model, path: Path, description: ModelDescription, precision: Precision = "fp16"
 ) -> None:
     """Write a network as ONNX, with its description beside it.
 
@@ -33,27 +27,13 @@ def export(
         network: maps standardised crops, NHWC, to embeddings.
         path: the .onnx file; the description is written beside it with the suffix .json.
         description: how crops are cut and standardised for it.
-        stored: how weights are stored; the network computes in float32 either way. ``"fp16"``
-            halves the file. ``"int8"`` halves it again: kernels are whole numbers from −127 to 127
-            times one scale for each output, except depthwise ones, which are float16.
+        precision: how weights are stored, see `onnx_file.write`.
 
     Raises:
         ModelError: weights are not finite or beyond float16's range, or `onnx_graph` does not
             support a layer.
     """
-    graph = onnx_graph(network)
-    if stored == "int8":
-        _quantize(graph)
-    if stored != "fp32":
-        _halve(graph)
-    onnx.checker.check_model(graph)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for target, content in (
-        (path, graph.SerializeToString()),
-        (path.with_suffix(".json"), _described(description, path.name)),
-    ):
-        with written_whole(target) as stream:
-            stream.write(content)
+    write(onnx_graph(network), path, description, precision)
 
 
 def load_exported(network: keras.Model, path: Path) -> None:
@@ -124,78 +104,12 @@ def settle(network: keras.Model, pixels: NDArray[np.float32]) -> None:
         norm.beta.assign(keras.ops.convert_to_numpy(norm.beta) + mean)
 
 
-def _halve(model: onnx.ModelProto) -> None:
-    """Store large arrays as float16, each followed by a cast back to float32."""
-    casts = []
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.size < SMALLEST_HALVED:
-            continue
-        if not np.abs(values).max() <= np.finfo(np.float16).max:  # also finds NaN
-            raise ModelError(
-                f"{tensor.name} has values that are not finite or beyond float16's range; the "
-                "training diverged, or store it as 'fp32'"
-            )
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_fp16"))
-        casts.append(helper.make_node("Cast", [f"{name}_fp16"], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-
-
-def _quantize(model: onnx.ModelProto) -> None:
-    """Store kernels as int8, each followed by a cast to float32 and the scales of its outputs.
-
-    Runtimes compute the float32 kernels once, when they load the graph.
-    """
-    outputs = {
-        node.input[1]: 0 if node.op_type == "Conv" else 1
-        for node in model.graph.node
-        if node.op_type == "Gemm" or (node.op_type == "Conv" and _groups(node) == 1)
-    }
-    expanded, added = [], []
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if tensor.name not in outputs or values.size < SMALLEST_HALVED:
-            continue
-        if not np.isfinite(values).all():
-            raise ModelError(f"{tensor.name} has values that are not finite; the training diverged")
-        name, axis = tensor.name, outputs[tensor.name]
-        others = tuple(place for place in range(values.ndim) if place != axis)
-        scales = np.maximum(np.abs(values).max(others, keepdims=True), 1e-12) / LARGEST_INT8
-        whole = np.rint(values / scales).astype(np.int8)
-        tensor.CopyFrom(numpy_helper.from_array(whole, f"{name}_int8"))
-        added.append(numpy_helper.from_array(scales.astype(np.float32), f"{name}_scales"))
-        expanded += [
-            helper.make_node("Cast", [f"{name}_int8"], [f"{name}_whole"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", [f"{name}_whole", f"{name}_scales"], [name]),
-        ]
-    model.graph.initializer.extend(added)
-    nodes = [*expanded, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-
-
-def _groups(node: onnx.NodeProto) -> int:
-    return next((one.i for one in node.attribute if one.name == "group"), 1)
-
-
-def _described(description: ModelDescription, file: str) -> bytes:
-    values = {"file": file, **json.loads(description.to_json())}
-    return json.dumps({k: v for k, v in values.items() if v is not None}, indent=2).encode()
-
-
 def _arrays(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
-    """The constants of a graph by name, and as float32 those that are stored as another type."""
+    """The constants of a graph by name, and as float32 those that are stored as float16."""
     arrays = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     for node in graph.node:
-        if not all(name in arrays for name in node.input):
-            continue
-        if node.op_type == "Cast":
+        if node.op_type == "Cast" and node.input[0] in arrays:
             arrays[node.output[0]] = arrays[node.input[0]].astype(np.float32)
-        elif node.op_type == "Mul":
-            arrays[node.output[0]] = arrays[node.input[0]] * arrays[node.input[1]]
     return arrays
 
 

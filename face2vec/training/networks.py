@@ -13,7 +13,7 @@ the length makes no difference.
 | ``nns1`` | 165×165 | 26 M, 220 M | our interpretation of the paper's "mini Inception" |
 | ``nns2`` | 140×116 | 4.3 M, 20 M | our interpretation of the paper's "tiny Inception" |
 | ``inception_resnet_v1`` | 160×160 | 23.5 M | keras-facenet's; can load FaceNet's weights |
-| ``mini``, ``mini2`` | 96×96, 112×112 | | the networks of the included models |
+| ``mini`` | 96×96 | | the network of the included model of that name |
 
 The paper counts a multiplication and an addition as one operation, and so does
 :func:`cost`. ``inception.py`` explains the interpretations.
@@ -23,15 +23,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from importlib import import_module
-from types import ModuleType
 from typing import NamedTuple
 
 import keras
 from keras import layers
 
 from face2vec.errors import SettingsError
-from face2vec.training import NETWORKS, inception, inception_resnet, zeiler_fergus
+from face2vec.training import NETWORKS, inception, inception_resnet, mini, zeiler_fergus
 from face2vec.training.inception_resnet import load_facenet_weights
 
 __all__ = ["Cost", "build", "cost", "load_facenet_weights"]
@@ -47,8 +45,6 @@ _PLANS = {
     "nns2": (inception.NNS2, (140, 116)),
 }
 
-USUAL_DIMENSION = {"mini": 256, "mini2": 512}
-"""Numbers in an embedding, where they are not 128; these networks have a fixed input size."""
 
 NN1_SIZE = (220, 220)
 SMALLEST_SIDE = {"inception_resnet_v1": 80}
@@ -74,10 +70,10 @@ def build(
 
     Args:
         name: one of :data:`face2vec.training.NETWORKS`.
-        dimension: length of an embedding; 128 by default, 256 for ``mini``, 512 for ``mini2``.
+        dimension: length of an embedding; 128 by default, 256 for ``mini``.
         input_size: side of a crop in pixels, or its (height, width); the default is in the table
-            above. That of ``mini`` and ``mini2`` is fixed.
-        widths: channels in the middle of blocks, for these two only; empty for the default.
+            above. That of ``mini`` is fixed.
+        widths: channels in the middle of blocks, for ``mini`` only; empty for the default.
 
     Returns:
         A model with random weights, from (n, height, width, 3) to (n, dimension).
@@ -96,21 +92,19 @@ def build(
             "keras.config.set_image_data_format('channels_last')"
         )
     size = (input_size, input_size) if isinstance(input_size, int) else input_size
-    if name in USUAL_DIMENSION:
-        return _small(name, dimension, size, widths)
+    if name == "mini":
+        return _mini(dimension, size, widths)
     if widths:
-        raise SettingsError(
-            f"{name} has fixed widths; only {' and '.join(USUAL_DIMENSION)} have variable ones"
-        )
+        raise SettingsError(f"{name} has fixed widths; only mini has variable ones")
     smallest = SMALLEST_SIDE.get(name, SMALLEST_SIDE_OF_OTHERS)
     if size is not None and min(size) < smallest:
         raise SettingsError(f"input_size must be at least {smallest} for {name}, not {input_size}")
     if name == "inception_resnet_v1":
-        return inception_resnet.network(size or (160, 160), dimension or 128)
+        return inception_resnet.network(size or (160, 160), dimension or usual_dimension(name))
     if name == "nn1":
-        return zeiler_fergus.nn1(size or NN1_SIZE, dimension or 128)
+        return zeiler_fergus.nn1(size or NN1_SIZE, dimension or usual_dimension(name))
     plan, usual = _PLANS[name]
-    return inception.network(plan, name, size or usual, dimension or 128)
+    return inception.network(plan, name, size or usual, dimension or usual_dimension(name))
 
 
 def side(name: str) -> int:
@@ -120,18 +114,21 @@ def side(name: str) -> int:
     """
     if name == "nns2":
         return 128
-    if name in USUAL_DIMENSION:
-        side: int = _module(name).SIDE
-        return side
+    if name == "mini":
+        return mini.SIDE
     if name == "nn1":
         return NN1_SIZE[0]
     return 160 if name == "inception_resnet_v1" else _PLANS[name][1][0]
 
 
+def usual_dimension(name: str) -> int:
+    """Numbers in an embedding of a network, where no other dimension is asked for."""
+    return 256 if name == "mini" else 128
+
+
 def stages(name: str) -> tuple[str, ...]:
     """Names of a network's layers that can learn from a teacher's stages; often none."""
-    found: tuple[str, ...] = _module(name).STAGES if name == "mini" else ()
-    return found
+    return mini.STAGES if name == "mini" else ()
 
 
 def cost(network: keras.Model) -> Cost:
@@ -156,25 +153,14 @@ def cost(network: keras.Model) -> Cost:
 
 def wider(network: keras.Model, widths: Widths) -> keras.Model:
     """A ``mini`` with more channels in its blocks that gives the same embeddings."""
-    wide: keras.Model = _module("mini").wider(network, widths)
-    return wide
+    return mini.wider(network, widths)
 
 
-def _small(
-    name: str, dimension: int | None, size: tuple[int, int] | None, widths: Widths
-) -> keras.Model:
-    module = _module(name)
-    fixed = (module.SIDE, module.SIDE)
+def _mini(dimension: int | None, size: tuple[int, int] | None, widths: Widths) -> keras.Model:
+    fixed = (mini.SIDE, mini.SIDE)
     if size is not None and size != fixed:
-        raise SettingsError(f"input_size must be {fixed} for {name}, not {size}")
-    build_it = getattr(module, name)
-    network: keras.Model = build_it(dimension or USUAL_DIMENSION[name], widths or module.BETWEEN)
-    return network
-
-
-def _module(name: str) -> ModuleType:
-    """The module of ``mini`` or ``mini2``."""
-    return import_module(f"face2vec.training.{name}")
+        raise SettingsError(f"input_size must be {fixed} for mini, not {size}")
+    return mini.mini(dimension or usual_dimension("mini"), widths or mini.BETWEEN)
 
 
 def _leaves(network: keras.Model) -> Iterator[keras.Layer]:

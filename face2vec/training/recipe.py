@@ -213,9 +213,10 @@ class Recipe:
     def _dimension(self) -> int:
         if self.dimension is not None:
             return self.dimension
-        usual = networks.USUAL_DIMENSION.get(self.network, 128)
         teachers = self.teachers()
-        return load_model(teachers[0]).description.dimension if len(teachers) == 1 else usual
+        if len(teachers) == 1:
+            return load_model(teachers[0]).description.dimension
+        return networks.usual_dimension(self.network)
 
 
 NESTED = {"stages": Schedule, "schedule": Schedule, "augmentation": Augmentation}

@@ -1,8 +1,8 @@
-"""Augmented crops on a GPU, for `train.py`.
+"""Augmented crops for `train.py`, on a GPU or a processor.
 
-The teachers see faces that are new at each step: two faces blended or joined along a soft line,
-turned, stretched and warped, in another light. The student sees the same, moved a little and
-mirrored by chance, and a part of its crops small, blurred, compressed, dark, noisy or covered.
+Crops are turned, stretched and mirrored, a part of them more than a face is when its landmarks are
+wrong, and seen in another light. A part has a mask drawn on, or is small, blurred, compressed,
+dark, noisy, grey or covered.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from network import SIDE
 from PIL import Image, ImageDraw, ImageFilter
 
-SIDE = 112
-CAPACITY = 60_000  # faces
-MIXED = 0.5  # share of crops that are two faces in one
-AS_IT_IS = 0.2  # share of crops that the teachers see without a turn, stretch or warp
+AS_IT_IS = 0.2  # share of crops that are not moved
+WRONG = 0.15  # share of crops that are moved as by wrong landmarks
 MASKS_DRAWN = 512
 COLOURS = ((235, 238, 240), (150, 195, 220), (25, 25, 28), (200, 205, 200), (90, 120, 150))
 LUMINANCE = (
@@ -32,7 +31,10 @@ LUMINANCE = (
 
 
 class Crops:
-    """Makes batches of what the teachers and the student see.
+    """Makes batches of crops.
+
+    Attributes:
+        faces: the faces, uint8 (n, 3, 112, 112).
 
     Args:
         batch: crops in a batch.
@@ -40,11 +42,13 @@ class Crops:
         folder: where ``faces-*.npy`` are, uint8 (n, 3, 112, 112).
     """
 
-    def __init__(self, batch: int, device: str, folder: Path, compiled: bool = False) -> None:
-        self.batch, self.device, self._folder = batch, device, folder
-        self.count, self._seen = 0, set[str]()
-        capacity = CAPACITY if device == "cuda" else 4_000
-        self.faces = torch.zeros((capacity, 3, SIDE, SIDE), dtype=torch.uint8, device=device)
+    def __init__(self, batch: int, device: str, folder: Path) -> None:
+        self.batch, self.device = batch, device
+        parts = [np.load(path) for path in sorted(folder.glob("faces-*.npy"))]
+        if not parts:
+            raise SystemExit(f"{folder} has no files faces-*.npy; see faces.py")
+        self.faces = torch.from_numpy(np.concatenate(parts)).to(device)
+        self._order = torch.empty(0, dtype=torch.long)
         self._masks = torch.from_numpy(_masks(MASKS_DRAWN)).to(device)
         self._colours = torch.tensor(COLOURS, dtype=torch.float32, device=device) / 127.5 - 1
         waves, places = np.arange(8)[:, None], np.arange(8)[None]
@@ -54,42 +58,24 @@ class Crops:
         self._quantisation = torch.tensor(LUMINANCE, dtype=torch.float32, device=device)
         across = (torch.arange(SIDE, device=device) + 0.5) / SIDE * 2 - 1
         self._y, self._x = torch.meshgrid(across, across, indexing="ij")
-        self._cubic = F.interpolate(torch.eye(4)[None, None], size=(SIDE, 4), mode="bicubic")
-        self._cubic = self._cubic[0, 0].to(device)
         self._grey = torch.tensor((0.299, 0.587, 0.114), device=device)[:, None, None]
         sigmas = SIDE * np.linspace(0.003, 0.02, 64)[:, None]
         reach = np.exp(-0.5 * (np.arange(-5, 6) / sigmas) ** 2)
         reach /= reach.sum(1, keepdims=True)
         self._soft = torch.tensor(reach, dtype=torch.float32, device=device)
-        if compiled:
-            self._in_other_light = torch.compile(self._in_other_light)  # type: ignore[method-assign]
-
-    def look(self) -> None:
-        """Add the faces of files that have appeared."""
-        for path in sorted(self._folder.glob("faces-*.npy")):
-            if path.name not in self._seen:
-                self._seen.add(path.name)
-                more = np.load(path)[: len(self.faces) - self.count]
-                end = self.count + len(more)
-                self.faces[self.count : end] = torch.from_numpy(more).to(self.device)
-                self.count = end
 
     def make(self, strength: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Crops for the teachers and for the student, float32 (n, 3, 112, 112), −1…1.
+        """The next faces in random order: int64 (n,) rows, and float32 (n, 3, 112, 112), −1…1.
 
         Args:
-            strength: how unlike the faces themselves the crops are, 0…1. It changes how many are
-                two faces in one, and how far they are turned, stretched and warped.
+            strength: how unlike the faces themselves the crops are, 0…1. It changes how far they
+                are moved, and how many have a mask.
         """
         with torch.no_grad():
-            source = self._blended(MIXED * strength)
-            light = self._chance(0.25)
-            source = torch.where(light, self._in_other_light(source), source)
-            bare = self._masked(source)
-            seen, shown = self._moved(*bare, strength)
-            light = self._chance(0.35)
-            shown = torch.where(light, self._in_other_light(shown), shown)
-            return seen.clamp(-1, 1), self._worse(shown).clamp(-1, 1)
+            rows = self._rows()
+            x = self._masked(standardized(self.faces[rows]), 0.1 * strength)
+            x = self._in_other_light(self._moved(x, strength), strength)
+            return rows, self._worse(x).clamp_(-1, 1)
 
     # Inside
 
@@ -102,51 +88,40 @@ class Crops:
     def _some(self, share: float) -> torch.Tensor:
         return torch.randperm(self.batch, device=self.device)[: max(1, int(share * self.batch))]
 
-    def _picked(self) -> torch.Tensor:
-        rows = torch.randint(0, self.count, (self.batch,), device=self.device)
-        faces = self.faces[rows]
-        faces = torch.where(self._chance(0.5), faces.flip(3), faces)
-        return faces.float().mul_(1 / 127.5).sub_(1)
+    def _rows(self) -> torch.Tensor:
+        if len(self._order) < self.batch:
+            self._order = torch.randperm(len(self.faces))
+        rows, self._order = self._order[: self.batch], self._order[self.batch :]
+        return rows.to(self.device)
 
-    def _blended(self, mixed: float) -> torch.Tensor:
-        one, other = self._picked(), self._picked()
-        spread, mean = torch.std_mean(one, (2, 3), keepdim=True)
-        spread_2, mean_2 = torch.std_mean(other, (2, 3), keepdim=True)
-        other = (other - mean_2) / (spread_2 + 1e-3) * spread + mean
-        angle = self._uniform(0, 2 * math.pi, 1, 1, 1)
-        along = self._x * angle.cos() + self._y * angle.sin() - self._uniform(-0.4, 0.4, 1, 1, 1)
-        joined = torch.sigmoid(along / self._uniform(0.05, 0.2, 1, 1, 1))
-        kind = torch.rand(self.batch, 1, 1, 1, device=self.device)
-        share = self._uniform(0.2, 0.8, 1, 1, 1).expand_as(joined)
-        weight = torch.where(kind < mixed / 2, share, joined)
-        weight = torch.where(kind < mixed, weight, torch.zeros_like(weight))
-        return one + weight * (other.clamp(-1, 1) - one)
+    def _in_other_light(self, x: torch.Tensor, strength: float) -> torch.Tensor:
+        some = self._chance(0.6) * strength
+        contrast = self._uniform(-0.25, 0.25, 1, 1, 1) + self._uniform(-0.07, 0.07, 3, 1, 1)
+        brightness = self._uniform(-0.2, 0.2, 1, 1, 1)
+        return torch.addcmul(some * brightness, x, 1 + some * contrast).clamp_(-1, 1)
 
-    def _in_other_light(self, x: torch.Tensor) -> torch.Tensor:
-        gamma = self._uniform(-0.4, 0.4, 1, 1, 1).exp()
-        contrast = self._uniform(-0.4, 0.3, 1, 1, 1).exp()
-        brightness = self._uniform(-0.12, 0.12, 1, 1, 1)
-        tint = 1 + self._uniform(-0.08, 0.08, 3, 1, 1)
-        lit = (((x.clamp(-1, 1) + 1) / 2 + 1e-4) ** gamma - 0.5) * contrast + 0.5 + brightness
-        return (2 * lit * tint - 1).clamp(-1, 1)
-
-    def _masked(self, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the teachers see and what the student sees: half of the masks are only there."""
-        some = self._some(0.12)
+    def _masked(self, x: torch.Tensor, share: float) -> torch.Tensor:
+        some = self._some(share)
         picked = torch.randint(0, len(self._masks), (len(some),), device=self.device)
         cover = self._masks[picked].float() / 255
         colour = self._colours[torch.randint(0, len(COLOURS), (len(some),), device=self.device)]
         other = torch.rand(len(some), 3, device=self.device) * 2 - 1
         odd = torch.rand(len(some), 1, device=self.device) < 0.3
         colour = torch.where(odd, other, colour)[:, :, None, None]
-        grey = (source[some].mean(1, keepdim=True) + 1) / 2
+        grey = (x[some].mean(1, keepdim=True) + 1) / 2
         light = F.interpolate(F.avg_pool2d(grey, 16), size=SIDE, mode="bilinear")
         shade = light / light.mean((2, 3), keepdim=True).clamp(min=0.05)
         cloth = ((colour + 1) / 2 * shade * 2 - 1).clamp(-1, 1)
-        hidden = source[some] * (1 - cover) + cloth * cover
-        shown = source.index_copy(0, some, hidden)
-        seen = source.index_copy(0, some[::2], hidden[::2])
-        return seen, shown
+        return x.index_copy(0, some, x[some] * (1 - cover) + cloth * cover)
+
+    def _moved(self, x: torch.Tensor, strength: float) -> torch.Tensor:
+        usual = self._matrix(9 * strength, 0.06 * strength, 0.1 * strength, 0.06 * strength)
+        wrong = self._matrix(18 * strength, 0.15 * strength, 0.12 * strength, 0.06 * strength)
+        matrix = torch.where(self._chance(WRONG)[:, 0], wrong, usual)
+        matrix = torch.where(self._chance(AS_IT_IS)[:, 0], torch.eye(3, device=self.device), matrix)
+        matrix[:, :, 0] *= torch.where(self._chance(0.5)[:, 0, 0], -1.0, 1.0)  # mirrored
+        grid = F.affine_grid(matrix[:, :2], list(x.shape), align_corners=False)
+        return F.grid_sample(x, grid, "bilinear", "reflection", False)
 
     def _matrix(self, turn: float, stretch: float, scale: float, shift: float) -> torch.Tensor:
         """Random affine maps, float32 (n, 3, 3)."""
@@ -160,29 +135,6 @@ class Crops:
         matrix[:, :2, 2] = self._uniform(-2 * shift, 2 * shift, 2)
         matrix[:, 2, 2] = 1
         return matrix
-
-    def _moved(
-        self, seen: torch.Tensor, shown: torch.Tensor, strength: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        both = self._matrix(8 * strength, 0.05 * strength, 0.09 * strength, 0.05 * strength)
-        slight = self._matrix(3, 0.02, 0.03, 0.015)
-        wrong = self._matrix(15, 0.15, 0.08, 0.05)
-        more = torch.where(self._chance(0.06 + 0.06 * strength)[:, 0], wrong, slight)
-        moved = ~self._chance(AS_IT_IS)
-        both = torch.where(moved[:, 0], both, torch.eye(3, device=self.device))
-        warp = torch.randn(self.batch, 2, 4, 4, device=self.device) * 0.05
-        warp = self._cubic @ (warp * (moved & self._chance(0.35 * strength))) @ self._cubic.T
-        seen, shown = (
-            F.grid_sample(x, self._grid(matrix, warp), "bilinear", "reflection", False)
-            for x, matrix in ((seen, both), (shown, both @ more))
-        )
-        return seen, torch.where(self._chance(0.5), shown.flip(3), shown)
-
-    def _grid(self, matrix: torch.Tensor, warp: torch.Tensor) -> torch.Tensor:
-        """Where to sample: affine maps (n, 3, 3) of all places, and a displacement (n, 2, h, w)."""
-        m = matrix[:, :2, :, None, None]
-        places = m[:, :, 0] * self._x + m[:, :, 1] * self._y + m[:, :, 2] + warp
-        return places.permute(0, 2, 3, 1)
 
     def _worse(self, x: torch.Tensor) -> torch.Tensor:
         for some in self._some(0.15).split(16):
@@ -230,6 +182,11 @@ class Crops:
         noisy = torch.rand(count, 1, 1, 1, device=self.device) < 0.5
         x[some] = torch.where(inside, torch.where(noisy, noise, plain), x[some])
         return x
+
+
+def standardized(faces: torch.Tensor) -> torch.Tensor:
+    """Faces uint8 as float32, −1…1."""
+    return faces.float().mul_(1 / 127.5).sub_(1)
 
 
 def _darkened(x: torch.Tensor) -> torch.Tensor:

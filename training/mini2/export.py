@@ -1,108 +1,168 @@
 """Makes a model of the weights that `train.py` wrote.
 
-    python training/mini2/export.py WEIGHTS-0.npz WEIGHTS-1.npz --out mini2.onnx
+    python training/mini2/export.py work/out/weights.npz --out mini2.onnx
 
-Needs face2vec[train]. With ``--faces FACES.npy``, see `faces.py`, the means and variances of batch
-normalisation are first measured again on clean crops.
+Needs NumPy, onnx and face2vec.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from network import EPSILON, HEADS, PATCH, PLAN, SIDE, SLOPE
 
-from face2vec.cli.train import choose_backend
 from face2vec.models.description import FIVE_POINTS, ModelDescription
+from face2vec.runtime.onnx_graph import GraphBuilder
+from face2vec.training.onnx_file import write
 
-BATCH = 64
-NORMS = {"gamma": "gamma", "beta": "beta", "mean": "moving_mean", "variance": "moving_variance"}
-
-
-def place_of(name: str) -> tuple[str, str]:
-    """The Keras layer and its variable that a number of the student belongs to."""
-    path, kind = name.rsplit(".", 1)
-    path = re.sub(r"^stages\.(\d)\.(\d)", lambda m: f"stage_{int(m[1]) + 1}_{int(m[2]) + 1}", path)
-    path = re.sub(r"^reduce\.(\d)", lambda m: f"reduce_{int(m[1]) + 2}", path)
-    path = path.replace("places", "weigh_places")
-    owner, _, last = path.rpartition(".")
-    if last == "norm":
-        block = re.fullmatch(r"stage_\d_\d", owner)
-        owner = f"{owner}.narrow" if block else owner
-        return f"{owner.replace('.', '_')}_norm", NORMS[kind]
-    variable = "bias" if kind == "bias" else "kernel"
-    layer = path.replace(".", "_")
-    if last in ("squeeze", "channels"):
-        return f"{owner}_weighed_{last}", variable
-    if path in ("weigh_places", "embedding"):
-        return path, variable
-    return f"{layer}_conv", variable
+SMALLEST_LENGTH = 1e-12
+TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
+"""Orders of axes: channels become the first ones after the faces, or the last ones."""
 
 
-def as_keras(values: Any, shape: tuple[int, ...]) -> Any:
-    """A kernel in Keras' order of axes."""
-    if values.ndim == 4:
-        return values.transpose(2, 3, 1, 0)
-    if values.ndim == 3:  # depthwise
-        return values.transpose(1, 2, 0)[..., None]
-    return values.T.reshape(shape) if values.ndim == 2 else values
+class Writer:
+    """Writes the network as a graph; maps are (n, height, width, channels) between the parts.
 
+    Args:
+        weights: arrays by the names of PyTorch.
+    """
 
-def normalized_again(network: Any, crops: Any) -> None:
-    """Measure the means and variances of batch normalisation on clean crops and their mirrors."""
-    import keras
+    def __init__(self, weights: dict[str, Any]) -> None:
+        self._weights = {name.removeprefix("parts."): one for name, one in weights.items()}
+        self._builder = GraphBuilder()
 
-    from face2vec.training.trainer import standardized
+    def written(self) -> Any:
+        """The model, from ``crops``, (n, 112, 112, 3), −1…1, to ``embeddings``, (n, 512)."""
+        x = self._node("Transpose", ["crops"], "channels_first", perm=TO_FIRST)
+        x = self._patches("stem.patches", x, PATCH)
+        x = self._norm("stem.norm", x)
+        side = SIDE // PATCH
+        for number, stage in enumerate(PLAN, 1):
+            if number > 1:
+                name = f"reduce_{number}"
+                x = self._norm(f"{name}.norm", x)
+                x = self._node("Transpose", [x], f"{name}_first", perm=TO_FIRST)
+                x = self._patches(f"{name}.patches", x, 2)
+                side //= 2
+            for place in range(1, stage.blocks + 1):
+                name = f"stage_{number}_{place}"
+                if stage.groups and place == stage.blocks:
+                    y = self._mixed(f"{name}.mixed", x, stage.channels, stage.groups, side)
+                else:
+                    y = self._each(f"{name}.each", x)
+                y = self._middle(f"{name}.middle", y)
+                x = self._node("Add", [x, y], name)
+        x = self._node("ReduceMean", [x], "mean", axes=[1, 2], keepdims=0)
+        x = self._norm("head.norm", x)
+        self._linear("head.embedding", x, "embeddings")
+        dimension = len(self._weights["head.embedding.bias"])
+        return self._builder.model(
+            "mini2",
+            {"crops": ["faces", SIDE, SIDE, 3]},
+            {"embeddings": ["faces", dimension]},
+            producer="face2vec",
+        )
 
-    norms = [one for one in network.layers if isinstance(one, keras.layers.BatchNormalization)]
-    # Layer by layer, because each normalisation changes what the next one is given.
-    pixels = standardized(np.concatenate([crops, crops[:, :, ::-1]]))
-    for norm in norms:
-        before = keras.Model(network.input, norm.input)
-        total, squares, count = 0.0, 0.0, 0
-        for start in range(0, len(pixels), BATCH):
-            part = keras.ops.convert_to_numpy(before(pixels[start : start + BATCH]))
-            part = part.reshape(-1, part.shape[-1]).astype(np.float64)
-            total, squares = total + part.sum(0), squares + (part**2).sum(0)
-            count += len(part)
-        mean = total / count
-        norm.moving_mean.assign(mean)
-        norm.moving_variance.assign(squares / count - mean**2)
+    # Parts; each returns the name of its output
+
+    def _patches(self, name: str, x: str, side: int) -> str:
+        y = self._node("Conv", [x, *self._kernel_and_bias(name)], name, strides=[side, side])
+        return self._node("Transpose", [y], f"{name}_last", perm=TO_LAST)
+
+    def _each(self, name: str, x: str) -> str:
+        channels, _, side, _ = self._weights[f"{name}.kernel"].shape
+        first = self._node("Transpose", [x], f"{name}_first", perm=TO_FIRST)
+        inputs = [first, *self._kernel_and_bias(name)]
+        y = self._node("Conv", inputs, name, group=channels, pads=[side // 2] * 4)
+        return self._node("Transpose", [y], f"{name}_last", perm=TO_LAST)
+
+    def _middle(self, name: str, x: str) -> str:
+        y = self._linear(f"{name}.wide", self._norm(f"{name}.norm", x))
+        y = self._node("LeakyRelu", [y], f"{name}.active", alpha=SLOPE)
+        return self._linear(f"{name}.narrow", y)
+
+    def _mixed(self, name: str, x: str, channels: int, groups: int, side: int) -> str:
+        """Maps of what `student.Mixed` gives."""
+        size, places = -(-channels // groups), side * side
+        sizes = [size] * (groups - 1) + [channels - size * (groups - 1)]
+        split = self._array(f"{name}.sizes", np.array(sizes, np.int64))
+        parts = [f"{name}.group_{number}" for number in range(groups)]
+        self._builder.several("Split", [x, split], parts, axis=3)
+        made: list[str] = []
+        for number, part in enumerate(parts[:-1]):
+            given = self._node("Add", [part, made[-1]], f"{name}.sum_{number}") if made else part
+            made.append(self._each(f"{name}.each.{number}", given))
+        y = self._node("Concat", [*made, parts[-1]], f"{name}.joined", axis=3)
+        y = self._shaped(f"{name}.flat", y, [0, places, channels])
+        y = self._node("Add", [y, self._weight(f"{name}.places")], f"{name}.placed")
+        three = self._linear(f"{name}.all_three", self._norm(f"{name}.norm", y))
+        three = self._shaped(f"{name}.heads", three, [0, places, 3 * HEADS, channels // HEADS])
+        three = self._node("Transpose", [three], f"{name}.turned", perm=[0, 2, 3, 1])
+        heads = self._array(f"{name}.thirds", np.array([HEADS] * 3, np.int64))
+        queries, keys, values = (f"{name}.{kind}" for kind in ("queries", "keys", "values"))
+        self._builder.several("Split", [three, heads], [queries, keys, values], axis=1)
+        keys = self._node("Transpose", [self._unit(keys)], f"{name}.keys_turned", perm=[0, 1, 3, 2])
+        cosines = self._node("MatMul", [self._unit(queries), keys], f"{name}.cosines")
+        sharp = [cosines, self._weight(f"{name}.temperature")]
+        weights = self._node("Mul", sharp, f"{name}.sharp")
+        weights = self._node("Softmax", [weights], f"{name}.weights", axis=-1)
+        mixed = self._node("MatMul", [weights, values], f"{name}.mixed")
+        mixed = self._node("Transpose", [mixed], f"{name}.back", perm=[0, 3, 1, 2])
+        mixed = self._shaped(f"{name}.mixed_flat", mixed, [0, places, channels])
+        y = self._node("Add", [y, self._linear(f"{name}.after", mixed)], f"{name}.both")
+        return self._shaped(name, y, [0, side, side, channels])
+
+    # Single operators
+
+    def _unit(self, x: str) -> str:
+        """Values at unit length over the last axis."""
+        squares = self._node("ReduceL2", [x], f"{x}_length", axes=[3], keepdims=1)
+        least = self._array(f"{x}_least", np.array(SMALLEST_LENGTH, np.float32))
+        length = self._node("Max", [squares, least], f"{x}_safe")
+        return self._node("Div", [x, length], f"{x}_unit")
+
+    def _norm(self, name: str, x: str) -> str:
+        inputs = [x, self._weight(f"{name}.weight"), self._weight(f"{name}.bias")]
+        return self._node("LayerNormalization", inputs, name, axis=-1, epsilon=EPSILON)
+
+    def _linear(self, name: str, x: str, made: str = "") -> str:
+        kernel = self._array(f"{name}.weight", self._weights[f"{name}.weight"].T)
+        y = self._node("MatMul", [x, kernel], f"{name}_product")
+        return self._node("Add", [y, self._weight(f"{name}.bias")], made or name)
+
+    def _shaped(self, name: str, x: str, shape: list[int]) -> str:
+        return self._node(
+            "Reshape", [x, self._array(f"{name}_shape", np.array(shape, np.int64))], name
+        )
+
+    def _kernel_and_bias(self, name: str) -> list[str]:
+        return [self._weight(f"{name}.kernel"), self._weight(f"{name}.bias")]
+
+    def _weight(self, name: str) -> str:
+        return self._array(name, self._weights[name])
+
+    def _array(self, name: str, values: Any) -> str:
+        return self._builder.constant(values, name)
+
+    def _node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        return self._builder.node(kind, inputs, name, name, **attributes)
 
 
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("weights", type=Path, nargs="+")
+    parser.add_argument("weights", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--faces", type=Path)
-    parser.add_argument("--stored", choices=("fp32", "fp16", "int8"), default="int8")
     given = parser.parse_args()
-    choose_backend()
-    from face2vec.training import networks
-    from face2vec.training.export import export
-
-    network = networks.build("mini2")
-    left = {(layer.name, one.name) for layer in network.layers for one in layer.weights}
-    for path in given.weights:
-        with np.load(path) as stored:
-            for name in stored.files:
-                layer, variable = place_of(name)
-                target = getattr(network.get_layer(layer), variable)
-                target.assign(as_keras(stored[name], tuple(target.shape)))
-                left.remove((layer, variable))
-    if left:
-        raise SystemExit(f"no weights for {', '.join('.'.join(one) for one in sorted(left))}")
-    if given.faces is not None:
-        normalized_again(network, np.load(given.faces).transpose(0, 2, 3, 1))
-    description = ModelDescription(
-        "mini2", network.output_shape[-1], network.input_shape[1], "landmarks", template=FIVE_POINTS
-    )
-    export(network, given.out, description, given.stored)
+    with np.load(given.weights) as stored:
+        graph = Writer(dict(stored)).written()
+    dimension = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    description = ModelDescription("mini2", dimension, SIDE, "landmarks", template=FIVE_POINTS)
+    write(graph, given.out, description)
     sys.stdout.write(f"{given.out}: {given.out.stat().st_size:,} bytes\n")
 
 

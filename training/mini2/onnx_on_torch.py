@@ -19,18 +19,21 @@ from torch.fx.experimental.proxy_tensor import make_fx
 Values = list[Any]
 
 
-def traced(path: Path, example: torch.Tensor) -> torch.fx.GraphModule:
+def traced(path: Path, example: torch.Tensor, tensors: Sequence[str] = ()) -> torch.fx.GraphModule:
     """The graph of a file as a PyTorch module for batches of one size.
+
+    It returns a list of the graph's output, (n, d), and of other values.
 
     Args:
         path: the ONNX file.
         example: an input, float32 (n, 3, side, side), on the device to run on; n stays fixed.
+        tensors: names of the other values.
     """
     graph = onnx.load(path).graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     kept: dict[str, torch.Tensor] = {}
 
-    def run(crops: torch.Tensor) -> torch.Tensor:
+    def run(crops: torch.Tensor) -> list[torch.Tensor]:
         known: dict[str, Any] = dict(constants)
         known[graph.input[0].name] = crops
         for node in graph.node:
@@ -47,8 +50,7 @@ def traced(path: Path, example: torch.Tensor) -> torch.fx.GraphModule:
             several = made if isinstance(made, list | tuple) else [made]
             several = [np.asarray(one) if isinstance(one, np.generic) else one for one in several]
             known.update(zip(node.output, several, strict=True))
-        result: torch.Tensor = known[graph.output[0].name].flatten(1)
-        return result
+        return [known[graph.output[0].name].flatten(1), *(known[name] for name in tensors)]
 
     with torch.no_grad():
         run(example)  # so that constants are on the device before the trace

@@ -1,55 +1,86 @@
-"""Distils `mini2` from its teachers on one GPU.
+"""Distils `mini2` from its teachers, on a GPU or a processor.
 
-    python training/mini2/train.py FOLDER --teacher TEACHER.onnx … --seconds 600
+    python training/mini2/train.py FOLDER --teacher edgeface-xs.onnx --steps 10000
 
-Needs PyTorch, NumPy, Pillow and onnx, not face2vec. FOLDER has ``held.npy``, faces that are only
-measured on, and ``faces-*.npy``, see `faces.py`; those that appear during the training are read,
-too. The weights are written to ``FOLDER/out`` each minute and at the end; `export.py` makes a model
-of them.
+Needs PyTorch, NumPy, Pillow and onnx, on a processor face2vec[openvino] too. FOLDER has
+``held.npy``, faces that are only measured on, and ``faces-*.npy``, see `faces.py`. The state is
+written to ``FOLDER/out`` each minute; a training that was stopped goes on from it. `export.py`
+makes a model of ``FOLDER/out/weights.npz``.
 
-The student follows the embeddings of the teachers, joined and projected on the axes that keep most
-of their cosines, of crops that are new at each step (Beyer et al., Knowledge distillation: a good
-teacher is patient and consistent, 2022); see `crops.py`. The rate follows the clock, so that the
-training ends in time on any GPU.
+There are three phases. In the first, each part of the network is shown what its counterpart in
+EdgeFace-XS, the first teacher, is given, and learns what that makes of it, all parts at the same
+time (Li et al., Blockwisely supervised neural architecture search with knowledge distillation,
+2020, section 3.1). In the second the parts are connected, and learn the same maps and the teacher's
+embedding. In the third the network learns embeddings of the clean faces, averaged with those of
+their mirror images; those of several teachers are joined and projected on the axes that keep most
+of their cosines. With ``--seconds`` instead of ``--steps`` the rate follows the clock, so that a
+training ends in time on any machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from crops import SIDE, Crops
-from onnx_on_torch import traced
-from student import DIMENSION, Block, Convolution, Student
+from crops import Crops, standardized
+from network import DIMENSION
+from student import MixingBlock, Student
+from teacher import EMBEDDING, Teacher, maps_of_edgeface
 
-WARM_UP, FLAT = 0.02, 0.3
-"""Shares of the time in which the rate rises, and until which it stays the highest."""
-RATE, RATE_OF_KERNELS, DECAY = 4e-3, 5.0, 1e-2
+WARM_UP, FLAT = 0.02, 0.15
+"""Shares of a phase in which the rate rises, and until which it stays the highest."""
+RATE_OF_KERNELS, DECAY = 5.0, 1e-2
+LEAST_SIZE, LEAST_SIZE_OF_KERNELS = 0.02, 1e-3
 MOMENTUM, BETAS, EPSILON = 0.95, (0.9, 0.99), 1e-8
 SIMILARITIES = 8.0
-CALMER, LEAST_STRENGTH = 0.7, 0.2
-"""Share of the time from which crops become more like the faces themselves, and how much so."""
-COMPILED = 20  # steps after which everything is compiled; these do not learn
-SECONDS_TO_END = 4.0  # to write the weights, and for what the GPU has still to do
+LEAST_VARIANCE = 0.05, 1e-3
+"""Of a channel, as shares of the median and of the mean over channels: one that hardly changes
+teaches nothing."""
+VARIANCES_EACH = 25  # steps
+SETTLED_ON = 8_192  # faces, for the first weights of the last layer
+
+
+class Phase(NamedTuple):
+    """A part of the training."""
+
+    name: str
+    share: float
+    """Of the time."""
+    rate: float
+    """The highest learning rate."""
+    strength: float
+    """Of the augmentation, see `Crops.make`."""
+    hints: float = 0.0
+    """Weight of the maps at the beginning; it falls to 0."""
+
+
+PHASES = (
+    Phase("blocks", 0.1, 4e-3, 0.7),
+    Phase("hints", 0.2, 1e-3, 1.0, 3.0),
+    Phase("follow", 0.7, 4e-4, 1.0),
+)
 
 
 class Muon:
-    """Muon for matrices, Adam for all others, as in `face2vec.training.muon`."""
+    """Muon for kernels, Adam for all others.
+
+    Steps are relative to the numbers that they change, because the teacher's maps are of very
+    different sizes (You et al., Large batch training of convolutional networks, 2017, section 4).
+    """
 
     def __init__(self, network: Any) -> None:
         named = list(network.named_parameters())
-        self.matrices = [p for n, p in named if p.ndim in (2, 4)]
-        self.others = [p for n, p in named if p.ndim not in (2, 4)]
+        kernels = {n for n, p in named if p.ndim > 1 and n.endswith(("weight", "kernel"))}
+        self.matrices = [p for n, p in named if n in kernels]
+        self.others = [p for n, p in named if n not in kernels]
         self.means = [torch.zeros_like(p) for p in (*self.matrices, *self.others)]
         self.squares = [torch.zeros_like(p) for p in self.others]
         self.steps = 0
@@ -68,6 +99,7 @@ class Muon:
             lengths = torch._foreach_sqrt(self.squares)
             torch._foreach_add_(lengths, EPSILON)
             unbiased = math.sqrt(1 - BETAS[1] ** self.steps) / (1 - BETAS[0] ** self.steps)
+            torch._foreach_div_(lengths, [size(p, p.numel(), LEAST_SIZE) for p in self.others])
             torch._foreach_addcdiv_(self.others, averages, lengths, value=-rate * unbiased)
             torch._foreach_lerp_(means, slopes[:count], 1 - MOMENTUM)
             ahead = torch._foreach_lerp(slopes[:count], means, MOMENTUM)
@@ -80,11 +112,18 @@ class Muon:
             torch._foreach_mul_(self.matrices, 1 - DECAY * rate)
             for same in alike.values():
                 turned = directions(torch.stack([lying for _, lying, _ in same]))
-                for (p, _, tall), one in zip(same, turned, strict=True):
-                    outputs, inputs = p.shape[0], p[0].numel()
-                    scale = max(1.0, outputs / inputs) ** 0.5
+                for (p, lying, tall), one in zip(same, turned, strict=True):
                     step = (one.T if tall else one).reshape(p.shape)
-                    p.add_(step, alpha=-RATE_OF_KERNELS * rate * scale)
+                    step = step * size(p, len(lying), LEAST_SIZE_OF_KERNELS)
+                    p.add_(step, alpha=-RATE_OF_KERNELS * rate)
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes, to go on."""
+        return {"steps": self.steps, "means": self.means, "squares": self.squares}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.steps, self.means, self.squares = state["steps"], state["means"], state["squares"]
 
     def forget(self) -> None:
         """Begin again without momentum."""
@@ -93,10 +132,15 @@ class Muon:
             state.zero_()
 
 
+def size(x: torch.Tensor, count: int, least: float) -> torch.Tensor:
+    """The root of the sum of squares over ``count``, but not less than ``least``."""
+    return (x.norm() / math.sqrt(count)).clamp(min=least)
+
+
 def directions(x: torch.Tensor) -> torch.Tensor:
     """Matrices (n, rows, columns) with their singular values set to about 1."""
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    x = x.bfloat16() if x.is_cuda else x
+    x = x.bfloat16()
     for _ in range(5):
         squared = torch.bmm(x, x.mT)
         squared = torch.baddbmm(squared, squared, squared, beta=-4.7750, alpha=2.0315)
@@ -104,223 +148,268 @@ def directions(x: torch.Tensor) -> torch.Tensor:
     return x.float()
 
 
-def rate_at(reached: float) -> float:
-    """The learning rate after a share of the time."""
-    if reached < WARM_UP:
-        return RATE * reached / WARM_UP
-    if reached < FLAT:
-        return RATE
-    return RATE * max(0.0, (1 - reached) / (1 - FLAT))
+class Explained(torch.autograd.Function):
+    """The share of the variance of maps that others do not explain, averaged over channels."""
+
+    @staticmethod
+    def forward(ctx: Any, given: Any, wanted: Any, variances: Any) -> Any:
+        """The share of (…, channels) values."""
+        off = (given - wanted).reshape(-1, wanted.shape[-1])
+        ctx.save_for_backward(off, variances)
+        ctx.like = given.shape, given.dtype
+        return (off * off).sum(0).div(variances).mean() / len(off)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Any) -> Any:
+        """The gradient of the first argument."""
+        off, variances = ctx.saved_tensors
+        shape, kind = ctx.like
+        slope = off * (slopes[0] * 2 / (variances * off.numel()))
+        return slope.reshape(shape).to(kind), None, None
+
+
+class Lessons:
+    """The losses of the three phases."""
+
+    def __init__(self) -> None:
+        self._variances: dict[str, torch.Tensor] = {}
+        self._steps = 0
+
+    def apart(self, network: Student, x: torch.Tensor, maps: dict[str, torch.Tensor]) -> Any:
+        """The losses of all parts, each given the teacher's maps."""
+        self._look(maps)
+        losses, before = {}, x
+        for name, part in network.parts.items():
+            wanted = maps[name]
+            if name == EMBEDDING:
+                losses[name] = loss_of(part(before), wanted)[0]
+            elif isinstance(part, MixingBlock):
+                mixed = name.replace("stage", "mixed")
+                losses[mixed] = self._unexplained(mixed, part.mixed(before), maps)
+                losses[name] = self._unexplained(name, part.second(before, maps[mixed]), maps)
+            else:
+                losses[name] = self._unexplained(name, part(before), maps)
+            before = wanted
+        return sum(losses.values()), losses
+
+    def connected(
+        self, network: Student, x: torch.Tensor, maps: dict[str, torch.Tensor], weight: float
+    ) -> Any:
+        """The loss of the embeddings, and ``weight`` times the mean one of the maps."""
+        self._look(maps)
+        shares = {}
+        for name, part in network.parts.items():
+            if isinstance(part, MixingBlock):
+                mixed = name.replace("stage", "mixed")
+                made = part.mixed(x)
+                shares[mixed] = self._unexplained(mixed, made, maps)
+                x = part.second(x, made)
+            else:
+                x = part(x)
+            if name != EMBEDDING:
+                shares[name] = self._unexplained(name, x, maps)
+        follow, away = loss_of(x, maps[EMBEDDING])
+        hints = sum(shares.values()) / len(shares)
+        return follow + weight * hints, {"away": away, "hints": hints}
+
+    def _look(self, maps: dict[str, torch.Tensor]) -> None:
+        """Measure the variances of the teacher's channels from time to time."""
+        if self._steps % VARIANCES_EACH == 0:
+            for name, wanted in maps.items():
+                found = wanted.var(tuple(range(wanted.ndim - 1)))
+                shares = found.median() * LEAST_VARIANCE[0], found.mean() * LEAST_VARIANCE[1]
+                found = found.clamp(min=float(max(shares)) + 1e-12)
+                self._variances[name] = self._variances.get(name, found).lerp(found, 0.3)
+        self._steps += 1
+
+    def _unexplained(self, name: str, made: Any, maps: dict[str, torch.Tensor]) -> Any:
+        return Explained.apply(made, maps[name], self._variances[name])
 
 
 def loss_of(embeddings: Any, targets: Any) -> Any:
-    """``1 − cos``, and the squared differences of all similarities of the batch."""
+    """``1 − cos`` and the squared differences of all similarities of the batch; and the first."""
     e, t = F.normalize(embeddings.float()), F.normalize(targets.float())
     away = (1 - (e * t).sum(1)).mean()
     return away + SIMILARITIES * (e @ e.T - t @ t.T).square().mean(), away
 
 
-class Teacher:
-    """The embeddings of several networks, joined and projected."""
+def rate_at(phase: Phase, reached: float) -> float:
+    """The learning rate after a share of a phase."""
+    if reached < WARM_UP:
+        return phase.rate * reached / WARM_UP
+    return phase.rate * min(1.0, (1 - reached) / (1 - FLAT))
 
-    def __init__(self, paths: list[Path], batch: int, device: str, compiled: bool) -> None:
-        half = {"cuda": torch.bfloat16, "cpu": torch.float32}[device]
-        example = torch.zeros(batch, 3, SIDE, SIDE, device=device, dtype=half)
-        self.networks = [traced(path, example) for path in paths]
-        if compiled:
-            self.networks = [torch.compile(one) for one in self.networks]
-        self.half, self.axes = half, None
 
-    def __call__(self, crops: Any) -> Any:
-        """Embeddings of crops, float32 (n, 3, side, side), −1…1; float32 (n, d)."""
+class Targets:
+    """What the network is to give in the last phase: embeddings of the clean faces."""
+
+    def __init__(self, folder: Path, teachers: list[Path], batch: int, device: str) -> None:
+        self._folder, self._paths, self._batch, self._device = folder, teachers, batch, device
+
+    def of(self, faces: torch.Tensor, name: str) -> torch.Tensor:
+        """Embeddings float32 (n, 512) of faces uint8 (n, 3, 112, 112), kept in a file."""
+        path = self._folder / f"{name}.npy"
+        if path.exists() and len(kept := np.load(path)) == len(faces):
+            return torch.from_numpy(kept).to(self._device)
+        several = []
+        for one in self._paths:
+            teacher = Teacher(one, self._batch, self._device, half=False)
+            several.append(torch.cat([*self._embedded(teacher, faces)]))
+        whole = torch.cat(several, 1)
+        if len(several) > 1:
+            whole = F.normalize(whole @ self._axes(whole))
+        np.save(path, whole.cpu().numpy())
+        return whole
+
+    def _embedded(self, teacher: Teacher, faces: torch.Tensor) -> Iterator[torch.Tensor]:
+        for part in faces.split(self._batch):
+            missing = self._batch - len(part)
+            whole = torch.cat([part, part[:1].expand(missing, -1, -1, -1)]) if missing else part
+            yield teacher.embeddings(standardized(whole))[: len(part)]
+
+    def _axes(self, embeddings: torch.Tensor) -> torch.Tensor:
+        path = self._folder / "axes.npy"
+        if not path.exists():
+            moments = embeddings.double().T @ embeddings.double()
+            axes = torch.linalg.eigh(moments.cpu())[1].flip(1)[:, :DIMENSION]
+            np.save(path, axes.float().numpy())
+        return torch.from_numpy(np.load(path)).to(self._device)
+
+
+class Training:
+    """A training that can go on where it stopped."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        torch.manual_seed(given.seed)
+        self.given, self.device = given, given.device
+        self.out = given.folder / "out"
+        self.out.mkdir(exist_ok=True)
+        self.crops = Crops(given.batch, given.device, given.folder)
+        self.held = torch.from_numpy(np.load(given.folder / "held.npy")).to(given.device)
+        self.network = Student().to(given.device)
+        self.optimizer = Muon(self.network)
+        self.phase, self.spent, self.steps = 0, 0.0, 0  # spent: seconds or steps, in the phase
+        self.targets = Targets(self.out, given.teacher, given.batch, given.device)
+        state = self.out / "state.pt"
+        if state.exists():
+            kept = torch.load(state, map_location=given.device)
+            self.network.load_state_dict(kept["network"])
+            self.optimizer.load(kept["optimizer"])
+            self.phase, self.spent, self.steps = kept["phase"], kept["spent"], kept["steps"]
+            torch.manual_seed(given.seed + self.steps)
+        elif given.start_from:
+            kept = torch.load(given.start_from, map_location=given.device)
+            self.network.load_state_dict(kept["network"])
+
+    def run(self) -> None:
+        """Train to the end."""
+        say(f"{sum(p.numel() for p in self.network.parameters()) / 1e6:.3f} M numbers, "
+            f"{len(self.crops.faces):,} faces, {len(self.held):,} held out")  # fmt: skip
+        phases = [one for one in PHASES if one.name in self.given.phases]
+        whole = sum(one.share for one in phases)
+        while self.phase < len(phases):
+            phase = phases[self.phase]
+            self._phase(phase, (self.given.seconds or self.given.steps) * phase.share / whole)
+            self.phase, self.spent = self.phase + 1, 0.0
+            self.optimizer.forget()
+            self.save()
+        (self.out / "done").touch()
+
+    def _phase(self, phase: Phase, length: float) -> None:
+        given, lessons = self.given, Lessons()
+        follow = phase.name == "follow"
+        first, batch = given.teacher[0], given.batch
+        if follow:
+            wanted = self.targets.of(self.crops.faces, "targets")
+            held = self.targets.of(self.held, "held")
+            if len(given.teacher) > 1 and not self.spent:
+                self._settle(wanted)
+        else:
+            teacher = Teacher(first, batch, self.device, maps_of_edgeface())
+            held = Targets(self.out, [first], batch, self.device).of(self.held, "held-first")
+        began, before = time.time(), self.spent
+        told = saved = began
+        sums: dict[str, float] = {}
+        counted = 0
+        while (reached := self.spent / length) < 1:
+            rows, crops = self.crops.make(phase.strength)
+            maps = {} if follow else teacher(crops)
+            for p in self.network.parameters():
+                p.grad = None
+            with torch.autocast(self.device, torch.bfloat16):
+                if follow:
+                    loss, away = loss_of(self.network(crops), wanted[rows])
+                    figures = {"away": away}
+                elif phase.hints:
+                    weight = phase.hints * (1 - reached)
+                    loss, figures = lessons.connected(self.network, crops, maps, weight)
+                else:
+                    loss, figures = lessons.apart(self.network, crops, maps)
+            loss.backward()
+            if not math.isfinite(float(loss.detach())):
+                raise SystemExit(f"the loss is {float(loss.detach())} at step {self.steps:,}")
+            self.optimizer.step(rate_at(phase, reached))
+            self.steps += 1
+            counted += 1
+            self.spent = before + time.time() - began if given.seconds else self.spent + 1
+            for name, value in figures.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            now = time.time()
+            if now - told > given.every:
+                parts = ", ".join(f"{name} {value / counted:.4f}" for name, value in sums.items())
+                speed = counted * batch / (now - told)
+                say(f"{phase.name} {reached:.3f}: step {self.steps:,}, {speed:.0f} faces/s, "
+                    f"{self._measured(held)}; {parts}")  # fmt: skip
+                told, sums, counted = time.time(), {}, 0
+            if now - saved > 60:
+                self.save()
+                saved = now
+        say(f"{phase.name} ends: step {self.steps:,}, {self._measured(held)}")
+
+    def _settle(self, wanted: torch.Tensor) -> None:
+        """Fit the last layer to other targets, by linear regression."""
+        some = min(SETTLED_ON, len(self.crops.faces))
+        head = self.network.parts[EMBEDDING]
+        taken: list[torch.Tensor] = []
+        hook = head.embedding.register_forward_hook(lambda _, given, __: taken.append(given[0]))
         with torch.no_grad():
-            several = [one(crops.to(self.half)).float() for one in self.networks]
-            whole = torch.cat([F.normalize(one) for one in several], 1)
-            return whole if self.axes is None else whole @ self.axes
+            for part in self.crops.faces[:some].split(self.given.batch):
+                self.network(standardized(part))
+        hook.remove()
+        x = torch.cat(taken).double()
+        x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+        ridge = 1e-3 * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        weights = torch.linalg.solve(x.T @ x + ridge, x.T @ wanted[:some].double()).float()
+        with torch.no_grad():
+            head.embedding.weight.copy_(weights[:-1].T)
+            head.embedding.bias.copy_(weights[-1])
 
-    def shorten(self, faces: Any, batch: int, count: int) -> float:
-        """Find the axes; returns the share of the squared length that they keep."""
-        moments = 0
-        for start in range(0, count - batch + 1, batch):
-            crops = faces[start : start + batch].float() / 127.5 - 1
-            both = self(crops) + self(crops.flip(3))
-            both = F.normalize(both).double()
-            moments = moments + both.T @ both
-        values, axes = torch.linalg.eigh(moments.cpu())
-        self.axes = axes.flip(1)[:, :DIMENSION].float().contiguous().to(faces.device)
-        return float(values.flip(0)[:DIMENSION].sum() / values.sum())
-
-
-class Clock:
-    """Share of the time of a training that is over.
-
-    Args:
-        folder: its file ``deadline``, if there is one, says when to end, in Unix time.
-        seconds: how long the training takes otherwise, from now.
-    """
-
-    def __init__(self, folder: Path, seconds: float) -> None:
-        self._file, self.started = folder / "deadline", time.time()
-        self._end, self._first = self.started + seconds, 0.0
-
-    def begin(self) -> None:
-        """The networks are compiled: steps take their time from now on."""
-        self._first = time.time()
-
-    def look(self) -> None:
-        """Read the deadline again."""
-        if self._file.exists():
-            self._end = float(self._file.read_text())
-
-    @property
-    def reached(self) -> float:
-        """From 0 to 1, when there is still time to write the weights."""
-        end, first = self._end - SECONDS_TO_END, self._first or self.started
-        if time.time() >= end:
-            return 1.0
-        return (time.time() - first) / (end - first) if self._first else 0.0
-
-    def __str__(self) -> str:
-        return f"{time.time() - self.started:.0f} s, {self.reached:.3f}"
-
-
-def train(given: argparse.Namespace, say: Callable[[str], None]) -> None:
-    """Train until the deadline."""
-    torch.manual_seed(given.seed)
-    torch.set_float32_matmul_precision("high")
-    torch._dynamo.config.suppress_errors = True
-    torch._dynamo.config.recompile_limit = 64  # blocks of several shapes share their code
-    folder, device, batch = given.folder, given.device, given.batch
-    cuda = device == "cuda"
-    compiled = cuda and not given.eager
-    clock = Clock(folder, given.seconds)
-    crops = Crops(batch, device, folder, compiled)
-    crops.look()
-    held = torch.from_numpy(np.load(folder / "held.npy")).to(device)
-    held = held[: len(held) // batch * batch]
-    if not crops.count or not len(held):
-        raise SystemExit(f"{folder} needs faces-1.npy, and held.npy with {batch} faces or more")
-    say(f"{crops.count:,} faces, {len(held):,} held out, torch {torch.__version__}")
-    teacher = Teacher(given.teacher, batch, device, compiled)
-    kept = teacher.shorten(crops.faces, batch, min(crops.count, 16 * batch))
-    say(f"{clock}: teachers are ready, {kept:.4f} of the length is kept")
-    views = (held.float() / 127.5 - 1).split(batch)
-    wanted = torch.cat([teacher(one) + teacher(one.flip(3)) for one in views])
-    wanted = F.normalize(wanted)
-    network = Student().to(device)
-    if compiled:
-        # Parts of the network, because the blocks of a stage are then compiled once.
-        for part in network.modules():
-            if isinstance(part, Block | Convolution):
-                part.compile(dynamic=False)
-        network.places.compile(dynamic=False)
-    optimizer = Muon(network)
-    say(f"{sum(p.numel() for p in network.parameters()) / 1e6:.3f} M numbers")
-
-    def learn(shown: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        for p in network.parameters():
-            p.grad = None
-        with torch.autocast(device, torch.bfloat16, enabled=cuda):
-            embeddings = network(shown)
-        loss, away = loss_of(embeddings, targets)
-        loss.backward()
-        return loss.detach(), away.detach()
-
-    def measured() -> str:
-        network.eval()
-        with (
-            torch.compiler.set_stance("force_eager"),
-            torch.no_grad(),
-            torch.autocast(device, torch.bfloat16, enabled=cuda),
-        ):
-            found = torch.cat([network(one) for one in views])
-        network.train()
-        found = F.normalize(found)
+    def _measured(self, wanted: torch.Tensor) -> str:
+        with torch.no_grad(), torch.autocast(self.device, torch.bfloat16):
+            parts = self.held.split(self.given.batch)
+            found = F.normalize(torch.cat([self.network(standardized(one)) for one in parts]))
         off = (found @ found.T - wanted @ wanted.T).square().mean().sqrt()
         return f"held out: cosine {float((found * wanted).sum(1).mean()):.4f}, ± {off:.4f}"
 
-    def synchronized() -> float:
-        if cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    good = {name: value.clone() for name, value in network.state_dict().items()}
-    spent: dict[str, float] = {}
-    steps, told, saved = 0, time.time(), time.time()
-    while (reached := clock.reached) < 1 and not 0 < given.steps <= steps:
-        timed = steps % 200 == 50
-        marks = [synchronized()] if timed else []
-        strength = min(1.0, 1 - (reached - CALMER) / (1 - CALMER) * (1 - LEAST_STRENGTH))
-        seen, shown = crops.make(strength)
-        marks += [synchronized()] if timed else []
-        targets = teacher(seen)
-        marks += [synchronized()] if timed else []
-        try:
-            loss, away = learn(shown, targets)
-        except Exception as error:
-            if steps > 1 or not compiled:
-                raise
-            say(f"the network is not compiled: {error!r}"[:2_000])
-            torch.compiler.set_stance("force_eager")
-            compiled = False
-            continue
-        marks += [synchronized()] if timed else []
-        optimizer.step(rate_at(reached) if steps >= COMPILED else 0.0)
-        marks += [synchronized()] if timed else []
-        if timed:
-            names = ("crops", "teachers", "student", "optimizer")
-            spent = dict(zip(names, np.diff(marks) * 1000, strict=True))
-        steps += 1
-        if steps == COMPILED:
-            synchronized()
-            clock.begin()
-        if steps % 25 == 0:
-            if not math.isfinite(float(loss)):  # also waits, so that the clock is true
-                say(f"{clock}: step {steps:,}: the loss is {float(loss)}; some steps back")
-                network.load_state_dict(good)
-                optimizer.forget()
-                continue
-            clock.look()
-            crops.look()
-            if steps % 500 == 0:
-                good = {name: value.clone() for name, value in network.state_dict().items()}
-            if time.time() - saved > 60:
-                save(network, teacher.axes, folder / "out")
-                saved = time.time()
-        if time.time() - told > given.every or steps in (1, COMPILED, 100):
-            told = time.time()
-            parts = ", ".join(f"{name} {ms:.1f} ms" for name, ms in spent.items())
-            say(f"{clock}: step {steps:,}, {crops.count:,} faces, loss {float(loss):.4f} "
-                f"({float(away):.4f}), {measured()}; {parts}")  # fmt: skip
-    if steps and not math.isfinite(float(loss)):
-        network.load_state_dict(good)
-    save(network, teacher.axes, folder / "out")
-    facts = {"steps": steps, "batch": batch, "kept": kept}
-    (folder / "out" / "facts.json").write_text(json.dumps(facts))
-    say(f"{clock}: {steps:,} steps of {batch}, written; {measured()}")
+    def save(self) -> None:
+        """Write the state, and the weights for `export.py`."""
+        state = {
+            "network": self.network.state_dict(), "optimizer": self.optimizer.state(),
+            "phase": self.phase, "spent": self.spent, "steps": self.steps,
+        }  # fmt: skip
+        written = self.out / "state.part"
+        torch.save(state, written)
+        written.replace(self.out / "state.pt")
+        weights = {name: one.cpu().numpy() for name, one in self.network.state_dict().items()}
+        with written.open("wb") as stream:
+            np.savez(stream, **weights)
+        written.replace(self.out / "weights.npz")
 
 
-class _Log:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __call__(self, line: str) -> None:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-        with self._path.open("a") as stream:
-            stream.write(line + "\n")
-
-
-def save(network: Any, axes: Any, out: Path) -> None:
-    """Write the weights as two files of some ten megabytes, and the axes of the targets."""
-    state = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
-    names = sorted(state, key=lambda name: -state[name].size)
-    for number in range(2):
-        writing = out / "weights.part"
-        with writing.open("wb") as stream:
-            np.savez(stream, **{name: state[name] for name in names[number::2]})
-        writing.replace(out / f"weights-{number}.npz")
-    np.save(out / "axes.npy", axes.cpu().numpy())
+def say(line: str) -> None:
+    """Write a line of the log."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -328,30 +417,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--teacher", type=Path, action="append", required=True)
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=600,
-        help="end so many seconds after the start, or when FOLDER/deadline says, in Unix time",
-    )
-    parser.add_argument("--steps", type=int, default=0, help="end after so many; 0 for no limit")
-    parser.add_argument("--batch", type=int, default=768)
-    parser.add_argument("--every", type=float, default=20, help="seconds between lines of the log")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--eager", action="store_true", help="without torch.compile")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=int, help="steps of all phases together")
+    length.add_argument("--seconds", type=float, help="time of all phases together")
+    parser.add_argument("--phases", nargs="+", default=[one.name for one in PHASES])
+    parser.add_argument("--start-from", type=Path, help="the state of another training")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--every", type=float, default=60, help="seconds between lines of the log")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
-    out, done = given.folder / "out", given.folder / "done"
-    out.mkdir(exist_ok=True)
-    done.unlink(missing_ok=True)
-    say = _Log(out / "log.txt")
-    try:
-        train(given, say)
-    except BaseException:
-        say(traceback.format_exc())
-        raise
-    finally:
-        done.touch()
+    Training(given).run()
 
 
 if __name__ == "__main__":
