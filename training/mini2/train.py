@@ -7,14 +7,14 @@ Needs PyTorch, NumPy, Pillow and onnx, on a processor face2vec[openvino] too. FO
 written to ``FOLDER/out`` each minute; a training that was stopped goes on from it. `export.py`
 makes a model of ``FOLDER/out/weights.npz``.
 
-There are three phases. In the first, each part of the network is shown what its counterpart in
+There are four phases. In the first, each part of the network is shown what its counterpart in
 EdgeFace-XS, the first teacher, is given, and learns what that makes of it, all parts at the same
 time (Li et al., Blockwisely supervised neural architecture search with knowledge distillation,
-2020, section 3.1). In the second the parts are connected, and learn the same maps and the teacher's
-embedding. In the third the network learns embeddings of the clean faces, averaged with those of
-their mirror images; those of several teachers are joined and projected on the axes that keep most
-of their cosines. With ``--seconds`` instead of ``--steps`` the rate follows the clock, so that a
-training ends in time on any machine.
+2020, section 3.1). In the next two the parts are connected, and learn the same maps and the
+teacher's embedding. In the last one the network learns embeddings of the clean faces, averaged
+with those of their mirror images; those of several teachers are joined and projected on the axes
+that keep most of their cosines. With ``--seconds`` instead of ``--steps`` the rate follows the
+clock, so that a training ends in time on any machine.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import torch
 import torch.nn.functional as F  # noqa: N812
 from crops import Crops, standardized
 from network import DIMENSION
+from onnx import numpy_helper
 from student import MixingBlock, Student
 from teacher import EMBEDDING, Teacher, maps_of_edgeface
 
@@ -59,13 +61,14 @@ class Phase(NamedTuple):
     strength: float
     """Of the augmentation, see `Crops.make`."""
     hints: float = 0.0
-    """Weight of the maps at the beginning; it falls to 0."""
+    """Weight of the maps, beside 1 of the embeddings."""
 
 
 PHASES = (
-    Phase("blocks", 0.1, 4e-3, 0.7),
-    Phase("hints", 0.2, 1e-3, 1.0, 3.0),
-    Phase("follow", 0.7, 4e-4, 1.0),
+    Phase("blocks", 0.12, 4e-3, 0.7),
+    Phase("hints", 0.28, 1e-3, 1.0, 3.0),
+    Phase("calm", 0.52, 2.5e-4, 1.0, 2.0),
+    Phase("follow", 0.08, 5e-5, 1.0),
 )
 
 
@@ -169,7 +172,7 @@ class Explained(torch.autograd.Function):
 
 
 class Lessons:
-    """The losses of the three phases."""
+    """The losses of the phases that learn maps."""
 
     def __init__(self) -> None:
         self._variances: dict[str, torch.Tensor] = {}
@@ -298,8 +301,7 @@ class Training:
             self.phase, self.spent, self.steps = kept["phase"], kept["spent"], kept["steps"]
             torch.manual_seed(given.seed + self.steps)
         elif given.start_from:
-            kept = torch.load(given.start_from, map_location=given.device)
-            self.network.load_state_dict(kept["network"])
+            load_model(self.network, given.start_from)
 
     def run(self) -> None:
         """Train to the end."""
@@ -341,8 +343,7 @@ class Training:
                     loss, away = loss_of(self.network(crops), wanted[rows])
                     figures = {"away": away}
                 elif phase.hints:
-                    weight = phase.hints * (1 - reached)
-                    loss, figures = lessons.connected(self.network, crops, maps, weight)
+                    loss, figures = lessons.connected(self.network, crops, maps, phase.hints)
                 else:
                     loss, figures = lessons.apart(self.network, crops, maps)
             loss.backward()
@@ -406,6 +407,18 @@ class Training:
         written.replace(self.out / "weights.npz")
 
 
+def load_model(network: Student, path: Path) -> None:
+    """Set a network's weights to those of a model that `export.py` made."""
+    graph = onnx.load(path).graph
+    arrays = {one.name.removesuffix("_fp16"): numpy_helper.to_array(one)
+              for one in graph.initializer}  # fmt: skip
+    weights = {}
+    for name, own in network.state_dict().items():
+        values = torch.from_numpy(arrays[name.removeprefix("parts.")].astype(np.float32))
+        weights[name] = values.T if name.endswith("weight") and own.ndim == 2 else values
+    network.load_state_dict(weights)
+
+
 def say(line: str) -> None:
     """Write a line of the log."""
     sys.stdout.write(line + "\n")
@@ -421,7 +434,7 @@ def main() -> None:
     length.add_argument("--steps", type=int, help="steps of all phases together")
     length.add_argument("--seconds", type=float, help="time of all phases together")
     parser.add_argument("--phases", nargs="+", default=[one.name for one in PHASES])
-    parser.add_argument("--start-from", type=Path, help="the state of another training")
+    parser.add_argument("--start-from", type=Path, help="a model that export.py made")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--every", type=float, default=60, help="seconds between lines of the log")
     parser.add_argument("--seed", type=int, default=0)
