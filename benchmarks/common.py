@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 QUOTING = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 """Pages that quote results: ``publish`` replaces what stands between a result's two marks."""
 
-RATES = "fairness-mini"
+RATES = "fairness-mini2"
 KINDS = (
     ("lfw", "LFW"),
     ("bfw_white", "white public figures"),
@@ -80,16 +80,16 @@ SUMMARY: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...], str], ...]], ..
         (("cold", ("`face2vec search`, whole process",), "median"),),
     ),
     (
-        "LFW View 2 accuracy of `mini`, the default model",
+        "LFW View 2 accuracy of `mini2`, the default model",
         "{}",
-        (("recognition-lfw-mini", ("View 2 accuracy, ten folds ± standard error",), ""),),
+        (("recognition-lfw-mini2", ("View 2 accuracy, ten folds ± standard error",), ""),),
     ),
     (
-        "CelebA subset, `mini`: most similar photo shows the same person",
+        "CelebA subset, `mini2`: most similar photo shows the same person",
         "{} of 7,425 queries",
         (
             (
-                "recognition-celeba-mini",
+                "recognition-celeba-mini2",
                 ("nearest other photo shows the same person (rank-1)",),
                 "",
             ),

@@ -20,11 +20,12 @@ from face2vec.report.matches import QueryResult
 from face2vec.report.thumbnails import thumbnail
 from face2vec.types import Match
 
-SHIPPED_MODEL = "mini"
 QUERIES = 1000
 """Number of the query photo of each person, different from those in the gallery."""
 SHOWN_QUERIES, SHOWN_MATCHES = 6, 5
 CELL, TEXT, GAP = 120, 34, 8
+MODEL_TO_TRY = "mini"
+"""Keeps the people of `gallery_to_try` apart."""
 TRIED_PHOTOS = 5
 """Photos of each person, alone, of `gallery_to_try`."""
 LAST_PHOTO = f"person-*/{TRIED_PHOTOS - 1}.jpg"
@@ -71,7 +72,7 @@ def demo(
         folder: for ``photos``, ``queries``, ``gallery`` and ``matches.png``; must be empty.
         people: how many people to draw.
         seed: another seed draws other people.
-        model: embedding model; None for the one inside face2vec.
+        model: embedding model; None for the default one.
         say: called with each step.
 
     Raises:
@@ -90,7 +91,7 @@ def demo(
         queries.append(folder / "queries" / f"{person.name}.jpg")
         person.photo(QUERIES).save(queries[-1])
     say(f"building a gallery of {folder / 'photos'}")
-    with Face2Vec(folder / "gallery", model=model or SHIPPED_MODEL) as engine:
+    with Face2Vec(folder / "gallery", model=model) as engine:
         summary = engine.add(folder / "photos")
         say(f"searching it with another photo of each person, from {folder / 'queries'}")
         found = tuple(one for query in queries for one in engine.search(query, k=10)[:1])
@@ -134,7 +135,7 @@ def gallery_to_try(folder: Path, say: Callable[[str], None] = lambda _: None) ->
         for name, number in zip(NAMES, APART, strict=False)
     }
     say(f"building a gallery of {photos}")
-    with Face2Vec(folder / "gallery", model=SHIPPED_MODEL) as engine:
+    with Face2Vec(folder / "gallery", model=MODEL_TO_TRY) as engine:
         engine.add(photos, exclude=[LAST_PHOTO])
         engine.enroll(named)
         with contextlib.suppress(MissingExtraError):

@@ -850,7 +850,7 @@ def test_models_json_is_the_catalogue() -> None:
 
 def test_models_json_says_which_have_a_calibration() -> None:
     models = lines(run("models", "--json").stdout)
-    assert [m["key"] for m in models if m["calibrated"]] == ["mini"]
+    assert [m["key"] for m in models if m["calibrated"]] == ["mini2", "mini"]
 
 
 def test_models_for_people_is_an_aligned_table_of_80_columns() -> None:
@@ -877,7 +877,7 @@ def test_models_prints_the_terms_of_each_model_in_the_width_of_the_terminal(colu
             and known.commercial_use in part
         )  # fmt: skip
         assert known.trained_on in terms
-    assert "With a calibration: mini." in result.stderr
+    assert "With a calibration: mini2, mini." in result.stderr
 
 
 def test_models_group_refuses_json_with_a_command() -> None:

@@ -48,7 +48,7 @@ def test_catalogue_matches_a_published_onnx_file(key: str) -> None:
 
 def test_catalogue_has_these_models_and_no_file_twice() -> None:
     keras = [key for key, model in CATALOGUE.items() if model.format == "keras"]
-    assert list(CATALOGUE) == [DEFAULT_MODEL, *keras, *ONNX_FILES]
+    assert list(CATALOGUE) == [DEFAULT_MODEL, "mini", *keras, *ONNX_FILES]
     assert len({model.sha256 for model in CATALOGUE.values()}) == len(CATALOGUE)
     files = [model.url.rpartition("/")[2] for model in CATALOGUE.values() if model.url]
     assert len(set(files)) == len(files)  # they lie in one folder
@@ -81,7 +81,7 @@ def test_size_in_words_marks_estimates() -> None:
 
 def test_shipped_calibrations_were_fitted_on_the_weights_of_the_catalogue() -> None:
     keys = [path.name.removesuffix(".calibration.json") for path in calibrations()]
-    assert DEFAULT_MODEL in keys
+    assert set(keys) == {DEFAULT_MODEL, "mini"}
     for key in keys:
         fitted = shipped_calibration(key)
         assert isinstance(fitted, Calibration)

@@ -1,6 +1,7 @@
 """Fit how near strangers come to a face, and the calibration of a model with it.
 
     python training/crowding.py MODEL --faces FACES.tar --table FACES.csv … \
+        --concentration 80 --slope 2 \
         --people CELEBA/identity.txt --data "what PEOPLE are" --out MODEL.calibration.json
 
 The centres are means of the training faces of many different people, a part of them with a mask
@@ -29,7 +30,7 @@ from face2vec.training.augment import masked
 from face2vec.training.faces import load_faces
 from face2vec.training.teachers import resized
 
-CENTRES, CONCENTRATION, SLOPE = 500, 40.0, 1.4
+CENTRES = 500
 MASKED = 5  # one in so many faces is taken a second time, with a mask drawn on
 FEW_PEOPLE = ("glint", "prima", "nuaa", "cc12", "gen", "flux", "sg3")
 
@@ -52,6 +53,8 @@ def main() -> None:
     parser.add_argument("--faces", action="append", required=True)
     parser.add_argument("--table", action="append", required=True)
     parser.add_argument("--not", dest="left_out", action="append", default=[*FEW_PEOPLE])
+    parser.add_argument("--concentration", type=float, required=True)
+    parser.add_argument("--slope", type=float, required=True)
     parser.add_argument("--people", type=Path, required=True)
     parser.add_argument("--gallery", type=Path, help="keep the faces of PEOPLE there")
     parser.add_argument("--data", required=True, help="what PEOPLE are")
@@ -72,8 +75,8 @@ def main() -> None:
     crowding = fit_crowding(
         np.concatenate(rows),
         centres=CENTRES,
-        concentration=CONCENTRATION,
-        slope=SLOPE,
+        concentration=given.concentration,
+        slope=given.slope,
         data=f"{sum(map(len, rows)):,} training faces, a part of them with a mask drawn on",
     )
     people = named_faces(named_photos(given.people), given.gallery, model=given.model,

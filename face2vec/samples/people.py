@@ -29,7 +29,7 @@ PEOPLE, PHOTOS, GROUPS, CHOICES = 1, 2, 3, 4
 APART = (
     *(0, 4, 5, 6, 8, 10, 12, 14, 19, 20, 22, 28, 35, 38, 39, 41, 49, 56, 58, 59, 60, 66, 79, 87),
 )
-"""Numbers of people of seed 0 whom the included network tells apart.
+"""Numbers of people of seed 0 whom the included model `mini` tells apart.
 
 To a network that was trained on people, many drawn people are alike. Of the first 90, in order,
 these are those whose mean embedding of three photos has a cosine below 0.4 with those of all that

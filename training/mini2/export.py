@@ -25,7 +25,7 @@ TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
 class Writer:
-    """Writes the network as a graph; maps are (n, height, width, channels) between the parts.
+    """Writes the network as a graph; maps are (n, channels, height, width) between the parts.
 
     Args:
         weights: arrays by the names of PyTorch.
@@ -38,15 +38,12 @@ class Writer:
     def written(self) -> Any:
         """The model, from ``crops``, (n, 112, 112, 3), −1…1, to ``embeddings``, (n, 512)."""
         x = self._node("Transpose", ["crops"], "channels_first", perm=TO_FIRST)
-        x = self._patches("stem.patches", x, PATCH)
-        x = self._norm("stem.norm", x)
+        x = self._norm("stem.norm", self._patches("stem.patches", x, PATCH))
         side = SIDE // PATCH
         for number, stage in enumerate(PLAN, 1):
             if number > 1:
                 name = f"reduce_{number}"
-                x = self._norm(f"{name}.norm", x)
-                x = self._node("Transpose", [x], f"{name}_first", perm=TO_FIRST)
-                x = self._patches(f"{name}.patches", x, 2)
+                x = self._patches(f"{name}.patches", self._norm(f"{name}.norm", x), 2)
                 side //= 2
             for place in range(1, stage.blocks + 1):
                 name = f"stage_{number}_{place}"
@@ -56,9 +53,9 @@ class Writer:
                     y = self._each(f"{name}.each", x)
                 y = self._middle(f"{name}.middle", y)
                 x = self._node("Add", [x, y], name)
-        x = self._node("ReduceMean", [x], "mean", axes=[1, 2], keepdims=0)
-        x = self._norm("head.norm", x)
-        self._linear("head.embedding", x, "embeddings")
+        x = self._node("GlobalAveragePool", [x], "mean")
+        x = self._linear("head.embedding", self._norm("head.norm", x))
+        self._node("Flatten", [x], "embeddings")
         dimension = len(self._weights["head.embedding.bias"])
         return self._builder.model(
             "mini2",
@@ -70,15 +67,12 @@ class Writer:
     # Parts; each returns the name of its output
 
     def _patches(self, name: str, x: str, side: int) -> str:
-        y = self._node("Conv", [x, *self._kernel_and_bias(name)], name, strides=[side, side])
-        return self._node("Transpose", [y], f"{name}_last", perm=TO_LAST)
+        return self._node("Conv", [x, *self._kernel_and_bias(name)], name, strides=[side, side])
 
     def _each(self, name: str, x: str) -> str:
         channels, _, side, _ = self._weights[f"{name}.kernel"].shape
-        first = self._node("Transpose", [x], f"{name}_first", perm=TO_FIRST)
-        inputs = [first, *self._kernel_and_bias(name)]
-        y = self._node("Conv", inputs, name, group=channels, pads=[side // 2] * 4)
-        return self._node("Transpose", [y], f"{name}_last", perm=TO_LAST)
+        inputs = [x, *self._kernel_and_bias(name)]
+        return self._node("Conv", inputs, name, group=channels, pads=[side // 2] * 4)
 
     def _middle(self, name: str, x: str) -> str:
         y = self._linear(f"{name}.wide", self._norm(f"{name}.norm", x))
@@ -91,17 +85,16 @@ class Writer:
         sizes = [size] * (groups - 1) + [channels - size * (groups - 1)]
         split = self._array(f"{name}.sizes", np.array(sizes, np.int64))
         parts = [f"{name}.group_{number}" for number in range(groups)]
-        self._builder.several("Split", [x, split], parts, axis=3)
+        self._builder.several("Split", [x, split], parts, axis=1)
         made: list[str] = []
         for number, part in enumerate(parts[:-1]):
             given = self._node("Add", [part, made[-1]], f"{name}.sum_{number}") if made else part
             made.append(self._each(f"{name}.each.{number}", given))
-        y = self._node("Concat", [*made, parts[-1]], f"{name}.joined", axis=3)
-        y = self._shaped(f"{name}.flat", y, [0, places, channels])
-        y = self._node("Add", [y, self._weight(f"{name}.places")], f"{name}.placed")
+        y = self._node("Concat", [*made, parts[-1]], f"{name}.joined", axis=1)
+        at = self._weights[f"{name}.places"].T.reshape(1, channels, side, side)
+        y = self._node("Add", [y, self._array(f"{name}.places", at)], f"{name}.placed")
         three = self._linear(f"{name}.all_three", self._norm(f"{name}.norm", y))
-        three = self._shaped(f"{name}.heads", three, [0, places, 3 * HEADS, channels // HEADS])
-        three = self._node("Transpose", [three], f"{name}.turned", perm=[0, 2, 3, 1])
+        three = self._shaped(f"{name}.heads", three, [0, 3 * HEADS, channels // HEADS, places])
         heads = self._array(f"{name}.thirds", np.array([HEADS] * 3, np.int64))
         queries, keys, values = (f"{name}.{kind}" for kind in ("queries", "keys", "values"))
         self._builder.several("Split", [three, heads], [queries, keys, values], axis=1)
@@ -111,10 +104,8 @@ class Writer:
         weights = self._node("Mul", sharp, f"{name}.sharp")
         weights = self._node("Softmax", [weights], f"{name}.weights", axis=-1)
         mixed = self._node("MatMul", [weights, values], f"{name}.mixed")
-        mixed = self._node("Transpose", [mixed], f"{name}.back", perm=[0, 3, 1, 2])
-        mixed = self._shaped(f"{name}.mixed_flat", mixed, [0, places, channels])
-        y = self._node("Add", [y, self._linear(f"{name}.after", mixed)], f"{name}.both")
-        return self._shaped(name, y, [0, side, side, channels])
+        mixed = self._shaped(f"{name}.mixed_flat", mixed, [0, channels, side, side])
+        return self._node("Add", [y, self._linear(f"{name}.after", mixed)], name)
 
     # Single operators
 
@@ -126,13 +117,16 @@ class Writer:
         return self._node("Div", [x, length], f"{x}_unit")
 
     def _norm(self, name: str, x: str) -> str:
+        x = self._node("Transpose", [x], f"{name}_last", perm=TO_LAST)
         inputs = [x, self._weight(f"{name}.weight"), self._weight(f"{name}.bias")]
-        return self._node("LayerNormalization", inputs, name, axis=-1, epsilon=EPSILON)
+        x = self._node("LayerNormalization", inputs, f"{name}_normed", axis=-1, epsilon=EPSILON)
+        return self._node("Transpose", [x], name, perm=TO_FIRST)
 
-    def _linear(self, name: str, x: str, made: str = "") -> str:
-        kernel = self._array(f"{name}.weight", self._weights[f"{name}.weight"].T)
-        y = self._node("MatMul", [x, kernel], f"{name}_product")
-        return self._node("Add", [y, self._weight(f"{name}.bias")], made or name)
+    def _linear(self, name: str, x: str) -> str:
+        # As a convolution: a product of all faces at once may give a face other bits in another
+        # place of the batch.
+        kernel = self._array(f"{name}.weight", self._weights[f"{name}.weight"][:, :, None, None])
+        return self._node("Conv", [x, kernel, self._weight(f"{name}.bias")], name)
 
     def _shaped(self, name: str, x: str, shape: list[int]) -> str:
         return self._node(
