@@ -16,7 +16,7 @@ from face2vec.cluster import policy, search
 from face2vec.gallery.rows import INDEXED, Entry
 
 pytestmark = pytest.mark.cluster
-FACES, IN_PHOTO, DIMENSION = 4000, 10, 256
+FACES, IN_PHOTO, DIMENSION = 4000, 10, 512
 POINTS = ((30.0, 40.0), (60.0, 40.0), (45.0, 60.0), (33.0, 75.0), (57.0, 75.0))
 
 
