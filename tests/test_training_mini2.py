@@ -154,19 +154,25 @@ graph.input[0].CopyFrom(
     helper.make_tensor_value_info("faces", onnx.TensorProto.FLOAT, ["n", 3, SIDE, SIDE]))
 graph.node.insert(0, helper.make_node("Transpose", ["faces"], ["crops"], perm=[0, 2, 3, 1]))
 nodes = list(graph.node)
+for name, shape in (("flat", [0, 0, -1]), ("square_2", [0, 0, 14, 14]), ("square_3", [0, 0, 7, 7])):
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape, np.int64), name))
 for part, tensor in teacher.maps_of_edgeface().items():
-    if part.startswith("mixed"):
-        made, between = part.replace("mixed", "stage") + ".mixed.both", ()
+    made = f"{part}.patches" if part.startswith("reduce") else part.replace("stem", "stem.norm")
+    again = tensor + "_again"
+    if part.startswith("mixed"):  # EdgeFace gives these as (n, places, channels)
+        made = part.replace("mixed", "stage") + ".mixed"
+        square = "square_" + part.split("_")[1]
+        added = [helper.make_node("Reshape", [made, "flat"], [tensor + "_flat"]),
+                 helper.make_node("Transpose", [tensor + "_flat"], [tensor], perm=[0, 2, 1]),
+                 helper.make_node("Transpose", [tensor], [tensor + "_back"], perm=[0, 2, 1]),
+                 helper.make_node("Reshape", [tensor + "_back", square], [again])]
     else:
-        made = f"{part}.patches_last" if part.startswith("reduce") else part
-        made, between = made.replace("stem", "stem.norm"), ([0, 3, 1, 2], [0, 2, 3, 1])
+        added = [helper.make_node("Identity", [made], [tensor]),
+                 helper.make_node("Identity", [tensor], [again])]
     place = next(n for n, one in enumerate(nodes) if made in one.output) + 1
     for later in nodes[place:]:
-        later.input[:] = [tensor + "_last" if one == made else one for one in later.input]
-    there, back = ({"perm": perm} for perm in between) if between else ({}, {})
-    kind = "Transpose" if between else "Identity"
-    nodes[place:place] = [helper.make_node(kind, [made], [tensor], **there),
-                          helper.make_node(kind, [tensor], [tensor + "_last"], **back)]
+        later.input[:] = [again if one == made else one for one in later.input]
+    nodes[place:place] = added
 del graph.node[:]
 graph.node.extend(nodes)
 onnx.save(model, folder / "teacher.onnx")

@@ -415,7 +415,9 @@ def load_model(network: Student, path: Path) -> None:
     weights = {}
     for name, own in network.state_dict().items():
         values = torch.from_numpy(arrays[name.removeprefix("parts.")].astype(np.float32))
-        weights[name] = values.T if name.endswith("weight") and own.ndim == 2 else values
+        if name.endswith("places"):  # (1, channels, height, width)
+            values = values.flatten(2)[0].T
+        weights[name] = values.reshape(own.shape)
     network.load_state_dict(weights)
 
 
