@@ -184,7 +184,8 @@ np.save(folder / "held.npy", faces[64:].byte().numpy())
 
 def run(*more):
     sys.argv = ["train.py", str(folder), "--teacher", str(folder / "teacher.onnx"),
-                "--batch", "8", "--every", "0", "--device", "cpu", *more]
+                "--batch", "8", "--every", "0", "--device", "cpu",
+                "--phases", "blocks", "hints", "calm", "follow", *more]
     train.main()
 
 train.PHASES = tuple(phase._replace(share=1 / 4) for phase in train.PHASES)

@@ -435,7 +435,12 @@ def main() -> None:
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=int, help="steps of all phases together")
     length.add_argument("--seconds", type=float, help="time of all phases together")
-    parser.add_argument("--phases", nargs="+", default=[one.name for one in PHASES])
+    parser.add_argument(
+        "--phases",
+        nargs="+",
+        default=["blocks", "hints", "calm"],
+        help="with follow, too, embeddings alone are learned at the end, of all teachers",
+    )
     parser.add_argument("--start-from", type=Path, help="a model that export.py made")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--every", type=float, default=60, help="seconds between lines of the log")
