@@ -52,7 +52,7 @@ function made(job) {
   return parts;
 }
 
-const active = new Set(); // numbers of jobs that had not ended when they were shown last
+let settled = null; // numbers of jobs that had ended when they were shown last
 
 /** Show the facts about the gallery as they are now. */
 async function showFacts(ended) {
@@ -68,12 +68,11 @@ async function showFacts(ended) {
 }
 
 function show(jobs) {
-  let ended = false;
-  for (const job of jobs) {
-    if (job.ended === null) active.add(job.id);
-    else if (active.delete(job.id)) ended = true;
-  }
-  if (ended) showFacts(true);
+  const now = new Set(jobs.filter((job) => job.ended !== null).map((job) => job.id));
+  // A short job may have ended before it is shown for the first time.
+  const before = settled ?? (document.getElementById("facts") ? now : new Set());
+  if ([...now].some((id) => !before.has(id))) showFacts(true);
+  settled = now;
   runs.querySelector("p")?.remove();
   if (!jobs.length) runs.append(element("p", {}, t("no_jobs")));
   for (const [id, parts] of shown) {
