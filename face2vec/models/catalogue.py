@@ -58,39 +58,48 @@ def _facenet(key: str, sha256: str, lfw: str, **facts: Any) -> ModelDescription:
     )
 
 
-_MINI = ModelDescription(
-    key="mini",
+def _included(key: str, sets: str, lfw: str, **facts: Any) -> ModelDescription:
+    """A model of this project, inside the package, whose card is in the documentation."""
+    card = f"docs/models/{key}.md"
+    return ModelDescription(
+        key=key,
+        alignment="landmarks",
+        template=FIVE_POINTS,
+        trained_on=f"{sets} and others, see {card}",
+        lfw=f"{lfw}, measured by this project, {card}",
+        **facts,
+    )
+
+
+_MINI = _included(
+    "mini",
+    "UTKFace, CelebA crops, GENKI-4K",
+    "0.9927",
     dimension=256,
     input_size=96,
-    alignment="landmarks",
-    template=FIVE_POINTS,
     sha256="25fdfacd0e941f84181a20c4e27c67a64a452aca1591ab2628924ffba320f7ae",
     size_bytes=3_235_746,
     licence="MIT",
-    trained_on="UTKFace, CelebA crops, GENKI-4K and others, see docs/models/mini.md",
     commercial_use=(
         "Most of the data sets it was trained on (UTKFace, CelebA crops, GENKI-4K) were released "
         "for non-commercial research; ask a lawyer before using it commercially."
     ),
-    lfw="0.9927, measured by this project, docs/models/mini.md",
 )
 
-_MINI2 = ModelDescription(
-    key="mini2",
+_MINI2 = _included(
+    "mini2",
+    "UTKFace, FairFace, All-Age-Faces",
+    "0.9917",
     dimension=512,
     input_size=112,
-    alignment="landmarks",
-    template=FIVE_POINTS,
     sha256="a3a276388b42a4960608332cf4a7f6ac7adea2616361c3e354057e217d80c9d3",
     size_bytes=5_049_131,
     licence="CC BY-NC-SA 4.0",
-    trained_on="UTKFace, FairFace, All-Age-Faces and others, see docs/models/mini2.md",
     commercial_use=(
         "Its teacher EdgeFace-XS is under CC BY-NC-SA 4.0 by Idiap's model cards, which excludes "
         "commercial use, and learned from WebFace260M, which was released for non-commercial "
         "research, as were most of the data sets of mini2. Take mini if you cannot accept that."
     ),
-    lfw="0.9917, measured by this project, docs/models/mini2.md",
 )
 
 _MODELS = (

@@ -45,7 +45,6 @@ _PLANS = {
     "nns2": (inception.NNS2, (140, 116)),
 }
 
-
 NN1_SIZE = (220, 220)
 SMALLEST_SIDE = {"inception_resnet_v1": 80}
 SMALLEST_SIDE_OF_OTHERS = 32

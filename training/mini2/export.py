@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from network import EPSILON, HEADS, PATCH, PLAN, SIDE, SLOPE
+from network import DIMENSION, EPSILON, HEADS, PATCH, PLAN, SIDE, SLOPE, Stage
 
 from face2vec.models.description import FIVE_POINTS, ModelDescription
 from face2vec.runtime.onnx_graph import GraphBuilder
@@ -47,8 +47,8 @@ class Writer:
                 side //= 2
             for place in range(1, stage.blocks + 1):
                 name = f"stage_{number}_{place}"
-                if stage.groups and place == stage.blocks:
-                    y = self._mixed(f"{name}.mixed", x, stage.channels, stage.groups, side)
+                if stage.mixes(place):
+                    y = self._mixed(f"{name}.mixed", x, stage, side)
                 else:
                     y = self._each(f"{name}.each", x)
                 y = self._middle(f"{name}.middle", y)
@@ -56,11 +56,10 @@ class Writer:
         x = self._node("GlobalAveragePool", [x], "mean")
         x = self._linear("head.embedding", self._norm("head.norm", x))
         self._node("Flatten", [x], "embeddings")
-        dimension = len(self._weights["head.embedding.bias"])
         return self._builder.model(
             "mini2",
             {"crops": ["faces", SIDE, SIDE, 3]},
-            {"embeddings": ["faces", dimension]},
+            {"embeddings": ["faces", DIMENSION]},
             producer="face2vec",
         )
 
@@ -79,12 +78,11 @@ class Writer:
         y = self._node("LeakyRelu", [y], f"{name}.active", alpha=SLOPE)
         return self._linear(f"{name}.narrow", y)
 
-    def _mixed(self, name: str, x: str, channels: int, groups: int, side: int) -> str:
+    def _mixed(self, name: str, x: str, stage: Stage, side: int) -> str:
         """Maps of what `student.Mixed` gives."""
-        size, places = -(-channels // groups), side * side
-        sizes = [size] * (groups - 1) + [channels - size * (groups - 1)]
-        split = self._array(f"{name}.sizes", np.array(sizes, np.int64))
-        parts = [f"{name}.group_{number}" for number in range(groups)]
+        channels, places = stage.channels, side * side
+        split = self._array(f"{name}.sizes", np.array(stage.sizes(), np.int64))
+        parts = [f"{name}.group_{number}" for number in range(stage.groups)]
         self._builder.several("Split", [x, split], parts, axis=1)
         made: list[str] = []
         for number, part in enumerate(parts[:-1]):
@@ -154,8 +152,7 @@ def main() -> None:
     given = parser.parse_args()
     with np.load(given.weights) as stored:
         graph = Writer(dict(stored)).written()
-    dimension = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    description = ModelDescription("mini2", dimension, SIDE, "landmarks", template=FIVE_POINTS)
+    description = ModelDescription("mini2", DIMENSION, SIDE, "landmarks", template=FIVE_POINTS)
     write(graph, given.out, description)
     sys.stdout.write(f"{given.out}: {given.out.stat().st_size:,} bytes\n")
 

@@ -24,6 +24,15 @@ class Stage(NamedTuple):
     groups: int
     """Groups of channels in the last block, which mixes channels; 0 for a block like the others."""
 
+    def mixes(self, place: int) -> bool:
+        """Whether the block at a place, from 1, mixes channels."""
+        return self.groups > 0 and place == self.blocks
+
+    def sizes(self) -> list[int]:
+        """Channels of each group."""
+        size = -(-self.channels // self.groups)
+        return [size] * (self.groups - 1) + [self.channels - size * (self.groups - 1)]
+
 
 PLAN = (
     Stage(32, 3, 3, 160, 0),

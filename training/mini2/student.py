@@ -116,11 +116,10 @@ class Mixed(nn.Module):
     transformers, 2021, section 3.1).
     """
 
-    def __init__(self, channels: int, groups: int, side: int) -> None:
+    def __init__(self, stage: Stage, side: int) -> None:
         super().__init__()
-        size = -(-channels // groups)
-        self.sizes = [size] * (groups - 1) + [channels - size * (groups - 1)]
-        self.each = nn.ModuleList(Depthwise(size, 3, side) for _ in self.sizes[1:])
+        channels, self.sizes = stage.channels, stage.sizes()
+        self.each = nn.ModuleList(Depthwise(size, 3, side) for size in self.sizes[:-1])
         self.places = nn.Parameter(torch.zeros(side * side, channels))
         self.norm = nn.LayerNorm(channels, EPSILON)
         self.all_three = linear(channels, 3 * channels, 1.0)  # queries, keys and values
@@ -148,7 +147,7 @@ class MixingBlock(nn.Module):
 
     def __init__(self, stage: Stage, side: int) -> None:
         super().__init__()
-        self.mixed = Mixed(stage.channels, stage.groups, side)
+        self.mixed = Mixed(stage, side)
         self.middle = Middle(stage.channels, stage.middle)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -217,10 +216,9 @@ class Student(nn.Module):
                 parts[f"reduce_{number}"] = Reduction(PLAN[number - 2].channels, stage.channels)
                 side //= 2
             for place in range(1, stage.blocks + 1):
-                mixing = stage.groups and place == stage.blocks
                 parts[f"stage_{number}_{place}"] = (
                     MixingBlock(stage, side)
-                    if mixing
+                    if stage.mixes(place)
                     else Block(stage.channels, stage.kernel, stage.middle, side)
                 )
         parts["head"] = Head(PLAN[-1].channels)

@@ -151,7 +151,7 @@ def directions(x: torch.Tensor) -> torch.Tensor:
     return x.float()
 
 
-class Explained(torch.autograd.Function):
+class Unexplained(torch.autograd.Function):
     """The share of the variance of maps that others do not explain, averaged over channels."""
 
     @staticmethod
@@ -226,7 +226,7 @@ class Lessons:
         self._steps += 1
 
     def _unexplained(self, name: str, made: Any, maps: dict[str, torch.Tensor]) -> Any:
-        return Explained.apply(made, maps[name], self._variances[name])
+        return Unexplained.apply(made, maps[name], self._variances[name])
 
 
 def loss_of(embeddings: Any, targets: Any) -> Any:
