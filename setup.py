@@ -105,21 +105,21 @@ EXTRAS["docs"] = [
 ]
 EXTRAS["browser"] = [
     "face2vec[server,people]",
-    "pytest>=8.2",
+    "pytest>=9.0",
     "Pillow>=13.0",
     "playwright>=1.65",  # drives the browser of the system
     "axe-playwright-python>=0.1.8",  # looks for barriers
     "schemathesis>=4.32",  # calls every route with drawn requests
 ]
 # A real server in a package: it is for these tests, and for a look, not for work.
-EXTRAS["cluster-test"] = ["face2vec[cluster,people]", "milvus==2.3.5", "pytest>=8.2"]
+EXTRAS["cluster-test"] = ["face2vec[cluster,people]", "milvus==2.3.5", "pytest>=9.0"]
 EXTRAS["test"] = [
     "face2vec[openvino,yunet,notebook,people,export,xmp,watch,raw,jxl,video,server,mcp,s3]",
     "aiobotocore[boto3]>=3.10",  # of s3fs, with the boto3 that fits it, which pip searches long
     "moto[s3]>=5.0",  # a server that speaks S3, on the loopback
     "flask>=3.0",  # what that server is made of; moto[server] has these two and much more
     "flask-cors>=5.0",
-    "pytest>=8.2",
+    "pytest>=9.0",
     "pytest-xdist>=3.8",  # two processes, so that the suite takes minutes
     "hypothesis>=6.100",
     "pycocotools>=2.0.10",  # reads what is exported as COCO JSON; half a megabyte

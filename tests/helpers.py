@@ -49,6 +49,15 @@ def needs_program(name: str, package: str) -> str:
     return found
 
 
+class Started(subprocess.Popen[Any]):
+    """A process that is killed if its ``with`` block fails, so that a test never waits for it."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)
+
+
 def loaded_by(code: str) -> set[str]:
     """Names of the packages that a new process has imported after it has run the code."""
     report = "\nimport json, sys; print(json.dumps([n.partition('.')[0] for n in sys.modules]))"

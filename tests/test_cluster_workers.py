@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cluster_servers import NODES
+from helpers import Started
 from test_cluster_gallery import faces_in, open_at
 
 from face2vec import PhotoError, RuntimeUnavailableError, open_photo, samples
@@ -52,7 +53,7 @@ def test_stdout_of_a_command_has_its_result_alone_though_a_node_is_lost(
     command = [sys.executable, "-m", "face2vec", "index", str(tmp_path / "photos"), "--json"]
     place = str(tmp_path / "gallery")
     try:
-        with subprocess.Popen(
+        with Started(
             [*command, "--gallery", place, "--ray", servers.ray.address, "-q"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

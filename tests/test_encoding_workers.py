@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import posix_only
+from helpers import Started, posix_only
 from PIL import Image
 
 from face2vec.detection.mtcnn import DetectorSettings
@@ -266,7 +266,7 @@ def test_processes_end_with_their_parent(how: signal.Signals, tiny_model: Path) 
         "time.sleep(600)\n"
     )
     asked = [sys.executable, "-c", program, str(tiny_model)]
-    with subprocess.Popen(asked, stdout=subprocess.PIPE) as started:
+    with Started(asked, stdout=subprocess.PIPE) as started:
         assert started.stdout is not None
         pids = [int(pid) for pid in started.stdout.readline().split()]
         started.send_signal(how)

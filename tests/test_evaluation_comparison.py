@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import draw_lfw, posix_only
+from helpers import Started, draw_lfw, posix_only
 from PIL import Image
 
 from face2vec.cli.main import main
@@ -243,7 +243,7 @@ def test_peak_memory_is_that_of_the_process() -> None:
 def test_children_memory_is_that_of_child_processes() -> None:
     before = measuring.children_memory()
     code = "hold = bytes(range(256)) * 200_000; print(len(hold), flush=True); input()"
-    with subprocess.Popen(
+    with Started(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None

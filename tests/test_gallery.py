@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from gallery_builder import DIMENSION, build, entry_of, fake_faces
 from helpers import (
+    Started,
     fake_fingerprint,
     names_of_any_bytes,
     posix_only,
@@ -1086,7 +1087,7 @@ def test_second_writer_gets_the_name_of_the_first(gallery: Gallery, folder: Path
         "    print('writing', flush=True); sys.stdin.read()"
     )
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    with subprocess.Popen(
+    with Started(
         [sys.executable, "-c", code, folder],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import posix_only
+from helpers import Started, posix_only
 from serving import copied
 
 from face2vec import Client
@@ -123,7 +123,7 @@ def test_commands_of_the_image_serve_and_are_healthy(drawn_service: Path, tmp_pa
 
     assert not is_healthy()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
+    with Started(
         [*serve, "--port", str(port)], env=environment, stderr=subprocess.PIPE, encoding="utf-8"
     ) as process:
         assert process.stderr is not None

@@ -20,7 +20,7 @@ import onnx
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from click.testing import CliRunner
-from helpers import names_of_any_bytes
+from helpers import Started, names_of_any_bytes
 from mcp import Client as McpClient
 from mcp import StdioServerParameters, stdio_client
 from mcp.types import CallToolResult, Tool
@@ -282,7 +282,7 @@ def test_standard_output_has_the_protocol_only(drawn: Path, ada: Path, cache: Pa
         request(2, "tools/call", {"name": "search", "arguments": {"photo": str(ada), "k": 2}}),
         request(3, "tools/call", {"name": "who_is_in", "arguments": {"photo": "nowhere.jpg"}}),
     ]
-    with subprocess.Popen(
+    with Started(
         [sys.executable, "-m", "face2vec", "mcp", str(drawn / "gallery"), "-v"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import object_server
 import pytest
-from helpers import needs, posix_only
+from helpers import Started, needs, posix_only
 from helpers import tiny_model as tiny_model_file
 from object_server import BUCKET, ObjectServer
 
@@ -625,7 +625,7 @@ def test_killed_build_goes_on(
     command = [sys.executable, str(builder), "steps"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     for folder, batches in (("killed", 3), ("whole", 100)):
-        with subprocess.Popen(
+        with Started(
             [*command, str(tmp_path / folder), str(tiny_model), ROOT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import Started
 
 import face2vec
 from face2vec.detection.mtcnn import DetectorSettings
@@ -223,11 +224,8 @@ def test_first_runs_in_many_threads_do_not_deadlock(name: str, tiny_model: Path)
     command = [sys.executable, "-c", FIRST_RUNS_AT_ONCE, name, str(tiny_model)]
     environment = os.environ | {"PYTHONPATH": str(Path(face2vec.__file__).parents[1])}
     for _ in range(5):  # two threads that wait for each other do so about every other time
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as done:
-            try:
-                assert done.communicate(timeout=120) == ("all came back\n", None)
-            finally:
-                done.kill()
+        with Started(command, env=environment, stdout=subprocess.PIPE, text=True) as done:
+            assert done.communicate(timeout=120) == ("all came back\n", None)
 
 
 INTERRUPTED_AFTERWARDS = """

@@ -24,11 +24,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import uvicorn
+from helpers import Started
 from PIL import Image
 from serving import READ_TOKEN, TOKEN, Limits, Served, add_missed, copied, served
 
 from face2vec import Client, Face2Vec, samples
-from face2vec.errors import GalleryLockedError, PhotoError, SettingsError
+from face2vec.cli.serve import _ended_by_sigterm
+from face2vec.errors import Face2VecError, GalleryLockedError, PhotoError, SettingsError
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.thumbnails import FOLDER
 from face2vec.server import texts
@@ -667,11 +670,12 @@ def test_hostile_names_are_shown_as_text(fresh: Served) -> None:
 
 
 def ended(service: Served, number: int) -> dict[str, Any]:
-    while True:
+    for _ in range(2400):
         job: dict[str, Any] = service.get(f"/v1/jobs/{number}")
         if job["state"] not in ("waiting", "running"):
             return job
         time.sleep(0.05)
+    raise AssertionError(f"job {number} did not end: {job}")
 
 
 def test_index_job_adds_photos_below_the_roots(drawn: Path, tmp_path: Path) -> None:
@@ -1489,7 +1493,7 @@ def test_signal_ends_the_service_and_leaves_nothing_behind(
     place = copied(drawn, tmp_path)
     command = [sys.executable, "-m", "face2vec", "serve", str(place / "gallery"), "--no-browser"]
     environment = {**os.environ, "FACE2VEC_TOKEN": TOKEN}
-    with subprocess.Popen(
+    with Started(
         [*command, "--port", "0"], env=environment, stderr=subprocess.PIPE, encoding="utf-8"
     ) as process:
         assert process.stderr is not None
@@ -1505,9 +1509,37 @@ def test_signal_ends_the_service_and_leaves_nothing_behind(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_signal_whose_exception_python_drops_ends_the_service_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Asks:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    dropped: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda one: dropped.append(one.exc_type))
+    with _ended_by_sigterm() as end_if_asked:
+        end_if_asked()
+        Asks()
+        assert dropped == [SystemExit]
+        with pytest.raises(SystemExit) as ended_with:
+            end_if_asked()
+    assert ended_with.value.code == 128 + signal.SIGTERM
+
+
+def test_server_that_does_not_start_is_told(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def startup(server: uvicorn.Server, *_: object) -> None:
+        server.should_exit = True
+
+    monkeypatch.setattr(uvicorn.Server, "startup", startup)
+    with pytest.raises(Face2VecError, match="ended before it answered"), served(drawn):
+        pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_signal_while_the_demo_is_drawn_leaves_nothing_behind(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "face2vec", "serve", "--demo", "--no-browser", "--port", "0"]
-    with subprocess.Popen(
+    with Started(
         command,
         env={**os.environ, "TMPDIR": str(tmp_path)},
         stderr=subprocess.PIPE,

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from helpers import needs, posix_only
+from helpers import Started, needs, posix_only
 
 from face2vec import Face2Vec, samples
 from face2vec.cli.main import main
@@ -308,7 +308,7 @@ def test_command_prints_lines_and_ends_with_a_signal(
     ]
     command = [sys.executable, "-m", "face2vec", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    with subprocess.Popen(
+    with Started(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None

@@ -7,7 +7,7 @@ import logging
 import signal
 import tempfile
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,7 +97,8 @@ def serve_command(
 
     token = token_from(token_file)
     read_token = token_from(read_token_file, variable=READ_TOKEN_VARIABLE)
-    with _ended_by_sigterm(), _gallery(gallery, roots) as (folder, photos):
+    with _ended_by_sigterm() as end_if_asked, _gallery(gallery, roots) as (folder, photos):
+        end_if_asked()
         settings = Settings(
             folder,
             host,
@@ -156,15 +157,26 @@ def _gallery(folder: Path | None, roots: Sequence[Path]) -> Iterator[tuple[Path,
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the process as Ctrl-C does, so that nothing is left behind."""
+def _ended_by_sigterm() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM end the process as Ctrl-C does, so that nothing is left behind.
 
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
+    Python drops an exception that is raised while an object is destroyed. What is yielded raises it
+    again.
+    """
+    asked = False
+
+    def end(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        raise SystemExit(128 + signal.SIGTERM)
+
+    def end_if_asked() -> None:
+        if asked:
+            end()
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield end_if_asked
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from face2vec import __version__
+from face2vec.errors import Face2VecError
 from face2vec.gallery.schema import FILE
 from face2vec.server import api, metrics, pages, problems
 from face2vec.server.access import SAFE_METHODS, Guard
@@ -167,14 +168,24 @@ def serving(settings: Settings) -> Iterator[str]:
     Raises:
         GalleryError: the gallery cannot be opened.
         OSError: the address cannot be used.
+        Face2VecError: the server ended before it answered.
     """
     server, listener, address = _prepared(settings)
     answering = threading.Event()
     server.ready = answering.set
-    thread = threading.Thread(target=server.run, args=([listener],), name="face2vec serve")
+
+    def run_until_asked() -> None:
+        try:
+            server.run([listener])
+        finally:
+            answering.set()
+
+    thread = threading.Thread(target=run_until_asked, name="face2vec serve")
     thread.start()
     try:
         answering.wait()
+        if not server.started:
+            raise Face2VecError("the service ended before it answered; its log says why")
         yield address
     finally:
         server.should_exit = True
