@@ -22,6 +22,8 @@ from face2vec.training.onnx_file import write
 SMALLEST_LENGTH = 1e-12
 TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 """Orders of axes: channels become the first ones after the faces, or the last ones."""
+AFTER_NORM = ("wide", "all_three", "patches", "embedding")
+"""The layers that follow a normalisation."""
 
 
 class Writer:
@@ -32,18 +34,19 @@ class Writer:
     """
 
     def __init__(self, weights: dict[str, Any]) -> None:
-        self._weights = {name.removeprefix("parts."): one for name, one in weights.items()}
+        named = {name.removeprefix("parts."): one for name, one in weights.items()}
+        self._weights = without_scales(named)
         self._builder = GraphBuilder()
 
     def written(self) -> Any:
         """The model, from ``crops``, (n, 112, 112, 3), −1…1, to ``embeddings``, (n, 512)."""
         x = self._node("Transpose", ["crops"], "channels_first", perm=TO_FIRST)
-        x = self._norm("stem.norm", self._patches("stem.patches", x, PATCH))
         side = SIDE // PATCH
+        x = self._norm("stem.norm", self._patches("stem.patches", x, PATCH), side)
         for number, stage in enumerate(PLAN, 1):
             if number > 1:
                 name = f"reduce_{number}"
-                x = self._patches(f"{name}.patches", self._norm(f"{name}.norm", x), 2)
+                x = self._patches(f"{name}.patches", self._norm(f"{name}.norm", x, side), 2)
                 side //= 2
             for place in range(1, stage.blocks + 1):
                 name = f"stage_{number}_{place}"
@@ -51,10 +54,10 @@ class Writer:
                     y = self._mixed(f"{name}.mixed", x, stage, side)
                 else:
                     y = self._each(f"{name}.each", x)
-                y = self._middle(f"{name}.middle", y)
+                y = self._middle(f"{name}.middle", y, side)
                 x = self._node("Add", [x, y], name)
         x = self._node("GlobalAveragePool", [x], "mean")
-        x = self._linear("head.embedding", self._norm("head.norm", x))
+        x = self._linear("head.embedding", self._norm("head.norm", x, 1))
         self._node("Flatten", [x], "embeddings")
         return self._builder.model(
             "mini2",
@@ -73,8 +76,8 @@ class Writer:
         inputs = [x, *self._kernel_and_bias(name)]
         return self._node("Conv", inputs, name, group=channels, pads=[side // 2] * 4)
 
-    def _middle(self, name: str, x: str) -> str:
-        y = self._linear(f"{name}.wide", self._norm(f"{name}.norm", x))
+    def _middle(self, name: str, x: str, side: int) -> str:
+        y = self._linear(f"{name}.wide", self._norm(f"{name}.norm", x, side))
         y = self._node("LeakyRelu", [y], f"{name}.active", alpha=SLOPE)
         return self._linear(f"{name}.narrow", y)
 
@@ -91,7 +94,7 @@ class Writer:
         y = self._node("Concat", [*made, parts[-1]], f"{name}.joined", axis=1)
         at = self._weights[f"{name}.places"].T.reshape(1, channels, side, side)
         y = self._node("Add", [y, self._array(f"{name}.places", at)], f"{name}.placed")
-        three = self._linear(f"{name}.all_three", self._norm(f"{name}.norm", y))
+        three = self._linear(f"{name}.all_three", self._norm(f"{name}.norm", y, side))
         three = self._shaped(f"{name}.heads", three, [0, 3 * HEADS, channels // HEADS, places])
         heads = self._array(f"{name}.thirds", np.array([HEADS] * 3, np.int64))
         queries, keys, values = (f"{name}.{kind}" for kind in ("queries", "keys", "values"))
@@ -114,10 +117,14 @@ class Writer:
         length = self._node("Max", [squares, least], f"{x}_safe")
         return self._node("Div", [x, length], f"{x}_unit")
 
-    def _norm(self, name: str, x: str) -> str:
+    def _norm(self, name: str, x: str, side: int) -> str:
+        # Of three axes, because OpenVINO normalises four in several steps, which take long.
+        channels = len(self._weights[f"{name}.weight"])
         x = self._node("Transpose", [x], f"{name}_last", perm=TO_LAST)
+        x = self._shaped(f"{name}_flat", x, [0, side * side, channels])
         inputs = [x, self._weight(f"{name}.weight"), self._weight(f"{name}.bias")]
         x = self._node("LayerNormalization", inputs, f"{name}_normed", axis=-1, epsilon=EPSILON)
+        x = self._shaped(f"{name}_whole", x, [0, side, side, channels])
         return self._node("Transpose", [x], name, perm=TO_FIRST)
 
     def _linear(self, name: str, x: str) -> str:
@@ -142,6 +149,26 @@ class Writer:
 
     def _node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         return self._builder.node(kind, inputs, name, name, **attributes)
+
+
+def without_scales(weights: dict[str, Any]) -> dict[str, Any]:
+    """Weights whose normalisations scale and shift nothing, if a layer follows that can do it."""
+    weights = dict(weights)
+    for scale in [name for name in weights if name.endswith(".norm.weight")]:
+        part = scale.removesuffix(".norm.weight")
+        if part == "stem":  # what follows takes its values as they are, too
+            continue
+        (layer,) = (f"{part}.{name}" for name in AFTER_NORM if f"{part}.{name}.bias" in weights)
+        numbers = f"{layer}.weight" if f"{layer}.weight" in weights else f"{layer}.kernel"
+        kernel, by = weights[numbers], weights[scale]
+        spread = (slice(None), *[None] * (kernel.ndim - 2))
+        shift = kernel * weights[f"{part}.norm.bias"][spread]
+        weights[f"{layer}.bias"] = weights[f"{layer}.bias"] + shift.sum(
+            tuple(range(1, kernel.ndim))
+        )
+        weights[numbers] = kernel * by[spread]
+        weights[scale], weights[f"{part}.norm.bias"] = np.ones_like(by), np.zeros_like(by)
+    return weights
 
 
 def main() -> None:
