@@ -5,7 +5,7 @@ ARG PYTHON=3.13
 FROM python:${PYTHON}-slim AS build
 ARG EXTRAS=server,people,raw,jxl,video
 WORKDIR /source
-COPY setup.py pyproject.toml README.md LICENSE MANIFEST.in ./
+COPY setup.py pyproject.toml README.md LICENSE LICENSE-mini2 MANIFEST.in ./
 COPY scripts/image-install scripts/
 COPY face2vec face2vec/
 RUN scripts/image-install /opt/face2vec "$EXTRAS"
@@ -13,7 +13,7 @@ RUN scripts/image-install /opt/face2vec "$EXTRAS"
 FROM python:${PYTHON}-slim
 LABEL org.opencontainers.image.title="face2vec" \
     org.opencontainers.image.description="Find a face again in a photo collection" \
-    org.opencontainers.image.licenses="MIT" \
+    org.opencontainers.image.licenses="MIT AND CC-BY-NC-SA-4.0" \
     org.opencontainers.image.source="https://github.com/face2vec/face2vec"
 COPY --from=build /opt/face2vec /opt/face2vec
 # Models that are downloaded stay beside the galleries; nothing else is written outside of /tmp.

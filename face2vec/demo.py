@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from face2vec.engine import Face2Vec
 from face2vec.errors import MissingExtraError, SettingsError
 from face2vec.files import expanded
+from face2vec.ingest.build import BuildSummary
 from face2vec.report.matches import QueryResult
 from face2vec.report.thumbnails import thumbnail
 from face2vec.types import Match
@@ -92,7 +93,7 @@ def demo(
         person.photo(QUERIES).save(queries[-1])
     say(f"building a gallery of {folder / 'photos'}")
     with Face2Vec(folder / "gallery", model=model) as engine:
-        summary = engine.add(folder / "photos")
+        summary = _whole(engine.add(folder / "photos"))
         say(f"searching it with another photo of each person, from {folder / 'queries'}")
         found = tuple(one for query in queries for one in engine.search(query, k=10)[:1])
     drawn = _drawn(folder / "photos")
@@ -136,12 +137,23 @@ def gallery_to_try(folder: Path, say: Callable[[str], None] = lambda _: None) ->
     }
     say(f"building a gallery of {photos}")
     with Face2Vec(folder / "gallery", model=MODEL_TO_TRY) as engine:
-        engine.add(photos, exclude=[LAST_PHOTO])
-        engine.enroll(named)
+        _whole(engine.add(photos, exclude=[LAST_PHOTO]))
+        _whole(engine.enroll(named).added)
         with contextlib.suppress(MissingExtraError):
             engine.find_people()
-        engine.add(photos)
+        _whole(engine.add(photos))
     return folder / "gallery"
+
+
+def _whole(summary: BuildSummary) -> BuildSummary:
+    """A build, unless Ctrl-C ended it: a part of the photos demonstrates nothing.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended it.
+    """
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    return summary
 
 
 def _exif(taken: datetime) -> bytes:

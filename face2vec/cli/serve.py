@@ -168,6 +168,7 @@ def _ended_by_sigterm() -> Iterator[Callable[[], None]]:
     def end(*_: object) -> None:
         nonlocal asked
         asked = True
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would stop the tidying up
         raise SystemExit(128 + signal.SIGTERM)
 
     def end_if_asked() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from face2vec import stored
-from face2vec.errors import GalleryError
+from face2vec.errors import GalleryError, GalleryNotFoundError
 from face2vec.files import written_whole
 from face2vec.gallery.reader import State
 from face2vec.index.policy import FORMER_KINDS, FORMER_NAMES, KIND_NAMES, Measured
@@ -107,6 +107,10 @@ def write(path: Path, parts: Iterable[Put], header: Header) -> None:
             stream.seek(size)
             stream.write(words + _FOOTER.pack(len(words), zlib.crc32(words), _MAGIC))
     except (OSError, RuntimeError) as error:  # RuntimeError: FAISS could not write
+        if not path.parent.exists():
+            raise GalleryNotFoundError(
+                f"the gallery {path.parent} was deleted meanwhile"
+            ) from error
         raise GalleryError(
             f"cannot write the index {path}: {error}; the gallery itself is safe; free some space "
             "or get write permission, and rebuild the index"
