@@ -3,7 +3,8 @@
     python benchmarks/build.py LFW_FOLDER --photos 400 --baseline-photos 60
 
 Both run Inception-ResNet-v1 with 512 numbers and random weights, which take as long as
-trained ones. Needs face2vec[keras,openvino]; LFW does not come with face2vec. Each
+trained ones. The last row is another detector and another network, the fastest of the package.
+Needs face2vec[keras,openvino,yunet]; LFW does not come with face2vec. Each
 measurement is a process of its own; what is timed in it begins when its networks have
 run once, and ends when the last face has its embedding (theirs) or when the gallery and
 its index are on disk (ours).
@@ -41,7 +42,11 @@ def theirs(photos: list[Path]) -> tuple[float, int]:
 
 
 def ours(
-    photos: list[Path], model: Path | str, runtime: str, threads: int | None = None
+    photos: list[Path],
+    model: Path | str,
+    runtime: str,
+    threads: int | None = None,
+    detector: str = "mtcnn",
 ) -> tuple[float, int]:
     """(photos a second, faces) of a build of a gallery, with networks that have run once."""
     from face2vec import Face2Vec
@@ -50,7 +55,11 @@ def ours(
         links = Path(folder) / "list.txt"
         links.write_text("\n".join(map(str, photos)), encoding="utf-8")
         with Face2Vec(
-            Path(folder) / "gallery", model=model, runtime=runtime, threads=threads
+            Path(folder) / "gallery",
+            model=model,
+            runtime=runtime,
+            threads=threads,
+            detector=detector,
         ) as engine:
             engine.encode(photos[0])
             start = time.perf_counter()
@@ -74,6 +83,9 @@ def main() -> None:
             write_keras_2(random_facenet().model, given.weights, 512)
         elif given.only == "keras":
             print("RATE", *theirs(chosen(given.folder, given.baseline_photos)))
+        elif given.only == "small":
+            photos = chosen(given.folder, given.photos)
+            print("RATE", *ours(photos, "mini2", "openvino", detector="yunet"))
         else:
             print("RATE", *ours(chosen(given.folder, given.photos), given.weights, given.only))
         return
@@ -93,13 +105,14 @@ def main() -> None:
             faces[way] = line.split()[2]
             return float(line.split()[1])
 
-        ways = ("keras", "onnxruntime", "openvino")
+        ways = ("keras", "onnxruntime", "openvino", "small")
         rates = in_turn({way: (lambda way=way: measure(way)) for way in ways}, given.rounds)
     counts = {"keras": given.baseline_photos}
     names = {
         "keras": "`keras_facenet.FaceNet.extract` in a loop",
         "onnxruntime": "face2vec, ONNX Runtime",
         "openvino": "face2vec, OpenVINO",
+        "small": "face2vec, OpenVINO, YuNet and `mini2` in place of MTCNN and this network",
     }
     rows = [
         [

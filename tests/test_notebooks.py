@@ -21,10 +21,11 @@ LOCAL_PATH = re.compile(r"(?:/(?:tmp|root|home|Users|work|private|var|opt)/|\b[A
 TENSORFLOW_LOG = re.compile(r"\s*$|WARNING: All log messages before absl|I\d{4} ")
 """Lines that some versions of TensorFlow write on import whatever the log level is."""
 
+_DEFAULT = ("FACE2VEC_MODEL", "`mini2`")
 _SMALL = ("FACE2VEC_MODEL", "`mini`")
 MODELS = {
-    "01_search_in_three_lines": _SMALL,
-    "02_build_an_index": _SMALL,
+    "01_search_in_three_lines": _DEFAULT,
+    "02_build_an_index": _DEFAULT,
     "03_train_a_facenet": ("`mini`",),
     "04_choose_a_threshold": _SMALL,
     "05_what_it_sees": _SMALL,
