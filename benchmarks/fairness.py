@@ -64,6 +64,13 @@ def age_slice(years: float) -> str:
 
 def labelled(folder: Path, name: str, group: Group, photos: tuple[Path, ...]) -> Iterator[Group]:
     """Slices by the columns of labels.csv."""
+    for _, values in labels(folder, photos):
+        for value in np.unique(values):
+            yield group.only(f"{name}, {value}", values == value)
+
+
+def labels(folder: Path, photos: tuple[Path, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    """The columns of labels.csv that divide photos, with each photo's value."""
     if not (folder / "labels.csv").is_file():
         return
     with (folder / "labels.csv").open(newline="", encoding="utf-8") as stream:
@@ -79,9 +86,8 @@ def labelled(folder: Path, name: str, group: Group, photos: tuple[Path, ...]) ->
             values = [age_slice(float(value)) for value in values]
         elif column not in ("pose", "group"):
             continue
-        for value in sorted(set(values)):
-            if len(set(values)) > 1:
-                yield group.only(f"{name}, {value}", np.array(values) == value)
+        if len(set(values)) > 1:
+            yield column, np.array(values)
 
 
 def on_grey(folder: Path, out: Path) -> Path:

@@ -4,18 +4,22 @@
 
 For each set of known people and each model, the share of pairs of one person whose similarity is
 above that of all but one in a thousand pairs of different people of the set, and, of lists of
-photos and people (CelebA), how often the nearest other photo shows the same person. The faces of
-the first model are taken for all: galleries are copied and upgraded.
+photos and people (CelebA), how often the nearest other photo shows the same person. Where
+``labels.csv`` says which faces are in profile or masked, pairs of each kind are counted, too, at
+the threshold of the whole set. The faces of the first model are taken for all: galleries are copied
+and upgraded.
 """
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from common import arguments, publish, table
-from fairness import on_grey
+from fairness import labels, on_grey
 
 from face2vec import Face2Vec
 from face2vec.evaluation.identification import identify
@@ -45,6 +49,23 @@ def figure(faces: NamedFaces, listed: bool) -> str:
     return words
 
 
+def kinds_of_pairs(folder: Path, faces: NamedFaces) -> dict[str, str]:
+    """TAR of pairs by the poses, or the masks, of their two faces."""
+    found = {}
+    similar, same = faces.embeddings @ faces.embeddings.T, faces.people[:, None] == faces.people
+    once = np.triu(np.ones_like(same), 1)
+    impostor = np.sort(similar[once & ~same])
+    above = similar > impostor[-1 - int(FAR * len(impostor))]
+    for column, values in labels(folder, faces.photos):
+        if column not in ("pose", "mask"):
+            continue
+        for one, other in itertools.combinations_with_replacement(np.unique(values), 2):
+            pairs = (values[:, None] == one) & (values == other)
+            pairs = once & same & (pairs | pairs.T)
+            found[f"{one} and {other}"] = f"{above[pairs].mean():.1%}"
+    return found
+
+
 def main() -> None:
     parser = arguments(__doc__.partition("\n")[0])
     parser.add_argument("models", nargs="+")
@@ -64,7 +85,7 @@ def main() -> None:
             listed = not root.is_dir()
             photos = named_photos(root) if listed else photos_in(root)
             which = "centre" if listed else "largest"
-            cells = []
+            cells, kinds = [], []
             for model, key in zip(given.models, keys, strict=True):
                 gallery = kept / f"{key}-{name}"
                 if not gallery.exists() and model != given.models[0]:
@@ -73,7 +94,10 @@ def main() -> None:
                         engine.upgrade(model)
                 faces = named_faces(photos, gallery, model=model, which=which, progress=True)
                 cells.append(figure(faces, listed))
-            rows.append([f"{name}, rank-1" if listed else name, f"{len(faces.people):,}", *cells])
+                kinds.append({} if listed else kinds_of_pairs(root, faces))
+            size = f"{len(faces.people):,}"
+            rows.append([f"{name}, rank-1" if listed else name, size, *cells])
+            rows += [[f"{name}, {kind}", size, *(one[kind] for one in kinds)] for kind in kinds[0]]
             print(rows[-1], flush=True)
     publish(
         "models",
