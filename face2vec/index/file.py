@@ -81,6 +81,7 @@ def write(path: Path, parts: Iterable[Put], header: Header) -> None:
         header: what they are; its ``ends`` are filled in.
 
     Raises:
+        GalleryNotFoundError: its folder was deleted.
         GalleryError: it cannot be written; an older file is kept.
     """
     try:
