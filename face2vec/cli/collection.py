@@ -384,7 +384,7 @@ def rebuild_command(gallery: Place) -> None:
     show_default=True,
     help="Another seed draws other people.",
 )
-@click.option("--model", metavar="KEY_OR_FILE", help="Embedding model. [default: mini2]")
+@model_option
 def demo_command(folder: Path, people: int, seed: int, model: str | None) -> None:
     """Draw people who do not exist, index their photos and search each of them.
 

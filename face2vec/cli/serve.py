@@ -161,14 +161,14 @@ def _ended_by_sigterm() -> Iterator[Callable[[], None]]:
     """Let SIGTERM end the process as Ctrl-C does, so that nothing is left behind.
 
     Python drops an exception that is raised while an object is destroyed. What is yielded raises it
-    again.
+    again. Further signals are ignored until the process has ended: they would stop the tidying up.
     """
     asked = False
 
     def end(*_: object) -> None:
         nonlocal asked
         asked = True
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would stop the tidying up
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise SystemExit(128 + signal.SIGTERM)
 
     def end_if_asked() -> None:
@@ -179,7 +179,8 @@ def _ended_by_sigterm() -> Iterator[Callable[[], None]]:
     try:
         yield end_if_asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if not asked:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
