@@ -25,11 +25,13 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from click.testing import CliRunner
 from helpers import Started
 from PIL import Image
 from serving import READ_TOKEN, TOKEN, Limits, Served, add_missed, copied, served
 
 from face2vec import Client, Face2Vec, samples
+from face2vec.cli.main import main
 from face2vec.cli.serve import _ended_by_sigterm
 from face2vec.errors import Face2VecError, GalleryLockedError, PhotoError, SettingsError
 from face2vec.gallery.gallery import Gallery
@@ -1538,6 +1540,9 @@ def test_server_that_does_not_start_is_told(drawn: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(uvicorn.Server, "startup", startup)
     with pytest.raises(Face2VecError, match="ended before it answered"), served(drawn):
         pass
+    result = CliRunner().invoke(main, ["serve", str(drawn), "--port", "0", "--no-browser"])
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "the service ended before it answered" in result.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

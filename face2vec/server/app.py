@@ -150,12 +150,14 @@ def run(settings: Settings, started: Callable[[str], object] | None = None) -> N
     Raises:
         GalleryError: the gallery cannot be opened.
         OSError: the address cannot be used.
+        Face2VecError: the server ended before it answered.
     """
     server, listener, address = _prepared(settings)
     if started is not None:
         server.ready = lambda: started(address)
     with contextlib.closing(listener):
         server.run(sockets=[listener])
+    server.check_started()
 
 
 @contextlib.contextmanager
@@ -184,8 +186,7 @@ def serving(settings: Settings) -> Iterator[str]:
     thread.start()
     try:
         answering.wait()
-        if not server.started:
-            raise Face2VecError("the service ended before it answered; its log says why")
+        server.check_started()
         yield address
     finally:
         server.should_exit = True
@@ -293,6 +294,11 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.ready is not None and self.started:
             self.ready()
+
+    def check_started(self) -> None:
+        """Raise an error if the server has ended without having answered."""
+        if not self.started:
+            raise Face2VecError("the service ended before it answered; its log says why")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app: Any = self.config.app

@@ -349,7 +349,7 @@ class Training:
             loss.backward()
             if not math.isfinite(float(loss.detach())):
                 raise SystemExit(f"the loss is {float(loss.detach())} at step {self.steps:,}")
-            self.optimizer.step(rate_at(phase, reached))
+            self.optimizer.step(given.rate * rate_at(phase, reached))
             self.steps += 1
             counted += 1
             self.spent = before + time.time() - began if given.seconds else self.spent + 1
@@ -442,6 +442,7 @@ def main() -> None:
         help="with follow, too, embeddings alone are learned at the end, of all teachers",
     )
     parser.add_argument("--start-from", type=Path, help="a model that export.py made")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor of all learning rates")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--every", type=float, default=60, help="seconds between lines of the log")
     parser.add_argument("--seed", type=int, default=0)
