@@ -89,11 +89,11 @@ _MINI = _included(
 _MINI2 = _included(
     "mini2",
     "UTKFace, FairFace, All-Age-Faces",
-    "0.9907",
+    "0.9927",
     dimension=512,
     input_size=112,
-    sha256="667256fbf0a2eca6cc0e010e678a1062f4c5c6df8179fd99f2817737701c80a2",
-    size_bytes=5_058_322,
+    sha256="f0b247f11a2323097a6c580709ee9717c47a53e75d1b0faaaf11f3cde5e369b6",
+    size_bytes=5_068_514,
     licence="CC BY-NC-SA 4.0",
     commercial_use=(
         "Its teacher EdgeFace-XS is under CC BY-NC-SA 4.0 by Idiap's model cards, which excludes "

@@ -8,12 +8,13 @@ Needs NumPy, onnx and face2vec.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from network import DIMENSION, EPSILON, HEADS, PATCH, PLAN, SIDE, SLOPE, Stage
+from network import DIMENSION, EPSILON, HEADS, PATCH, PLAN, SIDE, Stage
 
 from face2vec.models.description import FIVE_POINTS, ModelDescription
 from face2vec.runtime.onnx_graph import GraphBuilder
@@ -78,8 +79,7 @@ class Writer:
 
     def _middle(self, name: str, x: str, side: int) -> str:
         y = self._linear(f"{name}.wide", self._norm(f"{name}.norm", x, side))
-        y = self._node("LeakyRelu", [y], f"{name}.active", alpha=SLOPE)
-        return self._linear(f"{name}.narrow", y)
+        return self._linear(f"{name}.narrow", self._gelu(f"{name}.active", y))
 
     def _mixed(self, name: str, x: str, stage: Stage, side: int) -> str:
         """Maps of what `student.Mixed` gives."""
@@ -99,8 +99,7 @@ class Writer:
         heads = self._array(f"{name}.thirds", np.array([HEADS] * 3, np.int64))
         queries, keys, values = (f"{name}.{kind}" for kind in ("queries", "keys", "values"))
         self._builder.several("Split", [three, heads], [queries, keys, values], axis=1)
-        keys = self._node("Transpose", [self._unit(keys)], f"{name}.keys_turned", perm=[0, 1, 3, 2])
-        cosines = self._node("MatMul", [self._unit(queries), keys], f"{name}.cosines")
+        cosines = self._cosines(name, queries, keys)
         sharp = [cosines, self._weight(f"{name}.temperature")]
         weights = self._node("Mul", sharp, f"{name}.sharp")
         weights = self._node("Softmax", [weights], f"{name}.weights", axis=-1)
@@ -110,12 +109,30 @@ class Writer:
 
     # Single operators
 
-    def _unit(self, x: str) -> str:
-        """Values at unit length over the last axis."""
-        squares = self._node("ReduceL2", [x], f"{x}_length", axes=[3], keepdims=1)
-        least = self._array(f"{x}_least", np.array(SMALLEST_LENGTH, np.float32))
-        length = self._node("Max", [squares, least], f"{x}_safe")
-        return self._node("Div", [x, length], f"{x}_unit")
+    def _gelu(self, name: str, x: str) -> str:
+        # In the steps that the runtimes know and replace by one: the operator is of opset 20.
+        root, one, half = (
+            self._array(f"{name}_{word}", np.array(value, np.float32))
+            for word, value in (("root", math.sqrt(2)), ("one", 1), ("half", 0.5))
+        )
+        y = self._node("Div", [x, root], f"{name}_scaled")
+        y = self._node("Add", [self._node("Erf", [y], f"{name}_erf"), one], f"{name}_twice")
+        y = self._node("Mul", [x, y], f"{name}_double")
+        return self._node("Mul", [y, half], name)
+
+    def _cosines(self, name: str, a: str, b: str) -> str:
+        """Of all rows of the last axis of two arrays; the products are divided, which are fewer."""
+        turned = self._turned(b)
+        products = self._node("MatMul", [a, turned], f"{name}.products")
+        lengths = [self._node("ReduceL2", [x], f"{x}_length", axes=[3], keepdims=1) for x in (a, b)]
+        both = self._node("Mul", [lengths[0], self._turned(lengths[1])], f"{name}.lengths")
+        least = self._array(f"{name}.least", np.array(SMALLEST_LENGTH, np.float32))
+        return self._node(
+            "Div", [products, self._node("Max", [both, least], f"{name}.safe")], f"{name}.cosines"
+        )
+
+    def _turned(self, x: str) -> str:
+        return self._node("Transpose", [x], f"{x}_turned", perm=[0, 1, 3, 2])
 
     def _norm(self, name: str, x: str, side: int) -> str:
         # Of three axes, because OpenVINO normalises four in several steps, which take long.

@@ -7,7 +7,6 @@ from typing import NamedTuple
 SIDE = 112
 DIMENSION = 512
 HEADS = 4
-SLOPE = 0.1
 EPSILON = 1e-6
 PATCH = 4  # pixels a side
 
