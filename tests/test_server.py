@@ -1540,7 +1540,9 @@ def test_server_that_does_not_start_is_told(drawn: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(uvicorn.Server, "startup", startup)
     with pytest.raises(Face2VecError, match="ended before it answered"), served(drawn):
         pass
-    result = CliRunner().invoke(main, ["serve", str(drawn), "--port", "0", "--no-browser"])
+    result = CliRunner().invoke(
+        main, ["serve", str(drawn / "gallery"), "--port", "0", "--no-browser"]
+    )
     assert (result.exit_code, result.stdout) == (3, "")
     assert "the service ended before it answered" in result.stderr
 
