@@ -86,6 +86,13 @@ session = onnxruntime.InferenceSession(folder / "mini2.onnx")
 assert given.shape == wanted.shape == (3, 512)
 apart = np.abs(given - wanted).max() / np.abs(wanted).max()
 assert apart < 0.01, apart  # weights in half precision
+block = student.parts["stage_1_1"]
+block.each.kernel.data *= 1000
+block.each.bias.data *= 1000
+block.rescale()
+assert abs(float(block.each.kernel.square().sum((1, 2, 3)).mean()) - 1) < 1e-4
+with torch.no_grad():
+    assert np.abs(student(crops).numpy() - wanted).max() / np.abs(wanted).max() < 1e-4
 assert (folder / "mini2.onnx").stat().st_size < 6_000_000
 again = Student().eval()
 train.load_model(again, folder / "mini2.onnx")
