@@ -68,12 +68,6 @@ class Muon:
         """Go on from a state."""
         self.steps, self.means, self.squares = state["steps"], state["means"], state["squares"]
 
-    def forget(self) -> None:
-        """Begin again without momentum."""
-        self.steps = 0
-        for state in (*self.means, *self.squares):
-            state.zero_()
-
 
 def size(x: torch.Tensor, count: int, least: float) -> torch.Tensor:
     """The root of the sum of squares over ``count``, but not less than ``least``."""

@@ -89,8 +89,8 @@ class Maps:
             done.touch()
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """Maps float32 (n, …), mapped from their file."""
-        return torch.from_numpy(np.load(self._folder / f"{name}.npy", mmap_mode="r+"))
+        """Maps float32 (n, …), mapped from their file, which never changes."""
+        return torch.from_numpy(np.load(self._folder / f"{name}.npy", mmap_mode="c"))
 
     def _write(self, crops: Crops, teacher: Teacher, count: int) -> None:
         files: dict[str, Any] = {}
