@@ -32,7 +32,7 @@ from serving import READ_TOKEN, TOKEN, Limits, Served, add_missed, copied, serve
 
 from face2vec import Client, Face2Vec, samples
 from face2vec.cli.main import main
-from face2vec.cli.serve import _ended_by_sigterm
+from face2vec.cli.serve import _ended_by_signals
 from face2vec.errors import Face2VecError, GalleryLockedError, PhotoError, SettingsError
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.thumbnails import FOLDER
@@ -1511,26 +1511,30 @@ def test_signal_ends_the_service_and_leaves_nothing_behind(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("how", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
 def test_signal_whose_exception_python_drops_ends_the_service_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+    how: signal.Signals, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Asks:
         def __del__(self) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), how)
 
     dropped: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda one: dropped.append(one.exc_type))
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(how)
     try:
-        with _ended_by_sigterm() as end_if_asked:
+        with _ended_by_signals() as end_if_asked:
             end_if_asked()
             Asks()
-            assert dropped == [SystemExit]
-            with pytest.raises(SystemExit) as ended_with:
+            assert dropped == [error]
+            with pytest.raises(error) as ended_with:
                 end_if_asked()
     finally:
-        signal.signal(signal.SIGTERM, before)
-    assert ended_with.value.code == 128 + signal.SIGTERM
+        signal.signal(how, before)
+    if isinstance(ended_with.value, SystemExit):
+        assert ended_with.value.code == 128 + signal.SIGTERM
 
 
 def test_server_that_does_not_start_is_told(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:

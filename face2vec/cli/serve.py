@@ -97,7 +97,7 @@ def serve_command(
 
     token = token_from(token_file)
     read_token = token_from(read_token_file, variable=READ_TOKEN_VARIABLE)
-    with _ended_by_sigterm() as end_if_asked, _gallery(gallery, roots) as (folder, photos):
+    with _ended_by_signals() as end_if_asked, _gallery(gallery, roots) as (folder, photos):
         end_if_asked()
         settings = Settings(
             folder,
@@ -157,30 +157,35 @@ def _gallery(folder: Path | None, roots: Sequence[Path]) -> Iterator[tuple[Path,
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[Callable[[], None]]:
+def _ended_by_signals() -> Iterator[Callable[[], None]]:
     """Let SIGTERM end the process as Ctrl-C does, so that nothing is left behind.
 
     Python drops an exception that is raised while an object is destroyed. What is yielded raises it
-    again. Further signals are ignored until the process has ended: they would stop the tidying up.
+    again. Further SIGTERMs are ignored until the process has ended: they would stop the tidying up.
     """
-    asked = False
+    asked: int | None = None
 
-    def end(*_: object) -> None:
+    def end(number: int, _: object = None) -> None:
         nonlocal asked
-        asked = True
+        asked = asked or number
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise SystemExit(128 + signal.SIGTERM)
 
     def end_if_asked() -> None:
-        if asked:
-            end()
+        if asked is not None:
+            end(asked)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, end)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it may be ignored
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, end)
     try:
         yield end_if_asked
     finally:
-        if not asked:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            if not number == asked == signal.SIGTERM:
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager
