@@ -23,6 +23,13 @@ from common import arguments, in_turn, publish, ratio, table
 
 PACKAGES = ("face2vec", "tensorflow-cpu", "tensorflow", "keras-facenet", "mtcnn", "onnxruntime",
             "openvino")  # fmt: skip
+WAYS = {
+    "keras": "`keras_facenet.FaceNet.extract` in a loop",
+    "onnxruntime": "face2vec, ONNX Runtime",
+    "openvino": "face2vec, OpenVINO",
+    "small": "face2vec, OpenVINO, YuNet and `mini2` in place of MTCNN and this network",
+}
+"""What is measured: the word after ``--only``, and the name in the table."""
 
 
 def chosen(folder: Path, count: int) -> list[Path]:
@@ -105,23 +112,16 @@ def main() -> None:
             faces[way] = line.split()[2]
             return float(line.split()[1])
 
-        ways = ("keras", "onnxruntime", "openvino", "small")
-        rates = in_turn({way: (lambda way=way: measure(way)) for way in ways}, given.rounds)
+        rates = in_turn({way: (lambda way=way: measure(way)) for way in WAYS}, given.rounds)
     counts = {"keras": given.baseline_photos}
-    names = {
-        "keras": "`keras_facenet.FaceNet.extract` in a loop",
-        "onnxruntime": "face2vec, ONNX Runtime",
-        "openvino": "face2vec, OpenVINO",
-        "small": "face2vec, OpenVINO, YuNet and `mini2` in place of MTCNN and this network",
-    }
     rows = [
         [
-            names[way],
+            name,
             f"{sorted(rates[way])[len(rates[way]) // 2]:.1f}",
             f"{faces[way]} in {counts.get(way, given.photos)}",
             f"{ratio(rates[way], rates['keras']):.1f}",
         ]
-        for way in ways
+        for way, name in WAYS.items()
     ]
     publish(
         "build",
