@@ -333,16 +333,31 @@ def open_regular(path: Path) -> BinaryIO:
         IrregularFileError: it is a link, a pipe, a device or a folder.
         OSError: it cannot be read.
     """
+    return os.fdopen(open_descriptor(path), "rb")
+
+
+def open_descriptor(path: Path, *, writable: bool = False) -> int:
+    """What `open_regular` does, as a descriptor.
+
+    Args:
+        path: the file.
+        writable: open it for writing, too.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IrregularFileError: it is a link, a pipe, a device or a folder.
+        OSError: it cannot be opened.
+    """
     refuse_irregular(path)
-    flags = os.O_RDONLY | _NO_LINKS | _BINARY | getattr(os, "O_NONBLOCK", 0)
-    descriptor = os.open(path, flags)
+    how = os.O_RDWR if writable else os.O_RDONLY
+    descriptor = os.open(path, how | _NO_LINKS | _BINARY | getattr(os, "O_NONBLOCK", 0))
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise IrregularFileError(errno.EINVAL, "not a regular file", str(path))
-        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+    return descriptor
 
 
 def refuse_irregular(path: Path) -> None:

@@ -21,6 +21,7 @@ from face2vec.fingerprint import DetectorFingerprint, Fingerprint, ModelFingerpr
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import State
 from face2vec.gallery.rows import StoredFace
+from face2vec.gallery.schema import FILE
 
 posix_only = pytest.mark.skipif(
     os.name != "posix", reason="needs fork, signals, pipes or devices as POSIX systems have them"
@@ -146,6 +147,23 @@ def reads(gallery: Gallery) -> _Reads:
 def state_of(gallery: Gallery) -> State:
     with gallery.read() as now:
         return now.state
+
+
+SHARED_LOCK = (1 << 30) + 2, 510
+"""Where SQLite locks a file that is in use: first byte and length (its os.h)."""
+_ASK = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, int(sys.argv[3]), int(sys.argv[2]))
+    except OSError:
+        print("locked")
+"""
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether another process finds the file of a gallery in use; on POSIX systems only."""
+    return run_python(folder / FILE, *SHARED_LOCK, code=_ASK) == "locked\n"
 
 
 def fake_fingerprint(dimension: int, key: str = "fake", **detector: Any) -> Fingerprint:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from helpers import reads
+from helpers import is_in_use, reads
 from PIL import Image
 
 from face2vec import Face2Vec, samples
@@ -427,6 +427,16 @@ def test_photo_overwritten_with_a_forgotten_photo_is_removed(gallery: Path, phot
             assert reads(engine._session.gallery()).faces_of(kept.photo) == []
         finally:
             Path(kept.photo).write_bytes(was)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX locks are given up")
+def test_forget_leaves_the_gallery_in_use(gallery: Path) -> None:
+    """Otherwise another process takes the files of SQLite for unused, and searches fail here."""
+    with Face2Vec(gallery) as engine:
+        engine.find_people()
+        assert is_in_use(gallery)
+        engine.forget(1)
+        assert is_in_use(gallery)
 
 
 def test_forget_leaves_no_traces_and_blocks_the_photos(gallery: Path, photos: Path) -> None:

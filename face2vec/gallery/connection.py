@@ -8,7 +8,6 @@ import os
 import platform
 import sqlite3
 import time
-import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -33,6 +32,7 @@ from face2vec.files import (
     written_whole,
 )
 from face2vec.forks import abandon, renew_after_fork
+from face2vec.gallery.descriptors import Use, descriptor
 from face2vec.gallery.schema import FILE, WHOLE_SCHEMA, migrate
 from face2vec.gallery.scrub import LARGEST_PAGE, pages_in_wal, scrub
 from face2vec.stored import StoredValueError
@@ -69,11 +69,19 @@ class Connection(sqlite3.Connection):
         immutable: whether it was opened as a file that does not change.
         mmap: whether it maps the file to memory instead of copying pages.
         known: what `Snapshot` has read through it and does not need to read again.
+        use: keeps descriptors of the file open, see `descriptors`.
     """
 
     immutable = False
     mmap = False
     known: Any = None
+    use: Use | None = None
+
+    def close(self) -> None:
+        """Close it; calling it again does nothing."""
+        super().close()
+        if self.use is not None:
+            self.use.end()
 
 
 class GalleryFile:
@@ -90,7 +98,6 @@ class GalleryFile:
         self._open: list[Connection] = []
         self._idle: dict[bool, list[Connection]] = {False: [], True: []}
         self._closed = False
-        self._raw: io.FileIO | None = None
         renew_after_fork(self._renew)
         _refuse_other_files(self.path)
 
@@ -99,7 +106,6 @@ class GalleryFile:
         abandon(*self._open)
         self._open = []
         self._idle = {False: [], True: []}
-        self._raw = None
 
     def close(self) -> None:
         """Close all connections; calling it again does nothing."""
@@ -108,9 +114,6 @@ class GalleryFile:
             idle.clear()
         while self._open:
             self._open.pop().close()
-        if self._raw is not None:
-            self._raw = None
-            self._close_raw()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -209,7 +212,9 @@ class GalleryFile:
                 return False
             (last,) = connection.execute("PRAGMA page_count").fetchone()
             if last < LARGEST_PAGE:
-                scrub(self._for_scrubbing(), page_bytes, (page for page in pages if page <= last))
+                with descriptor(self.path, writable=True) as raw:
+                    file = io.FileIO(raw, "r+", closefd=False)
+                    scrub(file, page_bytes, (page for page in pages if page <= last))
             (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return not busy
         except OSError as error:
@@ -220,19 +225,6 @@ class GalleryFile:
     def wal_bytes(self) -> int:
         """Size of the ``-wal``."""
         return size_of(_beside(self.path, "-wal"))
-
-    def _for_scrubbing(self) -> io.FileIO:
-        """The file, open for `scrub`.
-
-        It stays open as long as connections are: on POSIX systems, closing any descriptor of a file
-        gives up the locks that the process has on it.
-        """
-        if self._raw is None:
-            flags = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-            descriptor = os.open(self.path, flags)
-            self._raw = io.FileIO(descriptor, "r+", closefd=False)
-            self._close_raw = weakref.finalize(self, os.close, descriptor)
-        return self._raw
 
     def disconnect(self, connection: Connection) -> None:
         """Close one connection, unless it belongs to the parent process."""
@@ -294,6 +286,10 @@ class GalleryFile:
         return connection
 
     def _connect(self, how: str) -> Connection:
+        try:
+            use = Use(self.path)
+        except OSError as error:
+            raise GalleryError(f"the gallery {self.folder} cannot be read: {error}") from error
         connection = sqlite3.connect(
             f"{self.path.as_uri()}?{how}",
             uri=True,
@@ -302,6 +298,7 @@ class GalleryFile:
             check_same_thread=False,  # used by one thread at a time
             factory=Connection,
         )
+        connection.use = use
         try:
             defend(connection)
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -442,8 +439,9 @@ def _writer(card: Path) -> str:
 def _refuse_other_files(file: Path) -> None:
     """Check the first bytes before SQLite does, which accepts an empty file as a new database."""
     try:
-        with open_regular(file) as stream:
-            header = stream.read(100)
+        with descriptor(file) as raw:
+            os.lseek(raw, 0, os.SEEK_SET)
+            header = os.read(raw, 100)
         for end in ("-wal", "-shm", "-journal"):
             refuse_irregular(_beside(file, end))
     except NotADirectoryError as error:

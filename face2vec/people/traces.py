@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-import mmap
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from face2vec.gallery.descriptors import descriptor
 from face2vec.gallery.rows import LANDMARKS, StoredFace
 from face2vec.types import Person
 
+_BLOCK_BYTES = 1 << 20
+_NO_CONTENT = "-shm"
+"""End of the name of a file of SQLite that has numbers of pages only, and locks on it."""
 PIECE = 32
 """Number of bytes that are searched for at the start, middle and end of an embedding."""
 
@@ -35,14 +39,25 @@ def traces(folder: Path, person: Person, faces: Sequence[StoredFace]) -> Iterato
         points = LANDMARKS.pack(*(v for point in face.landmarks for v in point))
         secrets.append((f"the landmarks of face {face.id}", points))
     for file in sorted(folder.iterdir()):
-        if not file.is_file() or not file.stat().st_size:
+        if file.is_symlink() or not file.is_file() or file.name.endswith(_NO_CONTENT):
             continue
-        with (
-            file.open("rb") as stream,
-            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            found = dict.fromkeys(what for what, secret in secrets if data.find(secret) >= 0)
-            yield from (f"{what} in {file.name}" for what in found)
+        found = _found(file, {secret for _, secret in secrets})
+        phrases = dict.fromkeys(what for what, secret in secrets if secret in found)
+        yield from (f"{what} in {file.name}" for what in phrases)
+
+
+def _found(file: Path, secrets: set[bytes]) -> set[bytes]:
+    """Which secrets a file has. It is not mapped: that closes a descriptor, see `descriptor`."""
+    longest = max(map(len, secrets), default=1)
+    found: set[bytes] = set()
+    before = b""
+    with descriptor(file) as raw:
+        os.lseek(raw, 0, os.SEEK_SET)
+        while block := os.read(raw, _BLOCK_BYTES):
+            whole = before + block
+            found |= {secret for secret in secrets - found if secret in whole}
+            before = whole[1 - longest :]
+    return found
 
 
 def _stored_forms(person: Person) -> Iterator[bytes]:
