@@ -29,6 +29,11 @@ one between them in part, so that a few photos more do not change all answers.""
 LOWER = 0.1, 0.5
 """Quantiles between which the similarities are looked at before it is known which faces look like
 one person: even in a family of two, half of all pairs are strangers."""
+MOST_ABOVE = 0.2
+"""By how much strangers may be more alike than expected, before they are taken for one person.
+
+Among children under 5, with the model that tells them apart worst, it is 0.2; among photos of one
+person about 0.4."""
 NEAR = 5, 30
 """Of the faces of a cohort, the most similar ones that are looked at: the sixth to the thirtieth.
 
@@ -139,7 +144,8 @@ def cohort_rows(
         threshold: adjusted similarity from which two faces look alike, among people like those of
             the calibration.
         expected: mean of the adjusted similarities between the quantiles ``LOWER`` among them; if
-            it is higher here, all strangers are more alike, and so is the threshold.
+            it is higher here, all strangers are more alike, and so is the threshold, by at most
+            ``MOST_ABOVE``: if it is higher by more than that, these are photos of one person.
 
     Returns:
         The rows, int64 (m,), m ≤ ``MOST``, and a weight of 0 to 1. The weight is below 1 if the
@@ -152,7 +158,7 @@ def cohort_rows(
     half = (crowding / 2).astype(np.float32)
     similar = embeddings @ embeddings.T - half[:, None] - half
     above = float(_mean_between(similar, LOWER).mean()) - expected
-    alike = similar >= threshold + max(above, 0.0)
+    alike = similar >= threshold + min(max(above, 0.0), MOST_ABOVE)
     first = np.full(len(embeddings), -1)
     for row in range(len(embeddings)):
         if first[row] < 0:

@@ -102,6 +102,21 @@ def test_a_family_is_no_cohort(calibration: Calibration) -> None:
     assert cohort_rows(family[: FEWEST_PEOPLE - 1], np.zeros(FEWEST_PEOPLE - 1), 0.9, 0.2)[1] == 0
 
 
+@pytest.mark.parametrize("photos", [20, 40, 80])
+@pytest.mark.parametrize("others", [0, 3])
+def test_photos_of_one_person_are_no_cohort(
+    calibration: Calibration, photos: int, others: int
+) -> None:
+    often, seldom = group_of(0, 2, photos, 44)
+    faces = np.concatenate([often, seldom[:others]])
+    assert calibration.among(np.random.default_rng(0).permutation(faces)).cohort is None
+
+
+def test_copies_of_one_photo_are_no_cohort(calibration: Calibration) -> None:
+    copies = np.tile(group_of(0, 1, 1, 45)[0], (40, 1))
+    assert calibration.among(copies).cohort is None
+
+
 def test_a_cohort_of_more_people_counts_more(calibration: Calibration) -> None:
     weights = []
     for people in (8, 15, 30):
