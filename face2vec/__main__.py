@@ -1,6 +1,17 @@
-"""``python -m face2vec`` is the command ``face2vec``."""
+"""The command ``face2vec``, also as ``python -m face2vec``."""
 
-from face2vec.cli.main import main
+import sys
+
+
+def start() -> None:
+    """Run the command; Ctrl-C while its modules are imported ends it without a traceback."""
+    try:
+        from face2vec.cli.main import main
+    except KeyboardInterrupt:
+        sys.stderr.write("face2vec: interrupted\n")
+        sys.exit(130)
+    main(prog_name="face2vec")
+
 
 if __name__ == "__main__":
-    main(prog_name="face2vec")
+    start()

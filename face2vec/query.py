@@ -207,8 +207,9 @@ def unit_rows(query: NDArray[Any], dimension: int) -> NDArray[np.float32]:
             f"the query has shape {query.shape}; embeddings of this gallery have shape "
             f"({dimension},), or (n, {dimension}) for several"
         )
-    lengths = np.sqrt(np.vecdot(rows, rows))
+    with np.errstate(over="ignore"):  # it is refused
+        lengths = np.sqrt(np.vecdot(rows, rows))
     if not ((lengths > 0) & (lengths < np.inf)).all():
-        raise SettingsError("an embedding of the query has length 0 or is not finite")
+        raise SettingsError("an embedding of the query has length 0 or is not finite in float32")
     rows /= lengths[:, None]
     return rows

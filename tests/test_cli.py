@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -26,6 +27,7 @@ from helpers import names_of_any_bytes, needs, posix_only
 from PIL import Image
 
 import face2vec
+from face2vec.__main__ import start
 from face2vec.cli import exits as cli
 from face2vec.cli import main as cli_main
 from face2vec.cli.collection import say_summary
@@ -771,6 +773,20 @@ def test_search_interrupted_exits_130(
     result = run("search", gallery, face)
     assert (result.exit_code, result.stdout) == (cli.INTERRUPTED, "")
     assert result.stderr.strip() == "face2vec: interrupted"
+
+
+def test_ctrl_c_while_modules_are_imported_exits_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Importing(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "face2vec.cli.main", Importing("main"))
+    with pytest.raises(SystemExit) as exited:
+        start()
+    assert exited.value.code == cli.INTERRUPTED
+    assert capsys.readouterr().err == "face2vec: interrupted\n"
 
 
 # --- keeping --------------------------------------------------------------------------------

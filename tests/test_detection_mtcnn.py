@@ -354,6 +354,7 @@ def test_thresholds_decide_what_is_a_face(images: dict[str, np.ndarray]) -> None
         {"min_face_size": 0},
         {"min_face_size": -1},
         {"min_face_size": math.nan},
+        {"min_face_size": math.inf},
         {"thresholds": (0.6, 0.7)},
         {"thresholds": (0.6, 0.7, 1.1)},
         {"thresholds": (-0.1, 0.7, 0.8)},
@@ -400,6 +401,15 @@ def test_searched_side_is_the_least_that_shows_the_smallest_face(
 ) -> None:
     settings = DetectorSettings(min_face_size=min_face_size, max_side=max_side)
     assert settings.searched_side() == searched
+
+
+@pytest.mark.parametrize(
+    ("min_face_size", "smallest"), [(40, 40), (0.1, 40), (1, 3), (1e-9, 3), (2.5, 3)]
+)
+def test_smallest_face_is_never_so_small_that_the_image_becomes_huge(
+    min_face_size: float, smallest: float
+) -> None:
+    assert DetectorSettings(min_face_size=min_face_size).smallest_face(600, 400) == smallest
 
 
 # --- turned photos --------------------------------------------------------------------------

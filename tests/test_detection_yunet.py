@@ -132,7 +132,14 @@ def test_yunet_refuses_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"min_face_size": 0}, {"threshold": 0.1}, {"threshold": 1.5}, {"max_side": 8}]
+    "wrong",
+    [
+        {"min_face_size": 0},
+        {"min_face_size": float("inf")},
+        {"threshold": 0.1},
+        {"threshold": 1.5},
+        {"max_side": 8},
+    ],
 )
 def test_yunet_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     (name,) = wrong

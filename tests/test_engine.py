@@ -882,8 +882,9 @@ def test_search_by_embeddings_of_any_length(family: Face2Vec, faces_folder: Path
         (np.zeros(64), "has length 0 or is not finite"),
         (np.full(64, np.nan), "has length 0 or is not finite"),
         (np.full(64, np.inf), "has length 0 or is not finite"),
+        (np.full(64, 1e30), "is not finite in float32"),
     ],
-    ids=["too short", "too long", "three axes", "zero", "nan", "inf"],
+    ids=["too short", "too long", "three axes", "zero", "nan", "inf", "huge"],
 )
 def test_search_by_an_impossible_embedding_is_refused(
     query: np.ndarray, words: str, family: Face2Vec

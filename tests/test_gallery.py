@@ -164,6 +164,8 @@ def test_create_reports_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here")
     with pytest.raises(GalleryError, match="cannot create the folder"):
         Gallery.create(tmp_path / "file" / "gallery", fake_fingerprint(DIMENSION))
+    with pytest.raises(GalleryError, match="file is a file, and a gallery is a folder"):
+        Gallery.create(tmp_path / "file", fake_fingerprint(DIMENSION))
 
 
 def test_open_reports_a_missing_gallery(tmp_path: Path) -> None:

@@ -668,6 +668,13 @@ def test_hostile_names_are_shown_as_text(fresh: Served) -> None:
         assert "name:" in problem(answer, 422, "invalid-request")
 
 
+def test_broken_json_is_said_to_be_none(fresh: Service) -> None:
+    json_type = {"content-type": "application/json"}
+    answer = fresh.http.patch("/v1/people/1", content=b'{"name": ', headers=json_type)
+    detail = problem(answer, 422, "invalid-request")
+    assert detail == "the body is not JSON, at character 9"
+
+
 # Jobs
 
 

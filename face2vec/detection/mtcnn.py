@@ -40,6 +40,7 @@ CASCADE_VERSION = 1  # raised whenever the same photo gives other faces
 LEVEL_IOU = 0.5  # NMS within one level of the pyramid
 IOU = 0.7  # NMS across levels, and after R-Net and O-Net
 RNET_SIDE, ONET_SIDE = 24, 48
+SMALLEST_FACE = CELL / 4  # pixels of the image, which is then enlarged four times
 RNET_BLOCK, ONET_BLOCK = 16, 4  # patches in one run; their values then stay in a core's cache
 
 
@@ -73,8 +74,10 @@ class DetectorSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", tuple(self.thresholds))
         object.__setattr__(self, "try_turned", stored_choice(self.try_turned))
-        if not self.min_face_size > 0:
-            raise SettingsError(f"min_face_size must be above 0, not {self.min_face_size}")
+        if not 0 < self.min_face_size < math.inf:
+            raise SettingsError(
+                f"min_face_size must be above 0 and finite, not {self.min_face_size}"
+            )
         if len(self.thresholds) != 3 or not all(0 <= t <= 1 for t in self.thresholds):
             raise SettingsError(f"thresholds must be three numbers 0…1, not {self.thresholds}")
         if not 0.2 <= self.scale_factor <= 0.95:
@@ -98,10 +101,14 @@ class DetectorSettings:
         return enough if self.max_side is None else min(enough, self.max_side)
 
     def smallest_face(self, width: int, height: int) -> float:
-        """Smallest face to detect in an image of this size, in its pixels."""
-        if self.min_face_size >= 1:
-            return float(self.min_face_size)
-        return self.min_face_size * min(width, height)
+        """Smallest face to detect in an image of this size, in its pixels; `SMALLEST_FACE` or more.
+
+        The image is enlarged for smaller faces than P-Net's window, and must fit in memory.
+        """
+        smallest = self.min_face_size
+        if smallest < 1:
+            smallest *= min(width, height)
+        return max(float(smallest), SMALLEST_FACE)
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,10 @@ class YunetSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "try_turned", stored_choice(self.try_turned))
-        if not self.min_face_size > 0:
-            raise SettingsError(f"min_face_size must be above 0, not {self.min_face_size}")
+        if not 0 < self.min_face_size < math.inf:
+            raise SettingsError(
+                f"min_face_size must be above 0 and finite, not {self.min_face_size}"
+            )
         if not MAYBE <= self.threshold <= 1:
             raise SettingsError(f"threshold must be {MAYBE}…1, not {self.threshold}")
         if self.max_side is not None and self.max_side < LARGEST_STRIDE:

@@ -109,6 +109,10 @@ class Gallery:
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise GalleryError(
+                f"{folder} is a file, and a gallery is a folder; choose another path"
+            ) from error
         except OSError as error:
             raise GalleryError(f"cannot create the folder {folder}: {error}") from error
         with writer_lock(folder):

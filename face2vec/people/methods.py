@@ -56,7 +56,8 @@ def grouped_by(
         raise SettingsError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     if (people is not None) != (method == "k-means"):
         raise SettingsError(
-            "k-means needs the number of people, and no other method takes it; give people="
+            "k-means needs the number of people, and no other method takes it; give it with "
+            "people=, or --count"
         )
     if method == "average":
         return average(faces, evidence, near)

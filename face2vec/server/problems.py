@@ -218,6 +218,9 @@ def _validation(errors: Any) -> str:
     """What is wrong with a request, one clause for each value."""
     found = []
     for one in errors:
+        if one.get("type") == "json_invalid":
+            found.append(f"the body is not JSON, at character {one['loc'][-1]}")
+            continue
         place = ".".join(str(part) for part in one.get("loc", ()) if part != "body") or "the body"
         found.append(f"{place}: {str(one.get('msg', 'invalid')).lower()}")
     return "; ".join(found[:10])
