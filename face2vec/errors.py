@@ -182,6 +182,10 @@ def not_written(error: OSError, path: str = "") -> NotWrittenError:
     )
 
 
+NOT_WRITABLE = "not-writable"
+"""Code of the error for a gallery that can only be read."""
+
+
 class GalleryError(Face2VecError):
     """A gallery on disk cannot be used."""
 

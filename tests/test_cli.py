@@ -1119,7 +1119,7 @@ def test_pages_and_pictures_in_a_missing_folder_are_refused_in_words(
     for option in ("--html", "--save"):
         place = tmp_path / "gone" / f"it{'.html' if option == '--html' else '.png'}"
         done = run("search", gallery, faces_folder / "hopper.jpg", option, place)
-        assert done.exit_code == cli.ERROR
+        assert (done.exit_code, done.stdout) == (cli.ERROR, "")
         assert f"there is no folder {place.parent}" in done.stderr
 
 

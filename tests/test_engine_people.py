@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import os
@@ -498,6 +499,22 @@ def test_readmitted_photos_are_indexed_again(gallery: Path, photos: Path) -> Non
         assert engine.readmit(query) == Readmitted(1, 1)
         assert engine.search(query, k=1)[0].matches[0].similarity == pytest.approx(1, abs=1e-5)
         assert engine.check() == []
+
+
+def test_people_command_lists_people_of_a_gallery_that_can_only_be_read(
+    gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run("people", gallery).stdout
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("face2vec.gallery.connection.FileLock.acquire", refuse)
+    done = run("people", gallery)
+    assert (done.exit_code, done.stdout) == (0, before)
+    assert done.stderr.startswith("new faces are not grouped: the gallery ")
+    again = run("people", gallery, "--again")
+    assert (again.exit_code, again.stdout) == (3, "")
 
 
 def test_people_command_writes_text_json_and_a_page(gallery: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 
 from face2vec.cluster.address import MilvusAddress, address_of, is_address
-from face2vec.errors import SettingsError
+from face2vec.errors import SettingsError, not_written
 from face2vec.files import expanded, is_object
 from face2vec.report.text import printable
 from face2vec.runtime.select import RUNTIMES
@@ -102,6 +102,25 @@ class FilePath(click.Path):
                 f"read by: face2vec index {path} --gallery indexes/family"
             )
         return super().convert(path, param, ctx)
+
+
+class WrittenFile(FilePath):
+    """A file that a command writes at its end; the folder must be there before it begins."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path.
+
+        Raises:
+            NotWrittenError: its folder is missing.
+        """
+        path = super().convert(value, param, ctx)
+        folder = Path(path).parent
+        if not folder.is_dir():
+            raise not_written(FileNotFoundError(), str(path))
+        return path
 
 
 class GalleryPlace(FilePath):

@@ -14,6 +14,7 @@ from face2vec.cli.common import (
     FilePath,
     Number,
     Place,
+    WrittenFile,
     count,
     gallery_argument,
     json_line_option,
@@ -31,7 +32,7 @@ from face2vec.cli.common import (
 )
 from face2vec.cli.exits import DONE, ERROR, INTERRUPTED, PARTLY
 from face2vec.cluster.address import MilvusAddress
-from face2vec.errors import PhotoError
+from face2vec.errors import NOT_WRITABLE, GalleryError, PhotoError
 from face2vec.report.text import box_words, percent, printable
 from face2vec.types import METHODS, Method
 
@@ -90,7 +91,7 @@ faces_argument = click.argument(
     is_flag=True,
     help="Group nothing; list pairs that may be one person, those that settle most first.",
 )
-@click.option("--html", "page", type=FilePath(dir_okay=False), help="Write a page with them.")
+@click.option("--html", "page", type=WrittenFile(), help="Write a page with them.")
 @json_lines_option
 def people_command(
     gallery: Place,
@@ -109,8 +110,15 @@ def people_command(
     if suggest:
         _suggest(gallery, most, as_json)
         return
+    asked = again or method != METHODS[0] or number is not None
     with opened(gallery) as engine:
-        found = engine.find_people(again=again, method=method, count=number)
+        found = None
+        try:
+            found = engine.find_people(again=again, method=method, count=number)
+        except GalleryError as error:
+            if asked or error.code != NOT_WRITABLE:
+                raise
+            say(f"new faces are not grouped: {error}")
         people = [person for person in engine.people() if person.faces or person.name]
         if as_json:
             for person in people:
@@ -124,6 +132,8 @@ def people_command(
             from face2vec.people.page import save_people
 
             save_people(people[:most], engine.faces_of, page)
+    if found is None:
+        return
     say(
         f"{count(found.people, 'person', 'people')}, {found.new:,} of them new; "
         f"{count(found.joined, 'face')} joined an existing person, {found.alone:,} without a "

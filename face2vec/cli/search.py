@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from face2vec.cli.common import (
-    FilePath,
     GalleryPlace,
     Number,
     Place,
+    WrittenFile,
     json_lines_option,
     out,
     queries_argument,
@@ -71,12 +71,8 @@ if TYPE_CHECKING:
 @click.option("--layout", "layout", type=click.Choice(("pose", "framing")), hidden=True)
 @click.option("--person", metavar="WHO", help="With --by: search only faces of this person.")
 @json_lines_option
-@click.option(
-    "--html", "page", type=FilePath(dir_okay=False), help="Write a page with the matches."
-)
-@click.option(
-    "--save", "picture", type=FilePath(dir_okay=False), help="Draw the matches, .png or .jpg."
-)
+@click.option("--html", "page", type=WrittenFile(), help="Write a page with the matches.")
+@click.option("--save", "picture", type=WrittenFile(), help="Draw the matches, .png or .jpg.")
 @runtime_options
 @verbose_option
 @click.pass_context

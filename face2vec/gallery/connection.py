@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from face2vec.errors import (
+    NOT_WRITABLE,
     GalleryDamagedError,
     GalleryError,
     GalleryLockedError,
@@ -406,7 +407,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
         raise GalleryError(
             f"the gallery {folder} cannot be written: {error}; it can still be read; to change it, "
             "get write permission or copy the folder"
-        ) from error
+        ).coded(NOT_WRITABLE) from error
     try:
         try:
             with suppress(PermissionError):  # Windows does not delete a file that is being read
