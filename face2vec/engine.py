@@ -148,7 +148,7 @@ class Face2Vec(EnginePeople):
         return f"Face2Vec({str(self._session.folder or '')!r})"
 
     def close(self) -> None:
-        """Close the gallery and stop the worker threads."""
+        """Close the gallery and stop the worker threads; using the object again opens it again."""
         self._session.close()
 
     @property

@@ -33,7 +33,13 @@ from serving import READ_TOKEN, TOKEN, Limits, Served, add_missed, copied, serve
 from face2vec import Client, Face2Vec, samples
 from face2vec.cli.main import main
 from face2vec.cli.serve import _ended_by_signals
-from face2vec.errors import Face2VecError, GalleryLockedError, PhotoError, SettingsError
+from face2vec.errors import (
+    Face2VecError,
+    GalleryDamagedError,
+    GalleryLockedError,
+    PhotoError,
+    SettingsError,
+)
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.thumbnails import FOLDER
 from face2vec.server import texts
@@ -183,6 +189,21 @@ def test_read_token_sees_no_paths(service: Served, query: bytes) -> None:
     found = service.reader.post("/v1/search/photo", files=upload(query))
     assert found.json()["results"][0]["matches"][0]["path"] is None
     assert folder in service.http.get("/photos").text
+
+
+def test_read_token_sees_no_paths_in_errors(
+    fresh: Served, query: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = fresh.folder / "gallery" / "gallery.sqlite"
+
+    def damaged(*_: object, **__: object) -> None:
+        raise GalleryDamagedError(f"the gallery file {file} is damaged")
+
+    monkeypatch.setattr("face2vec.server.service.Service.search", damaged)
+    for client, place in ((fresh.http, str(file)), (fresh.reader, "gallery.sqlite")):
+        answer = client.post("/v1/search/photo", files=upload(query))
+        detail = problem(answer, 422, "gallery-damaged")
+        assert detail == f"the gallery file {place} is damaged"
 
 
 def test_pages_have_a_strict_policy(service: Served) -> None:

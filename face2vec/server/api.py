@@ -91,7 +91,8 @@ def service_of(request: Request) -> Service:
     return found
 
 
-def _may_see_paths(request: Request) -> bool:
+def may_see_paths(request: Request) -> bool:
+    """Whether whoever asks may see where files are."""
     return request.state.role == WRITE or service_of(request).settings.show_paths
 
 
@@ -101,7 +102,7 @@ def _language(request: Request) -> str | None:
 
 
 def _path(request: Request, path: str) -> str | None:
-    return path.encode("utf-8", "replace").decode() if _may_see_paths(request) else None
+    return path.encode("utf-8", "replace").decode() if may_see_paths(request) else None
 
 
 # Queries
@@ -295,7 +296,7 @@ def photos(
     """Photos of the gallery, in order of path, or the newest first."""
     if status is not None and status not in STATUSES:
         _refuse(f"unknown status {status!r}; choose one of {', '.join(STATUSES)}")
-    if folder is not None and not _may_see_paths(request):
+    if folder is not None and not may_see_paths(request):
         raise ProblemError(403, "this token may not see paths", "read-only")
     wanted = listing.Wanted(status, folder, person, period=period(since, until))
     with service_of(request).reading() as now:
@@ -750,7 +751,7 @@ async def events(request: Request, once: bool = False) -> StreamingResponse:
 def info(request: Request) -> dict[str, Any]:
     """Facts about the gallery: counts, model, index and sizes."""
     facts = service_of(request).engine.info()
-    if not _may_see_paths(request):
+    if not may_see_paths(request):
         facts.pop("gallery")
     return facts | _rests_on(service_of(request))
 
@@ -922,9 +923,9 @@ def _picture(data: bytes) -> Response:
 def _job(request: Request, job: Job) -> r.JobRecord:
     facts, language = job.to_dict(), _language(request)
     if language is not None:
-        hides = not _may_see_paths(request)
+        hides = not may_see_paths(request)
         facts["words"] = job_in_words(job.problem, job.error, language, hides_paths=hides)
-    if not _may_see_paths(request):
+    if not may_see_paths(request):
         facts |= {"title": "", "result": {}, "error": "it failed" if facts["error"] else ""}
         facts["waits_for"] = "another process" if facts["waits_for"] else ""
     # The names of files may have bytes that are no text.

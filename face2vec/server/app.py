@@ -16,7 +16,7 @@ from typing import Any
 
 import h11
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -74,7 +74,12 @@ def create_app(settings: Settings, audit: logging.Logger | None = None) -> Guard
     )
     app.state.service, app.state.ending = service, False
     app.state.audit = audit or logging.getLogger("face2vec.audit")
-    problems.install(app, pages.problem_page)
+
+    def shown(request: Request, problem: problems.ProblemError) -> problems.ProblemError:
+        may_see = api.may_see_paths(request)
+        return problem if may_see else problem.without(str(settings.gallery))
+
+    problems.install(app, pages.problem_page, shown)
     app.include_router(api.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -92,6 +93,20 @@ class ProblemError(Exception):
         self.further = dict(further or {})
         self.code, self.values = code or self.kind, dict(values or {})
 
+    def without(self, folder: str) -> ProblemError:
+        """The same problem, for somebody who may not see where a folder is."""
+
+        def hidden(value: Any) -> Any:
+            if not isinstance(value, str):
+                return value
+            return value.replace(folder + os.sep, "").replace(folder, "here")
+
+        values = {name: hidden(value) for name, value in self.values.items()}
+        return ProblemError(
+            self.status, hidden(self.detail), self.kind, self.headers, self.further, self.code,
+            values,
+        )  # fmt: skip
+
     def words(self, language: str) -> str:
         """What was wrong, and what to do, for people, in a language."""
         return problem_in_words(self.code, self.values, language, self.detail) or self.detail
@@ -159,15 +174,21 @@ def _further(error: Face2VecError) -> dict[str, Any]:
     return {"last": last}
 
 
-def install(app: FastAPI, page: Callable[[Request, ProblemError], Response]) -> None:
+def install(
+    app: FastAPI,
+    page: Callable[[Request, ProblemError], Response],
+    shown: Callable[[Request, ProblemError], ProblemError],
+) -> None:
     """Answer every error of an application with problem details.
 
     Args:
         app: the application.
         page: makes a page of a problem, for people who have asked for one.
+        shown: makes of a problem what whoever asks may see of it.
     """
 
     def answer(request: Request, problem: ProblemError) -> Response:
+        problem = shown(request, problem)
         if _is_for_a_person(request):
             return page(request, problem)
         return problem.response(language_asked(request.cookies, request.headers))
