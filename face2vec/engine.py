@@ -25,7 +25,7 @@ from face2vec.detection.select import AnyDetector
 from face2vec.encoding.quality import outside
 from face2vec.engine_people import EnginePeople, Who
 from face2vec.errors import GalleryError, GalleryNotFoundError, PhotoError, SettingsError
-from face2vec.files import expanded, is_object
+from face2vec.files import expanded, is_object, is_root
 from face2vec.gallery.rows import Removed, called
 from face2vec.gallery.staging import abandon
 from face2vec.photos.allowed import allow
@@ -827,11 +827,17 @@ class Face2Vec(EnginePeople):
 
         Raises:
             GalleryError: none of them is in the gallery, or it cannot be written.
+            SettingsError: it is the root of the file system.
         """
         paths = paths_of(photos)
         for path in paths:
             if not path.strip():
                 raise arguments.refusal("a photo", path, "a path", "nothing was removed")
+            if not is_object(path) and is_root(path):
+                raise SettingsError(
+                    f"{path} stands for all photos on this machine; nothing was removed; give a "
+                    "folder, or delete the folder of the gallery"
+                )
         removed = self._remove(lambda writer: writer.remove(paths))
         if not removed.photos:
             raise GalleryError(

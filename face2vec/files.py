@@ -360,6 +360,12 @@ def open_descriptor(path: Path, *, writable: bool = False) -> int:
     return descriptor
 
 
+def is_root(path: str) -> bool:
+    """Whether a path is the root of a file system, as ``/`` is."""
+    absolute = Path(os.path.normpath(Path(expanded(path)).absolute()))
+    return absolute == absolute.parent
+
+
 def refuse_irregular(path: Path) -> None:
     """Check that a path is a regular file, and not a link to one, or does not exist.
 

@@ -641,6 +641,15 @@ def test_photos_are_added_and_removed_by_lists_of_paths(folder: Path, faces_fold
             engine.remove(Image.new("L", (1, 1)))
 
 
+def test_the_root_of_the_file_system_is_not_removed(folder: Path) -> None:
+    with open_engine(folder) as engine:
+        before = engine.info()["faces"]
+        for root in (folder.anchor, f"{folder.anchor}tmp/.."):
+            with pytest.raises(SettingsError, match="stands for all photos on this machine"):
+                engine.remove("nowhere.jpg", root)
+        assert engine.info()["faces"] == before > 0
+
+
 def test_removed_photos_are_not_found_and_can_be_added_again(
     folder: Path, faces_folder: Path
 ) -> None:
