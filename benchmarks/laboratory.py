@@ -1,6 +1,6 @@
 """What a model is good at and bad at: docs/results/laboratory.md and its plots.
 
-    python benchmarks/laboratory.py PEOPLE --model mini --people 300 --photos 4
+    python benchmarks/laboratory.py PEOPLE --model mini2 --people 300 --photos 4
 
 PEOPLE is a folder with a folder of photos a person, such as LFW's, or a list as CelebA has it.
 No photo gets into what is written.
@@ -105,7 +105,7 @@ def page(measured: Robustness, command: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("source", metavar="PEOPLE", type=Path)
-    parser.add_argument("--model", default="mini")
+    parser.add_argument("--model", default="mini2")
     parser.add_argument("--people", type=int, default=300)
     parser.add_argument("--photos", type=int, default=4)
     given = parser.parse_args()

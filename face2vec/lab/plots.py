@@ -78,7 +78,7 @@ def overview_plot(measured: Robustness) -> Figure:
     axes.set_xlim(0, highest + 0.03)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_xlabel("share of true accepts kept (95 % over people)", fontsize=8)
+    axes.set_xlabel("share of true accepts kept\n(95 % over people)", fontsize=8)
     axes.grid(axis="x", alpha=0.3)
     return figure
 
