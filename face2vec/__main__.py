@@ -8,8 +8,10 @@ def start() -> None:
     try:
         from face2vec.cli.main import main
     except KeyboardInterrupt:
+        from face2vec.cli.exits import INTERRUPTED
+
         sys.stderr.write("face2vec: interrupted\n")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     main(prog_name="face2vec")
 
 

@@ -24,7 +24,8 @@ from face2vec.gallery.rows import StoredFace
 from face2vec.gallery.schema import FILE
 
 posix_only = pytest.mark.skipif(
-    os.name != "posix", reason="needs fork, signals, pipes or devices as POSIX systems have them"
+    os.name != "posix",
+    reason="needs fork, signals, locks, pipes or devices as POSIX systems have them",
 )
 names_of_any_bytes = pytest.mark.skipif(
     sys.platform != "linux", reason="needs file names that are not UTF-8, which only Linux allows"

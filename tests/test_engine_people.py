@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from helpers import is_in_use, reads
+from helpers import is_in_use, posix_only, reads
 from PIL import Image
 
 from face2vec import Face2Vec, samples
@@ -430,7 +430,7 @@ def test_photo_overwritten_with_a_forgotten_photo_is_removed(gallery: Path, phot
             Path(kept.photo).write_bytes(was)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="only POSIX locks are given up")
+@posix_only
 def test_forget_leaves_the_gallery_in_use(gallery: Path) -> None:
     """Otherwise another process takes the files of SQLite for unused, and searches fail here."""
     with Face2Vec(gallery) as engine:

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 from gallery_builder import DIMENSION, entry_of
-from helpers import fake_fingerprint, is_in_use
+from helpers import fake_fingerprint, is_in_use, posix_only
 
 from face2vec.gallery.connection import GalleryFile
 from face2vec.gallery.descriptors import descriptor
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.schema import FILE
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="only POSIX locks are given up")
+pytestmark = posix_only
+OPEN_FILES = Path("/proc/self/fd")
+needs_list_of_open_files = pytest.mark.skipif(
+    not OPEN_FILES.exists(), reason="this system does not list the open files of a process"
+)
 
 
 @pytest.fixture
@@ -26,15 +30,11 @@ def folder(tmp_path: Path) -> Path:
 
 def first_bytes(folder: Path, *, writable: bool = False) -> bytes:
     with descriptor(folder / FILE, writable=writable) as raw:
-        os.lseek(raw, 0, os.SEEK_SET)
         return os.read(raw, 6)
 
 
 def open_files(folder: Path) -> int:
-    files = Path("/proc/self/fd")
-    if not files.exists():
-        pytest.skip("this system does not list the open files of a process")
-    links = [str(one.readlink()) for one in files.iterdir() if one.is_symlink()]
+    links = [str(one.readlink()) for one in OPEN_FILES.iterdir() if one.is_symlink()]
     return links.count(str(folder / FILE))
 
 
@@ -72,6 +72,7 @@ def test_second_object_of_a_gallery_leaves_the_first_one_locked(
     assert not is_in_use(folder)
 
 
+@needs_list_of_open_files
 def test_descriptors_are_used_again_and_closed_with_the_last_connection(folder: Path) -> None:
     file = GalleryFile(folder)
     file.borrow()
@@ -87,6 +88,21 @@ def test_descriptors_are_used_again_and_closed_with_the_last_connection(folder: 
     assert open_files(folder) == 0
 
 
+@needs_list_of_open_files
+def test_reading_and_writing_in_turn_opens_no_more_files(folder: Path) -> None:
+    file = GalleryFile(folder)
+    file.borrow()
+    before = open_files(folder)
+    for _ in range(4):
+        first_bytes(folder, writable=True)
+        first_bytes(folder)
+        first_bytes(folder)
+    assert open_files(folder) <= before + 2
+    file.close()
+    assert open_files(folder) == 0
+
+
+@needs_list_of_open_files
 def test_descriptors_of_an_object_that_was_never_closed_are_closed(folder: Path) -> None:
     file = GalleryFile(folder)
     file.borrow()
@@ -96,7 +112,6 @@ def test_descriptors_of_an_object_that_was_never_closed_are_closed(folder: Path)
     assert open_files(folder) == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_forked_child_keeps_no_descriptors_for_its_parent(folder: Path) -> None:
     file = GalleryFile(folder)
     file.borrow()

@@ -441,7 +441,6 @@ def _refuse_other_files(file: Path) -> None:
     """Check the first bytes before SQLite does, which accepts an empty file as a new database."""
     try:
         with descriptor(file) as raw:
-            os.lseek(raw, 0, os.SEEK_SET)
             header = os.read(raw, 100)
         for end in ("-wal", "-shm", "-journal"):
             refuse_irregular(_beside(file, end))

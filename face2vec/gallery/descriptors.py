@@ -16,16 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from face2vec.files import open_descriptor, refuse_irregular
+from face2vec.files import open_descriptor
 from face2vec.forks import run_after_fork
 
 _Key = tuple[int, int]
 """Device and inode of a file."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a `Use` may end while this thread collects garbage inside of it
 _uses: Counter[_Key] = Counter()
-_idle: dict[_Key, list[tuple[bool, int]]] = {}
-"""Descriptors that nobody reads now, and whether they may be written to."""
+_idle: dict[tuple[_Key, bool], list[int]] = {}
+"""Descriptors that nobody uses now, by their file and whether it may be written to."""
 
 
 class Use:
@@ -52,7 +52,7 @@ class Use:
 
 @contextmanager
 def descriptor(path: Path, *, writable: bool = False) -> Iterator[int]:
-    """A descriptor of a file, for one caller, at any place of the file.
+    """A descriptor of a file, for one caller, at the start of the file.
 
     Args:
         path: the file.
@@ -63,31 +63,24 @@ def descriptor(path: Path, *, writable: bool = False) -> Iterator[int]:
         IrregularFileError: it is a link, a pipe, a device or a folder.
         OSError: it cannot be opened.
     """
-    refuse_irregular(path)
-    found = _taken(_key(path.stat()), writable)
+    key = _key(path.lstat())
+    with _lock:
+        kept = _idle.get((key, writable))
+        found = kept.pop() if kept else None
     if found is None:
         found = open_descriptor(path, writable=writable)
     try:
+        os.lseek(found, 0, os.SEEK_SET)
         yield found
     finally:
         _give_back(found, writable)
-
-
-def _taken(key: _Key, writable: bool) -> int | None:
-    with _lock:
-        kept = _idle.get(key, [])
-        for place, (may_write, found) in enumerate(kept):
-            if may_write or not writable:
-                del kept[place]
-                return found
-    return None
 
 
 def _give_back(found: int, writable: bool) -> None:
     key = _key(os.fstat(found))
     with _lock:
         if _uses[key]:
-            _idle.setdefault(key, []).append((writable, found))
+            _idle.setdefault((key, writable), []).append(found)
         else:
             os.close(found)
 
@@ -97,8 +90,9 @@ def _leave(key: _Key) -> None:
         _uses[key] -= 1
         if not _uses[key]:
             del _uses[key]
-            for _, found in _idle.pop(key, []):
-                os.close(found)
+            for writable in (False, True):
+                for found in _idle.pop((key, writable), []):
+                    os.close(found)
 
 
 def _key(status: os.stat_result) -> _Key:
@@ -109,9 +103,9 @@ def _key(status: os.stat_result) -> _Key:
 def _renew() -> None:
     """Forget the connections of the parent process, whose locks this one does not have."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _uses.clear()
     for kept in _idle.values():
-        for _, found in kept:
+        for found in kept:
             os.close(found)
     _idle.clear()

@@ -52,7 +52,6 @@ def _found(file: Path, secrets: set[bytes]) -> set[bytes]:
     found: set[bytes] = set()
     before = b""
     with descriptor(file) as raw:
-        os.lseek(raw, 0, os.SEEK_SET)
         while block := os.read(raw, _BLOCK_BYTES):
             whole = before + block
             found |= {secret for secret in secrets - found if secret in whole}
