@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -24,6 +25,8 @@ from face2vec import stored
 from face2vec.cohort import LOWER, Cohort, cohort_rows, expected_mates, near_of
 from face2vec.crowding import Crowding
 from face2vec.errors import CalibrationError
+from face2vec.products import product
+from face2vec.tail import FROM_RATE, Tail, TailFit
 
 Similarities = TypeVar("Similarities", float, NDArray[np.float64])
 
@@ -35,6 +38,7 @@ FEWEST_BEYOND = 10
 FEWEST_GENUINE = 50
 STEPS_A_DECADE = 8
 GENUINE_BINS = 60
+GENUINE_STEPS = 2000
 MOST_LIKELY = 1 / 3
 """Highest likelihood ratio for each pair of different people: if none of n independent pairs
 reaches a similarity, 3 / n is the upper end of a 95 % interval of the rate (Hanley and
@@ -118,7 +122,8 @@ class Calibration:
         """The same calibration for the gallery of these faces, which are its cohort.
 
         Where the people of a gallery are more like each other than those that the calibration was
-        fitted on, the crowding of each face rises. It never falls.
+        fitted on, the crowding of each face rises, so far that the highest similarities agree with
+        the calibration; see `tail`. It never falls.
 
         Args:
             embeddings: float32 (n, d), faces of the gallery in random order; with too few people,
@@ -140,7 +145,51 @@ class Calibration:
         mean_crowding = float(crowding[rows].mean())
         faces = embeddings[rows]
         cohort = Cohort(faces, mean_crowding, expected, near - expected, weight)
-        return replace(self, cohort=cohort)
+        tail = replace(self, cohort=cohort).tail(faces)
+        return replace(self, cohort=replace(cohort, shift=tail.trusted))
+
+    def tail(self, embeddings: NDArray[np.float32]) -> Tail:
+        """Where the highest similarities of strangers among faces lie, without labels.
+
+        Args:
+            embeddings: float32 (n, d), two faces or more.
+
+        Returns:
+            The fit; its shift is 0 if the calibration covers too few rates to tell.
+
+        Raises:
+            CalibrationError: the embeddings have another dimension.
+        """
+        pairs = len(embeddings) * (len(embeddings) - 1) / 2
+        if self.fars[-1] > FROM_RATE / 10:
+            return Tail(0.0, 0.0, pairs)
+        fit = self.tail_fit()
+        similar = self.adjusted(embeddings)
+        rows, columns = np.nonzero(np.triu(similar >= fit.lowest, 1))
+        return fit(fit.bins(similar[rows, columns]), pairs)
+
+    def tail_fit(self) -> TailFit:
+        """What fits the highest similarities of faces to these distributions.
+
+        Raises:
+            CalibrationError: the calibration covers too few rates for that.
+        """
+        return TailFit(self.threshold, self.fars[-1], self.far, self.tar)
+
+    def adjusted(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Similarities of all pairs of faces, less the mean crowding of both.
+
+        Args:
+            embeddings: float32 (n, d), of unit length.
+
+        Returns:
+            float32 (n, n).
+
+        Raises:
+            CalibrationError: the embeddings have another dimension.
+        """
+        half = (self.crowded(embeddings) / 2).astype(np.float32)
+        return product(embeddings, embeddings) - half[:, None] - half
 
     def mates(self, log_ratios: NDArray[np.float64], count: int) -> float:
         """How many other photos of its person a face of the gallery has; see `expected_mates`.
@@ -205,6 +254,25 @@ class Calibration:
         """
         rate: Any = _rate(np.asarray(similarity) - np.asarray(crowding), self.fars, self.thresholds)
         return cast("Similarities", rate)
+
+    def tar(self, similarity: Similarities, crowding: ArrayLike = 0.0) -> Similarities:
+        """Share of genuine pairs with at least this similarity, 0…1.
+
+        Args:
+            similarity: one similarity or an array of them, −1…1.
+            crowding: mean crowding of the two faces of each, see `crowded`.
+        """
+        known, reached = self._genuine
+        share: Any = np.interp(np.asarray(similarity) - np.asarray(crowding), known, reached)
+        return cast("Similarities", share)
+
+    @cached_property
+    def _genuine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Similarities, increasing, and the share of genuine pairs that reaches each."""
+        grid = np.linspace(-1.0, 1.0, GENUINE_STEPS + 1)
+        impostor = -np.diff(self.far(grid), append=0.0)
+        genuine = impostor * np.exp(np.interp(grid, self.similarities, self.log_ratios))
+        return grid, genuine[::-1].cumsum()[::-1] / genuine.sum()
 
     def probability(
         self, similarity: Similarities, prior: float = 0.5, crowding: ArrayLike = 0.0

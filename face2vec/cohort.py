@@ -60,6 +60,8 @@ class Cohort:
         expected: mean adjusted similarity that the calibration expects among strangers.
         expected_near: by how much it expects the similarities of ``NEAR`` to be above the mean.
         weight: how much it counts, above 0 and up to 1.
+        shift: what the highest similarities of strangers add to the crowding of each face, or take
+            from it; see `Tail`.
     """
 
     faces: NDArray[np.float32]
@@ -67,6 +69,7 @@ class Cohort:
     expected: float
     expected_near: float
     weight: float = 1.0
+    shift: float = 0.0
 
     @cached_property
     def _mean(self) -> NDArray[np.float32]:
@@ -78,6 +81,7 @@ class Cohort:
         """By how much strangers are more similar to faces than the calibration expects.
 
         All of the gallery may be, and those who are like a face may be so by more than all are.
+        What both say is corrected by the shift.
 
         Args:
             embeddings: float32 (d,) or (m, d).
@@ -91,7 +95,8 @@ class Cohort:
         all_of_them = mean - (crowding + self.crowding) / 2 - self.expected
         near = self._near(np.atleast_2d(embeddings)).reshape(mean.shape) - mean
         nearer = np.maximum(near - self.expected_near - SCATTER, 0.0)
-        return np.asarray(self.weight * (np.maximum(all_of_them, 0.0) + WEIGHT * nearer))
+        found = np.maximum(all_of_them, 0.0) + WEIGHT * nearer + self.shift
+        return np.asarray(self.weight * np.maximum(found, 0.0))
 
     def _near(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
         """Mean similarity of the nearest faces, float64 (n,)."""
