@@ -148,6 +148,11 @@ class Calibration:
         tail = replace(self, cohort=cohort).tail(faces)
         return replace(self, cohort=replace(cohort, shift=tail.trusted))
 
+    @property
+    def has_tail(self) -> bool:
+        """Whether it covers enough rates to compare the highest similarities of strangers."""
+        return self.fars[-1] <= FROM_RATE / 10
+
     def tail(self, embeddings: NDArray[np.float32]) -> Tail:
         """Where the highest similarities of strangers among faces lie, without labels.
 
@@ -160,21 +165,36 @@ class Calibration:
         Raises:
             CalibrationError: the embeddings have another dimension.
         """
-        pairs = len(embeddings) * (len(embeddings) - 1) / 2
-        if self.fars[-1] > FROM_RATE / 10:
-            return Tail(0.0, 0.0, pairs)
-        fit = self.tail_fit()
-        similar = self.adjusted(embeddings)
-        rows, columns = np.nonzero(np.triu(similar >= fit.lowest, 1))
-        return fit(fit.bins(similar[rows, columns]), pairs)
+        return self.tails(embeddings, 0)[0]
 
-    def tail_fit(self) -> TailFit:
-        """What fits the highest similarities of faces to these distributions.
+    def tails(self, embeddings: NDArray[np.float32], draws: int) -> list[Tail]:
+        """The same, and what it would be among other faces of the same kind.
+
+        Args:
+            embeddings: float32 (n, d), two faces or more.
+            draws: how often as many faces are drawn from these, with replacement (Efron,
+                Bootstrap methods: another look at the jackknife, 1979).
+
+        Returns:
+            The fit of the faces, and that of each draw.
 
         Raises:
-            CalibrationError: the calibration covers too few rates for that.
+            CalibrationError: the embeddings have another dimension.
         """
-        return TailFit(self.threshold, self.fars[-1], self.far, self.tar)
+        count = len(embeddings)
+        pairs = count * (count - 1) / 2
+        if not self.has_tail:
+            return [Tail(0.0, 0.0, pairs)] * (1 + draws)
+        fit = TailFit(self.threshold, self.fars[-1], self.far, self.tar)
+        similar = self.adjusted(embeddings)
+        rows, columns = np.nonzero(np.triu(similar >= fit.lowest, 1))
+        bins = fit.bins(similar[rows, columns])
+        found, rng = [fit(bins, pairs)], np.random.default_rng(0)
+        for _ in range(draws):
+            times = np.bincount(rng.integers(0, count, count), minlength=count).astype(float)
+            drawn_pairs = float(times.sum() ** 2 - (times**2).sum()) / 2  # none with itself
+            found.append(fit(bins, drawn_pairs, times[rows] * times[columns]))
+        return found
 
     def adjusted(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Similarities of all pairs of faces, less the mean crowding of both.
@@ -236,7 +256,8 @@ class Calibration:
             raise CalibrationError(
                 f"no threshold is known for a false accept rate of {far:g}: the calibration of "
                 f"{self.model!r} was fitted on {self.impostor:,} impostor pairs and covers rates "
-                f"from {self.fars[-1]:.3g} to 1; fit it on more people with face2vec calibrate"
+                f"from {self.fars[-1]:.3g} to 1; fit it on more people: "
+                "face2vec calibrate GALLERY --people PEOPLE"
             )
         logs = -np.log10(self.fars)
         return float(np.interp(-np.log10(far), logs, self.thresholds))

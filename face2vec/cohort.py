@@ -93,13 +93,20 @@ class Cohort:
         """
         mean = np.vecdot(embeddings, self._mean)
         all_of_them = mean - (crowding + self.crowding) / 2 - self.expected
-        near = self._near(np.atleast_2d(embeddings)).reshape(mean.shape) - mean
+        near = self.nearness(np.atleast_2d(embeddings)).reshape(mean.shape) - mean
         nearer = np.maximum(near - self.expected_near - SCATTER, 0.0)
         found = np.maximum(all_of_them, 0.0) + WEIGHT * nearer + self.shift
         return np.asarray(self.weight * np.maximum(found, 0.0))
 
-    def _near(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Mean similarity of the nearest faces, float64 (n,)."""
+    def nearness(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Mean similarity of the faces of the cohort that are most like a face, see `NEAR`.
+
+        Args:
+            embeddings: float32 (n, d).
+
+        Returns:
+            float64 (n,), −1…1.
+        """
         first, last = near_of(len(self.faces))
         found = np.empty(len(embeddings))
         for start in range(0, len(embeddings), ROWS):

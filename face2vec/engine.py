@@ -35,6 +35,7 @@ from face2vec.photos.extras import VIDEO, kind_by_name
 from face2vec.photos.named import named_photos
 from face2vec.photos.sources import PhotoLike
 from face2vec.query import Query, QueryReader
+from face2vec.reliability import LOOKED_AT, Reliability, reliability
 from face2vec.report.matches import QueryResult
 from face2vec.runtime.select import detector_runtime
 from face2vec.search import Searcher
@@ -641,6 +642,22 @@ class Face2Vec(EnginePeople):
         if not isinstance(calibration, Calibration):
             raise arguments.refusal("calibration", calibration, "a Calibration")
         self._session.set_calibration(calibration)
+
+    def reliability(self, *, far: float = USUAL_FAR) -> Reliability:
+        """How true a false accept rate is in the gallery, estimated without labels.
+
+        Args:
+            far: the false accept rate, 0…1.
+
+        Raises:
+            CalibrationError: there is no calibration, it does not reach so low a rate, or the
+                gallery has fewer than two faces.
+        """
+        arguments.within("far", far, 0, 1)
+        with self.snapshot() as now:
+            around = self._session.known_surroundings(now)
+            drawn = now.stored_faces(now.some_ids(LOOKED_AT).tolist())
+            return reliability(around.calibration, [one.face for one in drawn], now.count, far)
 
     def verify(
         self,

@@ -439,7 +439,7 @@ class Session:
         if found is None:
             raise CalibrationError(
                 f"there is no calibration for the model {key!r}; fit one on photos with known "
-                "people: face2vec calibrate PEOPLE"
+                "people: face2vec calibrate GALLERY --people PEOPLE"
             ).coded("no-calibration", model=key)
         return found
 

@@ -20,12 +20,14 @@ FROM_RATE = 1e-2
 LOWEST_RATE = 1e-5
 BINS_A_DECADE, BINS_ABOVE = 4, 7
 """Bins down to the lowest rate that the calibration knows, and from there to a similarity of 1."""
-SHIFTS = np.linspace(-0.1, 0.2, 61)
+SHIFTS = np.concatenate([np.arange(-20, 40) * 0.005, np.arange(10, 31) * 0.02])
 """How much higher the similarities of strangers may be."""
 HARDER = np.linspace(0.0, -0.25, 6)
 """How much higher those of one person's photos may be: they may be lower, not higher."""
 PRIOR_PAIRS = 10.0
 """Pairs that count beside those that are seen, and agree with the calibration."""
+MOST_SAME = 0.2
+"""Largest share of the pairs that may show one person; where it is more, there are few people."""
 ROUNDS = 60
 FIRST_SHARE = 1e-2
 
@@ -86,7 +88,14 @@ class TailFit:
         return float(self._edges[0])
 
     def bins(self, similarities: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Which bin each similarity is in; all are `lowest` or higher."""
+        """Which bin each similarity is in.
+
+        Args:
+            similarities: float32 (n,), each `lowest` or higher.
+
+        Returns:
+            int64 (n,).
+        """
         return np.searchsorted(self._edges, similarities, side="right") - 1
 
     def __call__(self, bins: NDArray[np.int64], pairs: float, weights: Weights = None) -> Tail:
@@ -106,7 +115,7 @@ class TailFit:
             both = (1 - share[..., None]) * strangers + share[..., None] * same
             both_below = (1 - share) * strangers_below + share * same_below
             mates = share * ((same / both) @ counts + below * same_below / both_below)
-            share = mates / pairs
+            share = np.minimum(mates / pairs, MOST_SAME)
         both = (1 - share[..., None]) * strangers + share[..., None] * same
         both_below = (1 - share) * strangers_below + share * same_below
         likelihood = np.log(both) @ counts + below * np.log(both_below)

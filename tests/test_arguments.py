@@ -148,6 +148,7 @@ WRONG: list[tuple[str, Callable[[Any], object], str]] = [
     ("different", lambda e: e.different(FACE, 2), "faces must be a whole number of at least 1, not an object of type Face"),
     ("choose_cover", lambda e: e.choose_cover(1, "a"), "face must be a whole number of at least 1, not the text 'a'"),
     ("calibrate", lambda e: e.calibrate("people"), "calibration must be a Calibration, not the text 'people'"),
+    ("reliability", lambda e: e.reliability(far=2), "far must be a number from 0 to 1, not 2"),
     ("add", lambda e: e.add(5), f"{BY_PATH} 5; {TO_ADD}"),
     ("add", lambda e: e.add(IMAGE), f"{BY_PATH} an array uint8 (9, 9, 3); {TO_ADD}"),
     ("add", lambda e: e.add("x.jpg", report=True), "report must be a function or None, not True"),

@@ -161,7 +161,7 @@ def test_find_people_again_keeps_numbers_names_and_edits(gallery: Path) -> None:
 def test_find_people_needs_a_calibration(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     with Face2Vec(tmp_path / "g", model=tiny_model) as engine:
         engine.add(photos / "now" / "0-0.jpg")
-        with pytest.raises(CalibrationError, match="face2vec calibrate PEOPLE"):
+        with pytest.raises(CalibrationError, match="face2vec calibrate GALLERY --people PEOPLE"):
             engine.find_people()
 
 

@@ -37,11 +37,13 @@ ORDER = (
         "arguments",
         "crowding",
         "cohort",
+        "tail",
     ),
     *("calibration", "pose", "runtime", "photos", "detection", "models", "encoding", "gallery"),
     *(
         "index",
         "ingest",
+        "reliability",
         "report",
         "exchange",
         "people",

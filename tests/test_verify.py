@@ -137,7 +137,7 @@ def test_verify_of_a_photo_without_a_face_raises(
 
 
 def test_verify_without_a_calibration_raises(people: Path, tiny_model: Path) -> None:
-    with pytest.raises(CalibrationError, match="face2vec calibrate PEOPLE"):
+    with pytest.raises(CalibrationError, match="face2vec calibrate GALLERY --people PEOPLE"):
         Face2Vec(model=tiny_model).verify(people / "00" / "0.jpg", people / "00" / "1.jpg")
 
 
@@ -229,9 +229,11 @@ def test_nan_is_no_rate(command: str, tmp_path: Path) -> None:
 
 
 def test_calibrate_command_looks_first_where_it_is_to_write(people: Path, tmp_path: Path) -> None:
-    done = run("calibrate", people, "--model", "mini", "--out", tmp_path / "none" / "c.json")
-    assert done.exit_code == 2
-    assert f"no folder {tmp_path / 'none'}" in done.stderr
+    out = tmp_path / "none" / "c.json"
+    done = run("calibrate", "--people", people, "--model", "mini", "--out", out)
+    assert done.exit_code == 3
+    assert str(out) in done.stderr
+    assert "folder" in done.stderr
 
 
 def test_verify_command_needs_a_gallery_where_one_is_named(people: Path, tmp_path: Path) -> None:
@@ -248,34 +250,44 @@ def test_verify_command_refuses_a_rate_that_cannot_be_known(people: Path, galler
     assert "no threshold is known" in done.stderr
 
 
+@pytest.mark.parametrize("deprecated", [False, True])
 def test_calibrate_command_stores_with_the_gallery(
-    people: Path, fitted: Calibration, tmp_path: Path
+    people: Path, fitted: Calibration, tmp_path: Path, deprecated: bool
 ) -> None:
-    with Face2Vec(tmp_path / "g", model="mini") as engine:
+    gallery = tmp_path / "g"
+    with Face2Vec(gallery, model="mini") as engine:
         engine.add(people / "00")
-    done = run("calibrate", people, "--gallery", tmp_path / "g", "--data", "drawn people", "-q")
+    words = (people, "--gallery", gallery) if deprecated else (gallery, "--people", people)
+    done = run("calibrate", *words, "--data", "drawn people", "-q")
     assert done.exit_code == 0, done.output
     assert done.stdout == ""
     assert f"Fitted on {fitted.genuine:,} genuine pairs" in done.stderr
-    with Gallery.open(tmp_path / "g") as opened:
+    assert ("deprecated" in done.stderr) == deprecated
+    with Gallery.open(gallery) as opened:
         kept = reads(opened).calibration()
     assert kept is not None
     np.testing.assert_allclose(kept.thresholds, fitted.thresholds, atol=1e-5)
     assert kept.data == "drawn people"
 
 
-def test_calibrate_command_writes_a_file(people: Path, fitted: Calibration, tmp_path: Path) -> None:
+@pytest.mark.parametrize("deprecated", [False, True])
+def test_calibrate_command_writes_a_file(
+    people: Path, fitted: Calibration, tmp_path: Path, deprecated: bool
+) -> None:
     out = tmp_path / "mini.calibration.json"
-    done = run("calibrate", people, "--model", "mini", "--out", out, "-q")
+    named = (people,) if deprecated else ("--people", people)
+    done = run("calibrate", *named, "--model", "mini", "--out", out, "-q")
     assert done.exit_code == 0, done.output
+    assert ("deprecated" in done.stderr) == deprecated
     written = Calibration.from_json(out.read_text(encoding="utf-8"))
     assert written.data == people.name
     np.testing.assert_allclose(written.thresholds, fitted.thresholds, atol=1e-5)
 
 
 def test_calibrate_command_wants_to_know_where_to(people: Path, gallery: Path) -> None:
-    assert run("calibrate", people).exit_code == 2
-    assert run("calibrate", people, "--gallery", gallery, "--model", "mini").exit_code == 2
+    assert run("calibrate", "--people", people).exit_code == 2
+    assert run("calibrate", gallery, "--people", people, "--model", "mini").exit_code == 2
+    assert run("calibrate", people).exit_code == 3
 
 
 def test_search_gives_probabilities_for_the_size_of_the_gallery(

@@ -13,6 +13,7 @@ from face2vec.cli.common import (
     Number,
     Place,
     QueryPhoto,
+    WrittenFile,
     json_line_option,
     model_option,
     quiet_option,
@@ -89,16 +90,17 @@ def verify_command(
 
 
 @click.command("calibrate")
-@click.argument("people", type=FilePath(path_type=Path, exists=True))
+@click.argument("gallery", required=False, type=GalleryPlace(exists=True))
 @click.option(
-    "--gallery",
-    type=GalleryPlace(exists=True, file_okay=False),
-    help="Store it in this gallery, whose model is used.",
+    "--people",
+    type=FilePath(path_type=Path, exists=True),
+    help="Fit a calibration on these photos of known people, and store it in GALLERY.",
 )
 @click.option(
     "--out",
-    type=FilePath(path_type=Path, dir_okay=False),
-    help="Write it to this file. Beside a model it is found as NAME.calibration.json.",
+    type=WrittenFile(),
+    help="Write what was fitted to this file, and not to a gallery. Beside a model it is found as "
+    "NAME.calibration.json.",
 )
 @click.option("--model", metavar="KEY_OR_FILE", help="Embedding model, with --out.")
 @click.option(
@@ -107,41 +109,93 @@ def verify_command(
     help="Keep the faces of PEOPLE in a gallery in this folder.",
 )
 @click.option("--data", help="Description of PEOPLE. [default: its name]")
+@click.option(
+    "--far",
+    type=Number(0, 1, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="False accept rate that is looked at, without --people.",
+)
+@click.option("--gallery", "old_gallery", type=GalleryPlace(exists=True), hidden=True)
+@json_line_option
 @quiet_option
 def calibrate_command(
-    people: Path,
     gallery: Place | None,
-    out: Path | None,
+    people: Path | None,
+    out: str | None,
     model: str | None,
     faces: Path | None,
     data: str | None,
+    far: float,
+    old_gallery: Place | None,
+    as_json: bool,
     quiet: bool,
 ) -> None:
-    """Fit false accept rates and probabilities on photos of known people.
+    """Look how true false accept rates are in GALLERY, or fit them on known people.
 
-    PEOPLE is a folder with one folder of photos per person, or a text file with a photo and a
-    person on each line. The photos should be like those that will be searched.
+    Without --people no labels are needed: the similarities of the faces of GALLERY show how alike
+    strangers are there. Searches and people use this by themselves; nothing is stored.
+
+    With --people, error rates and probabilities are fitted on photos like those that will be
+    searched. PEOPLE is a folder with one folder of photos per person, or a text file with a photo
+    and a person on each line.
     """
+    if old_gallery is not None or (out is not None and gallery is not None and people is None):
+        say("calibrate PEOPLE is deprecated; use calibrate GALLERY --people PEOPLE")
+        gallery, people = old_gallery, Path(str(gallery))
+    if people is not None:
+        _fit(people, gallery, out, model, faces, data, progress=not quiet)
+        return
+    if gallery is None or model is not None or faces is not None or data is not None:
+        raise click.UsageError("give a GALLERY; --out, --model, --faces and --data need --people")
+    _look(gallery, far, as_json)
+
+
+def _look(gallery: Place, far: float, as_json: bool) -> None:
+    """Print how true a false accept rate is in a gallery."""
+    from face2vec.engine import Face2Vec
+    from face2vec.report.reliability import reliability_remarks, reliability_text
+    from face2vec.session import open_gallery
+
+    open_gallery(gallery).close()  # a folder without a gallery is an error here
+    with Face2Vec(gallery) as engine:
+        found = engine.reliability(far=far)
+    if as_json:
+        print_result(json.dumps(found.figures()))
+    else:
+        print_result(reliability_text(found))
+    for remark in reliability_remarks(found):
+        say(remark)
+
+
+def _fit(
+    people: Path,
+    gallery: Place | None,
+    out: str | None,
+    model: str | None,
+    faces: Path | None,
+    data: str | None,
+    progress: bool,
+) -> None:
+    """Fit a calibration on known people, and store it."""
     from face2vec.engine import Face2Vec
     from face2vec.evaluation.fitting import calibration_on
     from face2vec.evaluation.sets import named_photos
     from face2vec.session import open_gallery
 
     if (gallery is None) == (out is None) or (gallery is not None and model is not None):
-        raise click.UsageError("give --gallery, or --out and the --model to calibrate")
-    if out is not None and not out.absolute().parent.is_dir():
-        raise click.UsageError(f"there is no folder {out.absolute().parent} for {out.name}")
+        raise click.UsageError("give a GALLERY, or --out and the --model to calibrate")
     if gallery is not None:
         with open_gallery(gallery) as opened:
             model = opened.fingerprint.model.origin
     fitted = calibration_on(
-        named_photos(people), faces, model=model, data=data or people.name, progress=not quiet
+        named_photos(people), faces, model=model, data=data or people.name, progress=progress
     )
     if gallery is not None:
         with Face2Vec(gallery) as engine:
             engine.calibrate(fitted)
     if out is not None:
-        out.write_text(fitted.to_json() + "\n", encoding="utf-8")
+        Path(out).write_text(fitted.to_json() + "\n", encoding="utf-8")
     for far in (1e-1, 1e-2, 1e-3, 1e-4):
         if far >= fitted.fars[-1]:
             say(f"false accept rate {far:g}: similarity {fitted.threshold(far):.3f}")
