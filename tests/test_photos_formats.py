@@ -9,7 +9,7 @@ import pytest
 from helpers import posix_only
 
 from face2vec.errors import PhotoError
-from face2vec.photos.formats import REASONS, photo_format, read_photo_bytes
+from face2vec.photos.formats import REASONS, file_sha256, photo_format, read_photo_bytes
 
 
 def test_read_photo_bytes_returns_the_content(tmp_path):
@@ -114,3 +114,22 @@ def ftyp(major: bytes, *compatible: bytes) -> bytes:
 )
 def test_photo_format_detects_the_format_from_the_first_bytes(head, expected):
     assert photo_format(head) == expected
+
+
+@posix_only
+def test_photo_in_a_folder_that_must_not_be_entered_has_no_permission(tmp_path):
+    photo = tmp_path / "closed" / "a.jpg"
+    photo.parent.mkdir()
+    photo.write_bytes(b"\xff\xd8\xff")
+    photo.parent.chmod(0o444)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)  # root may enter any folder
+        for read in (read_photo_bytes, file_sha256):
+            with pytest.raises(PhotoError) as caught:
+                read(photo)
+            assert caught.value.reason == "no permission"
+    finally:
+        os.seteuid(user)
+        photo.parent.chmod(0o700)

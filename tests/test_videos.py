@@ -120,6 +120,18 @@ def test_another_picture_of_the_person_finds_the_video(folder: Path, tmp_path: P
             assert begin <= (result.matches[0].time or 0.0) < end
 
 
+def test_progress_of_videos_is_told_to_a_function(
+    folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int | None]] = []
+    with opened(tmp_path / "gallery", tiny_model) as engine:
+        for _ in range(2):  # new, then unchanged
+            seen.clear()
+            done = engine.add(folder, progress=lambda *one: seen.append(one))
+            assert (done.photos, done.videos, done.interrupted) == (3, 2, False)
+            assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_unchanged_videos_are_not_opened_again(
     gallery: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,7 @@ class Watching:
             except BaseException as error:
                 self._found.put(error)
 
-        self._thread = threading.Thread(target=run)
+        self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
         assert begun.wait(60)
 
@@ -114,6 +114,7 @@ def test_files_are_followed_as_they_come_and_go(
     (photos / "b.jpg").rename(photos / "c.jpg")
     moved = Change("moved", str(photos / "c.jpg"), 2, before=str(photos / "b.jpg"))
     assert watching.next() == moved
+    watching.wait_until(lambda: "b.jpg" not in known(engine))
 
     (photos / "broken.jpg").write_bytes((faces_folder / "hopper.jpg").read_bytes()[:500])
     assert watching.next() == Change("unreadable", str(photos / "broken.jpg"), reason="truncated")
@@ -173,6 +174,48 @@ def test_folders_that_are_moved_in_and_out(
     assert engine.info()["faces"] == (0 if prune else 3)
 
 
+def test_folder_that_is_renamed_takes_its_photos_along(
+    engine: Face2Vec, photos: Path, faces_folder: Path
+) -> None:
+    (photos / "old" / "deep").mkdir(parents=True)
+    shutil.copy(faces_folder / "both.jpg", photos / "old" / "a.jpg")
+    shutil.copy(faces_folder / "nobody.jpg", photos / "old" / "deep" / "b.jpg")
+    watching = Watching(engine, photos)
+    (photos / "old").rename(photos / "new")
+    for name, faces in (("a.jpg", 2), ("deep/b.jpg", 0)):
+        old, new = str(photos / "old" / name), str(photos / "new" / name)
+        assert watching.next() == Change("moved", new, faces, before=old)
+    watching.wait_until(lambda: len(list(engine.photos())) == 2)
+    assert {one.photo for one in engine.photos()} == {
+        str(photos / "new" / "a.jpg"), str(photos / "new" / "deep" / "b.jpg"),
+    }  # fmt: skip
+    assert engine.info()["faces"] == 2
+    assert watching.stop() == []
+
+
+def test_photos_that_were_stored_before_an_error_are_told(
+    engine: Face2Vec, photos: Path, faces_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "RETRY", 0.5)
+    really, failed = engine.add, threading.Event()
+
+    def half(*sources: Any, only: Any = None, **options: Any) -> Any:
+        if only is None or failed.is_set():
+            return really(*sources, only=only, **options)
+        really(*sources, only=only[:1], **options)
+        failed.set()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(engine, "add", half)
+    watching = Watching(engine, photos)
+    for name in ("both.jpg", "hopper.jpg"):
+        shutil.copy(faces_folder / name, photos)
+    assert watching.next() == Change("added", str(photos / "both.jpg"), 2)
+    assert watching.next() == Change("added", str(photos / "hopper.jpg"), 1)
+    assert failed.is_set()
+    assert watching.stop() == []
+
+
 def test_pruning_removes_deleted_and_moved_photos(
     engine: Face2Vec, photos: Path, faces_folder: Path
 ) -> None:
@@ -229,6 +272,76 @@ def test_touched_file_is_no_change(engine: Face2Vec, photos: Path, faces_folder:
     shutil.copy(faces_folder / "nobody.jpg", photos / "b.jpg")
     assert watching.next() == Change("added", str(photos / "b.jpg"), 0)
     assert watching.stop() == []
+
+
+@posix_only
+def test_name_that_is_no_unicode_costs_nothing(
+    engine: Face2Vec, photos: Path, faces_folder: Path
+) -> None:
+    watching = Watching(engine, photos)
+    content = (faces_folder / "hopper.jpg").read_bytes()
+    try:
+        (photos / os.fsdecode(b"\xff.jpg")).write_bytes(content)
+    except OSError as error:
+        watching.stop()
+        pytest.skip(f"this file system takes no such names: {error}")
+    found = watching.next()
+    assert (found.kind, os.fsencode(found.photo), found.faces) == (
+        "added", os.fsencode(photos) + b"/\xff.jpg", 1,
+    )  # fmt: skip
+    shutil.copy(faces_folder / "both.jpg", photos / "b.jpg")
+    assert watching.next() == Change("added", str(photos / "b.jpg"), 2)
+    assert watching.stop() == []
+    assert any("all files of the folders are looked at again" in one for one in watching.said)
+
+
+def test_folder_that_goes_and_comes_back_is_followed_again(
+    engine: Face2Vec, photos: Path, faces_folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path.resolve() / "other"
+    other.mkdir()
+    shutil.copy(faces_folder / "hopper.jpg", photos / "a.jpg")
+    watching = Watching(engine, photos, other)
+    photos.rename(tmp_path / "away")
+    watching.wait_until(lambda: f"the folder {photos} is missing" in watching.said[-1])
+    shutil.copy(faces_folder / "both.jpg", other / "b.jpg")
+    assert watching.next() == Change("added", str(other / "b.jpg"), 2)
+    (tmp_path / "away").rename(photos)
+    shutil.copy(faces_folder / "nobody.jpg", photos / "c.jpg")
+    assert watching.next() == Change("added", str(photos / "c.jpg"), 0)
+    assert any(f"the folder {photos} is back" in one for one in watching.said)
+    with (photos / "a.jpg").open("ab") as file:
+        file.write(b"more")
+    assert watching.next() == Change("changed", str(photos / "a.jpg"), 1)
+    assert watching.stop() == []
+
+
+def test_subfolder_that_must_not_be_read_is_left_out(
+    engine: Face2Vec, photos: Path, faces_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root, everything may be read, so what the library is asked for is looked at, too."""
+    needs("watch", "watchfiles")
+    import watchfiles
+
+    asked: list[dict[str, Any]] = []
+    really = watchfiles.watch
+
+    def noted(*paths: str, **options: Any) -> Any:
+        asked.append(options)
+        return really(*paths, **options)
+
+    monkeypatch.setattr(watchfiles, "watch", noted)
+    closed = photos / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    try:
+        watching = Watching(engine, photos)
+        shutil.copy(faces_folder / "both.jpg", photos / "b.jpg")
+        assert watching.next() == Change("added", str(photos / "b.jpg"), 2)
+        assert watching.stop() == []
+    finally:
+        closed.chmod(0o700)
+    assert asked[0]["ignore_permission_denied"] is True
 
 
 def test_wrong_calls_are_refused(engine: Face2Vec, photos: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from face2vec.gallery.reader import Snapshot
 from face2vec.gallery.rows import INDEXED, Entry, decoded
 from face2vec.gallery.seam import FaceStore
 from face2vec.gallery.writer import Writer
+from face2vec.ingest.progress import Bar
 from face2vec.types import Face
 
 BATCH = 128  # contents recorded at a time
@@ -44,7 +45,7 @@ class Copied:
         return asdict(self)
 
 
-def copy(source: FaceStore, target: FaceStore, writer: Writer, bar: Any) -> Copied:
+def copy(source: FaceStore, target: FaceStore, writer: Writer, bar: Bar) -> Copied:
     """Copy photos, faces, embeddings, people, blocks and calibration, and compare both.
 
     Edits that can be undone are not copied. An interrupted copy is continued.
@@ -94,7 +95,7 @@ def _begin(source: FaceStore, target: FaceStore, writer: Writer) -> None:
     writer.note(_FROM, source.uuid)
 
 
-def _copy_photos(now: Snapshot, writer: Writer, bar: Any) -> int:
+def _copy_photos(now: Snapshot, writer: Writer, bar: Bar) -> int:
     known = 0
     batch: list[Entry] = []
     for entries in _contents(now):

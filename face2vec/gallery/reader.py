@@ -403,6 +403,27 @@ class Snapshot:
         ).fetchone()
         return photos, faces
 
+    def contents_under(self, path: str) -> list[tuple[str, int]]:
+        """Full path and number of the content of a photo, or of all photos in a folder.
+
+        Raises:
+            StoredValueError: a path has changed since it was stored.
+        """
+        owner = owner_of(self.roots, path)
+        if owner is None:
+            return []
+        root, name = owner
+        crc32 = "path_crc32" if has_column(self.connection, "photos", "path_crc32") else "NULL"
+        rows = self.connection.execute(
+            f"SELECT path, content_id, {crc32} FROM photos WHERE root_id = ?"
+            " AND (path = ? OR path >= ? AND path < ?) ORDER BY path",
+            (root, name, name + os.sep.encode(), name + bytes([ord(os.sep) + 1])),
+        )
+        return [
+            (self.full_path(root, inside, crc), stored.integer(content, "the number of a content"))
+            for inside, content, crc in rows
+        ]
+
     def photo_of(self, faces: Sequence[int]) -> dict[int, tuple[bytes, int, int]]:
         """(SHA-256, width, height) of the photo of each face; unknown ids are skipped."""
         select = (

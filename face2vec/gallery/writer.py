@@ -733,10 +733,10 @@ def _names_under(
 
 def _existing_parent(photo: str) -> str:
     """The innermost folder of a photo that still exists."""
-    folder = Path(photo).parent
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    return str(folder)
+    folder = os.path.dirname(photo)  # noqa: PTH120
+    while not os.path.isdir(folder) and folder != os.path.dirname(folder):  # noqa: PTH112, PTH120
+        folder = os.path.dirname(folder)  # noqa: PTH120
+    return folder
 
 
 def _absolute(photo: str) -> str:

@@ -26,6 +26,7 @@ from face2vec.encoding.tracks import Tracks
 from face2vec.errors import PhotoError
 from face2vec.gallery.rows import INDEXED, NO_FACE, UNREADABLE, Entry, Recorded, called
 from face2vec.gallery.writer import Writer
+from face2vec.ingest.progress import Bar
 from face2vec.photos.dates import photo_taken
 from face2vec.photos.discover import FoundPhoto
 from face2vec.photos.extras import VIDEO, kind_by_name
@@ -157,7 +158,7 @@ class Build:
     writer: Writer
     encoder: Callable[[], Workers]
     report: Callable[[PhotoError], None] | None
-    bar: Any
+    bar: Bar
     again: Collection[str] = ()
     counts: Counter[str] = field(default_factory=Counter)
     unreadable: list[tuple[str, str]] = field(default_factory=list)

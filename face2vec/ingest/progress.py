@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Protocol
 
 Progress = bool | Callable[[int, int | None], object]
 """True for a bar; or a function of the number done and of all, which ends the work with False."""
+
+
+class Bar(Protocol):
+    """What long work moves forward."""
+
+    def update(self, n: float | None = 1) -> object:
+        """Count some more as done."""
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+        """Say behind the bar what is being done."""
 
 
 class _Reporting:
@@ -27,18 +37,21 @@ class _Reporting:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def update(self, count: int = 1) -> None:
+    def update(self, n: float | None = 1) -> None:
         """Count some more as done.
 
         Raises:
             KeyboardInterrupt: the function returned False.
         """
-        self._done += count
+        self._done += int(n or 0)
         if self._report(self._done, self._total) is False:
             raise KeyboardInterrupt
 
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+        """There is nothing that could be said."""
 
-def progress_bar(progress: Progress, total: int | None, unit: str) -> AbstractContextManager[Any]:
+
+def progress_bar(progress: Progress, total: int | None, unit: str) -> AbstractContextManager[Bar]:
     """What long work moves forward with ``update(count)``.
 
     Args:
@@ -50,7 +63,7 @@ def progress_bar(progress: Progress, total: int | None, unit: str) -> AbstractCo
         return _Reporting(progress, total)
     from tqdm import tqdm
 
-    bar: AbstractContextManager[Any] = tqdm(
+    bar: AbstractContextManager[Bar] = tqdm(
         total=total, unit=unit, disable=not progress, dynamic_ncols=True
     )
     return bar

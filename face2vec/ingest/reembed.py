@@ -26,6 +26,7 @@ from face2vec.gallery.staging import NewEmbeddings, Remade, abandon
 from face2vec.index.sync import GalleryIndex, writing
 from face2vec.ingest.build import BATCH_PHOTOS, BATCH_SECONDS
 from face2vec.ingest.embedding_map import EmbeddingMap, MapFigures, learn_map
+from face2vec.ingest.progress import Bar
 from face2vec.photos.formats import file_sha256, read_photo_bytes
 from face2vec.photos.video import Video
 from face2vec.types import Face, Unopened
@@ -106,7 +107,7 @@ class Remaking:
     gallery: Gallery
     encoder: Encoder
     keep: Callable[[list[Remade]], None]
-    bar: Any
+    bar: Bar
     faces: int = 0
     missing: dict[int, tuple[str, str]] = field(default_factory=dict)
 
@@ -271,7 +272,7 @@ def upgrade(
     index: GalleryIndex,
     encoder: Encoder,
     fingerprint: Fingerprint,
-    bar: Any,
+    bar: Bar,
     *,
     with_map: bool,
     sample: int,
@@ -321,7 +322,7 @@ def upgrade(
 
 
 def finish(
-    gallery: Gallery, index: GalleryIndex, encoder: Encoder, bar: Any, drop_missing: bool
+    gallery: Gallery, index: GalleryIndex, encoder: Encoder, bar: Bar, drop_missing: bool
 ) -> UpgradeSummary:
     """Replace mapped embeddings by computed ones for all photos that can be read.
 

@@ -8,7 +8,6 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from face2vec.errors import PhotoError, SettingsError
 from face2vec.files import expanded
@@ -214,7 +213,8 @@ def _as_photo_errors(path: str | os.PathLike[str], name: str) -> Iterator[None]:
     except IsADirectoryError as error:
         raise PhotoError(name, NOT_A_FILE, "a folder") from error
     except PermissionError as error:
-        if Path(path).is_dir() and os.access(path, os.R_OK):  # Windows: raised for any folder
+        # Windows raises it for any folder. Path.is_dir would raise it again.
+        if os.path.isdir(path) and os.access(path, os.R_OK):  # noqa: PTH112
             raise PhotoError(name, NOT_A_FILE, "a folder") from error
         raise PhotoError(name, NO_PERMISSION) from error
     except SettingsError:  # an address that cannot be used

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from face2vec.engine import Face2Vec
-from face2vec.errors import Face2VecError, GalleryMismatchError, MissingExtraError, SettingsError
+from face2vec.errors import Face2VecError, GalleryMismatchError, SettingsError
 from face2vec.files import is_object
 from face2vec.gallery.gallery import Gallery
 from face2vec.gallery.reader import Snapshot
 from face2vec.photos.discover import OTHER_SUFFIXES, Source, find_photos, paths_of
 from face2vec.types import NAMED_AT_LEAST, Face
+from face2vec.watch.events import Look, looks
 from face2vec.watch.settling import Settling
 from face2vec.watch.webhook import Webhook
 
@@ -29,7 +30,6 @@ SETTLED = 2.0
 """Seconds for which a file must stay the same to count as complete."""
 RETRY = 5.0
 """Seconds until photos are tried again whose gallery could not be written."""
-_STEP_MS, _DEBOUNCE_MS = 50, 400
 
 Kind = Literal["added", "changed", "moved", "copied", "unreadable", "deleted", "removed"]
 
@@ -98,10 +98,6 @@ def watch(
         GalleryMismatchError: the gallery has another model, or got one.
         MissingExtraError: watchfiles is not installed.
     """
-    try:
-        import watchfiles
-    except ImportError as error:
-        raise MissingExtraError("watching folders", "watchfiles", "watch") from error
     paths = paths_of(folders)
     for path in filter(is_object, paths):
         raise SettingsError(
@@ -112,31 +108,20 @@ def watch(
     for root in roots:
         if not os.path.isdir(root):  # noqa: PTH112
             raise SettingsError(f"{root!r} is not a folder; only folders can be watched")
-    ticks = watchfiles.watch(
-        *roots,
-        watch_filter=None,
-        debounce=_DEBOUNCE_MS,
-        step=_STEP_MS,
-        rust_timeout=max(_STEP_MS, int(settled * 500)),
-        yield_on_timeout=True,
-        stop_event=stop,
-    )
     watcher = _Watcher(
         engine, roots, (exclude, include), prune, Settling(settled), webhook, at_least, say
     )
-    return _changes(watcher, ticks, watchfiles.Change.deleted, progress)
+    return _changes(watcher, looks(roots, settled / 2, stop or threading.Event(), say), progress)
 
 
-def _changes(
-    watcher: _Watcher, ticks: Iterator[set[tuple[Any, str]]], deleted: Any, progress: bool
-) -> Iterator[Change]:
+def _changes(watcher: _Watcher, seen: Iterator[Look], progress: bool) -> Iterator[Change]:
     try:
         started = False
-        for found in ticks:  # they are collected from the first on, so that none is missed
+        for look in seen:  # they are collected from the first on, so that none is missed
             if not started:
                 started = True
                 yield from watcher.start(progress)
-            yield from watcher.tick([(kind == deleted, path) for kind, path in found])
+            yield from watcher.tick(look)
     finally:
         watcher.close()
 
@@ -160,8 +145,9 @@ class _Watcher:
         self._settling, self._webhook, self._at_least = settling, webhook, at_least
         self._say = say
         self._gone: dict[str, float] = {}  # deleted paths, and when
-        self._moved: set[str] = set()  # those whose bytes came back under another path
         self._again: set[str] = set()  # complete files that could not be added
+        # What the gallery had before the try that failed: its newest content, and theirs.
+        self._at_error: tuple[int, dict[str, int]] | None = None
         self._not_before = 0.0
         self._last_error = ""
 
@@ -193,19 +179,21 @@ class _Watcher:
         assert self._gallery is not None
         return self._gallery.read()
 
-    def tick(self, changes: Iterable[tuple[bool, str]]) -> Iterator[Change]:
+    def tick(self, look: Look) -> Iterator[Change]:
         """Take what has changed, and put into the gallery what is complete.
 
         Args:
-            changes: (whether it was deleted, path) of each change.
+            look: what has changed.
 
         Raises:
             GalleryMismatchError: the gallery got another model.
         """
         now = time.monotonic()
-        for deleted, path in changes:
+        for deleted, path in look.changes:
             if self._concerns(path):
                 self._note(deleted, path, now)
+        for folder in look.again:
+            self._note(False, folder, now)
         if now < self._not_before:
             return
         ready = sorted({*self._settling.ready(now), *self._again})
@@ -250,12 +238,16 @@ class _Watcher:
         if not ready and not gone:
             return
         with self._read() as now:
-            newest = now.newest_content()
-            before = _contents(now, [*ready, *self._gone])
+            newest, before = now.newest_content(), _contents(now, ready)
+            gone_places = [one for path in self._gone for one in now.contents_under(path)]
+        if self._at_error is not None:  # a part of these photos was stored before the error
+            newest, known = self._at_error
+            before = {path: before[path] for path in before.keys() - self._again} | known
+        self._at_error = newest, before
         failed: dict[str, str] = {}
         if ready:
             done = self._engine.add(
-                *self._roots,
+                *filter(os.path.isdir, self._roots),
                 exclude=self._exclude,
                 include=self._include,
                 only=ready,
@@ -263,19 +255,29 @@ class _Watcher:
             )
             if done.interrupted:
                 raise KeyboardInterrupt
-        old_places = {before[path]: path for path in self._gone if path in before}
         with self._read() as now:
             after = _contents(now, ready)
+        old_places: dict[int, list[str]] = {}
+        for path, its_content in gone_places:
+            if not os.path.lexists(path):
+                old_places.setdefault(its_content, []).append(path)
+        moved: list[str] = []
         for path in ready:
             content = after.get(path)
             if path in failed:
                 yield Change("unreadable", path, reason=failed[path])
             elif content is not None and content != before.get(path):
-                old = old_places.get(content, "")
-                if old:
-                    self._moved.add(old)
+                old = old_places[content].pop() if old_places.get(content) else ""
+                moved += [old] if old else []
                 yield self._added(path, path in before, content > newest, old)
+        self._at_error = None
+        if moved and self._lost() is None:
+            self._engine.remove(moved)  # their faces stay, at the new paths
         yield from self._dropped(gone)
+
+    def _lost(self) -> str | None:
+        """A folder that is missing or empty, as when its disk is disconnected."""
+        return next((root for root in self._roots if _is_missing_or_empty(root)), None)
 
     def _added(self, path: str, known: bool, new: bool, old: str) -> Change:
         with self._read() as now:
@@ -310,7 +312,7 @@ class _Watcher:
             counts = {path: now.count_under(path) for path in gone if not os.path.lexists(path)}
         there = {path: faces for path, (photos, faces) in counts.items() if photos}
         prune = self._prune and bool(there)
-        lost = next((root for root in self._roots if _is_missing_or_empty(root)), None)
+        lost = self._lost()
         if prune and lost is not None:
             self._say(
                 f"the folder {lost} is missing or empty, so nothing was removed; connect its disk, "
@@ -320,11 +322,9 @@ class _Watcher:
         if prune:
             self._engine.remove(list(there))
         for path, faces in there.items():
-            if path not in self._moved:
-                yield Change("removed" if prune else "deleted", path, faces)
+            yield Change("removed" if prune else "deleted", path, faces)
         for path in gone:
             self._gone.pop(path, None)
-        self._moved &= set(self._gone)
 
 
 def _contents(now: Snapshot, paths: Iterable[str]) -> dict[str, int]:
