@@ -55,10 +55,8 @@ class Shell:
         """Number of the person that a photo shows, who is alone in it."""
         for line in self.output(f"face2vec people {GALLERY} --json").splitlines():
             person = json.loads(line)
-            if person["number"] is not None and any(
-                face["photo"].endswith(photo) for face in person.get("faces", [])
-            ):
-                return int(person["number"])
+            if any(face["photo"].endswith(photo) for face in person["faces"]):
+                return int(person["person"])
         raise SystemExit(f"nobody was found in {photo}")
 
 

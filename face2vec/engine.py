@@ -668,6 +668,9 @@ class Face2Vec(EnginePeople):
     ) -> Verification:
         """Whether two faces show the same person, and with what probability.
 
+        With a gallery, the faces are taken for such as those of the gallery, where strangers may be
+        more alike than elsewhere.
+
         Args:
             first: a photo, whose largest face is used; a `Face`; an embedding float32 (d,); or
                 embeddings float32 (n, d) for n answers as arrays.
@@ -682,7 +685,7 @@ class Face2Vec(EnginePeople):
             CalibrationError: there is no calibration, or it does not reach so low a rate.
         """
         arguments.within("far", far, 0, 1)
-        calibration = self.calibration
+        calibration = self._calibration_here()
         (one, of_one), (other, of_other) = map(self._queries.side_of, (first, second))
         if one.shape != other.shape:
             raise SettingsError(
@@ -693,6 +696,13 @@ class Face2Vec(EnginePeople):
         similarity = np.asarray(np.sum(one * other, axis=-1, dtype=np.float64))
         found = verified(calibration, similarity, far, crowding)
         return replace(found, outside=outside(of_one, of_other))
+
+    def _calibration_here(self) -> Calibration:
+        """The calibration, with the gallery as its cohort if there is one."""
+        if not self.has_gallery:
+            return self.calibration
+        with self.snapshot() as now:
+            return self._session.known_surroundings(now).calibration
 
     # Exchanging
 

@@ -95,7 +95,9 @@ class QueryReader:
         session = self._session
         query = _with_array(query)
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
-            rows = unit_rows(query, session.model().description.dimension)
+            # A gallery knows the dimension without its model.
+            made_by = session.gallery() if session.has_gallery else session.model().description
+            rows = unit_rows(query, made_by.dimension)
             return (rows if query.ndim == 2 else rows[0]), None
         if isinstance(query, Face):
             if query.embedding is None or session.has_gallery:

@@ -225,6 +225,25 @@ def test_search_states_the_false_matches_of_this_gallery(engine: Face2Vec) -> No
         assert (blind <= stated).sum(axis=1).mean() / stated > 2.5
 
 
+def test_verify_with_a_gallery_knows_how_alike_strangers_are_there(engine: Face2Vec) -> None:
+    others = group_of(1, 400, 1, 64)[:, 0]
+    first, second = others[:200], others[200:]
+    threshold = engine.calibration.threshold(1e-2)
+    found = engine.verify(first, second, far=1e-2)
+    assert (found.threshold > threshold + 0.05).all()
+    rows, columns = np.triu_indices(400, 1)
+    assert 0.4 <= engine.verify(others[rows], others[columns], far=1e-2).same.mean() / 1e-2 <= 2
+    assert (strangers(others) >= threshold).mean() / 1e-2 > 5
+    (matches,) = engine.search(first[:1], k=1)
+    face = matches.matches[0]
+    with engine.snapshot() as now:
+        stored = now.embeddings([face.face.id])[0]
+    one = engine.verify(first[0], stored)
+    odds = one.probability / (1 - one.probability)
+    prior = matches.mates / 600
+    assert face.probability == pytest.approx(odds * prior / (odds * prior + 1 - prior), rel=1e-3)
+
+
 def test_search_estimates_mates_and_takes_them(engine: Face2Vec) -> None:
     query = group_of(1, 200, 4, 60)[7, 0]
     (estimated,) = engine.search(query, k=5)
