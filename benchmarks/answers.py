@@ -47,7 +47,7 @@ class Shell:
 
     def publish(self, name: str, title: str, *commands: str) -> None:
         """Run commands and write what they print to the pages."""
-        shown = [f"$ {command}\n{self.output(command)}" for command in commands]
+        shown = [f"$ {command}\n{self.output(command)}".rstrip() for command in commands]
         text = "\n\n".join(shown)
         publish(name, title, f"```text\n{text}\n```", COMMAND, PACKAGES)
 

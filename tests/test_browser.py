@@ -947,6 +947,49 @@ def test_first_index_job_shows_the_gallery_that_it_has_made(
         context.close()
 
 
+def test_upgrade_asks_and_says_which_photos_are_missing(browser: Any, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    samples.write(photos, people=2, photos=2, groups=0, seed=9)
+    with Face2Vec(tmp_path / "gallery", model="mini") as engine:
+        engine.add(photos)
+    missing = next(photos.rglob("*.jpg"))
+    content = missing.read_bytes()
+    missing.unlink()
+    with served(tmp_path, roots=(photos,)) as service:
+        context = browser.new_context(locale="en-GB")
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        asked: list[str] = []
+        answers = iter([False, True, True])
+
+        def answer(dialog: Any) -> None:
+            asked.append(dialog.message)
+            (dialog.accept if next(answers) else dialog.dismiss)()
+
+        page.on("dialog", answer)
+        page.goto(service.address)
+        page.goto(f"{service.base}/jobs")
+        button = page.locator("#upgrade button")
+        button.click()  # no model is chosen, so the browser asks for one
+        page.locator("#models").select_option("mini2")
+        button.click()
+        assert service.get("/v1/jobs")["jobs"] == []
+        button.click()
+        kept = page.locator(".run[data-state='done']")
+        kept.wait_for()
+        assert (
+            "1 photo is missing or has changed, so the gallery keeps its model" in kept.inner_text()
+        )
+        assert str(missing) in kept.inner_text()
+        missing.write_bytes(content)
+        button.click()
+        page.wait_for_selector(".run:has-text('the gallery has the new model')")
+        assert len(asked) == 3
+        assert "mini2" in asked[0]
+        until(page, lambda: "mini2" in page.inner_text("#facts"))
+        context.close()
+
+
 def test_menu_and_history_wrap_on_a_phone(opened: Opening, service: Served) -> None:
     ada = person(service, "Ada")["id"]
     long = "Wolfeschlegelsteinhausen" * 8

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 import uvicorn
 from click.testing import CliRunner
-from helpers import Started
+from helpers import Started, needs
 from PIL import Image
 from serving import READ_TOKEN, TOKEN, Limits, Served, add_missed, copied, served
 
@@ -874,6 +874,42 @@ def test_failed_job_says_why(fresh: Served, monkeypatch: pytest.MonkeyPatch) -> 
         done = ended(fresh, job["id"])
     assert done["state"] == "failed"
     assert "being written" in done["error"]
+
+
+def test_job_that_ends_with_an_unforeseen_error_says_which(
+    fresh: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_engine: Face2Vec) -> None:
+        raise ZeroDivisionError("a surprise")
+
+    monkeypatch.setattr(Face2Vec, "rebuild", fail)
+    job = fresh.post("/v1/jobs", {"kind": "rebuild"})
+    fresh.http.headers["Accept-Language"] = "en"
+    done = ended(fresh, job["id"])
+    assert done["error"] == "an error in face2vec: ZeroDivisionError: a surprise"
+    assert done["words"].endswith("which the log of the service has: ZeroDivisionError: a surprise")
+    (record,) = [one for one in caplog.records if one.name == "face2vec.server.jobs"]
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_index_job_takes_videos_as_well(fresh: Served, drawn: Path) -> None:
+    needs("video", "av")
+    from video_builder import drawn as drawn_person
+    from video_builder import write_video
+
+    root = drawn / "photos" / "videos"
+    root.mkdir()
+    try:
+        write_video(root / "a.mp4", [(drawn_person(3), 1.0)])
+        drawn_person(4).save(root / "b.jpg", quality=95)
+        for added, unchanged in ((2, 0), (0, 2)):
+            job = fresh.post("/v1/jobs", {"kind": "index", "folders": [str(root)]})
+            done = ended(fresh, job["id"])
+            assert (done["state"], done["error"], done["done"]) == ("done", "", 2)
+            assert (done["result"]["added"], done["result"]["unchanged"]) == (added, unchanged)
+    finally:
+        shutil.rmtree(root)
 
 
 # Pages, settings and texts

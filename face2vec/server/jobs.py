@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 from face2vec.errors import Face2VecError, GalleryLockedError, is_full_disk, not_written
 from face2vec.server.problems import NotThereError, ProblemError
+from face2vec.server.words import BUG
 
 KEPT = 20
 """Finished jobs that are remembered."""
@@ -20,6 +22,8 @@ WAITING, RUNNING, DONE, CANCELLED, FAILED = "waiting", "running", "done", "cance
 WAIT_SECONDS = 600.0
 """Time for which a job waits for another process that writes."""
 LOOK_SECONDS = 0.5
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Work = Callable[["Report"], dict[str, Any]]
@@ -270,10 +274,12 @@ class Jobs:
         except Face2VecError as problem:
             state, error, failure = FAILED, str(problem), problem
         except Exception as problem:
-            state, error = FAILED, f"an error in face2vec: {type(problem).__name__}: {problem}"
+            state, error = FAILED, f"{BUG}{type(problem).__name__}: {problem}"
             if isinstance(problem, OSError) and is_full_disk(problem):
                 failure = not_written(problem)
                 error = str(failure)
+            else:
+                log.exception("the job %d (%s) has failed", job.id, job.kind)
         self._ended()
         with self._changed:
             job.state, job.error, job.ended = state, error, time.time()

@@ -14,6 +14,9 @@ from face2vec.errors import Face2VecError, PhotoError, kind_of
 from face2vec.server.texts import catalogue, number
 from face2vec.types import Reason
 
+BUG = "an error in face2vec: "
+"""Begins the words of an error that was not foreseen."""
+
 _PARTLY = tuple(
     (key, re.compile(pattern))
     for key, pattern in (
@@ -126,7 +129,9 @@ def job_in_words(
         hides_paths: leave out what may name a path.
     """
     if problem is None:
+        if error.startswith(BUG) and not hides_paths:
+            return _said("error.job-bug", language, {"error": error.removeprefix(BUG)}) or error
         return error and (_said("error.job", language, {}) or error)
-    if hides_paths:
+    if hides_paths and code_of(problem)[0] != "job-cut":  # which names none
         return _said("error.job" if error else "writer.other", language, {}) or ""
     return problem_in_words(*code_of(problem), language, str(problem)) or str(problem)

@@ -2,6 +2,7 @@
 
 import { call, element, elsewhere, listen, number, once, t, wrong } from "./common.js";
 
+const SHOWN = 5; // missing photos that are named
 const runs = document.getElementById("runs");
 
 function time(seconds) {
@@ -21,6 +22,14 @@ function sum(made) {
   return parts;
 }
 
+/** What became of an upgrade: without all photos, the gallery keeps its model. */
+function upgraded(made) {
+  if (made.switched) return t("result_upgraded", { faces: number(made.faces) });
+  const count = made.missing.length;
+  const photos = made.missing.slice(0, SHOWN).map((one) => one.photo).join(", ") + (count > SHOWN ? " …" : "");
+  return t(count === 1 ? "result_not_upgraded_one" : "result_not_upgraded", { count: number(count), photos });
+}
+
 function words(job) {
   if (job.waits_for) return t("job_waits", { detail: job.words });
   if (job.state === "running" && job.total) {
@@ -34,6 +43,7 @@ function words(job) {
   if (job.kind === "index" && "photos" in made) {
     parts.push(t("result_index", { photos: number(made.photos), parts: sum(made).join(", "), faces: number(made.faces) }));
   }
+  if (job.kind === "upgrade" && "switched" in made) parts.push(upgraded(made));
   const people = job.kind === "people" ? made : made.grouped;
   if (people && "people" in people) parts.push(t("result_people", { people: number(people.people), new: number(people.new) }));
   return parts.join(" · ");
@@ -114,7 +124,8 @@ document.getElementById("group")?.addEventListener("submit", (event) => {
 document.getElementById("rebuild")?.addEventListener("click", () => start({ kind: "rebuild" }));
 document.getElementById("upgrade")?.addEventListener("submit", (event) => {
   event.preventDefault();
-  start({ kind: "upgrade", model: event.target.model.value });
+  const model = event.target.model.value;
+  if (confirm(t("confirm_upgrade", { model }))) start({ kind: "upgrade", model });
 });
 // Folders below the roots, to choose one from.
 
