@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face2vec.calibration import USUAL_FAR, Calibration
-from face2vec.encoding.quality import LIKELY, PROFILE
+from face2vec.encoding.quality import BLURRED, LIKELY, PROFILE
 from face2vec.errors import CalibrationError
 from face2vec.tail import FROM_RATE, Tail
 from face2vec.types import Face, QualityParts
@@ -121,21 +121,27 @@ def reliability(
 def _kinds(
     faces: Sequence[Face], embeddings: NDArray[np.float32], calibration: Calibration
 ) -> Iterator[tuple[str, str, Faces]]:
-    """What the faces are divided by, and which faces are of each kind; only those that exist."""
+    """What the faces are divided by, and which faces are of each kind; only those that exist.
+
+    What may be no face is a kind of its own, and left out of the others.
+    """
     yield "all", "all", np.ones(len(faces), bool)
-    known = np.array([face.parts is not None for face in faces])
-    parts = [face.parts for face in faces if face.parts is not None]
+    sure = np.array([face.is_sure for face in faces])
+    known = sure & [face.parts is not None for face in faces]
+    parts = [face.parts for face in faces if face.parts is not None and face.is_sure]
     for kind, value, which in (*_by_pose(parts), *_by_size(parts), *_by_looks(parts)):
         if which.any():
             whole = known.copy()
             whole[known] = which
             yield kind, value, whole
-    if calibration.cohort is not None:
+    if not sure.all():
+        yield "looks", "may be no face", ~sure
+    if calibration.cohort is not None and sure.any():
         near = calibration.cohort.nearness(embeddings)
-        low, high = np.quantile(near, (1 / 3, 2 / 3))
-        yield "neighbourhood", "third with fewest look-alikes", near < low
-        yield "neighbourhood", "middle third", (near >= low) & (near < high)
-        yield "neighbourhood", "third with most look-alikes", near >= high
+        low, high = np.quantile(near[sure], (1 / 3, 2 / 3))
+        yield "neighbourhood", "third with fewest look-alikes", sure & (near < low)
+        yield "neighbourhood", "middle third", sure & (near >= low) & (near < high)
+        yield "neighbourhood", "third with most look-alikes", sure & (near >= high)
 
 
 def _by_pose(parts: Sequence[QualityParts]) -> list[tuple[str, str, Faces]]:
@@ -161,6 +167,7 @@ def _by_looks(parts: Sequence[QualityParts]) -> list[tuple[str, str, Faces]]:
     return [
         ("looks", "covered", np.array([one.covered >= LIKELY for one in parts])),
         ("looks", "child under 13", np.array([one.child >= LIKELY for one in parts])),
+        ("looks", "blurred", np.array([one.sharpness < BLURRED for one in parts])),
     ]
 
 

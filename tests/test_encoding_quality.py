@@ -37,6 +37,12 @@ def test_pair_is_outside_if_both_faces_are(change: dict[str, float], reason: str
     assert outside(odd, None) == outside(None, odd) == ()
 
 
+def test_pair_is_outside_if_both_faces_are_blurred() -> None:
+    blurred = replace(GOOD, sharpness=0.1)
+    assert outside(blurred, blurred) == ("both faces are blurred",)
+    assert outside(blurred, GOOD) == outside(GOOD, blurred) == ()
+
+
 def test_pair_is_outside_if_one_face_is_no_face_or_tiny() -> None:
     assert outside(replace(GOOD, face=0.1), GOOD) == ("one may be no face",)
     assert outside(GOOD, replace(GOOD, size=17.4)) == ("one crop has only 17 pixels",)

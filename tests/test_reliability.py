@@ -118,6 +118,25 @@ def test_kinds_of_faces_are_told_apart(calibration: Calibration) -> None:
     assert low < high
 
 
+def test_what_may_be_no_face_is_a_kind_of_its_own(calibration: Calibration) -> None:
+    plain = faces_of(drawn(300, 1, SHARED[0], 0, 4, DECAY)[:, 0])
+    others = drawn(100, 1, SHARED[2], 2, 5, DECAY)[:, 0]
+    hands = faces_of(others, replace(PARTS, face=0.05, yaw=-60.0, sharpness=0.1))
+    blurred = faces_of(drawn(100, 1, SHARED[0], 0, 6, DECAY)[:, 0], replace(PARTS, sharpness=0.1))
+    found = looked_at(calibration, plain + hands + blurred)
+    assert found.kinds[0].faces == 500
+    assert {value: one.faces for value, one in of_kind(found, "pose").items()} == {
+        "turned by less than 20°": 400
+    }
+    looks = of_kind(found, "looks")
+    assert {value: one.faces for value, one in looks.items()} == {
+        "blurred": 100, "may be no face": 100,
+    }  # fmt: skip
+    assert looks["may be no face"].is_too_low
+    assert not looks["blurred"].is_too_low
+    assert sum(one.faces for one in of_kind(found, "neighbourhood").values()) == 400
+
+
 def test_faces_without_parts_have_no_pose(calibration: Calibration) -> None:
     found = looked_at(calibration, faces_of(drawn(300, 1, 0.2, 0, 7, DECAY)[:, 0], None))
     assert {one.kind for one in found.kinds} == {"all", "neighbourhood"}
