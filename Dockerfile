@@ -3,7 +3,7 @@
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build
-ARG EXTRAS=server,people,raw,jxl,video
+ARG EXTRAS=server,people,raw,jxl,video,watch,mcp
 WORKDIR /source
 COPY setup.py pyproject.toml README.md LICENSE LICENSE-mini2 MANIFEST.in ./
 COPY scripts/image-install scripts/

@@ -1161,3 +1161,12 @@ out("after")
     assert done.stdout.splitlines() == ["before", "a result: été", "another", "after"]
     said = sorted(done.stderr.splitlines())
     assert said == ["printed by a package", "written by a library in C"]
+
+
+def test_index_command_says_how_larger_photos_are_read(faces_folder: Path, tmp_path: Path) -> None:
+    done = run(
+        "index", faces_folder / "hopper.jpg", "--gallery", tmp_path / "g", "--max-pixels", "100"
+    )
+    assert done.exit_code == 1
+    assert "too many pixels" in done.stderr
+    assert "--max-pixels raises the limit" in done.stderr

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from helpers import Started, needs, posix_only
 
 from face2vec import Face2Vec, samples
+from face2vec.cli import watch as cli_watch
 from face2vec.cli.main import main
 from face2vec.errors import CalibrationError, MissingExtraError, SettingsError
 from face2vec.watch import Change, Webhook, watch, watcher
@@ -272,6 +273,19 @@ def test_touched_file_is_no_change(engine: Face2Vec, photos: Path, faces_folder:
     shutil.copy(faces_folder / "nobody.jpg", photos / "b.jpg")
     assert watching.next() == Change("added", str(photos / "b.jpg"), 0)
     assert watching.stop() == []
+
+
+def test_photo_that_breaks_off_says_what_is_missing(
+    engine: Face2Vec, photos: Path, faces_folder: Path
+) -> None:
+    watching = Watching(engine, photos)
+    content = (faces_folder / "both.jpg").read_bytes()
+    (photos / "a.jpg").write_bytes(content[: len(content) * 9 // 10])
+    found = watching.next()
+    assert (found.kind, found.photo) == ("added", str(photos / "a.jpg"))
+    assert "of its rows are missing" in found.reason
+    assert watching.stop() == []
+    assert cli_watch._line(found).endswith(f" ({found.reason})")
 
 
 @posix_only

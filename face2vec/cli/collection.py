@@ -38,6 +38,7 @@ from face2vec.detection import DETECTORS, TURNED
 from face2vec.files import is_object, object_address
 from face2vec.index.policy import CHOICES, FORMER_NAMES
 from face2vec.photos.discover import PAIRS
+from face2vec.photos.formats import TOO_MANY_PIXELS
 from face2vec.report.text import printable
 from face2vec.types import STATUSES
 
@@ -143,7 +144,11 @@ class Statuses(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="Of a camera raw file and the JPEG of the same name beside it, take the JPEG, or both.",
 )
-@click.option("--max-pixels", type=click.IntRange(min=1), help="Refuse photos with more pixels.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    help="Refuse photos with more pixels. [default: 200,000,000]",
+)
 @click.option(
     "--unreadable-to",
     type=OutputFile("w", encoding="utf-8", errors="surrogateescape", lazy=False),
@@ -494,6 +499,8 @@ def say_summary(summary: BuildSummary, gallery: Place) -> None:
         say(f"{count(len(summary.unreadable), *noun)} could not be read:")
         for line in reasons(summary.unreadable):
             say(line)
+        if any(reason == TOO_MANY_PIXELS for _, reason in summary.unreadable):
+            say("--max-pixels raises the limit of pixels; larger photos need more memory")
     if summary.damaged:
         say(f"{count(len(summary.damaged), *noun)} could be read in part:")
         for line in reasons(summary.damaged):

@@ -137,4 +137,5 @@ def _line(change: Change) -> str:
         return f"unreadable {where}: {printable(change.reason)}"
     if change.kind == "moved":
         where = f"{printable(change.before)} to {where}"
-    return f"{change.kind} {where}: {count(change.faces, 'face')}"
+    damage = f" ({printable(change.reason)})" if change.reason else ""
+    return f"{change.kind} {where}: {count(change.faces, 'face')}{damage}"

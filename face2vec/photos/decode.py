@@ -260,7 +260,8 @@ def _check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
         raise PhotoError(
             name,
             TOO_MANY_PIXELS,
-            f"{width}×{height} is more than {max_pixels:,}; raise max_pixels to accept it",
+            f"{width}×{height} is more than {max_pixels:,}; raise max_pixels, or --max-pixels of "
+            "'index', to accept it",
         )
     wait_if_large(width * height)
 

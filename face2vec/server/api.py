@@ -640,7 +640,10 @@ def answer(request: Request, given: r.Answer) -> r.Answered:
                     "not-their-face", face=face, person=side.person
                 )
     person = service.edit(lambda engine: engine.answer(Suggestion(*sides, 0.0), given.same))
-    shown = " and ".join(f"person {one.person} faces {list(one.shown)}" for one in sides)
+    shown = " and ".join(
+        f"faces {list(one.shown)}" + (f" of person {one.person}" if one.person else "")
+        for one in sides
+    )
     _audit(request, f"{'same' if given.same else 'different'}: {shown}")
     return r.Answered(person=None if person is None else person.id)
 

@@ -45,7 +45,7 @@ class Change:
         photo: full path of the photo, or of a folder that was deleted.
         faces: number of its faces; of those that were removed.
         before: the path that a moved photo had; otherwise empty.
-        reason: why it is unreadable; otherwise empty.
+        reason: why it is unreadable, or what is missing of it; otherwise empty.
     """
 
     kind: Kind
@@ -282,6 +282,7 @@ class _Watcher:
     def _added(self, path: str, known: bool, new: bool, old: str) -> Change:
         with self._read() as now:
             faces = now.embedded(now.faces_of(path))
+            _, damage = now.outcome_of(path) or ("", "")
         if old:
             return Change("moved", path, len(faces), before=old)
         if not new:
@@ -289,7 +290,7 @@ class _Watcher:
         if self._webhook is not None:
             for one in faces:
                 self._notify(self._webhook, path, one.face)
-        return Change("changed" if known else "added", path, len(faces))
+        return Change("changed" if known else "added", path, len(faces), reason=damage)
 
     def _notify(self, webhook: Webhook, path: str, face: Face) -> None:
         (found,) = self._engine.identify(face, at_least=self._at_least, candidates=0)

@@ -172,15 +172,18 @@ export async function edit(work, next) {
   }
 }
 
+let offered = null; // the message that somebody has the name
+
 /** Name a person who has the name `was`, if that is known; if somebody has the name, offer to merge the two. */
 export async function rename(person, name, was) {
+  offered?.remove();
   try {
     await call("PATCH", `/people/${person}`, { name: name || null, ...(was === undefined ? {} : { was: was || null }) });
     return true;
   } catch (error) {
     const { code, values } = error.problem ?? {};
     if (code !== "name-taken" && code !== "name-alike") { wrong(error); return false; }
-    message(code === "name-taken" ? t("same_name", { name }) : error.message, {
+    offered = message(code === "name-taken" ? t("same_name", { name }) : error.message, {
       label: t("merge_with", { name }),
       run: () => edit(
         () => call("POST", `/people/${values.person}/merge`, { people: [person], keep_name: true }),
@@ -218,7 +221,12 @@ export function selection(buttons, least = 1) {
 document.getElementById("undo")?.addEventListener("click", undo);
 const said = sessionStorage.getItem("said");
 if (said) message(said);
-if (sessionStorage.getItem("edited")) message(t("done"), { label: t("undo"), run: undo });
+if (sessionStorage.getItem("edited")) {
+  message(t("done"), { label: t("undo"), run: undo });
+  const heading = document.querySelector("main h1"); // the page is new, and what had the focus may be gone
+  heading?.setAttribute("tabindex", "-1");
+  heading?.focus({ preventScroll: true });
+}
 sessionStorage.removeItem("said");
 sessionStorage.removeItem("edited");
 
