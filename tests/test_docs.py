@@ -45,7 +45,7 @@ DEMO = "face2vec demo --people 12"  # as in the tutorial; its photos serve all p
 MAY_SAY_NO = {"search", "verify", "identify", "upgrade", "compare"}
 """Commands that answer with exit code 1 where the answer is no."""
 OTHER_PROGRAMS = {
-    *("cd", "chmod", "curl", "docker", "export", "git"),
+    *("cd", "chmod", "curl", "docker", "export", "git", "printf"),
     *("pip", "pytest", "python", "python3", "nice", "ray"),
 }
 FEWEST_RUN = 0.75  # of all blocks
