@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -323,6 +324,26 @@ def test_stream_gives_the_first_result_before_it_consumes_a_second_item(encoder:
     assert ahead[0] == 0
     assert all(many <= returned for returned, many in enumerate(ahead))
     assert max(ahead) > 8  # later, work is kept ready for all threads
+
+
+def test_stream_gives_its_threads_whole_chunks_after_the_first_small_ones(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    really = encoder._encode_chunk
+
+    def noted(items: list[int], **options: Any) -> Any:
+        sizes.append(len(items))
+        return really(items, **options)
+
+    def skipped(_item: int) -> None:
+        time.sleep(0.002)
+
+    monkeypatch.setattr(encoder, "_encode_chunk", noted)
+    assert len(list(encoder.stream(iter(range(600)), skipped))) == 600
+    assert sum(sizes) == 600
+    assert sizes[0] == 1
+    assert np.mean([size == CHUNK for size in sizes[len(sizes) // 2 : -1]]) > 0.9
 
 
 def test_stream_of_a_slow_source_gives_each_result_before_the_next_item(encoder: Encoder) -> None:

@@ -205,9 +205,12 @@ class Encoder:
                 while True:
                     while (free := min(returned + 1, chunks * CHUNK) - consumed + returned) > 0:
                         is_slow = to_get > SLOW_SOURCE * to_encode
-                        if waiting and (is_slow or in_memory >= most):
+                        size = 1 if is_slow else min(max(returned // chunks, 1), CHUNK)
+                        # The small chunks of the beginning must not be followed by as small ones.
+                        is_small = free < size and len(waiting) >= chunks
+                        if waiting and (is_slow or is_small or in_memory >= most):
                             break
-                        size = 1 if is_slow else min(max(returned // chunks, 1), CHUNK, free)
+                        size = min(size, free)
                         started = time.monotonic()
                         chunk = []
                         for item in islice(items, size):
