@@ -108,6 +108,7 @@ def reliability(
             "impostor pairs, too few to say how strangers compare; fit it on more people: "
             "face2vec calibrate GALLERY --people PEOPLE"
         )
+    calibration.threshold(far)  # a rate that is too low is an error, also for few faces
     embeddings = np.stack([face.embedding for face in faces if face.embedding is not None])
     alone = replace(calibration, cohort=None)
     kinds = [

@@ -385,6 +385,16 @@ def test_own_calibration_is_stored(family: Face2Vec, place: str) -> None:
         assert stored.to_json() == family.calibration.to_json()
 
 
+def test_rates_are_looked_at_and_verify_knows_the_gallery(family: Face2Vec, drawn: Path) -> None:
+    found = family.reliability(far=0.01)
+    assert (found.faces, found.cohort) == (12, 0)  # three people say nothing of strangers
+    assert found.kinds[0].value == "all"
+    assert all(one.few for one in found.kinds)
+    same, other = (drawn / "person-000" / "1.jpg", drawn / "person-001" / "0.jpg")
+    assert family.verify(drawn / "person-000" / "0.jpg", same).same
+    assert not family.verify(drawn / "person-000" / "0.jpg", other).same
+
+
 def test_rebuilt_index_finds_the_same(family: Face2Vec, drawn: Path) -> None:
     before = photos_found(family, drawn / "groups/0.jpg", 5)
     family.rebuild()

@@ -155,6 +155,8 @@ def test_few_people_say_nothing(calibration: Calibration) -> None:
     found = looked_at(calibration, faces_of(family))
     assert found.cohort == 0
     assert "too few people" in next(reliability_remarks(found))
+    with pytest.raises(CalibrationError, match="no threshold is known"):
+        reliability(calibration, faces_of(family[:2]), 2, 1e-9)
     with pytest.raises(CalibrationError, match="two faces or more"):
         reliability(calibration, faces_of(family[:1]), 1)
 
@@ -231,6 +233,10 @@ def test_calibrate_command_changes_nothing_without_people(gallery: Path) -> None
 def test_calibrate_command_wants_a_gallery(tmp_path: Path, gallery: Path) -> None:
     assert run("calibrate").exit_code == 2
     assert run("calibrate", gallery, "--data", "x").exit_code == 2
+    refused = run("calibrate", gallery, "--out", tmp_path / "c.json")
+    assert refused.exit_code == 2
+    assert "need --people" in refused.stderr
+    assert "deprecated" not in refused.stderr
     done = run("calibrate", tmp_path)
     assert done.exit_code == 3
     assert str(tmp_path) in done.stderr

@@ -23,6 +23,7 @@ from face2vec.cli.common import (
     out as print_result,
 )
 from face2vec.cli.exits import DONE, PARTLY
+from face2vec.gallery.schema import FILE
 from face2vec.report.text import percent
 
 TOLD_ABOVE = 0.02
@@ -140,13 +141,14 @@ def calibrate_command(
     searched. PEOPLE is a folder with one folder of photos per person, or a text file with a photo
     and a person on each line.
     """
-    if old_gallery is not None or (out is not None and gallery is not None and people is None):
+    is_gallery = isinstance(gallery, Path) and (gallery / FILE).exists()
+    if old_gallery is not None or (out and gallery and people is None and not is_gallery):
         say("calibrate PEOPLE is deprecated; use calibrate GALLERY --people PEOPLE")
         gallery, people = old_gallery, Path(str(gallery))
     if people is not None:
         _fit(people, gallery, out, model, faces, data, progress=not quiet)
         return
-    if gallery is None or model is not None or faces is not None or data is not None:
+    if gallery is None or any(one is not None for one in (out, model, faces, data)):
         raise click.UsageError("give a GALLERY; --out, --model, --faces and --data need --people")
     _look(gallery, far, as_json)
 
