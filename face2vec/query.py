@@ -28,12 +28,14 @@ class QueryFaces(NamedTuple):
         faces: one for each embedding; None where only an embedding was given.
         embeddings: float32 (n, d) of unit length.
         source: what thumbnails of the faces can be cut from, or None.
+        averaged: embeddings float32 (m, d) that the only one is the mean of; none otherwise.
     """
 
     name: str
     faces: Sequence[Face | None]
     embeddings: NDArray[np.float32]
     source: Any
+    averaged: Sequence[NDArray[np.float32]] = ()
 
 
 class QueryReader:
@@ -139,10 +141,12 @@ class QueryReader:
             raise NoFaceError(f"no face found in any of: {name}; give photos that show the person")
         if len(largest) < len(opened):
             log.warning("no face in %d of %d photos", len(opened) - len(largest), len(opened))
-        total = np.sum([f.embedding for f, _ in largest if f.embedding is not None], axis=0)
+        averaged = [f.embedding for f, _ in largest if f.embedding is not None]
+        total = np.sum(averaged, axis=0)
         mean = (total / np.linalg.norm(total)).astype(np.float32)
         face, photo = max(largest, key=lambda pair: pair[0].area)
-        return QueryFaces(name, [face.with_embedding(mean, face.model)], mean[None], photo.source)
+        faces = [face.with_embedding(mean, face.model)]
+        return QueryFaces(name, faces, mean[None], photo.source, averaged)
 
 
 def _with_array(query: Any) -> Any:

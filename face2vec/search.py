@@ -19,11 +19,14 @@ from face2vec.pose import By, pose_distances, pose_vectors
 from face2vec.query import Query, QueryReader, embedding_of, gallery_face
 from face2vec.report.matches import Matches, QueryResult
 from face2vec.session import Session, mean_crowding
-from face2vec.types import Face, Match, Photo
+from face2vec.types import Face, Match, Photo, Reason
 
 MOST_LIKELY_BEFORE = 0.5
 """Highest prior probability that a face of the gallery shows the query's person."""
 POSES_PER_STEP = 256  # faces whose similarity is looked up at a time
+
+
+SEVERAL_PEOPLE = Reason("the photos of the query may show several people", "several-people")
 
 
 class Searcher:
@@ -50,7 +53,7 @@ class Searcher:
         """See `Face2Vec.search`."""
         gallery = self._session.gallery()
         self._check(far)
-        name, faces, embeddings, source = self._queries.faces_of(query)
+        name, faces, embeddings, source, averaged = self._queries.faces_of(query)
         if not len(embeddings):
             return []
         itself = gallery_face(query, gallery) if isinstance(query, Face) else None
@@ -60,6 +63,7 @@ class Searcher:
             found = self._session.index().nearest(now, embeddings, wanted)
             similarities, ids, count = found.similarities, found.ids, found.total
             crowding = bar.crowding(now, embeddings, found)
+            doubts = bar.doubts_of(averaged)
             for n, row in enumerate(similarities):
                 keep = bar.passed(row, crowding[n])
                 if itself is not None:
@@ -72,7 +76,7 @@ class Searcher:
             QueryResult(
                 name,
                 face,
-                _matches(stored, row, row_ids, bar, near, count, face),
+                _matches(stored, row, row_ids, bar, near, count, face, doubts),
                 source,
                 number,
                 len(faces),
@@ -120,7 +124,7 @@ class Searcher:
             asked: Photo | Face = query
         else:
             asked = self._queries.open(query)
-        name, faces, embeddings, source = self._queries.faces_of(asked)
+        name, faces, embeddings, source, _ = self._queries.faces_of(asked)
         with gallery.read() as now:
             bar = self._bar(now, min_similarity, far, None)
             self._places = places = _Places.at(now, self._places)
@@ -235,6 +239,17 @@ class _Bar:
             return np.zeros(len(matched))
         return (self.calibration.crowded(query) + self.calibration.crowded(matched)) / 2
 
+    def doubts_of(self, averaged: Sequence[NDArray[np.float32]]) -> tuple[Reason, ...]:
+        """Why all probabilities are less certain, if two faces of a query are of two people."""
+        if self.calibration is None or len(averaged) < 2:
+            return ()
+        embeddings = np.stack(averaged)
+        pairs = np.triu_indices(len(embeddings), 1)
+        odds = self.calibration.log_odds(
+            self.calibration.adjusted(embeddings)[pairs].astype(np.float64)
+        )
+        return () if (odds >= 0).all() else (SEVERAL_PEOPLE,)
+
     def passed(
         self, similarities: NDArray[np.float32], crowding: NDArray[np.float64]
     ) -> NDArray[np.bool_]:
@@ -255,6 +270,7 @@ def _matches(
     crowding: NDArray[np.float64],
     count: int,
     query: Face | None,
+    more_doubts: tuple[Reason, ...] = (),
 ) -> Matches:
     """Matches among ``count`` faces, whose records are made at first access."""
     some = stored.of(ids.tolist())
@@ -281,7 +297,7 @@ def _matches(
                 copies,
                 probability,
                 others,
-                outside=outside(*doubts) if doubts else (),
+                outside=(*more_doubts, *(outside(*doubts) if doubts else ())),
             )
 
     return Matches.later(len(some), ranked)

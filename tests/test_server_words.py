@@ -76,7 +76,7 @@ def test_every_doubt_of_a_match_has_words(language: str) -> None:
     codes = {code for call in calls("Reason") if len(call.args) > 1
              for code in constants(call.args[1])}  # fmt: skip
     known = texts.catalogue(language)
-    assert len(codes) == 6
+    assert len(codes) == 7
     assert codes == {key.removeprefix("doubt.") for key in known if key.startswith("doubt.")}
 
 

@@ -290,6 +290,16 @@ def test_calibrate_command_wants_to_know_where_to(people: Path, gallery: Path) -
     assert run("calibrate", people).exit_code == 3
 
 
+def test_search_with_photos_of_several_people_is_less_certain(people: Path, gallery: Path) -> None:
+    with Face2Vec(gallery) as engine:
+        (one,) = engine.search([people / "00" / "0.jpg", people / "00" / "1.jpg"], k=3)
+        (both,) = engine.search([people / "00" / "0.jpg", people / "01" / "0.jpg"], k=3)
+    assert [match.outside for match in one.matches] == [()] * 3
+    words = "the photos of the query may show several people"
+    assert [match.outside for match in both.matches] == [(words,)] * 3
+    assert f"less certain: {words}" in both.matches.to_text()
+
+
 def test_search_gives_probabilities_for_the_size_of_the_gallery(
     people: Path, gallery: Path, fitted: Calibration
 ) -> None:
