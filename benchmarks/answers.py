@@ -1,4 +1,4 @@
-"""What the commands print on real photos, for docs/results/answers.md and docs/guides/calibrate.md.
+"""What the commands print on real photos, for pages of the documentation.
 
     python benchmarks/answers.py LFW_FOLDER
 
@@ -71,6 +71,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         shell = Shell(Path(scratch).resolve())
         (shell.folder / "LFW").symlink_to(given.folder.resolve())
+        photo_table = [sys.executable, str(Path(__file__).with_name("photo_table.py"))]
+        subprocess.run([*photo_table, "LFW", "lfw.csv"], cwd=shell.folder, check=True)
+        shell.publish(
+            "slices-lfw", "Slices", "face2vec lab slices lfw.csv --people 2000 --photos 5 -q"
+        )
         shell.output(f"face2vec index LFW --gallery {GALLERY} -q")
         shell.publish("calibrate-lfw", "Rates in LFW", f"face2vec calibrate {GALLERY}")
         first, second = photo(ONE, 1), photo(ONE, 3)
