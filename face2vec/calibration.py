@@ -256,7 +256,7 @@ class Calibration:
             raise CalibrationError(
                 f"no threshold is known for a false accept rate of {far:g}: the calibration of "
                 f"{self.model!r} was fitted on {self.impostor:,} impostor pairs and covers rates "
-                f"from {self.fars[-1]:.3g} to 1; fit it on more people: "
+                f"from {self.fars[-1]:.3g} to 1; choose one of these, or fit it on more people: "
                 "face2vec calibrate GALLERY --people PEOPLE"
             )
         logs = -np.log10(self.fars)

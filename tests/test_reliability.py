@@ -179,6 +179,13 @@ def test_text_has_a_row_for_each_kind_and_names_what_is_off() -> None:
     assert lines[4].split() == ["all", "faces", "1,234", "2.0", "1.0", "(0.9", "to", "1.3)"]
     assert lines[5].endswith("9.0                 3.0 (2.1 to 4.0)")
     assert lines[6].endswith("too few             too few")
+    assert list(reliability_remarks(replace(found, kinds=kinds[:1]))) == [
+        "Pose, size and looks of these faces are not known."
+    ]
+    near = KindRate("neighbourhood", "middle third", 200, 9.0, 3.0, 2.1, 4.0, False)
+    more = replace(found, faces=9000, kinds=(*kinds, near))
+    assert reliability_text(more).startswith("9,000 faces, 1,234 of them drawn at random.")
+    assert list(reliability_remarks(more)) == list(reliability_remarks(found))
     assert list(reliability_remarks(found)) == [
         "Too few faces to tell: looks: covered.",
         "Strangers are accepted more than twice as often as stated: pose: turned by 45° or more.",
@@ -237,6 +244,10 @@ def test_calibrate_command_wants_a_gallery(tmp_path: Path, gallery: Path) -> Non
     assert refused.exit_code == 2
     assert "need --people" in refused.stderr
     assert "deprecated" not in refused.stderr
+    both = run("calibrate", gallery, "--people", tmp_path, "--gallery", gallery)
+    assert (both.exit_code, "without --gallery" in both.stderr) == (2, True)
+    for more in (("--json",), ("--far", "0.1")):
+        assert run("calibrate", gallery, "--people", tmp_path, *more).exit_code == 2
     done = run("calibrate", tmp_path)
     assert done.exit_code == 3
     assert str(tmp_path) in done.stderr

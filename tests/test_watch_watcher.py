@@ -290,8 +290,9 @@ def test_photo_that_breaks_off_says_what_is_missing(
 
 @posix_only
 def test_name_that_is_no_unicode_costs_nothing(
-    engine: Face2Vec, photos: Path, faces_folder: Path
+    engine: Face2Vec, photos: Path, faces_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("face2vec.watch.events.POLL_SECONDS", 0.5)
     watching = Watching(engine, photos)
     content = (faces_folder / "hopper.jpg").read_bytes()
     try:
@@ -305,8 +306,61 @@ def test_name_that_is_no_unicode_costs_nothing(
     )  # fmt: skip
     shutil.copy(faces_folder / "both.jpg", photos / "b.jpg")
     assert watching.next() == Change("added", str(photos / "b.jpg"), 2)
+    (photos / os.fsdecode(b"\xff.jpg")).rename(photos / os.fsdecode(b"\xfe.jpg"))
+    moved = watching.next()
+    assert (moved.kind, moved.before) == ("moved", found.photo)
+    (photos / os.fsdecode(b"\xfe.jpg")).unlink()
+    assert watching.next() == Change("deleted", moved.photo, 1)
     assert watching.stop() == []
-    assert any("all files of the folders are looked at again" in one for one in watching.said)
+    assert len([one for one in watching.said if "looked through every" in one]) == 1
+
+
+@posix_only
+@pytest.mark.parametrize("before", [False, True])
+def test_folder_whose_name_is_no_unicode_costs_nothing(
+    engine: Face2Vec,
+    photos: Path,
+    faces_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: bool,
+) -> None:
+    monkeypatch.setattr("face2vec.watch.events.POLL_SECONDS", 0.5)
+    folder = photos / os.fsdecode(b"dir\xff")
+    shutil.copy(faces_folder / "hopper.jpg", photos / "a.jpg")
+    if before:
+        folder.mkdir()
+    watching = Watching(engine, photos)
+    watching.wait_until(lambda: any("1 photo, 1 added" in one for one in watching.said))
+    folder.mkdir(exist_ok=True)
+    shutil.copy(faces_folder / "both.jpg", folder / "b.jpg")
+    added = watching.next()
+    assert (added.kind, added.photo, added.faces) == ("added", str(folder / "b.jpg"), 2)
+    (photos / "a.jpg").unlink()
+    assert watching.next() == Change("deleted", str(photos / "a.jpg"), 1)
+    assert watching.stop() == []
+
+
+def test_only_folder_that_comes_back_is_looked_at_again(
+    engine: Face2Vec, photos: Path, faces_folder: Path, tmp_path: Path
+) -> None:
+    watching = Watching(engine, photos)
+    photos.rename(tmp_path / "away")
+    watching.wait_until(lambda: f"the folder {photos} is missing" in watching.said[-1])
+    shutil.copy(faces_folder / "both.jpg", tmp_path / "away" / "late.jpg")
+    (tmp_path / "away").rename(photos)
+    assert watching.next() == Change("added", str(photos / "late.jpg"), 2)
+    assert f"the folder {photos} is back" in watching.said[-1]
+    assert watching.stop() == []
+
+
+def test_deleted_folder_is_one_change(engine: Face2Vec, photos: Path, faces_folder: Path) -> None:
+    (photos / "sub" / "deep").mkdir(parents=True)
+    shutil.copy(faces_folder / "both.jpg", photos / "sub" / "a.jpg")
+    shutil.copy(faces_folder / "hopper.jpg", photos / "sub" / "deep" / "b.jpg")
+    watching = Watching(engine, photos)
+    shutil.rmtree(photos / "sub")
+    assert watching.next() == Change("deleted", str(photos / "sub"), 3)
+    assert watching.stop() == []
 
 
 def test_folder_that_goes_and_comes_back_is_followed_again(

@@ -26,6 +26,7 @@ from face2vec.cli.exits import DONE, PARTLY
 from face2vec.gallery.schema import FILE
 from face2vec.report.text import percent
 
+USUAL_FAR = 1e-3
 TOLD_ABOVE = 0.02
 """Least distance of a threshold from the usual one that is explained."""
 
@@ -36,7 +37,7 @@ TOLD_ABOVE = 0.02
 @click.option(
     "--gallery",
     type=GalleryPlace(exists=True, file_okay=False),
-    help="Use this gallery's model and calibration.",
+    help="Use this gallery's model and calibration, and its faces to see how alike strangers are.",
 )
 @model_option
 @click.option(
@@ -113,9 +114,7 @@ def verify_command(
 @click.option(
     "--far",
     type=Number(0, 1, min_open=True),
-    default=1e-3,
-    show_default=True,
-    help="False accept rate that is looked at, without --people.",
+    help="False accept rate that is looked at. [default: 0.001]",
 )
 @click.option("--gallery", "old_gallery", type=GalleryPlace(exists=True), hidden=True)
 @json_line_option
@@ -127,12 +126,12 @@ def calibrate_command(
     model: str | None,
     faces: Path | None,
     data: str | None,
-    far: float,
+    far: float | None,
     old_gallery: Place | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Look how true false accept rates are in GALLERY, or fit them on known people.
+    """Show how true false accept rates are in GALLERY, or fit them on known people.
 
     Without --people no labels are needed: the similarities of the faces of GALLERY show how alike
     strangers are there. Searches and people use this by themselves; nothing is stored.
@@ -142,15 +141,21 @@ def calibrate_command(
     and a person on each line.
     """
     is_gallery = isinstance(gallery, Path) and (gallery / FILE).exists()
-    if old_gallery is not None or (out and gallery and people is None and not is_gallery):
+    if gallery and people is None and (old_gallery or (out and not is_gallery)):
         say("calibrate PEOPLE is deprecated; use calibrate GALLERY --people PEOPLE")
         gallery, people = old_gallery, Path(str(gallery))
-    if people is not None:
+    elif old_gallery:
+        raise click.UsageError("give the gallery without --gallery: calibrate GALLERY --people …")
+    if people is None:
+        if gallery is None or any(one is not None for one in (out, model, faces, data)):
+            raise click.UsageError(
+                "give a GALLERY; --out, --model, --faces and --data need --people"
+            )
+        _look(gallery, USUAL_FAR if far is None else far, as_json)
+    elif as_json or far is not None:
+        raise click.UsageError("--json and --far are of calibrate GALLERY without --people")
+    else:
         _fit(people, gallery, out, model, faces, data, progress=not quiet)
-        return
-    if gallery is None or any(one is not None for one in (out, model, faces, data)):
-        raise click.UsageError("give a GALLERY; --out, --model, --faces and --data need --people")
-    _look(gallery, far, as_json)
 
 
 def _look(gallery: Place, far: float, as_json: bool) -> None:
@@ -186,7 +191,10 @@ def _fit(
     from face2vec.session import open_gallery
 
     if (gallery is None) == (out is None) or (gallery is not None and model is not None):
-        raise click.UsageError("give a GALLERY, or --out and the --model to calibrate")
+        raise click.UsageError(
+            "give either a GALLERY to store the calibration in, or --out, with a --model if it is "
+            "not for the default one"
+        )
     if gallery is not None:
         with open_gallery(gallery) as opened:
             model = opened.fingerprint.model.origin

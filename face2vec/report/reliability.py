@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from face2vec.reliability import KindRate, Reliability
 from face2vec.report.text import columns
 
+NEAR = "neighbourhood"
 TITLES = ("", "faces", "by the model alone", "in this gallery (95 %)")
 
 
@@ -16,9 +17,12 @@ def reliability_text(found: Reliability) -> str:
     Args:
         found: the rates.
     """
+    some = found.kinds[0].faces
+    looked_at = f", {some:,} of them drawn at random" if some < found.faces else ""
     about = (
-        f"{found.faces:,} faces. Strangers accepted, divided by the stated share of {found.far:g}; "
-        "1 is right.\nEstimated without labels, among pairs of faces of each kind:"
+        f"{found.faces:,} faces{looked_at}. Strangers accepted, divided by the stated share of "
+        f"{found.far:g}; 1 is right.\n"
+        "Estimated without labels, among pairs of faces of each kind:"
     )
     rows = [TITLES, *map(_row, found.kinds)]
     return "\n".join([about, "", *columns(rows)])
@@ -35,9 +39,13 @@ def reliability_remarks(found: Reliability) -> Iterator[str]:
             "The gallery shows too few people to say how alike strangers are there, so answers "
             "rest on the model's calibration alone."
         )
+    if not any(one.kind == "pose" for one in found.kinds):
+        yield "Pose, size and looks of these faces are not known."
     if few := [_name(one) for one in found.kinds if one.few]:
         yield f"Too few faces to tell: {'; '.join(few)}."
-    if high := [_name(one) for one in found.kinds if one.is_too_low]:
+    # Of faces that were chosen for their look-alikes, it is no surprise.
+    high = [_name(one) for one in found.kinds if one.is_too_low and one.kind != NEAR]
+    if high:
         yield f"Strangers are accepted more than twice as often as stated: {'; '.join(high)}."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,13 @@ from typing import Any
 
 from face2vec.errors import MissingExtraError
 
+log = logging.getLogger("face2vec")
+
 STEP_MS, DEBOUNCE_MS = 50, 400
+POLL_SECONDS = 5.0
+"""Seconds between two looks through all files, where the system does not tell of changes."""
+
+_Identity = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,12 @@ def _looks(
     say: Callable[[str], object],
 ) -> Iterator[Look]:
     missed: list[str] = []
+    before: dict[str, _Identity] | None = None
     while not stop.is_set():
         there = {folder: known for folder in folders if (known := _identity(folder))}
+        if before is not None and there != before:
+            missed += _told(before, there, say)
+        before = there
         if not there:
             stop.wait(every)
             yield Look()
@@ -83,18 +94,49 @@ def _looks(
                 deleted = watchfiles.Change.deleted
                 yield Look([(kind == deleted, path) for kind, path in changes], missed)
                 missed = []
-                if (now := {f: k for f in folders if (k := _identity(f))}) != there:
-                    missed = _told(there, now, say)
+                if any(_identity(folder) != there.get(folder) for folder in folders):
                     break
         except RuntimeError as error:
-            # The name of a file is not valid Unicode: the library stops and loses what it knew.
-            say(f"{error}; all files of the folders are looked at again")
-            missed = list(there)
+            log.info("watchfiles: %s", error)
+            say(
+                "a name in the folders is not valid Unicode, of which the system's notifications "
+                f"do not tell; the folders are looked through every {POLL_SECONDS:g} s instead"
+            )
+            yield from _polled(folders, stop)
+            return
         except FileNotFoundError:  # a folder that has gone just now
             continue
 
 
-def _identity(folder: str) -> tuple[int, int] | None:
+def _polled(folders: Sequence[str], stop: threading.Event) -> Iterator[Look]:
+    """Look through all folders again and again; all of it counts as changed at first."""
+    before: dict[str, tuple[int, int]] = {}
+    yield Look(again=[folder for folder in folders if _identity(folder)])
+    while not stop.is_set():
+        there = tuple(os.path.join(one, "") for one in folders if _identity(one))  # noqa: PTH118
+        now = {path: state for folder in there for path, state in _files(folder)}
+        gone = [path for path in before.keys() - now.keys() if path.startswith(there)]
+        changed = [path for path, state in now.items() if before.get(path, state) != state]
+        new = [path for path in now.keys() - before.keys() if before]
+        yield Look([*((True, path) for path in gone), *((False, path) for path in changed + new)])
+        # Of a folder that is missing nothing is known.
+        before = {p: s for p, s in before.items() if not p.startswith(there)} | now
+        stop.wait(POLL_SECONDS)
+
+
+def _files(folder: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Path, and size and modification time, of each file in a folder and below."""
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(inside, name)  # noqa: PTH118
+            try:
+                status = os.stat(path)  # noqa: PTH116
+            except OSError:
+                continue
+            yield path, (status.st_size, status.st_mtime_ns)
+
+
+def _identity(folder: str) -> _Identity | None:
     """What a folder is, whatever its path; None if it is missing."""
     try:
         status = os.stat(folder)  # noqa: PTH116
@@ -104,8 +146,8 @@ def _identity(folder: str) -> tuple[int, int] | None:
 
 
 def _told(
-    before: dict[str, tuple[int, int]],
-    now: dict[str, tuple[int, int]],
+    before: dict[str, _Identity],
+    now: dict[str, _Identity],
     say: Callable[[str], object],
 ) -> list[str]:
     """Say which folders have gone or are back; returns the latter."""

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -312,6 +312,8 @@ class _Watcher:
         with self._read() as now:
             counts = {path: now.count_under(path) for path in gone if not os.path.lexists(path)}
         there = {path: faces for path, (photos, faces) in counts.items() if photos}
+        # A folder that was deleted is told with all that was in it.
+        there = {path: faces for path, faces in there.items() if not _is_below(path, there)}
         prune = self._prune and bool(there)
         lost = self._lost()
         if prune and lost is not None:
@@ -332,6 +334,14 @@ def _contents(now: Snapshot, paths: Iterable[str]) -> dict[str, int]:
     """Number of the content of each photo that the gallery has."""
     found = {path: now.content_at(path) for path in paths}
     return {path: content for path, content in found.items() if content is not None}
+
+
+def _is_below(path: str, folders: Container[str]) -> bool:
+    """Whether a path is in one of some folders, at any depth."""
+    while path != (path := os.path.dirname(path)):  # noqa: PTH120
+        if path in folders:
+            return True
+    return False
 
 
 def _is_missing_or_empty(folder: str) -> bool:

@@ -172,18 +172,18 @@ export async function edit(work, next) {
   }
 }
 
-let offered = null; // the message that somebody has the name
+let taken = null; // the message that somebody has the name
 
 /** Name a person who has the name `was`, if that is known; if somebody has the name, offer to merge the two. */
 export async function rename(person, name, was) {
-  offered?.remove();
+  taken?.remove();
   try {
     await call("PATCH", `/people/${person}`, { name: name || null, ...(was === undefined ? {} : { was: was || null }) });
     return true;
   } catch (error) {
     const { code, values } = error.problem ?? {};
     if (code !== "name-taken" && code !== "name-alike") { wrong(error); return false; }
-    offered = message(code === "name-taken" ? t("same_name", { name }) : error.message, {
+    taken = message(code === "name-taken" ? t("same_name", { name }) : error.message, {
       label: t("merge_with", { name }),
       run: () => edit(
         () => call("POST", `/people/${values.person}/merge`, { people: [person], keep_name: true }),
