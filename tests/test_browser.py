@@ -298,6 +298,7 @@ def test_merge_of_selected_people_is_undone(opened: Opening, service: Served) ->
         page.locator("#merge").click()
     merged = service.get(f"/v1/people/{unnamed[0]['id']}")
     assert merged["faces"] == sum(one["faces"] for one in unnamed)
+    assert page.evaluate("document.activeElement.tagName") == "H1"
     with page.expect_navigation():
         page.locator(".message").get_by_role("button", name="Undo").click()
     page.wait_for_selector("text=Undone: merged")
@@ -319,6 +320,21 @@ def test_naming_two_people_alike_offers_to_merge_them(opened: Opening, service: 
     assert len(service.get("/v1/edits")["edits"]) == before - 1
     assert person(service, "Ada")["faces"] == ada["faces"]
     assert service.get(f"/v1/people/{unnamed['id']}")["faces"] == unnamed["faces"]
+
+
+def test_offer_to_merge_goes_when_the_name_is_another(opened: Opening, service: Served) -> None:
+    unnamed = next(one for one in service.get("/v1/people")["people"] if one["name"] is None)
+    page = opened(path="/people", refused=422)
+    field = page.locator(f".naming[data-person='{unnamed['id']}'] input")
+    field.fill("Ada")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="They are one person").wait_for()
+    field.fill("Cleo")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="They are one person").wait_for(state="detached")
+    until(page, lambda: service.get(f"/v1/people/{unnamed['id']}")["name"] == "Cleo")
+    service.post("/v1/edits/undo")
+    assert service.get(f"/v1/people/{unnamed['id']}")["name"] is None
 
 
 def test_hidden_people_are_shown_again(opened: Opening, service: Served) -> None:
