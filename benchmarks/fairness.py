@@ -31,6 +31,7 @@ from face2vec.encoding.embed import Embedder
 from face2vec.evaluation.fitting import fitted
 from face2vec.evaluation.sets import named_faces, named_photos, photos_in
 from face2vec.models import calibration_of, load_model
+from face2vec.reliability import over_stated
 from face2vec.runtime.select import choose_runtime
 from face2vec.training.teachers import resized
 
@@ -191,13 +192,9 @@ def line(group: Group, before: Calibration, now: Calibration) -> list[str]:
     cells += [f"{one.ratio(FARS[1]):.1f}" if pairs >= FEWEST[1] else "–" for one in each]
     cells += [f"{one.sure():.0f}" for one in each]
     cells += [f"{one.tar(FARS[0]):.1%}" if mates >= 50 else "–" for one in each]
-    return cells + [f"{estimated(one, group.embeddings[order]):.1f}" for one in (now, gallery)]
-
-
-def estimated(calibration: Calibration, embeddings: np.ndarray) -> float:
-    """What ``face2vec calibrate GALLERY`` says of counted over stated."""
-    shift = calibration.tail(embeddings).shift
-    return float(calibration.far(calibration.threshold(FARS[0]) - shift)) / FARS[0]
+    drawn = group.embeddings[order]
+    estimated = [over_stated(one, one.tail(drawn), FARS[0]) for one in (now, gallery)]
+    return cells + [f"{ratio:.1f}" for ratio in estimated]
 
 
 def main() -> None:

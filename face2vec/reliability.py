@@ -183,12 +183,21 @@ def _rate(
     some = embeddings[:MOST]
     if len(some) * (len(some) - 1) / 2 * FROM_RATE < FEWEST_SEEN:
         return KindRate(kind, value, len(embeddings), None, None, None, None, few=True)
+    model_alone = over_stated(alone, alone.tail(some), far)
+    here, *drawn = (over_stated(calibration, tail, far) for tail in calibration.tails(some, DRAWS))
+    low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
+    return KindRate(kind, value, len(embeddings), model_alone, here, low, high, few=False)
 
-    def ratio(tail: Tail) -> float:
-        return float(calibration.far(calibration.threshold(far) - tail.shift)) / far
 
-    here, *drawn = calibration.tails(some, DRAWS)
-    low, high = np.quantile([ratio(tail) for tail in drawn], (0.025, 0.975)).tolist()
-    return KindRate(
-        kind, value, len(embeddings), ratio(alone.tail(some)), ratio(here), low, high, few=False
-    )
+def over_stated(calibration: Calibration, tail: Tail, far: float) -> float:
+    """Estimated false accepts of faces at a false accept rate, over the stated ones; 1 is right.
+
+    Args:
+        calibration: states the rate.
+        tail: of the faces, see `Calibration.tail`.
+        far: the stated rate.
+
+    Raises:
+        CalibrationError: the calibration does not reach so low a rate.
+    """
+    return float(calibration.far(calibration.threshold(far) - tail.shift)) / far

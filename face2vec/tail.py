@@ -110,14 +110,18 @@ class TailFit:
         below = max(pairs - counts.sum(), 0.0)
         strangers, same = self._strangers, self._same
         strangers_below, same_below = 1 - strangers.sum(axis=-1), 1 - same.sum(axis=-1)
+
+        def mixed(share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+            """Probability of each bin, and of none of them."""
+            both = (1 - share[..., None]) * strangers + share[..., None] * same
+            return both, (1 - share) * strangers_below + share * same_below
+
         share = np.full((len(SHIFTS), len(HARDER)), FIRST_SHARE)
         for _ in range(ROUNDS):
-            both = (1 - share[..., None]) * strangers + share[..., None] * same
-            both_below = (1 - share) * strangers_below + share * same_below
+            both, both_below = mixed(share)
             mates = share * ((same / both) @ counts + below * same_below / both_below)
             share = np.minimum(mates / pairs, MOST_SAME)
-        both = (1 - share[..., None]) * strangers + share[..., None] * same
-        both_below = (1 - share) * strangers_below + share * same_below
+        both, both_below = mixed(share)
         likelihood = np.log(both) @ counts + below * np.log(both_below)
         best, harder = np.unravel_index(likelihood.argmax(), likelihood.shape)
         return Tail(float(SHIFTS[best]), float(share[best, harder]), pairs)

@@ -43,7 +43,7 @@ TOLD_ABOVE = 0.02
 @click.option(
     "--far",
     type=Number(0, 1, min_open=True),
-    default=1e-3,
+    default=USUAL_FAR,
     show_default=True,
     help="False accept rate of the decision.",
 )

@@ -388,19 +388,9 @@ class Snapshot:
 
     def count_under(self, path: str) -> tuple[int, int]:
         """How many photos and faces a photo has, or all photos in a folder, by full path."""
-        owner = owner_of(self.roots, path)
-        if owner is None:
-            return 0, 0
-        root, name = owner
-        select = "FROM photos {} WHERE root_id = ? AND (path = ? OR path >= ? AND path < ?)"
-        values = root, name, name + os.sep.encode(), name + bytes([ord(os.sep) + 1])
-        join = "JOIN faces ON faces.content_id = photos.content_id"
-        (photos,) = self.connection.execute(
-            f"SELECT count(*) {select.format('')}", values
-        ).fetchone()
-        (faces,) = self.connection.execute(
-            f"SELECT count(*) {select.format(join)}", values
-        ).fetchone()
+        joined = "JOIN faces ON faces.content_id = photos.content_id"
+        ((photos,),) = self._under(path, "count(*)")
+        ((faces,),) = self._under(path, "count(*)", joined)
         return photos, faces
 
     def contents_under(self, path: str) -> list[tuple[str, int]]:
@@ -409,20 +399,21 @@ class Snapshot:
         Raises:
             StoredValueError: a path has changed since it was stored.
         """
-        owner = owner_of(self.roots, path)
-        if owner is None:
-            return []
-        root, name = owner
         crc32 = "path_crc32" if has_column(self.connection, "photos", "path_crc32") else "NULL"
-        rows = self.connection.execute(
-            f"SELECT path, content_id, {crc32} FROM photos WHERE root_id = ?"
-            " AND (path = ? OR path >= ? AND path < ?) ORDER BY path",
-            (root, name, name + os.sep.encode(), name + bytes([ord(os.sep) + 1])),
-        )
+        rows = self._under(path, f"root_id, path, content_id, {crc32}")
         return [
-            (self.full_path(root, inside, crc), stored.integer(content, "the number of a content"))
-            for inside, content, crc in rows
+            (self.full_path(root, name, crc), stored.integer(content, "the number of a content"))
+            for root, name, content, crc in sorted(rows, key=lambda row: row[1])
         ]
+
+    def _under(self, path: str, columns: str, joined: str = "") -> list[tuple[Any, ...]]:
+        """Columns of a photo, or of all photos in a folder, by full path."""
+        root, name = owner_of(self.roots, path) or (None, b"")
+        return self.connection.execute(
+            f"SELECT {columns} FROM photos {joined}"
+            " WHERE root_id = ? AND (path = ? OR path >= ? AND path < ?)",
+            (root, name, name + os.sep.encode(), name + bytes([ord(os.sep) + 1])),
+        ).fetchall()
 
     def photo_of(self, faces: Sequence[int]) -> dict[int, tuple[bytes, int, int]]:
         """(SHA-256, width, height) of the photo of each face; unknown ids are skipped."""

@@ -32,7 +32,7 @@ from face2vec.errors import (
     not_written,
 )
 from face2vec.server.texts import DEFAULT, language_asked, text_of
-from face2vec.server.words import code_of, problem_in_words
+from face2vec.server.words import BUG, code_of, problem_in_words
 
 _PAGE = """<!DOCTYPE html>
 <html lang="{language}">
@@ -225,7 +225,7 @@ def install(
 
     @app.exception_handler(Exception)
     def of_anything(request: Request, error: Exception) -> Response:
-        problem = ProblemError(500, f"an error in face2vec: {type(error).__name__}")
+        problem = ProblemError(500, f"{BUG}{type(error).__name__}")
         return problem.response(language_asked(request.cookies, request.headers))
 
 

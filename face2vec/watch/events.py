@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from face2vec.errors import MissingExtraError
-
-log = logging.getLogger("face2vec")
+from face2vec.watch.settling import state_of
 
 STEP_MS, DEBOUNCE_MS = 50, 400
 POLL_SECONDS = 5.0
@@ -71,7 +70,7 @@ def _looks(
     missed: list[str] = []
     before: dict[str, _Identity] | None = None
     while not stop.is_set():
-        there = {folder: known for folder in folders if (known := _identity(folder))}
+        there = _identities(folders)
         if before is not None and there != before:
             missed += _told(before, there, say)
         before = there
@@ -94,33 +93,40 @@ def _looks(
                 deleted = watchfiles.Change.deleted
                 yield Look([(kind == deleted, path) for kind, path in changes], missed)
                 missed = []
-                if any(_identity(folder) != there.get(folder) for folder in folders):
+                if _identities(folders) != there:
                     break
         except RuntimeError as error:
-            log.info("watchfiles: %s", error)
+            # Such as for a name that is not valid Unicode, again for each file in such a folder.
             say(
-                "a name in the folders is not valid Unicode, of which the system's notifications "
-                f"do not tell; the folders are looked through every {POLL_SECONDS:g} s instead"
+                f"the system's notifications have failed ({error}); the folders are looked through "
+                f"every {POLL_SECONDS:g} s instead"
             )
-            yield from _polled(folders, stop)
+            yield from _polled(folders, there, stop, say)
             return
         except FileNotFoundError:  # a folder that has gone just now
             continue
 
 
-def _polled(folders: Sequence[str], stop: threading.Event) -> Iterator[Look]:
+def _polled(
+    folders: Sequence[str],
+    known: dict[str, _Identity],
+    stop: threading.Event,
+    say: Callable[[str], object],
+) -> Iterator[Look]:
     """Look through all folders again and again; all of it counts as changed at first."""
     before: dict[str, tuple[int, int]] = {}
-    yield Look(again=[folder for folder in folders if _identity(folder)])
+    yield Look(again=list(known))
     while not stop.is_set():
-        there = tuple(os.path.join(one, "") for one in folders if _identity(one))  # noqa: PTH118
+        there = _identities(folders)
+        _told(known, there, say)
+        known, inside = there, tuple(os.path.join(one, "") for one in there)  # noqa: PTH118
         now = {path: state for folder in there for path, state in _files(folder)}
-        gone = [path for path in before.keys() - now.keys() if path.startswith(there)]
+        gone = [path for path in before.keys() - now.keys() if path.startswith(inside)]
         changed = [path for path, state in now.items() if before.get(path, state) != state]
         new = [path for path in now.keys() - before.keys() if before]
         yield Look([*((True, path) for path in gone), *((False, path) for path in changed + new)])
         # Of a folder that is missing nothing is known.
-        before = {p: s for p, s in before.items() if not p.startswith(there)} | now
+        before = {p: s for p, s in before.items() if not p.startswith(inside)} | now
         stop.wait(POLL_SECONDS)
 
 
@@ -129,20 +135,18 @@ def _files(folder: str) -> Iterator[tuple[str, tuple[int, int]]]:
     for inside, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(inside, name)  # noqa: PTH118
-            try:
-                status = os.stat(path)  # noqa: PTH116
-            except OSError:
-                continue
-            yield path, (status.st_size, status.st_mtime_ns)
+            if (state := state_of(path)) is not None:
+                yield path, state
 
 
-def _identity(folder: str) -> _Identity | None:
-    """What a folder is, whatever its path; None if it is missing."""
-    try:
-        status = os.stat(folder)  # noqa: PTH116
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def _identities(folders: Sequence[str]) -> dict[str, _Identity]:
+    """What each folder is that is not missing, whatever its path."""
+    found = {}
+    for folder in folders:
+        with suppress(OSError):
+            status = os.stat(folder)  # noqa: PTH116
+            found[folder] = status.st_dev, status.st_ino
+    return found
 
 
 def _told(

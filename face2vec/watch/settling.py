@@ -31,7 +31,7 @@ class Settling:
 
     def note(self, path: str, now: float) -> None:
         """A file has changed; its time begins again."""
-        self._files[path] = _Waiting(_state(path), now)
+        self._files[path] = _Waiting(state_of(path), now)
 
     def ready(self, now: float) -> list[str]:
         """The files that are complete, in order of path; they are no longer waited for.
@@ -40,7 +40,7 @@ class Settling:
         """
         done = []
         for path, waiting in sorted(self._files.items()):
-            state = _state(path)
+            state = state_of(path)
             if state is None or state[0] == 0:
                 del self._files[path]
             elif state != waiting.state:
@@ -51,7 +51,7 @@ class Settling:
         return done
 
 
-def _state(path: str) -> tuple[int, int] | None:
+def state_of(path: str) -> tuple[int, int] | None:
     """(size in bytes, mtime_ns) of a regular file, or None."""
     try:
         status = os.stat(path)  # noqa: PTH116

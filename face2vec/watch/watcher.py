@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -239,7 +239,9 @@ class _Watcher:
             return
         with self._read() as now:
             newest, before = now.newest_content(), _contents(now, ready)
-            gone_places = [one for path in self._gone for one in now.contents_under(path)]
+            gone_places = [
+                one for path in (self._gone if ready else ()) for one in now.contents_under(path)
+            ]
         if self._at_error is not None:  # a part of these photos was stored before the error
             newest, known = self._at_error
             before = {path: before[path] for path in before.keys() - self._again} | known
@@ -313,7 +315,11 @@ class _Watcher:
             counts = {path: now.count_under(path) for path in gone if not os.path.lexists(path)}
         there = {path: faces for path, (photos, faces) in counts.items() if photos}
         # A folder that was deleted is told with all that was in it.
-        there = {path: faces for path, faces in there.items() if not _is_below(path, there)}
+        there = {
+            path: faces
+            for path, faces in there.items()
+            if not any(str(folder) in there for folder in Path(path).parents)
+        }
         prune = self._prune and bool(there)
         lost = self._lost()
         if prune and lost is not None:
@@ -334,14 +340,6 @@ def _contents(now: Snapshot, paths: Iterable[str]) -> dict[str, int]:
     """Number of the content of each photo that the gallery has."""
     found = {path: now.content_at(path) for path in paths}
     return {path: content for path, content in found.items() if content is not None}
-
-
-def _is_below(path: str, folders: Container[str]) -> bool:
-    """Whether a path is in one of some folders, at any depth."""
-    while path != (path := os.path.dirname(path)):  # noqa: PTH120
-        if path in folders:
-            return True
-    return False
 
 
 def _is_missing_or_empty(folder: str) -> bool:
