@@ -39,6 +39,8 @@ FEWEST_GENUINE = 50
 STEPS_A_DECADE = 8
 GENUINE_BINS = 60
 GENUINE_STEPS = 2000
+ABOUT = 0.01
+"""Similarities that are as near as this are counted together, for the density of impostor pairs."""
 MOST_LIKELY = 1 / 3
 """Highest likelihood ratio for each pair of different people: if none of n independent pairs
 reaches a similarity, 3 / n is the upper end of a 95 % interval of the rate (Hanley and
@@ -146,7 +148,8 @@ class Calibration:
         faces = embeddings[rows]
         cohort = Cohort(faces, mean_crowding, expected, near - expected, weight)
         tail = replace(self, cohort=cohort).tail(faces)
-        return replace(self, cohort=replace(cohort, shift=tail.trusted))
+        harder = weight * tail.harder
+        return replace(self, cohort=replace(cohort, shift=tail.trusted, harder=harder))
 
     @property
     def has_tail(self) -> bool:
@@ -326,9 +329,34 @@ class Calibration:
         if not 0 < prior < 1:
             raise CalibrationError(f"prior is {prior}; it must be between 0 and 1")
         alike = np.asarray(similarity) - np.asarray(crowding)
-        ratio = np.interp(alike, self.similarities, self.log_ratios)
+        known, ratios = self._ratios
+        ratio = np.interp(alike, known, ratios)
         odds: Any = np.minimum(ratio, self._most) + np.log(prior / (1 - prior))
         return cast("Similarities", odds)
+
+    @cached_property
+    def _ratios(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Similarities, increasing, and the logarithm of the likelihood ratio at each.
+
+        In a gallery whose photos of one person are harder to recognize, the density of genuine
+        pairs is that of a similarity that is as much higher. The ratio never falls by this: where
+        strangers are more frequent than photos of one person, or are not known, it stays.
+        """
+        known, ratios = np.array(self.similarities), np.array(self.log_ratios)
+        if self.cohort is None or not self.cohort.harder:
+            return known, ratios
+        grid = np.linspace(self.threshold(0.5), 1.0, GENUINE_STEPS + 1)
+        easier = grid + self.cohort.harder
+        rarer = np.log(self._impostors_about(easier) / self._impostors_about(grid))
+        higher = np.interp(easier, known, ratios) + rarer
+        raised = np.maximum.accumulate(np.maximum(higher, np.interp(grid, known, ratios)))
+        below = known < grid[0]
+        return np.append(known[below], grid), np.append(ratios[below], raised)
+
+    def _impostors_about(self, similarities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of impostor pairs near each similarity."""
+        shares = self.far(similarities - ABOUT) - self.far(similarities + ABOUT)
+        return np.maximum(shares, np.finfo(np.float64).tiny)
 
     @property
     def _most(self) -> float:

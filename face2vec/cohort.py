@@ -62,6 +62,7 @@ class Cohort:
         weight: how much it counts, above 0 and up to 1.
         shift: what the highest similarities of strangers add to the crowding of each face, or take
             from it; see `Tail`.
+        harder: by how much less similar photos of one person are than the calibration expects.
     """
 
     faces: NDArray[np.float32]
@@ -70,6 +71,7 @@ class Cohort:
     expected_near: float
     weight: float = 1.0
     shift: float = 0.0
+    harder: float = 0.0
 
     @cached_property
     def _mean(self) -> NDArray[np.float32]:

@@ -22,12 +22,15 @@ BINS_A_DECADE, BINS_ABOVE = 4, 7
 """Bins down to the lowest rate that the calibration knows, and from there to a similarity of 1."""
 SHIFTS = np.concatenate([np.arange(-20, 40) * 0.005, np.arange(10, 31) * 0.02])
 """How much higher the similarities of strangers may be."""
-HARDER = np.linspace(0.0, -0.25, 6)
+HARDER = np.linspace(0.0, -0.25, 11)
 """How much higher those of one person's photos may be: they may be lower, not higher."""
 PRIOR_PAIRS = 10.0
 """Pairs that count beside those that are seen, and agree with the calibration."""
 MOST_SAME = 0.2
 """Largest share of the pairs that may show one person; where it is more, there are few people."""
+EVIDENCE = 8.0
+"""By how much the logarithm of the likelihood must be higher than if photos of one person were as
+similar as the calibration expects, for that they are less similar to count as shown."""
 ROUNDS = 60
 FIRST_SHARE = 1e-2
 
@@ -44,11 +47,14 @@ class Tail:
             calibration expects; below 0 if they are lower.
         same: share of the pairs that show one person, 0…1.
         pairs: number of pairs.
+        harder: by how much the similarities of photos of one person are below those that the
+            calibration expects; 0 if that is not shown beyond doubt.
     """
 
     shift: float
     same: float
     pairs: float
+    harder: float = 0.0
 
     @property
     def trusted(self) -> float:
@@ -124,7 +130,9 @@ class TailFit:
         both, both_below = mixed(share)
         likelihood = np.log(both) @ counts + below * np.log(both_below)
         best, harder = np.unravel_index(likelihood.argmax(), likelihood.shape)
-        return Tail(float(SHIFTS[best]), float(share[best, harder]), pairs)
+        gain = likelihood.max() - likelihood[:, 0].max()
+        shown = abs(float(HARDER[harder])) if gain >= EVIDENCE else 0.0
+        return Tail(float(SHIFTS[best]), float(share[best, harder]), pairs, shown)
 
 
 def _in_bins(reached: NDArray[np.float64]) -> NDArray[np.float64]:

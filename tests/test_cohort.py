@@ -145,6 +145,68 @@ def test_cohort_of_another_dimension_is_like_single_and_many(calibration: Calibr
     assert here.crowded(gallery[3]).shape == ()
 
 
+def blurred(faces: np.ndarray, noise: float) -> np.ndarray:
+    """Photos (people, photos, d) of the same people, less like each other."""
+    spread = np.random.default_rng(9).standard_normal(faces.shape) * noise / np.sqrt(DIMENSION)
+    found = faces + spread
+    return (found / np.linalg.norm(found, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def stated_error(calibration: Calibration, faces: np.ndarray, mates: float) -> float:
+    """Expected calibration error of the ten best matches of each of the faces (people, photos, d).
+
+    Guo et al., On calibration of modern neural networks, 2017, section 2.
+    """
+    whose = np.repeat(np.arange(len(faces)), faces.shape[1])
+    every = faces.reshape(-1, DIMENSION)
+    similar = every @ every.T
+    np.fill_diagonal(similar, -2)
+    best = np.argsort(-similar, axis=1)[:, :10]
+    crowded = calibration.crowded(every)
+    crowding = (crowded[:, None] + crowded[best]) / 2
+    cosines = np.take_along_axis(similar, best, axis=1).astype(float)
+    stated = calibration.probability(cosines, mates / len(every), crowding).ravel()
+    right = (whose[best] == whose[:, None]).ravel()
+    places = np.minimum((stated * 15).astype(int), 14)
+    apart = [abs((stated - right)[places == place].sum()) for place in range(15)]
+    return sum(apart) / len(stated)
+
+
+@pytest.mark.parametrize(("noise", "error"), [(0.3, 0.01), (0.45, 0.03), (0.6, 0.08)])
+def test_probabilities_hold_where_photos_of_one_person_are_harder(
+    calibration: Calibration, noise: float, error: float
+) -> None:
+    easy = group_of(0, 300, 4, 52)
+    faces = blurred(easy, noise)
+    here = calibration.among(np.random.default_rng(0).permutation(faces.reshape(-1, DIMENSION)))
+    assert here.cohort is not None
+    similar = [np.median(np.vecdot(each[:, 0], each[:, 1])) for each in (easy, faces)]
+    assert here.cohort.harder == pytest.approx(similar[0] - similar[1], abs=0.025)
+    as_easy = replace(here, cohort=replace(here.cohort, harder=0.0))
+    assert stated_error(here, faces, 3) <= min(error, stated_error(as_easy, faces, 3) / 3)
+
+
+@pytest.mark.parametrize("photos", [1, 4])
+def test_easy_photos_are_not_taken_for_harder_ones(calibration: Calibration, photos: int) -> None:
+    faces = group_of(0, 1200 // photos, photos, 53).reshape(-1, DIMENSION)
+    here = calibration.among(np.random.default_rng(0).permutation(faces))
+    assert here.cohort is not None
+    assert here.cohort.harder <= 0.025  # a step of those that are tried
+
+
+def test_harder_photos_never_lower_a_probability(calibration: Calibration) -> None:
+    here = calibration.among(group_of(0, 300, 1, 54)[:, 0])
+    assert here.cohort is not None
+    similarities = np.linspace(-1, 1, 401)
+    easy = here.log_odds(similarities)
+    for harder in (0.05, 0.15, 0.25):
+        found = replace(here, cohort=replace(here.cohort, harder=harder)).log_odds(similarities)
+        assert (found >= easy - 1e-9).all()
+        assert (np.diff(found) >= 0).all()
+        assert found.max() > easy[200]
+        assert (found > easy + 0.5).any()
+
+
 def test_cohort_is_not_stored(calibration: Calibration) -> None:
     here = calibration.among(group_of(1, 400, 1, 45)[:, 0])
     assert here.cohort is not None

@@ -44,6 +44,7 @@ def test_tail_finds_the_shift_of_strangers_whatever_the_mates(
     assert found.shift == pytest.approx(shift, abs=0.01)
     assert found.same == pytest.approx(mates / PAIRS, rel=0.15, abs=2e-4)
     assert found.pairs == PAIRS
+    assert found.harder == pytest.approx(harder, abs=0.05 if harder else 0)
 
 
 def test_tail_of_weighted_pairs_is_that_of_repeated_ones(calibration: Calibration) -> None:

@@ -35,12 +35,17 @@ MASKED = 5  # one in so many faces is taken a second time, with a mask drawn on
 FEW_PEOPLE = ("glint", "prima", "nuaa", "cc12", "gen", "flux", "sg3")
 
 
+def files_of(source: str) -> list[str]:
+    """The files of an archive, in the order of `load_faces`."""
+    with tarfile.open(source) as archive:
+        return sorted(member.name for member in archive if member.isfile())
+
+
 def sets_of(source: str, table: str) -> list[str]:
     """The set of each face of an archive, in the order of `load_faces`."""
     with Path(table).open(newline="", encoding="utf-8") as stream:
         listed = {row["file"] for row in csv.DictReader(stream)}
-    with tarfile.open(source) as archive:
-        names = sorted(member.name for member in archive if member.isfile())
+    names = files_of(source)
     if not listed.issuperset(names):
         raise SystemExit(f"{table} does not list all files of {source}")
     return [name.partition("/")[0] for name in names]
