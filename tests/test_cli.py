@@ -1123,6 +1123,14 @@ def test_pages_and_pictures_in_a_missing_folder_are_refused_in_words(
         assert f"there is no folder {place.parent}" in done.stderr
 
 
+def test_picture_of_an_unknown_format_is_refused_before_the_search(
+    gallery: Path, faces_folder: Path, tmp_path: Path
+) -> None:
+    done = run("search", gallery, faces_folder / "hopper.jpg", "--save", tmp_path / "it.txt")
+    assert (done.exit_code, done.stdout) == (cli.ERROR, "")
+    assert "it.txt: unknown picture format; use the suffix .png or .jpg" in done.stderr
+
+
 def test_full_disk_is_said_in_words_without_a_file_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -102,6 +102,7 @@ def search_command(
     """
     from face2vec.client import Client
     from face2vec.report import matches as report
+    from face2vec.report.grid import check_format
 
     if layout is not None:
         say("--layout is deprecated; use --by")
@@ -116,6 +117,8 @@ def search_command(
         raise click.UsageError(
             "--mates needs a gallery on this machine, and cannot be used with --by"
         )
+    if picture is not None:
+        check_format(picture)
     results: list[QueryResult] = []
     unreadable = False
     with reached(gallery, runtime, threads) as engine:

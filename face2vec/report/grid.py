@@ -48,6 +48,20 @@ def plot_package(package: str, what: str) -> Any:
         raise MissingExtraError(what, package.partition(".")[0], "plot") from error
 
 
+def check_format(path: str | os.PathLike[str]) -> None:
+    """Check that a picture can be saved in a file, before it is drawn.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        SettingsError: the suffix is not that of a picture format.
+    """
+    figure: Figure = plot_package("matplotlib.figure", "drawing matches").Figure()
+    if Path(path).suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
+        raise SettingsError(
+            f"{printable(str(path))}: unknown picture format; use the suffix .png or .jpg"
+        )
+
+
 def draw_grid(
     blocks: Sequence[tuple[tuple[Image.Image, str] | None, Sequence[Match]]],
     columns: int,
@@ -88,11 +102,8 @@ def draw_grid(
     width, height = across * CELL_INCHES[0], sum(rows_of) * CELL_INCHES[1]
     figure: Figure = NotebookFigure(figsize=(width, height))
     path = None if path is None else expanded(path)
-    suffix = None if path is None else Path(path).suffix[1:].lower()
-    if suffix is not None and suffix not in figure.canvas.get_supported_filetypes():
-        raise SettingsError(
-            f"{printable(str(path))}: unknown picture format; use the suffix .png or .jpg"
-        )
+    if path is not None:
+        check_format(path)
     axes = figure.subplots(sum(rows_of), across, squeeze=False)
     figure.subplots_adjust(0.02, 0.04 / sum(rows_of), 0.98, 1 - 0.5 / height, 0.1, 0.36)
     for cell in axes.flat:
