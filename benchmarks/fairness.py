@@ -64,6 +64,15 @@ def age_slice(years: float) -> str:
     return "under 13" if years < 13 else "13 to 17" if years < 18 else "adults"
 
 
+def words_of(row: dict[str, str]) -> tuple[str, str, str]:
+    """Age, sex and origin of a face in a table of training faces; "" for what is not known."""
+    return (
+        age_slice(float(row["age"])) if row["age"] else "",
+        SEX.get(row["sex"], ""),
+        ORIGIN[int(row["origin"])] if row["origin"] else "",
+    )
+
+
 def labelled(folder: Path, name: str, group: Group, photos: tuple[Path, ...]) -> Iterator[Group]:
     """Slices by the columns of labels.csv."""
     for _, values in labels(folder, photos):
@@ -125,10 +134,7 @@ def held_out(archive: str, listed: str, model: str) -> Iterator[Group]:
         return
     embeddings = embed(resized(np.stack(crops), loaded.description.input_size))
     everybody = Group("", embeddings, np.arange(len(embeddings)))
-    words = [
-        (f["set"], age_slice(float(f["age"])), SEX.get(f["sex"], ""),
-         ORIGIN[int(f["origin"])] if f["origin"] else "") for f in facts
-    ]  # fmt: skip
+    words = [(row["set"], *words_of(row)) for row in facts]
     for name in sorted({word[0] for word in words}):
         for keys in ((1,), (1, 2), (1, 3), (1, 2, 3)):
             for value in sorted({tuple(w[k] for k in keys) for w in words if w[0] == name}):
@@ -182,7 +188,8 @@ class Counted:
 
 def line(group: Group, before: Calibration, now: Calibration) -> list[str]:
     order = np.random.default_rng(0).permutation(len(group.people))[:LOOKED_AT]
-    gallery = now.among(group.embeddings[order])
+    drawn = group.embeddings[order]
+    gallery = now.among(drawn)
     each = [Counted(group, calibration) for calibration in (before, now, gallery)]
     pairs, mates = len(each[0].strangers), each[0].same.sum()
     cells = [group.name, f"{len(group.people):,}", *(f"{one.ratio(FARS[0]):.1f}" for one in each)]
@@ -192,7 +199,6 @@ def line(group: Group, before: Calibration, now: Calibration) -> list[str]:
     cells += [f"{one.ratio(FARS[1]):.1f}" if pairs >= FEWEST[1] else "–" for one in each]
     cells += [f"{one.sure():.0f}" for one in each]
     cells += [f"{one.tar(FARS[0]):.1%}" if mates >= 50 else "–" for one in each]
-    drawn = group.embeddings[order]
     estimated = [over_stated(one, one.tail(drawn), FARS[0]) for one in (now, gallery)]
     return cells + [f"{ratio:.1f}" for ratio in estimated]
 

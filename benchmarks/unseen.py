@@ -19,43 +19,32 @@ from pathlib import Path
 
 import numpy as np
 from common import arguments, publish, table
-from fairness import ORIGIN, SEX, age_slice
+from fairness import words_of
 
 from face2vec.calibration import Calibration
-from face2vec.crowding import Crowding, fit_crowding
+from face2vec.crowding import fit_crowding
 from face2vec.encoding.embed import Embedder
 from face2vec.evaluation.fitting import fitted
 from face2vec.evaluation.sets import named_faces, named_photos
 from face2vec.models import calibration_of, load_model
 from face2vec.runtime.select import choose_runtime
 from face2vec.training.augment import masked
-from face2vec.training.faces import load_faces
 from face2vec.training.teachers import resized
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from crowding import CENTRES, FEW_PEOPLE, MASKED, files_of
+from crowding import CENTRES, FEW_PEOPLE, MASKED, faces_to_learn, set_of
 
 PACKAGES = ("face2vec", "onnxruntime", "openvino", "numpy")
 LEFT_OUT = ("utk", "ff", "aaf", "scut")
-FEWEST, MANY = 220, 2000
+FEWEST, MANY = 110, 2000
 FARS = (1e-2, 1e-3)
 
 
 def kinds_of(listed: str) -> dict[str, str]:
     """What each file of a table shows, in words."""
     with Path(listed).open(newline="", encoding="utf-8") as stream:
-        return {
-            row["file"]: ", ".join(
-                word
-                for word in (
-                    age_slice(float(row["age"])) if row["age"] else "",
-                    SEX.get(row["sex"], ""),
-                    ORIGIN[int(row["origin"])] if row["origin"] else "",
-                )
-                if word
-            )
-            for row in csv.DictReader(stream)
-        }
+        return {row["file"]: ", ".join(filter(None, words_of(row)))
+                for row in csv.DictReader(stream)}  # fmt: skip
 
 
 def ratios(calibration: Calibration, embeddings: np.ndarray) -> list[float]:
@@ -63,19 +52,6 @@ def ratios(calibration: Calibration, embeddings: np.ndarray) -> list[float]:
     rows, columns = np.triu_indices(len(embeddings), 1)
     alike = calibration.adjusted(embeddings)[rows, columns]
     return [float((alike >= calibration.threshold(far)).mean() / far) for far in FARS]
-
-
-def crowding_of(calibration: Calibration, bare: np.ndarray, masks: np.ndarray) -> Crowding:
-    """The crowding with centres of these faces, and the shipped numbers."""
-    shipped = calibration.crowding
-    assert shipped is not None
-    return fit_crowding(
-        np.concatenate([bare, masks]),
-        centres=CENTRES,
-        concentration=shipped.concentration,
-        slope=shipped.slope,
-        data="",
-    )
 
 
 def main() -> None:
@@ -90,32 +66,34 @@ def main() -> None:
     key = loaded.description.key
     shipped = calibration_of(key, loaded.weights_sha256, loaded.origin)
     assert shipped is not None
+    assert shipped.crowding is not None
     embed, side = Embedder(loaded, choose_runtime()), loaded.description.input_size
-    rng, bare, masks, sets, kinds = np.random.default_rng(0), [], [], [], []
+    rng, bare, masks, masked_rows, names, kinds = np.random.default_rng(0), [], [], [], [], []
     for source, listed in zip(given.faces, given.table, strict=True):
-        faces = load_faces(source, loaded.description, table=listed, aligned=True)
-        names, words = files_of(source), kinds_of(listed)
-        kept = [name.partition("/")[0] not in FEW_PEOPLE for name in names]
-        if faces.held_out is not None:
-            kept &= ~faces.held_out
-        crops = faces.crops[kept]
+        files, crops = faces_to_learn(source, listed, loaded.description, FEW_PEOPLE)
+        words = kinds_of(listed)
         bare.append(embed(resized(crops, side)))
         some = np.stack([masked(crop, rng) for crop in crops[::MASKED]])
-        with_masks = np.zeros((len(crops), bare[-1].shape[1]), np.float32)
-        with_masks[::MASKED] = embed(resized(some, side))
-        masks.append(with_masks)
-        sets += [name.partition("/")[0] for name, one in zip(names, kept, strict=True) if one]
-        kinds += [words[name] for name, one in zip(names, kept, strict=True) if one]
-    every, with_masks = np.concatenate(bare), np.concatenate(masks)
-    has_mask = with_masks.any(axis=1)
+        masks.append(embed(resized(some, side)))
+        masked_rows.append(len(names) + np.arange(0, len(crops), MASKED))
+        names += files
+        kinds += [words[name] for name in files]
+    every, with_masks, whose = (np.concatenate(part) for part in (bare, masks, masked_rows))
     people = named_faces(named_photos(given.fit), given.fit_gallery, model=given.model,
                          progress=True)  # fmt: skip
 
     def calibrated(rows: np.ndarray) -> Calibration:
-        crowding = crowding_of(shipped, every[rows], with_masks[rows & has_mask])
+        """The shipped calibration, with centres of some of the faces."""
+        crowding = fit_crowding(
+            np.concatenate([every[rows], with_masks[rows[whose]]]),
+            centres=CENTRES,
+            concentration=shipped.crowding.concentration,
+            slope=shipped.crowding.slope,
+            data="",
+        )
         return fitted(people, crowding.with_average(people.embeddings), data="")
 
-    dataset, kind = np.array(sets), np.array(kinds)
+    dataset, kind = np.array([set_of(name) for name in names]), np.array(kinds)
     plain = fitted(people, None, data="")
     half = np.random.default_rng(1).random(len(every)) < 0.5
     seen = calibrated(half)
@@ -125,7 +103,7 @@ def main() -> None:
         for one in np.unique(kind[dataset == name]):
             rows = np.flatnonzero((dataset == name) & (kind == one))
             others = rows[~half[rows]]
-            if len(others) < FEWEST / 2:
+            if len(others) < FEWEST:
                 continue
             cells = zip(
                 ratios(plain, every[rows[:MANY]]),

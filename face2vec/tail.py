@@ -22,8 +22,8 @@ BINS_A_DECADE, BINS_ABOVE = 4, 7
 """Bins down to the lowest rate that the calibration knows, and from there to a similarity of 1."""
 SHIFTS = np.concatenate([np.arange(-20, 40) * 0.005, np.arange(10, 31) * 0.02])
 """How much higher the similarities of strangers may be."""
-HARDER = np.linspace(0.0, -0.25, 11)
-"""How much higher those of one person's photos may be: they may be lower, not higher."""
+HARDER = np.linspace(0.0, 0.25, 11)
+"""How much lower those of one person's photos may be."""
 PRIOR_PAIRS = 10.0
 """Pairs that count beside those that are seen, and agree with the calibration."""
 MOST_SAME = 0.2
@@ -86,7 +86,7 @@ class TailFit:
         above = np.linspace(thresholds[-1], 1.0, BINS_ABOVE + 1)[1:-1]
         self._edges = np.unique([*thresholds, *above[above > thresholds[-1]]])
         self._strangers = _in_bins(far(self._edges - SHIFTS[:, None]))[:, None]
-        self._same = _in_bins(tar(self._edges - HARDER[:, None]))[None]
+        self._same = _in_bins(tar(self._edges + HARDER[:, None]))[None]
 
     @property
     def lowest(self) -> float:
@@ -131,7 +131,7 @@ class TailFit:
         likelihood = np.log(both) @ counts + below * np.log(both_below)
         best, harder = np.unravel_index(likelihood.argmax(), likelihood.shape)
         gain = likelihood.max() - likelihood[:, 0].max()
-        shown = abs(float(HARDER[harder])) if gain >= EVIDENCE else 0.0
+        shown = float(HARDER[harder]) if gain >= EVIDENCE else 0.0
         return Tail(float(SHIFTS[best]), float(share[best, harder]), pairs, shown)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_embeddings import DIMENSION, calibrated, drawn, strangers
+from drawn_embeddings import DIMENSION, calibrated, drawn, strangers, unit
 
 from face2vec import Face2Vec
 from face2vec.calibration import Calibration
@@ -27,10 +27,6 @@ from face2vec.gallery.gallery import Gallery
 # (share of the embedding, decay) of groups of people. Strangers are more alike from group to group,
 # and the highest of their similarities stay as far above the middle ones.
 GROUPS = ((0.2, 0.3), (0.35, 0.65), (0.5, 1.0))
-
-
-def unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
 
 
 def group_of(group: int, people: int, photos: int, seed: int) -> np.ndarray:
@@ -148,8 +144,7 @@ def test_cohort_of_another_dimension_is_like_single_and_many(calibration: Calibr
 def blurred(faces: np.ndarray, noise: float) -> np.ndarray:
     """Photos (people, photos, d) of the same people, less like each other."""
     spread = np.random.default_rng(9).standard_normal(faces.shape) * noise / np.sqrt(DIMENSION)
-    found = faces + spread
-    return (found / np.linalg.norm(found, axis=-1, keepdims=True)).astype(np.float32)
+    return unit(faces + spread)
 
 
 def stated_error(calibration: Calibration, faces: np.ndarray, mates: float) -> float:

@@ -16,15 +16,18 @@ import argparse
 import csv
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from face2vec.crowding import fit_crowding
 from face2vec.encoding.embed import Embedder
 from face2vec.evaluation.fitting import fitted
 from face2vec.evaluation.sets import named_faces, named_photos
 from face2vec.models import load_model
+from face2vec.models.description import ModelDescription
 from face2vec.runtime.select import choose_runtime
 from face2vec.training.augment import masked
 from face2vec.training.faces import load_faces
@@ -41,14 +44,32 @@ def files_of(source: str) -> list[str]:
         return sorted(member.name for member in archive if member.isfile())
 
 
-def sets_of(source: str, table: str) -> list[str]:
-    """The set of each face of an archive, in the order of `load_faces`."""
+def faces_to_learn(
+    source: str, table: str, description: ModelDescription, left_out: Sequence[str]
+) -> tuple[list[str], NDArray[np.uint8]]:
+    """Files and crops of the faces of an archive that centres are made of.
+
+    Args:
+        source: the archive.
+        table: what its files show.
+        description: of the model.
+        left_out: sets that are not used.
+    """
     with Path(table).open(newline="", encoding="utf-8") as stream:
         listed = {row["file"] for row in csv.DictReader(stream)}
     names = files_of(source)
     if not listed.issuperset(names):
         raise SystemExit(f"{table} does not list all files of {source}")
-    return [name.partition("/")[0] for name in names]
+    faces = load_faces(source, description, table=table, aligned=True)
+    kept = np.array([set_of(name) not in left_out for name in names])
+    if faces.held_out is not None:
+        kept &= ~faces.held_out
+    return [name for name, one in zip(names, kept, strict=True) if one], faces.crops[kept]
+
+
+def set_of(name: str) -> str:
+    """The set that a file of an archive is of."""
+    return name.partition("/")[0]
 
 
 def main() -> None:
@@ -70,11 +91,7 @@ def main() -> None:
     side = model.description.input_size
     rng, rows = np.random.default_rng(0), []
     for source, table in zip(given.faces, given.table, strict=True):
-        faces = load_faces(source, model.description, table=table, aligned=True)
-        kept = np.array([name not in given.left_out for name in sets_of(source, table)])
-        if faces.held_out is not None:
-            kept &= ~faces.held_out
-        crops = faces.crops[kept]
+        _, crops = faces_to_learn(source, table, model.description, given.left_out)
         with_masks = np.stack([masked(crop, rng) for crop in crops[::MASKED]])
         rows += [embed(resized(some, side)) for some in (crops, with_masks)]
     crowding = fit_crowding(
